@@ -1,0 +1,37 @@
+"""The command line: one thin module per verb, and the only place where an error becomes an exit.
+
+Nothing heavy is imported here or in the verbs' modules; each body imports its workflow when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run ``hiersae``; never returns."""
+    from hiersae_cli.cli.app import app
+    from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
+
+    try:
+        app(prog_name="hiersae", standalone_mode=True)
+    except HierSAEError as error:
+        _stop(error)
+    except BrokenPipeError:
+        # The reader of our output went away (… | head); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        _stop(from_os_error(error))
+    except MemoryError:
+        _stop(HierSAEError("out of memory", "Use a smaller --batch or --buffer."))
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
+
+
+def _stop(error: object) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", 1))

@@ -1,0 +1,13 @@
+"""``hiersae export-tree``."""
+
+from __future__ import annotations
+
+from hiersae_cli.config import ExportTreeConfig
+from hiersae_cli.console import Console
+
+
+def export_tree(config: ExportTreeConfig, console: Console) -> None:
+    """Write the tree of features with its evidence: JSON, GraphML, DOT, Newick or CSV."""
+    from hiersae_cli.workflows.export_tree import run
+
+    console.result(run(config, console), "")

@@ -1,0 +1,95 @@
+"""Turn a step's configuration dataclass into a Typer command, so that no flag is declared twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from hiersae_cli.config.base import Config, flag_name
+from hiersae_cli.console import Console
+from hiersae_cli.errors import UsageError
+
+Body = Callable[[Any, Console], None]
+
+_SHARED = {
+    "json": Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings and errors.")],
+}
+
+
+def verb(app: typer.Typer, name: str, config_class: type[Config]) -> Callable[[Body], Body]:
+    """Register ``body(config, console)`` as the command ``name`` with the flags of ``config_class``."""
+
+    def register(body: Body) -> Body:
+        @functools.wraps(body)
+        def command(**values: Any) -> None:
+            console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
+            body(build(config_class, values), console)
+
+        parameters = [_parameter(field, hint) for field, hint in _fields(config_class)]
+        parameters += [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a)
+            for n, a in _SHARED.items()
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name)(command)
+        return body
+
+    return register
+
+
+def build(config_class: type[Config], values: dict[str, Any]) -> Config:
+    """The configuration that the texts on the command line mean."""
+    for field in dataclasses.fields(config_class):
+        parse = field.metadata.get("parse")
+        if parse and isinstance(values.get(field.name), str):
+            try:
+                values[field.name] = parse(values[field.name])
+            except ValueError as error:
+                raise UsageError(f"{flag_name(field)}: {error}") from None
+    return config_class(**values)
+
+
+def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(config_class)
+    return [(field, hints[field.name]) for field in dataclasses.fields(config_class)]
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    meta = field.metadata
+    default = _text(field.default) if meta.get("parse") else field.default
+    annotation = str if meta.get("parse") else hint
+    if meta["kind"] == "argument":
+        info = typer.Argument(help=meta["help"], metavar=meta["metavar"], show_default=False)
+    else:
+        names = meta["names"] or (flag_name(field),)
+        choices = meta.get("choices")
+        metavar = meta["metavar"] or ("|".join(choices) if choices else "COUNT" if meta.get("parse") else None)
+        shown = default not in ("", dataclasses.MISSING) and meta["kind"] == "option"
+        info = typer.Option(*names, help=meta["help"], metavar=metavar, show_default=shown)
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if default is dataclasses.MISSING:
+        default = inspect.Parameter.empty
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
+    )
+
+
+def _text(value: Any) -> Any:
+    """A default as it would be typed: 2000000 reads as 2M, (64, 960) as 64,960."""
+    if isinstance(value, tuple):
+        return ",".join(_text(item) for item in value)
+    if isinstance(value, int):
+        for unit, size in (("M", 10**6), ("k", 10**3)):
+            if value and value % size == 0:
+                return f"{value // size}{unit}"
+        return str(value)
+    return value

@@ -1,0 +1,15 @@
+"""``hiersae lm``."""
+
+from __future__ import annotations
+
+from hiersae_cli.config import LMConfig
+from hiersae_cli.console import Console
+
+
+def lm(config: LMConfig, console: Console) -> None:
+    """Train a small character-level language model and save it as a Hugging Face model."""
+    from hiersae_cli.workflows.lm import run
+
+    result = run(config, console)
+    console.result(result, "")
+    console.next(f"hiersae cache TEXT --model {config.out} --layer {config.layers // 2} -o acts.h5")

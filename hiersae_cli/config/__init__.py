@@ -1,0 +1,24 @@
+"""The configuration of each step: one documented dataclass per verb, in pipeline order.
+
+The dataclass is the only place where a default is written: the command line, the Python API, the
+saved files and the generated reference all read it from here.
+"""
+
+from hiersae_cli.config.base import Config
+from hiersae_cli.config.cache import CacheConfig, JoinConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
+from hiersae_cli.config.info import InfoConfig
+from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.train import TrainConfig
+
+__all__ = [
+    "CacheConfig",
+    "Config",
+    "EvalConfig",
+    "ExportTreeConfig",
+    "InfoConfig",
+    "JoinConfig",
+    "LMConfig",
+    "TrainConfig",
+]

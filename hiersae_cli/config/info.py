@@ -1,0 +1,15 @@
+"""Configuration of ``hiersae info``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiersae_cli.config.base import Config, argument, option
+
+
+@dataclass(kw_only=True)
+class InfoConfig(Config):
+    """Which file is described, and how thoroughly it is checked."""
+
+    path: str = argument(help="A cache, run folder, host model, report or tree.", metavar="FILE")
+    verify: bool = option(False, help="Also read every byte and compare checksums.", recorded=False)

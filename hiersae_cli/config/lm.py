@@ -1,0 +1,54 @@
+"""Configuration of ``hiersae lm``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiersae_cli.config.base import Config, argument, option, parse_count
+
+TEXTS_HELP = (
+    "Text files, folders, globs, .jsonl files, hf:NAME data sets, or - for standard input. "
+    "With none, the reference documentation that Python carries is used."
+)
+
+
+@dataclass(kw_only=True)
+class LMConfig(Config):
+    """A small character-level GPT, its training, and where it is written."""
+
+    texts: list[str] = argument([], help=TEXTS_HELP, metavar="TEXT")
+    out: str = option("host", "--out", "-o", help="Folder to write the Hugging Face model to.", recorded=False)
+    layers: int = option(4, help="Transformer blocks.")
+    width: int = option(256, help="Width of the residual stream.")
+    heads: int = option(0, help="Attention heads; 0 takes width/64 (at least 1).")
+    context: int = option(128, help="Longest sequence, in characters.")
+    steps: int = option(1800, parse=parse_count, help="Optimizer steps.")
+    batch: int = option(32, help="Sequences a step.")
+    lr: float = option(2e-3, help="Peak learning rate (cosine schedule down to a tenth).")
+    warmup: int = option(100, help="Steps of linear warm-up.")
+    weight_decay: float = option(0.1, help="AdamW weight decay, on matrices only.")
+    dropout: float = option(0.0, help="Dropout rate.")
+    clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
+    validation: float = option(0.1, help="Share of the text's end kept for validation.")
+    eval_every: int = option(200, help="Steps between validations and checkpoints.")
+    eval_tokens: int = option(65_536, parse=parse_count, help="Validation characters of the regular checks; the last one takes all.")
+    text_field: str = option("text", help="Field of the text in .jsonl files and data sets.")
+    seed: int = option(0, help="Seed of initialisation and batches.")
+    device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
+    dtype: str = option(
+        "auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="Autocast type of the products; auto takes bfloat16 where the machine has units for it.",
+    )
+    overwrite: bool = option(False, help="Replace a finished model, or start an unfinished one again.", recorded=False)
+
+    def check(self) -> None:
+        for name in ("layers", "width", "context", "steps", "batch", "eval_every", "eval_tokens"):
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(self.heads >= 0, "heads", "must not be negative")
+        self.heads = self.heads or max(1, self.width // 64)
+        self.require(self.width % self.heads == 0, "width", f"must be a multiple of the {self.heads} heads")
+        self.require(0 < self.validation < 1, "validation", "must lie between 0 and 1")
+        self.require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+        self.require(self.lr > 0, "lr", "must be positive")
+        self.require(self.warmup >= 0, "warmup", "must not be negative")

@@ -1,0 +1,96 @@
+"""Configuration of ``hiersae train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiersae_cli.config.base import Config, argument, option, parse_count, parse_counts
+from hiersae_cli.errors import UsageError
+
+ARCHITECTURES = ("hier", "topk", "batchtopk")
+PHASES = ("lead", "ramp", "anneal")
+DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
+
+
+def parse_curriculum(text: str) -> dict[str, float]:
+    """``lead=0.02,ramp=0.08,anneal=0.4``: the share of training that each phase takes; what is left is ``joint``."""
+    shares = dict.fromkeys(PHASES, 0.0)
+    if text == "none":
+        return shares
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            shares[name] = float(share) if name in shares else float("nan")
+        except ValueError:
+            shares[name] = float("nan")
+    if not all(0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1:
+        raise UsageError(
+            f"--curriculum {text}: give each phase its share of training, at most 1 in all",
+            f"Phases: {', '.join(PHASES)}; for example {DEFAULT_CURRICULUM}, or none.",
+        )
+    return shares
+
+
+@dataclass(kw_only=True)
+class TrainConfig(Config):
+    """A sparse autoencoder, its training, and where the run is written."""
+
+    acts: list[str] = argument(help="Caches made by 'hiersae cache', of one model and module.", metavar="ACTS", recorded=False)
+    out: str = option("runs/hier", "--out", "-o", help="Run folder to write.", recorded=False)
+    arch: str = option("hier", choices=ARCHITECTURES, help="hier, or a flat baseline: topk, batchtopk.")
+    widths: tuple[int, ...] = option(
+        (64, 960), parse=parse_counts, metavar="N[,N]", help="Latents: one number if flat; coarse,fine for hier."
+    )
+    k: tuple[int, ...] = option(
+        (8, 8), parse=parse_counts, metavar="N[,N]", help="Active latents a token (L0), one number per width."
+    )
+    tokens: int = option(10**7, parse=parse_count, metavar="COUNT", help="Activations to train on; rows repeat where the cache is smaller.")
+    module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH")
+    batch: int = option(2048, parse=parse_count, help="Activations a step.")
+    lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 8e-4 x sqrt(1024 / latents).")
+    warmup: float = option(0.05, help="Share of training with rising learning rate.")
+    decay: float = option(0.25, help="Share of training, at its end, with the learning rate falling to 0.")
+    clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
+    coarse_weight: float = option(0.25, help="hier: weight of the loss of the coarse reconstruction alone.")
+    tree_weight: float = option(
+        0.5,
+        help="hier: how far a firing's price follows its code length given the parent; 0 trains without a tree.",
+    )
+    tree_every: int = option(50, help="hier: steps between re-assignments of parents.")
+    curriculum: str = option(
+        DEFAULT_CURRICULUM,
+        help="hier: share of training for each phase, or none. lead: coarse latents alone; ramp: fine latents join; "
+        "anneal: the tree's prices fade in; then both are tuned together.",
+    )
+    aux_weight: float = option(1 / 32, help="Weight of the loss that revives dead latents; 0 switches it off.")
+    dead_after: int = option(0, parse=parse_count, metavar="COUNT", help="Activations without firing after which a latent counts as dead; 0 takes a tenth of --tokens, at most 10M.")
+    seed: int = option(0, help="Seed of initialisation and data order.")
+    device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
+    dtype: str = option("float32", choices=("float32", "bfloat16"), help="Type of the products; weights and optimizer stay float32.")
+    buffer: int = option(256, help="Memory for shuffling, in MB; part of the data order.")
+    log_every: int = option(50, help="Steps between lines of metrics.jsonl.")
+    checkpoint_seconds: int = option(60, help="Seconds between checkpoints.", recorded=False)
+    overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False)
+
+    def check(self) -> None:
+        levels = 2 if self.arch == "hier" else 1
+        wanted = "two numbers, coarse,fine" if levels == 2 else "one number"
+        self.require(len(self.widths) == levels, "widths", f"--arch {self.arch} takes {wanted}")
+        self.require(len(self.k) == levels, "k", f"--arch {self.arch} takes {wanted}")
+        for width, k in zip(self.widths, self.k, strict=True):
+            self.require(width >= 1, "widths", "must be at least 1")
+            self.require(1 <= k <= width, "k", f"must lie between 1 and the {width} latents of its level")
+        for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("lr", "clip", "coarse_weight", "tree_weight", "aux_weight", "dead_after"):
+            self.require(getattr(self, name) >= 0, name, "must not be negative")
+        self.require(self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})")
+        self.require(0 <= self.warmup and 0 <= self.decay and self.warmup + self.decay <= 1, "warmup", "with --decay, must not exceed 1")
+        parse_curriculum(self.curriculum)
+        self.lr = self.lr or 8e-4 * (1024 / sum(self.widths)) ** 0.5
+        self.dead_after = self.dead_after or min(10**7, self.tokens // 10)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: every step takes a whole batch."""
+        return self.tokens // self.batch

@@ -1,0 +1,58 @@
+"""Where tensors live: choosing a device and a number type, and how much memory there is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from hiersae_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``--device`` means; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises ``UsageError`` where the device is unknown or absent.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: not available here ({reason})", "Try --device cpu, or auto.") from None
+    return device
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster than in float32: tensor cores, or a CPU with AMX tiles."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            return "amx_bf16" in cpuinfo.read()
+    except OSError:
+        return False
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of memory that are free on ``device``; for a CPU, what the system can give without swapping."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as meminfo:
+            return next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        # Not Linux: half of the physical memory is a careful guess.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

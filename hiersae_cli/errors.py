@@ -1,0 +1,67 @@
+"""The errors a user can meet, and the exit code of each.
+
+Every message names the file or flag, says what is wrong, and (in ``hint``) what to do about it.
+Only the command line turns an error into an exit; everything below it raises.
+"""
+
+from __future__ import annotations
+
+import errno
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class HierSAEError(Exception):
+    """Something the user can act on: a message, a hint, and the exit code of the command line."""
+
+    exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(HierSAEError):
+    """The request itself is wrong: a flag's value, a combination of flags, a name that does not exist."""
+
+    exit_code = EXIT_USAGE
+
+
+class FileError(HierSAEError):
+    """A file is missing, incomplete, foreign, damaged or in the way."""
+
+
+class VersionError(FileError):
+    """A file of a schema version that this release does not read."""
+
+    def __init__(self, path: object, schema: str, found: object, supported: object):
+        super().__init__(
+            f"{path}: {schema} version {found} is not supported (this release reads version {supported})",
+            "Upgrade hiersae, or make the file again with this release.",
+        )
+
+
+_OS_MESSAGES = {
+    errno.ENOSPC: ("no space left on the disk", "Free some space, then run the same command again."),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space, then run the same command again."),
+    errno.EROFS: ("the file system is read-only", "Choose an output on a disk you may write to."),
+    errno.EACCES: ("permission denied", "Choose a path you may read and write."),
+    errno.EPERM: ("operation not permitted", "Choose a path you may read and write."),
+    errno.ENOENT: ("no such file or folder", "Check the path."),
+    errno.ENOTDIR: ("a part of the path is not a folder", "Check the path."),
+    errno.EISDIR: ("this is a folder, a file was expected", "Check the path."),
+    errno.EFBIG: ("the file is larger than this system allows", "Ask for fewer tokens or a smaller --dtype."),
+}
+
+
+def from_os_error(error: OSError) -> HierSAEError:
+    """The same failure in a user's words, with the path that it concerns."""
+    where = f"{error.filename}: " if error.filename else ""
+    message, hint = _OS_MESSAGES.get(error.errno or 0, (error.strerror or str(error), ""))
+    return FileError(f"{where}{message}", hint)

@@ -1,0 +1,96 @@
+"""Writing so that a reader, or a crash, never sees half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.errors import FileError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it there if the block succeeds, remove it otherwise.
+
+    The content is on the disk before it gets its name, so ``path`` is always the old file or the whole new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replace a text file atomically (UTF-8)."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Replace a JSON file atomically. Not-a-number is refused: it is not JSON."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file; raises ``FileError`` where it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file", "Check the path.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged or of another kind.") from None
+
+
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
+    """Raise ``FileError`` where ``path`` exists, unless ``overwrite``; then remove it."""
+    path = Path(path)
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
+        raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another --out.")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def require_space(path: str | Path, size: int) -> None:
+    """Raise ``FileError`` where the disk of ``path`` has no room for ``size`` more bytes."""
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise FileError(
+            f"{path}: needs {human_bytes(size)}, but only {human_bytes(free)} are free on this disk",
+            "Ask for fewer --tokens, choose a smaller --dtype, or another disk.",
+        )
+
+
+def human_bytes(size: float) -> str:
+    """``1.5 GB``: powers of 1000, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -75,11 +75,12 @@ class Console:
         """A table for people, on standard output; left out where JSON was asked for."""
         if self.json or self.quiet:
             return
+        from rich.box import SIMPLE_HEAD
         from rich.console import Console as RichConsole
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", header_style="bold")
+        table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
         for row in rows:
@@ -104,7 +105,8 @@ class Console:
 class _PlainProgress(Progress):
     def __init__(self, title: str, total: int, unit: str, done: int):
         super().__init__(total, done)
-        self._title, self._unit, self._shown, self._figures = title, unit, time.monotonic(), {}
+        self._title, self._unit, self._shown = title, unit, time.monotonic()
+        self._figures: dict[str, str] = {}
 
     def advance(self, amount: int, **figures: str) -> None:
         super().advance(amount)
@@ -129,14 +131,13 @@ def _rich_progress(title: str, total: int, unit: str, done: int) -> Iterator[Pro
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"))
     with RichProgress(*columns, console=RichConsole(stderr=True, highlight=False)) as bars:
         task = bars.add_task(title, total=total, completed=done, line="")
+        latest: dict[str, str] = {}
 
         class Shown(Progress):
-            figures: dict[str, str] = {}
-
             def advance(self, amount: int, **figures: str) -> None:
                 super().advance(amount)
-                self.figures.update(figures)
-                bars.update(task, completed=self.done, line=self.line(unit, self.figures))
+                latest.update(figures)
+                bars.update(task, completed=self.done, line=self.line(unit, latest))
 
         yield Shown(total, done)
 

@@ -11,3 +11,7 @@ def export_tree(config: ExportTreeConfig, console: Console) -> None:
     from hiersae_cli.workflows.export_tree import run
 
     console.result(run(config, console), "")
+    if config.format == "json":
+        console.next(f"hiersae info {config.out}")
+    if config.format == "dot":
+        console.next(f"dot -Tsvg {config.out} -o tree.svg")

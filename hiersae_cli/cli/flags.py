@@ -14,6 +14,7 @@ import typer
 from hiersae_cli.config.base import Config, flag_name
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
+from hiersae_cli.interrupt import Interrupted
 
 Body = Callable[[Any, Console], None]
 
@@ -30,7 +31,10 @@ def verb(app: typer.Typer, name: str, config_class: type[Config]) -> Callable[[B
         @functools.wraps(body)
         def command(**values: Any) -> None:
             console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
-            body(build(config_class, values), console)
+            try:
+                body(build(config_class, values), console)
+            except KeyboardInterrupt:
+                raise Interrupted("interrupted") from None  # Typer would end without a word
 
         parameters = [_parameter(field, hint) for field, hint in _fields(config_class)]
         parameters += [

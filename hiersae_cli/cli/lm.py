@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hiersae_cli.config import LMConfig
 from hiersae_cli.console import Console
 
@@ -12,4 +14,5 @@ def lm(config: LMConfig, console: Console) -> None:
 
     result = run(config, console)
     console.result(result, "")
-    console.next(f"hiersae cache TEXT --model {config.out} --layer {config.layers // 2} -o acts.h5")
+    texts = "".join(f"{shlex.quote(text)} " for text in config.texts)
+    console.next(f"hiersae cache {texts}--model {config.out} --layer {config.layers // 2} -o acts.h5")

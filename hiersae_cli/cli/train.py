@@ -10,6 +10,7 @@ def train(config: TrainConfig, console: Console) -> None:
     """Train a hierarchical sparse autoencoder, or a flat baseline, on cached activations."""
     from hiersae_cli.workflows.train import run
 
-    console.result(run(config, console), "")
+    result = run(config, console)
+    console.result(result, "")
     acts = " ".join(f"--acts {path}" for path in config.acts)
-    console.next(f"hiersae eval {config.out} {acts} --model HOST -o report.json")
+    console.next(f"hiersae eval {config.out} {acts} --model {result['host']} -o report.json")

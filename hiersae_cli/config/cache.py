@@ -18,9 +18,13 @@ class CacheConfig(Config):
     texts: list[str] = argument([], help=TEXTS_HELP, metavar="TEXT")
     model: str = option(help="Hugging Face causal language model: a folder or a hub id.", metavar="MODEL")
     out: str = option("acts.h5", "--out", "-o", help="File to write.", recorded=False)
-    layer: str = option("", help="Transformer blocks whose output is cached, counted from 0: 2, or 1,2.", metavar="N[,N]")
+    layer: str = option(
+        "", help="Transformer blocks whose output is cached, counted from 0: 2, or 1,2.", metavar="N[,N]"
+    )
     module: list[str] = options(help="Any module of the model by its path; may be given several times.", metavar="PATH")
-    tokens: int = option(0, parse=parse_count, help="Stop after so many tokens; 0 takes the whole text.", metavar="COUNT")
+    tokens: int = option(
+        0, parse=parse_count, help="Stop after so many tokens; 0 takes the whole text.", metavar="COUNT"
+    )
     context: int = option(0, help="Tokens the model sees at once; 0 takes what the model allows, at most 1024.")
     bos: str = option(
         "auto",
@@ -30,7 +34,7 @@ class CacheConfig(Config):
     document_tokens: int = option(
         2048,
         parse=parse_count,
-        help="Longer documents are cut into parts of about so many tokens, each a document of its own; 0 keeps them whole.",
+        help="Longer documents are cut into parts of about so many tokens, each a document; 0 keeps them whole.",
     )
     text_field: str = option("text", help="Field of the text in .jsonl files and data sets.")
     held_out: float = option(0.1, help="Share of the documents marked as held out: never trained on, used by eval.")
@@ -43,7 +47,9 @@ class CacheConfig(Config):
         help="Lossless compression; needs room for both forms while it runs.",
     )
     batch: int = option(0, help="Windows a forward pass; 0 chooses by memory.", recorded=False)
-    shard: str = option("", help="Write only part i of n (i from 1), to be put together by 'hiersae join'.", metavar="I/N")
+    shard: str = option(
+        "", help="Write only part i of n (i from 1), to be put together by 'hiersae join'.", metavar="I/N"
+    )
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     model_dtype: str = option(
         "auto", choices=("auto", *DTYPES), help="Type the model runs in; auto is the one its files are in."
@@ -86,5 +92,7 @@ class JoinConfig(Config):
     """Which shards are put together."""
 
     shards: list[str] = argument(help="The shards of one cache, in any order.", metavar="SHARD")
-    out: str = option("acts.h5", "--out", "-o", help="File to write; it refers to the shards, so keep them beside it.", recorded=False)
+    out: str = option(
+        "acts.h5", "--out", "-o", help="File to write; it refers to the shards, so keep them beside it.", recorded=False
+    )
     overwrite: bool = option(False, help="Replace the output.", recorded=False)

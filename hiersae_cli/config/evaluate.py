@@ -16,8 +16,12 @@ class EvalConfig(Config):
     acts: list[str] = options(help="Cache whose held-out rows are used.", metavar="ACTS")
     model: str = option("", help="Host model, for the loss with the reconstruction spliced in.", metavar="MODEL")
     out: str = option("", "--out", "-o", help="File to write the report to (JSON).", recorded=False)
-    tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Held-out rows for reconstruction and tree metrics.")
-    loss_tokens: int = option(65_536, parse=parse_count, metavar="COUNT", help="Held-out rows for the loss of the host.")
+    tokens: int = option(
+        10**6, parse=parse_count, metavar="COUNT", help="Held-out rows for reconstruction and tree metrics."
+    )
+    loss_tokens: int = option(
+        65_536, parse=parse_count, metavar="COUNT", help="Held-out rows for the loss of the host."
+    )
     resamples: int = option(1000, help="Bootstrap resamples of documents behind each interval.")
     confidence: float = option(0.95, help="Coverage of the intervals.")
     batch: int = option(4096, help="Rows at a time.", recorded=False)

@@ -15,14 +15,23 @@ class ExportTreeConfig(Config):
 
     run: str = argument(help="Run folder made by 'hiersae train'.", metavar="RUN")
     acts: list[str] = options(help="Cache for firing rates and contexts.", metavar="ACTS")
-    model: str = option("", help="Host model, for the text of contexts and the tokens that a latent promotes.", metavar="MODEL")
+    model: str = option(
+        "", help="Host model, for the text of contexts and the tokens that a latent promotes.", metavar="MODEL"
+    )
     out: str = option("tree.json", "--out", "-o", help="File to write; its ending chooses the format.", recorded=False)
-    format: str = option("", help="Format, where the ending does not say it.", choices=("", *TREE_FORMATS), metavar="|".join(TREE_FORMATS))
+    format: str = option(
+        "",
+        help="Format, where the ending does not say it.",
+        choices=("", *TREE_FORMATS),
+        metavar="|".join(TREE_FORMATS),
+    )
     tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to look at.")
     contexts: int = option(5, help="Top contexts kept for each latent.")
     context_tokens: int = option(16, help="Tokens of context before and after each firing.")
     top_tokens: int = option(10, help="Tokens promoted and suppressed, listed for each latent.")
-    min_rate: float = option(0.0, help="Leave out latents that fire on a smaller share of the rows, unless a kept child needs them.")
+    min_rate: float = option(
+        0.0, help="Leave out latents that fire on a smaller share of the rows, unless a kept child needs them."
+    )
     max_children: int = option(0, help="Keep only so many children of a parent, those with the most MI; 0 keeps all.")
     root: str = option("", help="Only the subtree below this node, such as 0.12.", metavar="ID")
     batch: int = option(4096, help="Rows at a time.", recorded=False)
@@ -39,6 +48,8 @@ class ExportTreeConfig(Config):
         ending = self.out.rpartition(".")[2].lower()
         self.format = self.format or ending
         self.require(
-            self.format in TREE_FORMATS, "out", f"the ending names no known format ({', '.join(TREE_FORMATS)})",
+            self.format in TREE_FORMATS,
+            "out",
+            f"the ending names no known format ({', '.join(TREE_FORMATS)})",
             "Choose one of these endings, or give --format.",
         )

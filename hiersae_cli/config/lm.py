@@ -23,7 +23,7 @@ class LMConfig(Config):
     heads: int = option(0, help="Attention heads; 0 takes width/64 (at least 1).")
     context: int = option(128, help="Longest sequence, in characters.")
     steps: int = option(1800, parse=parse_count, help="Optimizer steps.")
-    batch: int = option(32, help="Sequences a step.")
+    batch: int = option(16, help="Sequences a step.")
     lr: float = option(2e-3, help="Peak learning rate (cosine schedule down to a tenth).")
     warmup: int = option(100, help="Steps of linear warm-up.")
     weight_decay: float = option(0.1, help="AdamW weight decay, on matrices only.")
@@ -31,7 +31,9 @@ class LMConfig(Config):
     clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
     validation: float = option(0.1, help="Share of the text's end kept for validation.")
     eval_every: int = option(200, help="Steps between validations and checkpoints.")
-    eval_tokens: int = option(65_536, parse=parse_count, help="Validation characters of the regular checks; the last one takes all.")
+    eval_tokens: int = option(
+        65_536, parse=parse_count, help="Validation characters of the regular checks; the last one takes all."
+    )
     text_field: str = option("text", help="Field of the text in .jsonl files and data sets.")
     seed: int = option(0, help="Seed of initialisation and batches.")
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
@@ -51,4 +53,5 @@ class LMConfig(Config):
         self.require(0 < self.validation < 1, "validation", "must lie between 0 and 1")
         self.require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
         self.require(self.lr > 0, "lr", "must be positive")
-        self.require(self.warmup >= 0, "warmup", "must not be negative")
+        for name in ("warmup", "weight_decay", "clip", "seed"):
+            self.require(getattr(self, name) >= 0, name, "must not be negative")

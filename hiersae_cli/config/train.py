@@ -35,7 +35,9 @@ def parse_curriculum(text: str) -> dict[str, float]:
 class TrainConfig(Config):
     """A sparse autoencoder, its training, and where the run is written."""
 
-    acts: list[str] = argument(help="Caches made by 'hiersae cache', of one model and module.", metavar="ACTS", recorded=False)
+    acts: list[str] = argument(
+        help="Caches made by 'hiersae cache', of one model and module.", metavar="ACTS", recorded=False
+    )
     out: str = option("runs/hier", "--out", "-o", help="Run folder to write.", recorded=False)
     arch: str = option("hier", choices=ARCHITECTURES, help="hier, or a flat baseline: topk, batchtopk.")
     widths: tuple[int, ...] = option(
@@ -44,10 +46,15 @@ class TrainConfig(Config):
     k: tuple[int, ...] = option(
         (8, 8), parse=parse_counts, metavar="N[,N]", help="Active latents a token (L0), one number per width."
     )
-    tokens: int = option(10**7, parse=parse_count, metavar="COUNT", help="Activations to train on; rows repeat where the cache is smaller.")
+    tokens: int = option(
+        10**7,
+        parse=parse_count,
+        metavar="COUNT",
+        help="Activations to train on; rows repeat where the cache is smaller.",
+    )
     module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH")
     batch: int = option(2048, parse=parse_count, help="Activations a step.")
-    lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 8e-4 x sqrt(1024 / latents).")
+    lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 3e-3 x sqrt(1024 / latents).")
     warmup: float = option(0.05, help="Share of training with rising learning rate.")
     decay: float = option(0.25, help="Share of training, at its end, with the learning rate falling to 0.")
     clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
@@ -63,10 +70,17 @@ class TrainConfig(Config):
         "anneal: the tree's prices fade in; then both are tuned together.",
     )
     aux_weight: float = option(1 / 32, help="Weight of the loss that revives dead latents; 0 switches it off.")
-    dead_after: int = option(0, parse=parse_count, metavar="COUNT", help="Activations without firing after which a latent counts as dead; 0 takes a tenth of --tokens, at most 10M.")
+    dead_after: int = option(
+        0,
+        parse=parse_count,
+        metavar="COUNT",
+        help="Activations without firing that make a latent dead; 0 takes a tenth of --tokens, at most 10M.",
+    )
     seed: int = option(0, help="Seed of initialisation and data order.")
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
-    dtype: str = option("float32", choices=("float32", "bfloat16"), help="Type of the products; weights and optimizer stay float32.")
+    dtype: str = option(
+        "float32", choices=("float32", "bfloat16"), help="Type of the products; weights and optimizer stay float32."
+    )
     buffer: int = option(256, help="Memory for shuffling, in MB; part of the data order.")
     log_every: int = option(50, help="Steps between lines of metrics.jsonl.")
     checkpoint_seconds: int = option(60, help="Seconds between checkpoints.", recorded=False)
@@ -85,9 +99,13 @@ class TrainConfig(Config):
         for name in ("lr", "clip", "coarse_weight", "tree_weight", "aux_weight", "dead_after"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
         self.require(self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})")
-        self.require(0 <= self.warmup and 0 <= self.decay and self.warmup + self.decay <= 1, "warmup", "with --decay, must not exceed 1")
+        self.require(
+            self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1,
+            "warmup",
+            "with --decay, must not exceed 1",
+        )
         parse_curriculum(self.curriculum)
-        self.lr = self.lr or 8e-4 * (1024 / sum(self.widths)) ** 0.5
+        self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
         self.dead_after = self.dead_after or min(10**7, self.tokens // 10)
 
     @property

@@ -24,11 +24,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        # Some libraries make their files for the owner alone; ours are shared like any other file.
+        os.chmod(temporary, 0o666 & ~_umask())
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The mode bits that new files go without; reading it means setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def sync(path: Path) -> None:
@@ -62,16 +71,15 @@ def read_json(path: str | Path) -> Any:
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
-    """Raise ``FileError`` where ``path`` exists, unless ``overwrite``; then remove it."""
+    """Raise ``FileError`` where the file ``path`` cannot be written: it exists, unless ``overwrite``, or is a folder.
+
+    Nothing is removed: what was there stays until the new file takes its place.
+    """
     path = Path(path)
-    if not path.exists() and not path.is_symlink():
-        return
-    if not overwrite:
+    if path.is_dir():
+        raise FileError(f"{path}: this is a folder, a file was expected", "Choose another --out.")
+    if not overwrite and (path.exists() or path.is_symlink()):
         raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another --out.")
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def require_space(path: str | Path, size: int) -> None:

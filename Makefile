@@ -1,0 +1,58 @@
+# Every target works as the first command in a fresh clone: it makes .venv and installs what it needs.
+#
+#   make demo    the whole chain on text that Python carries, into demo/
+#   make test    the tests                       PYTEST_ARGS="-k tree" chooses, JOBS=1 runs one at a time
+#   make lint    format, lint, types, and whether the generated docs are up to date
+#   make docs    write the generated docs again
+#   make clean   remove the environment, caches and demo/
+#
+# PYTHON is the interpreter to make .venv with. PIP_ARGS goes to every pip install, for example to take
+# torch from the index of CPU builds: make demo PIP_ARGS="--extra-index-url URL".
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
+
+.PHONY: demo test lint docs clean
+
+demo: $(VENV)/.installed
+	. $(BIN)/activate && bash runs/demo.sh demo
+
+# One thread a process: the models of the tests are so small that more threads only wait for each other.
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo
+	find hiersae_cli tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: an environment is made once, and installed into again only where the requirements changed.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "HierSAE needs CPython 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made $(PACKAGE)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.made $(PACKAGE)
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,138 @@
+"""The command line itself: what help costs, exit codes, and that everything in it is documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hiersae_cli import __version__
+from hiersae_cli.cli.app import app
+from tests.helpers import command, environment, hiersae
+
+ROOT = Path(__file__).parent.parent
+GROUP: Any = typer.main.get_command(app)
+VERBS = sorted(GROUP.commands)
+HEAVY = {"torch", "numpy", "h5py", "transformers", "tokenizers", "safetensors", "sklearn", "rich"}
+
+# Runs the command line in its own process and says, on the last line, which modules that process has loaded.
+PROBE = """
+import atexit, sys
+atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
+from hiersae_cli.cli import main
+main()
+"""
+
+USAGE_ERRORS: dict[str, tuple[str, ...]] = {
+    "unknown verb": ("trian",),
+    "unknown option": ("train", "acts.h5", "--width", "64"),
+    "missing argument": ("train",),
+    "missing option": ("cache", "text.txt", "--layer", "1"),
+    "not a number": ("train", "acts.h5", "--seed", "one"),
+    "not a count": ("train", "acts.h5", "--tokens", "many"),
+    "not among the choices": ("train", "acts.h5", "--arch", "tree"),
+    "k above the latents": ("train", "acts.h5", "--widths", "64,960", "--k", "65,8"),
+    "no layer": ("cache", "text.txt", "--model", "host"),
+    "bad shard": ("cache", "text.txt", "--model", "host", "--layer", "1", "--shard", "3/2"),
+    "no caches to evaluate on": ("eval", "runs/hier"),
+    "unknown ending": ("export-tree", "runs/hier", "--acts", "acts.h5", "-o", "tree.xml"),
+    "heads do not divide the width": ("lm", "--width", "100", "--heads", "3"),
+}
+
+
+def probe(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, *args], capture_output=True, text=True, env=environment(), timeout=60
+    )
+
+
+def heavy(done: subprocess.CompletedProcess[str]) -> set[str]:
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("loaded:"), done.stderr
+    assert "hiersae_cli.cli.app" in last.split()
+    return HEAVY & set(last.split())
+
+
+@pytest.mark.parametrize("args", [("--help",), ("-h",), ("--version",), *((verb, "--help") for verb in VERBS)])
+def test_help_loads_nothing_heavy(args: tuple[str, ...]) -> None:
+    done = probe(*args)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert heavy(done) == set()
+
+
+@pytest.mark.parametrize("args", USAGE_ERRORS.values(), ids=USAGE_ERRORS)
+def test_a_usage_error_exits_with_2_and_loads_nothing_heavy(args: tuple[str, ...]) -> None:
+    done = probe(*args)
+    assert done.returncode == 2
+    assert "error" in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert heavy(done) == set()
+
+
+def test_without_a_verb_the_help_is_shown() -> None:
+    done = hiersae()
+    assert all(verb in done.stdout + done.stderr for verb in VERBS)
+
+
+def test_version() -> None:
+    assert hiersae("--version").stdout == f"hiersae {__version__}\n"
+
+
+def test_the_installed_command_is_the_same() -> None:
+    installed = Path(sys.executable).with_name("hiersae")
+    if not installed.exists():
+        pytest.skip("the package is not installed beside this Python")
+    done = subprocess.run([installed, "--help"], capture_output=True, text=True, env=environment(), timeout=60)
+    assert done.stdout == hiersae("--help").stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_flag_has_a_help_text(verb: str) -> None:
+    verb_command = GROUP.commands[verb]
+    assert verb_command.help.strip().endswith(".")
+    shown = hiersae(verb, "--help", env={"COLUMNS": "200"}).stdout
+    for parameter in verb_command.params:
+        assert parameter.help and parameter.help.strip().endswith("."), f"{verb} {parameter.name}"
+        names = parameter.opts if parameter.param_type_name == "option" else [parameter.metavar]
+        assert all(name in shown for name in names), f"{verb} {parameter.name}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_gives_json_and_can_be_quiet(verb: str) -> None:
+    names = {name for parameter in GROUP.commands[verb].params for name in parameter.opts}
+    assert {"--json", "--quiet", "-q"} <= names
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_documented(verb: str) -> None:
+    assert f"`hiersae {verb}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`hiersae {verb}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## hiersae {verb}\n" in (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def test_the_command_reference_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    writer = subprocess.Popen(
+        command("train", "--help"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert writer.stdout and writer.stderr
+    writer.stdout.close()
+    assert b"Traceback" not in writer.stderr.read()
+    writer.stderr.close()
+    writer.wait(timeout=60)

@@ -1,0 +1,335 @@
+"""``hiersae lm``: text in, a small character-level Hugging Face model out.
+
+While it trains, ``<out>.partial/checkpoint.safetensors`` holds everything that the rest of the training depends on: the
+weights, the moments of the optimizer, the best weights so far, and (as JSON in the file's header) the step and the
+configuration. The same command goes on from there; on a CPU it ends with the very same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiersae_cli.config import LMConfig
+from hiersae_cli.config.base import first_difference
+from hiersae_cli.console import Console
+from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats import atomic, provenance
+from hiersae_cli.host.text import documents, fingerprints
+from hiersae_cli.interrupt import Interrupted, stoppable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+SCHEMA = "hiersae.host"
+CHECKPOINT_SCHEMA = "hiersae.host.checkpoint"
+SCHEMA_VERSION = 1
+DESCRIPTION = "hiersae.json"  # beside the model's own files
+CHECKPOINT = "checkpoint.safetensors"
+_FIGURES_EVERY = 10  # steps between updates of the loss shown: reading it makes a GPU wait
+_EVALUATION_SEQUENCES = 64  # sequences of one forward pass of the validation
+
+
+@dataclass
+class _State:
+    """Where the training stands, apart from its tensors."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class _Training:
+    """A model in training; ``best`` are the weights of the lowest validation loss so far."""
+
+    model: GPT2LMHeadModel
+    optimizer: torch.optim.AdamW
+    best: dict[str, Tensor]
+    state: _State
+
+
+def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
+    """Train a character-level GPT on the first part of the text and save it in ``config.out``.
+
+    The best checkpoint is kept, by the loss on a fixed part of the validation text, and at the end measured on all of
+    it. The folder is a Hugging Face model with its tokenizer, and ``hiersae.json``: the provenance and the results.
+    Returns the results: sizes, ``validation_loss`` in nats per character, ``best_step``, ``seconds``.
+
+    Raises ``UsageError`` for a text or flag that cannot be, and ``FileError`` where the text is too short, ``out``
+    exists, or the interrupted training in ``<out>.partial`` had another configuration or text. Asked to stop (Ctrl-C,
+    SIGTERM), it finishes the step, writes a checkpoint and raises ``Interrupted``.
+    """
+    console = console or Console.silent()
+    out = Path(config.out)
+    _check_output(out, config.overwrite)
+    partial = out.with_name(out.name + ".partial")
+    text = "\n".join(document.text for document in documents(config.texts, config.text_field))
+    inputs = fingerprints(config.texts)
+    validation = _validation_characters(len(text), config)
+
+    # From here on seconds pass: what is wrong with the request has been said.
+    import torch
+
+    from hiersae_cli.device import has_fast_bfloat16, resolve_device
+
+    device = resolve_device(config.device)
+    fast = config.dtype == "bfloat16" or (config.dtype == "auto" and has_fast_bfloat16(device))
+    dtype = torch.bfloat16 if fast else torch.float32
+
+    from transformers.utils import logging
+
+    from hiersae_cli.host import charlm
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+    identity = {"config": config.recorded(), "text_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    tokenizer = charlm.character_tokenizer(text, config.context)
+    tokens_N = charlm.encode(tokenizer, text)
+    # One character more, so that the first one of the validation is predicted too.
+    training_N, validation_N = tokens_N[:-validation], tokens_N[-validation - 1 :]
+    training = _start(config, len(tokenizer), device)
+    parameters = sum(p.numel() for p in training.model.parameters())
+    if config.overwrite and partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    if (partial / CHECKPOINT).exists():
+        _resume(partial / CHECKPOINT, training, identity)
+    # Whether the output can be written shows now, not after the first hundreds of steps.
+    _save(partial / CHECKPOINT, training, identity)
+    state = training.state
+    console.say(
+        f"{len(training_N):,} characters to train on, {validation:,} to validate on; "
+        f"{parameters:,} parameters on {device}" + (f"; going on from step {state.step:,}" if state.step else "")
+    )
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        _train(config, training, training_N.to(device), validation_N, dtype, partial / CHECKPOINT, identity, console)
+
+    started = time.monotonic()
+    _put(training.best, training.model)
+    loss = charlm.mean_loss(
+        training.model, validation_N, context=config.context, batch=_EVALUATION_SEQUENCES, dtype=dtype
+    )
+    results = {
+        "parameters": parameters,
+        "vocabulary": len(tokenizer),
+        "characters": len(training_N),
+        "validation_characters": validation,
+        "validation_loss": loss,
+        "best_step": state.best_step,
+        "steps": state.step,
+        "seconds": round(state.seconds + time.monotonic() - started, 1),
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    description = {
+        **provenance.header(SCHEMA, SCHEMA_VERSION, config, inputs),
+        "text_sha256": identity["text_sha256"],
+        "unit": "nats per character",
+        **results,
+        "history": state.history,
+    }
+    _check_output(out, config.overwrite)  # something may have come there in the meantime
+    _publish(training.model, tokenizer, description, partial, out)
+    console.say(
+        f"{out}: {parameters:,} parameters, validation loss {loss:.4f} nats per character "
+        f"(best at step {state.best_step:,}), {results['seconds']:,.0f} s"
+    )
+    return {"out": str(out), **results}
+
+
+def _check_output(out: Path, overwrite: bool) -> None:
+    if out.name in ("", ".."):
+        raise UsageError(f"--out {out}: give the name of a folder to make")
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if overwrite and out.exists() and not (out / DESCRIPTION).is_file():
+        raise FileError(f"{out}: is not a model that hiersae made, so it is not replaced", "Choose another --out.")
+    if out.exists() and not overwrite:
+        raise FileError(f"{out}: already exists", "Give --overwrite to replace it, or choose another --out.")
+
+
+def _validation_characters(length: int, config: LMConfig) -> int:
+    """How many characters at the text's end are for validation; raises where a part is shorter than a sequence."""
+    validation = max(1, int(length * config.validation))
+    training = length - validation
+    if training <= config.context or validation < config.context:
+        raise FileError(
+            f"the text is too short: of its {length:,} characters {training:,} are to train on and {validation:,} to "
+            f"validate on, and a sequence has --context {config.context:,}",
+            "Give more text, a smaller --context, or another --validation.",
+        )
+    return validation
+
+
+def _start(config: LMConfig, vocabulary: int, device: torch.device) -> _Training:
+    from hiersae_cli.host import charlm
+
+    model = charlm.character_gpt(
+        vocabulary,
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        context=config.context,
+        dropout=config.dropout,
+        seed=config.seed,
+    )
+    model.to(device)  # type: ignore[arg-type] # wrongly typed by transformers
+    return _Training(model, charlm.adamw(model, config.lr, config.weight_decay), _copy(model), _State())
+
+
+def _train(
+    config: LMConfig,
+    training: _Training,
+    training_N: Tensor,
+    validation_N: Tensor,
+    dtype: torch.dtype,
+    checkpoint: Path,
+    identity: dict[str, Any],
+    console: Console,
+) -> None:
+    from hiersae_cli.host import charlm
+
+    model, state = training.model, training.state
+    figures: dict[str, str] = {}
+    started = time.monotonic() - state.seconds
+    with stoppable() as asked_to_stop, console.progress("lm", config.steps, "steps", done=state.step) as progress:
+        while state.step < config.steps:
+            loss = charlm.training_step(
+                model,
+                training.optimizer,
+                *charlm.random_windows(training_N, config.batch, config.context, config.seed, state.step),
+                lr=charlm.learning_rate(state.step, peak=config.lr, warmup=config.warmup, steps=config.steps),
+                clip=config.clip,
+                dropout_seed=charlm.dropout_seed(config.seed, state.step),
+                dtype=dtype,
+            )
+            state.step += 1
+            if state.step % config.eval_every == 0 or state.step == config.steps:
+                _validate(config, training, validation_N, loss.item(), dtype)
+                figures["val"] = f"{state.history[-1]['validation_loss']:.4f}"
+                state.seconds = time.monotonic() - started
+                _save(checkpoint, training, identity)
+            if state.step % _FIGURES_EVERY == 0:
+                figures["train"] = f"{loss.item():.4f}"
+            progress.advance(1, **figures)
+            if asked_to_stop():
+                state.seconds = time.monotonic() - started
+                _save(checkpoint, training, identity)
+                raise Interrupted(f"stopped after step {state.step:,} of {config.steps:,}")
+
+
+def _validate(config: LMConfig, training: _Training, validation_N: Tensor, loss: float, dtype: torch.dtype) -> None:
+    from hiersae_cli.host import charlm
+
+    state = training.state
+    validation_loss = charlm.mean_loss(
+        training.model,
+        validation_N,
+        context=config.context,
+        batch=_EVALUATION_SEQUENCES,
+        dtype=dtype,
+        limit=config.eval_tokens,
+    )
+    if not (math.isfinite(validation_loss) and math.isfinite(loss)):
+        raise HierSAEError(
+            f"the training broke down: at step {state.step:,} the loss is not a finite number",
+            f"Give a lower --lr (it was {config.lr:g}) and --overwrite.",
+        )
+    state.history.append({"step": state.step, "training_loss": loss, "validation_loss": validation_loss})
+    if state.best_loss is None or validation_loss < state.best_loss:
+        state.best_loss, state.best_step = validation_loss, state.step
+        training.best = _copy(training.model)
+
+
+def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def _put(weights: dict[str, Tensor], model: torch.nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(weights[name])
+
+
+def _save(path: Path, training: _Training, identity: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"best/{name}": tensor for name, tensor in training.best.items()}
+    for name, parameter in training.model.named_parameters():
+        tensors[f"model/{name}"] = parameter.detach()
+        for key, value in training.optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = value
+    described = {"schema": CHECKPOINT_SCHEMA, "schema_version": SCHEMA_VERSION, **identity, **asdict(training.state)}
+    with atomic.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"hiersae": json.dumps(described, allow_nan=False)})
+
+
+def _resume(path: Path, training: _Training, identity: dict[str, Any]) -> None:
+    """Put ``training`` where the checkpoint says; leave it at its start where nothing had been trained yet."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {}).get("hiersae", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, ValueError) as error:
+        raise FileError(f"{path}: damaged ({error})", "Give --overwrite to start again.") from None
+    provenance.check_schema(path, described, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
+    if described["step"] == 0:
+        return
+    difference = first_difference(described["config"], identity["config"])
+    if difference is None and described["text_sha256"] != identity["text_sha256"]:
+        difference = "the text has changed"
+    if difference:
+        raise FileError(
+            f"{path.parent}: an unfinished training of another configuration: {difference}",
+            "Give --overwrite to start again, the old flags to go on, or another --out.",
+        )
+    parameters = dict(training.model.named_parameters())
+    for place, tensor in tensors.items():
+        kind, _, name = place.partition("/")
+        if kind == "model":
+            parameters[name].data.copy_(tensor)
+        elif kind == "best":
+            training.best[name].copy_(tensor)
+        else:  # a moment of the optimizer, or its count of steps
+            training.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
+    training.state = _State(**{key: described[key] for key in asdict(training.state)})
+
+
+def _publish(
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    description: dict[str, Any],
+    partial: Path,
+    out: Path,
+) -> None:
+    """Write the finished folder under another name, then rename it: ``out`` is there whole or not at all."""
+    finished, replaced = partial / "finished", partial / "replaced"
+    for leftover in (finished, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.save_pretrained(finished)
+    tokenizer.save_pretrained(finished)
+    atomic.write_json(finished / DESCRIPTION, description)
+    for file in finished.iterdir():
+        # safetensors makes its files for the owner alone; a host is shared like any other file.
+        shutil.copymode(finished / DESCRIPTION, file)
+        atomic.sync(file)
+    if out.exists():
+        os.replace(out, replaced)
+    os.replace(finished, out)
+    atomic.sync(out.absolute().parent)
+    shutil.rmtree(partial)

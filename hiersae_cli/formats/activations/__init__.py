@@ -1,0 +1,19 @@
+"""The activation cache (``acts.h5``): specified in ``docs/file-formats.md``, written and read here."""
+
+from hiersae_cli.formats.activations.layout import DROPPED, HELD_OUT, OUTLIER_FACTOR, SCHEMA, SCHEMA_VERSION, TRAIN
+from hiersae_cli.formats.activations.reader import Activations, ActivationSet
+from hiersae_cli.formats.activations.writer import ActivationsWriter, Rows, join_shards
+
+__all__ = [
+    "DROPPED",
+    "HELD_OUT",
+    "OUTLIER_FACTOR",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "TRAIN",
+    "ActivationSet",
+    "Activations",
+    "ActivationsWriter",
+    "Rows",
+    "join_shards",
+]

@@ -1,0 +1,76 @@
+"""The layout of a cache: names, types, and how a dataset is laid on the disk.
+
+Legend of shapes: N rows (tokens), D documents, d width of a module.
+
+Every dataset is contiguous and allocated when the file is made, so that its bytes lie at one known
+offset: rows are written and read there directly, without HDF5's lock, and a process killed in the
+middle can never leave HDF5's own structures half-written. Compressed caches are chunked instead, and
+are made from a finished uncompressed one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+SCHEMA = "hiersae.activations"
+SCHEMA_VERSION = 1
+
+# Values of /split: what a row may be used for.
+TRAIN, HELD_OUT, DROPPED = 0, 1, 2
+
+# A row whose norm exceeds this multiple of the median is an outlier: attention sinks reach 100 and more.
+OUTLIER_FACTOR = 10.0
+
+ROW_COLUMNS: dict[str, np.dtype[Any]] = {
+    "tokens": np.dtype("<i4"),
+    "document": np.dtype("<i4"),
+    "position": np.dtype("<i4"),
+    "split": np.dtype("u1"),
+}
+ROW_BYTES = sum(kind.itemsize for kind in ROW_COLUMNS.values())
+STATISTICS: dict[str, np.dtype[Any]] = {
+    "mean_square": np.dtype("<f8"),
+    "median_norm": np.dtype("<f8"),
+    "outliers": np.dtype("<i8"),
+}
+
+# HDF5 has no bfloat16: its bits are stored as uint16, and the attribute "dtype" says what they are.
+STORAGE: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+}
+
+
+def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """A contiguous dataset whose bytes are allocated now and not filled."""
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(dtype)
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, layout, links))
+
+
+def pwrite(handle: int, data: Any, offset: int) -> None:
+    """Write all of ``data`` at ``offset``: one system call writes at most 2 GB, and may write less."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        written = os.pwrite(handle, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def pread_into(handle: int, out: np.ndarray, offset: int) -> None:
+    """Fill ``out``, which is contiguous, from ``offset``; raises ``EOFError`` where the file ends before."""
+    view = out.reshape(-1).view(np.uint8).data
+    while len(view):
+        got = os.preadv(handle, [view], offset)
+        if got == 0:
+            raise EOFError
+        view, offset = view[got:], offset + got

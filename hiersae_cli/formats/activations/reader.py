@@ -1,0 +1,327 @@
+"""Reading caches: one file, or several of the same module as if they were one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats.activations.layout import (
+    HELD_OUT,
+    OUTLIER_FACTOR,
+    ROW_COLUMNS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TRAIN,
+    pread_into,
+)
+from hiersae_cli.formats.provenance import check_schema
+
+
+class Activations:
+    """A cache opened for reading.
+
+    Legend of shapes: N rows (one per token), d width of a module.
+
+    Attributes:
+        path: the file.
+        header: configuration, inputs, host and library versions, as the file carries them.
+        modules: paths of the hooked modules, in the file's order.
+        rows: N.
+        fingerprint: sha256 of the logical content; "" while the file is unfinished.
+
+    Raises:
+        FileError: the file is missing, not a cache, damaged, or unfinished.
+        VersionError: it is of a version that this release does not read.
+    """
+
+    def __init__(self, path: str | Path, *, allow_unfinished: bool = False):
+        self.path = Path(path)
+        self.file = _open(self.path)
+        try:
+            attributes = {key: self.file.attrs[key] for key in ("schema", "schema_version") if key in self.file.attrs}
+            found = {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
+            check_schema(path, found, SCHEMA, SCHEMA_VERSION)
+            self.header: dict[str, Any] = json.loads(self.file["header"][()])
+            self.rows = int(self.file["tokens"].shape[0])
+            self.rows_committed = int(self.file["rows_committed"][()])
+            self.fingerprint = self.file["fingerprint"][()].decode() if "fingerprint" in self.file else ""
+            self.modules = list(self.file["activations"])
+            self.documents = int(self.file["documents/name"].shape[0])
+            self._offsets = {m: self.file[f"activations/{m}"].id.get_offset() for m in self.modules}
+            self._require_lengths()
+            self._parts = self._open_shards()
+            if not allow_unfinished and (self.rows_committed < self.rows or not self.fingerprint):
+                share = self.rows_committed / max(self.rows, 1)
+                raise FileError(
+                    f"{path}: unfinished: {self.rows_committed:,} of {self.rows:,} rows written ({share:.0%})",
+                    "Run the same 'hiersae cache' command again to finish it.",
+                )
+        except HierSAEError:
+            self.file.close()
+            raise
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:  # what h5py raises on damaged bytes
+            self.file.close()
+            raise FileError(f"{path}: damaged: {error}", "Make it again with 'hiersae cache'.") from None
+        self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
+        self._handle = os.open(self.path, os.O_RDONLY)
+
+    def __enter__(self) -> Activations:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and, if it joins shards, theirs."""
+        os.close(self._handle)
+        self.file.close()
+        for part in self._parts:
+            part.close()
+
+    def width(self, module: str) -> int:
+        """d of a module."""
+        return int(self.file[f"activations/{module}"].shape[1])
+
+    def dtype(self, module: str) -> str:
+        """``float32``, ``float16`` or ``bfloat16``."""
+        return str(self.file[f"activations/{module}"].attrs["dtype"])
+
+    def column(self, name: str) -> np.ndarray:
+        """A column (N,) of what is known of each row: tokens, document, position or split."""
+        return self.file[name][...]
+
+    def norms(self, module: str) -> np.ndarray:
+        """The Euclidean norm of each row, (N,) float32."""
+        return self.file[f"norms/{module}"][...]
+
+    def document_names(self) -> list[str]:
+        """Where each document came from, in order."""
+        return [name.decode() for name in self.file["documents/name"][...]]
+
+    def statistics(self, module: str) -> dict[str, Any]:
+        """``mean`` (d,), ``mean_square`` of the training rows; ``median_norm``, ``outliers`` of all not dropped."""
+        group = self.file[f"statistics/{module}"]
+        return {name: data[()] for name, data in group.items()}
+
+    def usable(self, module: str, split: int) -> np.ndarray:
+        """Which rows (N,) bool belong to ``split`` and, if the cache drops outliers, are none."""
+        mask = self.column("split") == split
+        if self.header["config"]["drop_outliers"]:
+            mask &= self.norms(module) <= OUTLIER_FACTOR * self.file[f"statistics/{module}/median_norm"][()]
+        return mask
+
+    def read(self, module: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows ``start`` to ``stop`` of a module, (stop - start, d), in the stored type."""
+        raw = self.read_stored(module, start, self.rows if stop is None else stop)
+        return as_tensor(raw, self.dtype(module))
+
+    def read_stored(self, module: str, start: int, stop: int) -> np.ndarray:
+        """The same as NumPy sees them on the disk: bfloat16 as uint16."""
+        data = self.file[f"activations/{module}"]
+        out = np.empty((stop - start, data.shape[1]), data.dtype)
+        self.read_into(module, start, out)
+        return out
+
+    def read_into(self, module: str, start: int, out: np.ndarray) -> None:
+        """Fill ``out`` (n, d), of the storage type, with the rows from ``start`` on. Safe from any thread."""
+        if self._parts:
+            for number, first, block in _spans(self._starts, start, out):
+                self._parts[number].read_into(module, first, block)
+            return
+        offset = self._offsets[module]
+        if offset is None:
+            self.file[f"activations/{module}"].read_direct(out, np.s_[start : start + len(out)])
+            return
+        try:
+            pread_into(self._handle, out, offset + start * out.shape[1] * out.itemsize)
+        except EOFError:
+            raise FileError(
+                f"{self.path}: truncated: its data ends early", "Make it again with 'hiersae cache'."
+            ) from None
+
+    def _require_lengths(self) -> None:
+        columns = [*ROW_COLUMNS, *(f"{group}/{m}" for group in ("activations", "norms") for m in self.modules)]
+        for name in columns:
+            if len(self.file[name]) != self.rows:
+                raise ValueError(f"{name} has {len(self.file[name]):,} rows, tokens has {self.rows:,}")
+
+    def _open_shards(self) -> list[Activations]:
+        shards: list[Activations] = []
+        # The inputs of a joined cache are its shards, in order, with their fingerprints.
+        for name, fingerprint in zip(self.header.get("shards", ()), self.header["inputs"].values(), strict=False):
+            try:
+                shards.append(Activations(self.path.absolute().parent / name))
+            except HierSAEError as error:
+                raise FileError(
+                    f"{self.path}: joins shards, and one is not readable: {error.message}",
+                    "Put the shard back beside it, or make it again and join again.",
+                ) from None
+            if shards[-1].fingerprint != fingerprint:
+                raise FileError(
+                    f"{self.path}: {shards[-1].path} is not the shard that was joined",
+                    "Put that shard back, or run 'hiersae join' again.",
+                )
+        return shards
+
+
+class ActivationSet:
+    """One module's rows in several caches, read as if they lay in one file.
+
+    Rows are numbered through in the order of the caches; so are documents.
+    """
+
+    def __init__(self, paths: list[str], module: str = ""):
+        self.caches = [Activations(path) for path in paths]
+        first = self.caches[0]
+        self.module = _choose_module(first, module)
+        self.width = first.width(self.module)
+        self.dtype = first.dtype(self.module)
+        for cache in self.caches[1:]:
+            self._check_like(first, cache)
+        self.starts = np.cumsum([0, *(cache.rows for cache in self.caches)])
+        self.rows = int(self.starts[-1])
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """Name and fingerprint of the model that the activations are of."""
+        return self.caches[0].header["host"]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Path and content fingerprint of every cache."""
+        return {str(cache.path): cache.fingerprint for cache in self.caches}
+
+    def column(self, name: str) -> np.ndarray:
+        """tokens, position or split, (N,), or document numbered through all caches."""
+        columns, first_document = [], 0
+        for cache in self.caches:
+            column = cache.column(name)
+            columns.append(column + first_document if name == "document" else column)
+            first_document += cache.documents
+        return np.concatenate(columns)
+
+    def document_names(self) -> list[str]:
+        """Where each document came from, in order."""
+        return [name for cache in self.caches for name in cache.document_names()]
+
+    def usable(self, split: int) -> np.ndarray:
+        """Which rows (N,) bool belong to ``split``; raises ``FileError`` where there are none."""
+        mask = np.concatenate([cache.usable(self.module, split) for cache in self.caches])
+        if not mask.any():
+            kind = {TRAIN: "training", HELD_OUT: "held-out"}[split]
+            raise FileError(
+                f"{', '.join(str(c.path) for c in self.caches)}: no {kind} rows",
+                "Cache more documents, or choose another --held-out share.",
+            )
+        return mask
+
+    def moments(self) -> tuple[np.ndarray, float]:
+        """Mean (d,) and mean squared norm of the training rows over all caches."""
+        weights = np.array([cache.usable(self.module, TRAIN).sum() for cache in self.caches], dtype=float)
+        weights /= max(weights.sum(), 1.0)
+        parts = [cache.statistics(self.module) for cache in self.caches]
+        mean = sum(w * part["mean"] for w, part in zip(weights, parts, strict=True))
+        mean_square = sum(w * part["mean_square"] for w, part in zip(weights, parts, strict=True))
+        return np.asarray(mean), float(mean_square)
+
+    def check_finite(self) -> None:
+        """Raise ``FileError`` where an activation is not a number: one would spoil all of training."""
+        for cache in self.caches:
+            bad = np.flatnonzero(~np.isfinite(cache.norms(self.module)))
+            if len(bad):
+                raise FileError(
+                    f"{cache.path}: {len(bad):,} rows of {self.module} are not finite, the first at row {bad[0]:,}",
+                    "Cache again with --model-dtype float32: the host probably overflowed.",
+                )
+
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """Fill ``out`` (n, d), of the storage type, with the rows from ``start`` on."""
+        for number, first, block in _spans(self.starts, start, out):
+            self.caches[number].read_into(self.module, first, block)
+
+    def rows_at(self, row_U: np.ndarray) -> torch.Tensor:
+        """The rows (U, d) of ascending numbers, in the stored type: one read for every run of neighbours."""
+        raw = self.empty(len(row_U))
+        at = 0
+        for run in np.split(row_U, np.flatnonzero(np.diff(row_U) != 1) + 1):
+            self.read_into(int(run[0]), raw[at : at + len(run)])
+            at += len(run)
+        return self.tensor(raw)
+
+    def empty(self, rows: int) -> np.ndarray:
+        """A buffer (rows, d) of the storage type, for ``read_into``."""
+        return np.empty((rows, self.width), self.caches[0].file[f"activations/{self.module}"].dtype)
+
+    def tensor(self, raw: np.ndarray) -> torch.Tensor:
+        """A buffer as a tensor of the type it holds; shares its memory."""
+        return as_tensor(raw, self.dtype)
+
+    def close(self) -> None:
+        """Close every cache."""
+        for cache in self.caches:
+            cache.close()
+
+    def _check_like(self, first: Activations, cache: Activations) -> None:
+        if self.module not in cache.modules:
+            raise FileError(
+                f"{cache.path}: holds no {self.module}, which {first.path} does", "Give caches of one module."
+            )
+        for what, of_first, of_cache in (
+            ("width", first.width(self.module), cache.width(self.module)),
+            ("dtype", first.dtype(self.module), cache.dtype(self.module)),
+            ("host model", first.header["host"]["fingerprint"], cache.header["host"]["fingerprint"]),
+        ):
+            if of_first != of_cache:
+                raise FileError(
+                    f"{cache.path}: its {what} ({of_cache}) is not that of {first.path} ({of_first})",
+                    "Give caches of one model and module.",
+                )
+
+
+def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:
+    """Stored rows as a tensor of the type they hold; shares their memory."""
+    return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if dtype == "bfloat16" else torch.from_numpy(raw)
+
+
+def _open(path: Path) -> h5py.File:
+    hint = "Make it with 'hiersae cache'."
+    if not path.exists():
+        raise UsageError(f"{path}: no such file", hint)
+    if path.is_dir():
+        raise FileError(f"{path}: this is a folder; an activation cache is a file", hint)
+    if path.stat().st_size == 0:
+        raise FileError(f"{path}: the file is empty", hint)
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        if "truncated" in str(error):
+            raise FileError(f"{path}: the file is truncated", hint) from None
+        if "signature" in str(error):
+            raise FileError(f"{path}: not an HDF5 file", hint) from None
+        if error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise FileError(f"{path}: HDF5 cannot read it ({error})", hint) from None
+
+
+def _spans(starts: np.ndarray, start: int, out: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Which part holds which rows: its number, the row to read there from, and the piece of ``out`` to fill."""
+    while len(out):
+        number = int(np.searchsorted(starts, start, side="right")) - 1
+        count = min(len(out), int(starts[number + 1]) - start)
+        yield number, start - int(starts[number]), out[:count]
+        out, start = out[count:], start + count
+
+
+def _choose_module(acts: Activations, wanted: str) -> str:
+    if wanted and wanted not in acts.modules:
+        raise UsageError(f"--module {wanted}: {acts.path} holds {', '.join(acts.modules)}")
+    if not wanted and len(acts.modules) > 1:
+        raise UsageError(f"{acts.path} holds several modules: {', '.join(acts.modules)}", "Choose one with --module.")
+    return wanted or acts.modules[0]

@@ -1,0 +1,100 @@
+"""Rows of a cache in a shuffled order, from a bounded amount of memory, starting anywhere.
+
+The order is a function of the seed alone. Each epoch, the cache's blocks (a few hundred consecutive
+rows) are permuted over the whole cache and dealt into loads that fit the memory; a load's rows are
+permuted again. So every batch mixes rows of hundreds of places of the cache, nothing has to be
+remembered to go on from step n, and memory does not depend on the cache's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from hiersae_cli.formats.activations.layout import TRAIN
+from hiersae_cli.formats.activations.reader import ActivationSet
+
+_BLOCK_BYTES = 256 << 10  # one read: large enough for a disk, small enough to mix well
+
+
+class ShuffledRows:
+    """The endless stream of training rows of a set of caches.
+
+    Args:
+        acts: the caches.
+        buffer_bytes: memory for two loads, the one being used and the next.
+        seed: fixes the order.
+    """
+
+    def __init__(self, acts: ActivationSet, buffer_bytes: int, seed: int):
+        self._acts, self._seed = acts, seed
+        row_bytes = acts.empty(1).nbytes
+        self._block = max(1, _BLOCK_BYTES // row_bytes)
+        self._usable = acts.usable(TRAIN)
+        firsts = np.arange(0, acts.rows, self._block)
+        counts = np.add.reduceat(self._usable, firsts, dtype=np.int64)
+        self._blocks, self._counts = firsts[counts > 0], counts[counts > 0]
+        self.rows = int(self._counts.sum())
+        blocks_a_load = max(1, buffer_bytes // 2 // (self._block * row_bytes))
+        self._loads = -(-len(self._blocks) // blocks_a_load)
+
+    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+        """Batches (size, d), in the stored type, from batch number ``first`` on."""
+        acts = self._acts
+        parts: list[torch.Tensor] = []
+        missing = size
+        for load, order in self._loads_from(first * size):
+            start = 0
+            while start < len(order):
+                take = order[start : start + missing]
+                parts.append(load[take])
+                start, missing = start + len(take), missing - len(take)
+                if missing == 0:
+                    yield acts.tensor((parts[0] if len(parts) == 1 else torch.cat(parts)).numpy())
+                    parts, missing = [], size
+
+    def _loads_from(self, row: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Loads, raw, with the order of their rows; the next is read while one is used."""
+        epoch, skip = divmod(row, self.rows)
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            plan = self._plan(epoch, skip)
+            epoch, number, skip = next(plan)
+            pending = reader.submit(self._load, epoch, number, skip)
+            while True:
+                loaded = pending.result()
+                epoch, number, skip = next(plan)
+                pending = reader.submit(self._load, epoch, number, skip)
+                yield loaded
+
+    def _plan(self, epoch: int, skip: int) -> Iterator[tuple[int, int, int]]:
+        """(epoch, load, rows of it to skip), for ever."""
+        while True:
+            for number, blocks in enumerate(self._dealt(epoch)):
+                count = int(self._counts[blocks].sum())
+                if skip < count:
+                    yield epoch, number, skip
+                skip = max(0, skip - count)
+            epoch += 1
+
+    def _dealt(self, epoch: int) -> list[np.ndarray]:
+        generator = np.random.default_rng((self._seed, epoch))
+        return np.array_split(generator.permutation(len(self._blocks)), self._loads)
+
+    def _load(self, epoch: int, number: int, skip: int) -> tuple[torch.Tensor, torch.Tensor]:
+        blocks = np.sort(self._dealt(epoch)[number])
+        raw = self._acts.empty(len(blocks) * self._block)
+        usable = np.zeros(len(raw), bool)
+        for place, block in enumerate(blocks):
+            first = int(self._blocks[block])
+            count = min(self._block, self._acts.rows - first)
+            at = place * self._block
+            self._acts.read_into(first, raw[at : at + count])
+            usable[at : at + count] = self._usable[first : first + count]
+        order = np.flatnonzero(usable)
+        np.random.default_rng((self._seed, epoch, number)).shuffle(order)
+        # uint16 (bfloat16's bits) has no indexing in torch on every device: int16 is the same bytes.
+        view = raw.view(np.int16) if raw.dtype == np.uint16 else raw
+        return torch.from_numpy(view), torch.from_numpy(order[skip:])

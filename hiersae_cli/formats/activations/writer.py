@@ -1,0 +1,292 @@
+"""Writing a cache so that an interruption at any instant loses at most the last moments' work."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from hiersae_cli.errors import HierSAEError
+from hiersae_cli.formats.activations.layout import (
+    DROPPED,
+    OUTLIER_FACTOR,
+    ROW_COLUMNS,
+    STATISTICS,
+    STORAGE,
+    TRAIN,
+    create_dataset,
+    pwrite,
+)
+from hiersae_cli.formats.activations.reader import Activations, as_tensor
+from hiersae_cli.formats.atomic import replacing, sync
+
+_BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
+_CHUNK_BYTES = 1 << 20  # of a compressed cache
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of every row before the model runs: all arrays have shape (N,)."""
+
+    tokens: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    split: np.ndarray
+    document_names: list[str]
+    document_offsets: np.ndarray
+    document_held_out: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def between(self, start: int, stop: int) -> Rows:
+        """A contiguous part of the rows; the table of documents stays whole."""
+        part = slice(start, stop)
+        return Rows(
+            self.tokens[part],
+            self.document[part],
+            self.position[part],
+            self.split[part],
+            self.document_names,
+            self.document_offsets,
+            self.document_held_out,
+        )
+
+
+def partial_path(path: str | Path) -> Path:
+    """Where an unfinished cache grows."""
+    return Path(f"{path}.partial")
+
+
+class ActivationsWriter:
+    """An unfinished cache at ``<path>.partial``, open for writing rows in order."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.partial = partial_path(path)
+        with Activations(self.partial, allow_unfinished=True) as acts:
+            self.header, self.rows, self.rows_committed = acts.header, acts.rows, acts.rows_committed
+            self.modules = {module: acts.width(module) for module in acts.modules}
+            self._offsets: dict[str, int] = {}
+            acts.file.visititems(self._note_offset)
+        self._handle = os.open(self.partial, os.O_RDWR)
+        try:
+            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            os.close(self._handle)
+            raise HierSAEError(f"{self.partial}: another process is writing it", "Wait for it, or stop it.") from None
+        except OSError:
+            pass  # a file system without locks
+
+    @classmethod
+    def create(
+        cls, path: str | Path, header: dict[str, Any], rows: Rows, modules: dict[str, int], dtype: str
+    ) -> ActivationsWriter:
+        """Make ``<path>.partial`` at its full size, with everything but the activations in it.
+
+        Reserving the space now means that a full disk is met here and not hours later.
+        """
+        header = dict(header)
+        attributes = {key: header.pop(key) for key in ("schema", "schema_version", "hiersae_version", "created")}
+        count = len(rows)
+        _remove_leftovers(Path(path))
+        with _making(partial_path(path)) as temporary:
+            with h5py.File(temporary, "w") as file:
+                file.attrs.update(attributes)
+                file.create_dataset("header", data=json.dumps(header, ensure_ascii=False))
+                create_dataset(file, "rows_committed", (), np.dtype("<i8"))
+                create_dataset(file, "fingerprint", (), np.dtype("S64"))
+                file["rows_committed"][()] = 0
+                file["fingerprint"][()] = b""
+                for name, kind in ROW_COLUMNS.items():
+                    create_dataset(file, name, (count,), kind)[...] = getattr(rows, name)
+                documents = file.create_group("documents")
+                documents.create_dataset("name", data=rows.document_names, dtype=h5py.string_dtype())
+                documents.create_dataset("offset", data=rows.document_offsets.astype("<i8"))
+                documents.create_dataset("held_out", data=rows.document_held_out.astype(bool))
+                for module, width in modules.items():
+                    data = create_dataset(file, f"activations/{module}", (count, width), STORAGE[dtype])
+                    data.attrs["dtype"] = dtype
+                    create_dataset(file, f"norms/{module}", (count,), np.dtype("<f4"))
+                    create_dataset(file, f"statistics/{module}/mean", (width,), np.dtype("<f8"))
+                    for name, kind in STATISTICS.items():
+                        create_dataset(file, f"statistics/{module}/{name}", (), kind)
+            _reserve(temporary)
+        return cls(path)
+
+    def write(self, module: str, start: int, activations: np.ndarray, norms: np.ndarray) -> None:
+        """Put rows (n, d), in the storage type, and their norms (n,) at row ``start``."""
+        width = self.modules[module]
+        offset = self._offsets[f"activations/{module}"] + start * width * activations.itemsize
+        pwrite(self._handle, np.ascontiguousarray(activations), offset)
+        pwrite(self._handle, norms.astype("<f4"), self._offsets[f"norms/{module}"] + 4 * start)
+
+    def commit(self, rows: int) -> None:
+        """Declare the first ``rows`` rows written: they are on the disk before the count says so."""
+        os.fsync(self._handle)
+        pwrite(self._handle, np.array(rows, "<i8"), self._offsets["rows_committed"])
+        os.fsync(self._handle)
+        self.rows_committed = rows
+
+    def finish(self, compression: str = "none") -> None:
+        """Add the statistics and the fingerprint, and give the file its name."""
+        for name, value in summarise(self.partial).items():
+            pwrite(self._handle, value, self._offsets[name])
+        os.fsync(self._handle)
+        self.close()
+        if compression == "none":
+            os.replace(self.partial, self.path)
+            sync(self.path.absolute().parent)
+        else:
+            _remove_leftovers(self.path)
+            _compress(self.partial, self.path, compression)
+            self.partial.unlink()
+
+    def close(self) -> None:
+        """Let the file go; what was not committed will be written again."""
+        os.close(self._handle)
+
+    def _note_offset(self, name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.id.get_offset() is not None:
+            self._offsets[name] = item.id.get_offset()
+
+
+def join_shards(path: str | Path, shards: list[Activations], header: dict[str, Any]) -> None:
+    """Write a cache whose activations are virtual: they stay in ``shards``, which come in row order."""
+    header = dict(header)
+    attributes = {key: header.pop(key) for key in ("schema", "schema_version", "hiersae_version", "created")}
+    first = shards[0]
+    folder = Path(path).absolute().parent
+    header["shards"] = [os.path.relpath(shard.path, folder) for shard in shards]
+    rows = sum(shard.rows for shard in shards)
+    with _making(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(attributes)
+            file.create_dataset("header", data=json.dumps(header, ensure_ascii=False))
+            file.create_dataset("rows_committed", data=np.int64(rows))
+            for name in ROW_COLUMNS:
+                file.create_dataset(name, data=np.concatenate([shard.column(name) for shard in shards]))
+            first.file.copy("documents", file)
+            for module in first.modules:
+                for group in ("activations", "norms"):
+                    _virtual(file, f"{group}/{module}", shards, header["shards"], rows)
+                file[f"activations/{module}"].attrs["dtype"] = first.dtype(module)
+        # Read beside the final name, where the shards' relative names hold.
+        summary = summarise(temporary)
+        with h5py.File(temporary, "r+") as file:
+            for name, value in summary.items():
+                file.create_dataset(name, data=value)
+
+
+def _virtual(file: h5py.File, name: str, shards: list[Activations], paths: list[str], rows: int) -> None:
+    source = shards[0].file[name]
+    layout = h5py.VirtualLayout(shape=(rows, *source.shape[1:]), dtype=source.dtype)
+    start = 0
+    for shard, path in zip(shards, paths, strict=True):
+        # HDF5 takes a % in a source's name for a pattern.
+        part = h5py.VirtualSource(path.replace("%", "%%"), name, shape=(shard.rows, *source.shape[1:]))
+        layout[start : start + shard.rows] = part
+        start += shard.rows
+    file.create_virtual_dataset(name, layout)
+
+
+def summarise(path: Path) -> dict[str, np.ndarray]:
+    """Statistics and fingerprint of a whole file: over the training rows, but norms over all rows.
+
+    The fingerprint is the sha256 of the token columns and then of every module's name and rows, as stored:
+    the same for a plain, a compressed and a joined cache of the same activations.
+    """
+    found: dict[str, np.ndarray] = {}
+    with Activations(path, allow_unfinished=True) as acts:
+        digest = hashlib.sha256()
+        for name, kind in ROW_COLUMNS.items():
+            digest.update(np.ascontiguousarray(acts.column(name), kind).data)
+        split = acts.column("split")
+        for module in acts.modules:
+            digest.update(module.encode())
+            norms = acts.norms(module).astype(np.float64)
+            kept = norms[split != DROPPED]
+            median = float(np.median(kept)) if len(kept) else 0.0
+            limit = OUTLIER_FACTOR * median
+            use = split == TRAIN
+            if acts.header["config"]["drop_outliers"]:
+                use &= norms <= limit
+            count = max(int(use.sum()), 1)
+            total = torch.zeros(acts.width(module), dtype=torch.float64)
+            block = max(1, _BLOCK_BYTES // (4 * acts.width(module)))
+            for start in range(0, acts.rows, block):
+                part = torch.from_numpy(use[start : start + block])
+                raw = acts.read_stored(module, start, start + len(part))
+                digest.update(raw.data)
+                x = as_tensor(raw, acts.dtype(module))
+                total += (x if part.all() else x[part]).double().sum(0)  # twice as fast as a sum of another type
+            found[f"statistics/{module}/mean"] = (total / count).numpy()
+            found[f"statistics/{module}/mean_square"] = np.array(np.square(norms[use]).sum() / count, "<f8")
+            found[f"statistics/{module}/median_norm"] = np.array(median, "<f8")
+            found[f"statistics/{module}/outliers"] = np.array((kept > limit).sum(), "<i8")
+    found["fingerprint"] = np.array(digest.hexdigest().encode(), "S64")
+    return found
+
+
+def _compress(source: Path, target: Path, compression: str) -> None:
+    with _making(target) as temporary, h5py.File(source, "r") as old, h5py.File(temporary, "w") as new:
+        new.attrs.update(old.attrs)
+        for name in old:
+            if name != "activations":
+                old.copy(name, new)
+        for module, data in old["activations"].items():
+            rows = max(1, min(len(data), _CHUNK_BYTES // (data.dtype.itemsize * data.shape[1])))
+            packed = new.create_dataset(
+                f"activations/{module}",
+                shape=data.shape,
+                dtype=data.dtype,
+                chunks=(rows, data.shape[1]),
+                compression=compression,
+                shuffle=True,
+            )
+            packed.attrs.update(data.attrs)
+            for start in range(0, len(data), rows):
+                packed[start : start + rows] = data[start : start + rows]
+
+
+@contextmanager
+def _making(path: str | Path) -> Iterator[Path]:
+    """``replacing``, for files that HDF5 makes: it tells of a full disk in the text of many kinds of exception."""
+    with replacing(path) as temporary:
+        try:
+            yield temporary
+        except (OSError, RuntimeError) as error:
+            if number := re.search(r"errno = (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+            raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what a process killed while it made a file left behind: it can be as large as the cache."""
+    for name in (path.name, partial_path(path).name):
+        for file in path.absolute().parent.glob(f".{glob.escape(name)}.*.tmp"):
+            file.unlink(missing_ok=True)
+
+
+def _reserve(path: Path) -> None:
+    """Claim the file's whole size on the disk, which a file system may otherwise hand to somebody else."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle, 0, os.fstat(handle).st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(handle)

@@ -1,0 +1,265 @@
+"""The language model whose activations are studied: load it, hook a module, splice a reconstruction.
+
+Legend of shapes: B sequences, T tokens of each, d width of a module, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats.provenance import sha256_file
+
+_SHOWN_CANDIDATES = 24
+
+
+class _StopForward(Exception):
+    """Raised by a hook once everything wanted is captured, so that nothing after it is computed."""
+
+
+class Host:
+    """A Hugging Face causal language model with its tokenizer, frozen, in evaluation mode.
+
+    Attributes:
+        name: as the user gave it.
+        fingerprint: sha256 of the weight and configuration files, or the hub's commit.
+        model, tokenizer: the Hugging Face objects.
+    """
+
+    def __init__(self, name: str, fingerprint: str, model: Any, tokenizer: Any):
+        self.name, self.fingerprint, self.model, self.tokenizer = name, fingerprint, model, tokenizer
+
+    @classmethod
+    def load(cls, name: str, device: torch.device, dtype: str = "auto", revision: str = "") -> Host:
+        """Load from a folder or the hub; safetensors only, and no code from the model's files is run.
+
+        Raises ``UsageError`` where there is no such model, ``FileError`` where its files are unusable.
+        """
+        _quieten()
+        from transformers import AutoModelForCausalLM
+
+        folder = Path(name)
+        _require_plausible(name, folder)
+        wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+        tokenizer = load_tokenizer(name, revision)
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name, dtype=wanted, use_safetensors=True, output_loading_info=True, **_options(revision)
+            )
+        except Exception as error:
+            raise _load_error(name, error) from None
+        model, loading = loaded
+        if missing := sorted(loading["missing_keys"]):
+            # transformers would give them random values.
+            shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+            raise FileError(f"{name}: its files lack {len(missing)} of the model's weights: {shown}")
+        fingerprint = _fingerprint(folder) if folder.is_dir() else str(getattr(model.config, "_commit_hash", "") or "")
+        return cls(name, fingerprint, model.to(device).eval().requires_grad_(False), tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        """What the model runs in: ``float32``, ``bfloat16`` …"""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def max_context(self) -> int:
+        """The longest sequence the model can take."""
+        config = self._text_config()
+        return int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 1 << 20)
+
+    def blocks(self) -> tuple[str, int]:
+        """Path of the list of transformer blocks, and how many there are."""
+        count = int(getattr(self._text_config(), "num_hidden_layers", 0))
+        for path, module in self.model.named_modules():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return path, count
+        raise UsageError(f"{self.name}: its transformer blocks were not recognised", "Name the module: --module PATH.")
+
+    def layer_path(self, layer: int) -> str:
+        """The module path of block ``layer``, counted from 0; its output is the residual stream after it."""
+        path, count = self.blocks()
+        if not 0 <= layer < count:
+            raise UsageError(
+                f"--layer {layer}: {self.name} has {count} blocks, 0 to {count - 1}",
+                f"For the middle of the model: --layer {count // 2}.",
+            )
+        return f"{path}.{layer}"
+
+    def module(self, path: str) -> nn.Module:
+        """The module at ``path``; the error of a wrong one lists candidates."""
+        modules = dict(self.model.named_modules())
+        if path in modules and path:
+            return modules[path]
+        near = difflib.get_close_matches(path, modules, n=3, cutoff=0.5)
+        candidates = near + [name for name in self._typical_modules() if name not in near]
+        listed = "\n  ".join(candidates[:_SHOWN_CANDIDATES])
+        raise UsageError(f"--module {path}: {self.name} has no such module", f"Candidates:\n  {listed}")
+
+    @torch.inference_mode()
+    def capture(self, tokens_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
+        """Outputs (B, T, d) of the modules at ``paths``; nothing after the last of them is computed."""
+        found: dict[str, torch.Tensor] = {}
+
+        def hook(path: str) -> Callable[..., None]:
+            def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+                found[path] = _activations_of(path, output, tokens_BT.shape)
+                if len(found) == len(paths):
+                    raise _StopForward
+
+            return keep
+
+        handles = [self.module(path).register_forward_hook(hook(path)) for path in paths]
+        try:
+            self.model(tokens_BT.to(self.device), use_cache=False)
+        except _StopForward:
+            return found
+        finally:
+            for handle in handles:
+                handle.remove()
+        missing = ", ".join(path for path in paths if path not in found)
+        raise UsageError(f"--module {missing}: not used in the model's forward pass", "Choose another module.")
+
+    @contextmanager
+    def spliced(self, path: str, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        """Within the block, the module's output x (B, T, d) is ``replace(x)`` in every forward pass."""
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (replace(output[0]), *output[1:])
+            return replace(output)
+
+        handle = self.module(path).register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @torch.inference_mode()
+    def log_probabilities(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        """log p of every next token, (B, T, V) float32."""
+        logits_BTV = self.model(tokens_BT.to(self.device), use_cache=False).logits
+        return logits_BTV.float().log_softmax(-1)
+
+    @torch.inference_mode()
+    def direct_logits(self, directions_FD: torch.Tensor) -> torch.Tensor:
+        """What each direction of the residual stream adds to the logits, (F, V): the logit lens.
+
+        The final norm's gain is applied, its division by the scale is not, so values are comparable
+        within a direction and not across tokens' contexts.
+        """
+        unembedding = self.model.get_output_embeddings()
+        if unembedding is None or unembedding.weight.shape[1] != directions_FD.shape[1]:
+            raise FileError(
+                f"{self.name}: its unembedding does not read this module's space",
+                "Directions of other modules than the residual stream promote no token directly.",
+            )
+        weight_VD = unembedding.weight.float()
+        gain = self._final_gain(directions_FD.shape[1])
+        directions_FD = directions_FD.to(weight_VD.device).float()
+        directions_FD = directions_FD - directions_FD.mean(1, keepdim=True)
+        return (directions_FD * gain) @ weight_VD.T
+
+    def _final_gain(self, width: int) -> torch.Tensor | float:
+        """The gain of the last norm before the unembedding: the last 1-D weight of that width outside the blocks."""
+        path, _ = self.blocks()
+        gains = [
+            module.weight.float()
+            for name, module in self.model.named_modules()
+            if "norm" in type(module).__name__.lower()
+            and not name.startswith(path + ".")
+            and getattr(module, "weight", None) is not None
+            and module.weight.shape == (width,)
+        ]
+        return gains[-1] if gains else 1.0
+
+    def _text_config(self) -> Any:
+        config: Any = self.model.config
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    def _typical_modules(self) -> list[str]:
+        """The blocks, and everything inside the first of them."""
+        path, count = self.blocks()
+        inside = [name for name, _ in self.model.named_modules() if name.startswith(f"{path}.0.")]
+        return [f"{path}.{number}" for number in range(count)] + inside
+
+
+def load_tokenizer(name: str, revision: str = "") -> Any:
+    """The tokenizer of a model; raises as ``Host.load`` does."""
+    _quieten()
+    from transformers import AutoTokenizer
+
+    _require_plausible(name, Path(name))
+    try:
+        return AutoTokenizer.from_pretrained(name, **_options(revision))
+    except Exception as error:
+        raise _load_error(name, error) from None
+
+
+def _options(revision: str) -> dict[str, Any]:
+    # Left out, trust_remote_code asks on the terminal whether to run what the model brings along.
+    return {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+
+
+def _require_plausible(name: str, folder: Path) -> None:
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise FileError(
+            f"{name}: no config.json in this folder; not a Hugging Face model", "Make one: hiersae lm TEXT -o host."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{name}: a file; a Hugging Face model is a folder", "Make one: hiersae lm TEXT -o host.")
+    if not folder.exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise UsageError(f"--model {name}: no such folder", "Make one: hiersae lm TEXT -o host.")
+
+
+def _load_error(name: str, error: Exception) -> HierSAEError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if Path(name).is_dir():
+        return FileError(
+            f"{name}: this model cannot be loaded ({reason})", "It must be a causal language model in safetensors."
+        )
+    return UsageError(
+        f"--model {name}: neither a folder here nor a model that the hub gives ({reason})",
+        "Check the name and the network, or make a model: hiersae lm TEXT -o host.",
+    )
+
+
+def _activations_of(path: str, output: Any, shape: torch.Size) -> torch.Tensor:
+    tensor = output[0] if isinstance(output, tuple) else output
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[:2] != shape:
+        raise UsageError(
+            f"--module {path}: its output is not one vector per token",
+            "Choose a module whose output is (batch, tokens, width).",
+        )
+    return tensor
+
+
+def _fingerprint(folder: Path) -> str:
+    """sha256 over configuration and weights, by name and content."""
+    digest = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _quieten() -> None:
+    """Keep the libraries' banners and bars off the user's terminal; errors still come through as exceptions."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

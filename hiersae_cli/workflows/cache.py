@@ -1,0 +1,429 @@
+"""``hiersae cache`` and ``hiersae join``: text -> acts.h5."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiersae_cli.config import CacheConfig, JoinConfig
+from hiersae_cli.config.base import first_difference
+from hiersae_cli.console import Console
+from hiersae_cli.device import free_memory, resolve_device
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.activations import (
+    DROPPED,
+    HELD_OUT,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TRAIN,
+    Activations,
+    ActivationsWriter,
+    Rows,
+    join_shards,
+)
+from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
+from hiersae_cli.formats.activations.writer import partial_path
+from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
+from hiersae_cli.formats.provenance import header
+from hiersae_cli.host.model import Host
+from hiersae_cli.host.text import documents, fingerprints
+from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows
+from hiersae_cli.interrupt import Interrupted, stoppable
+
+COMMIT_SECONDS = 5.0
+_MOST_PENDING = 8  # batches that wait for the disk: a slow moment of it does not stop the model
+# Tokens of a forward pass: enough to keep the cores busy; more fills memory, and on a CPU falls out of its caches.
+_MOST_BATCH_TOKENS = {"cpu": 2048, "cuda": 131_072, "mps": 16_384}
+
+
+def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
+    """Cache activations; an unfinished cache of the same configuration is gone on with.
+
+    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` as they name themselves.
+    """
+    console = console or Console.silent()
+    _check_output(config)
+    device = resolve_device(config.device)
+    host = Host.load(config.model, device, config.model_dtype, config.revision)
+    modules = [host.layer_path(layer) for layer in config.layer_numbers()]
+    modules = list(dict.fromkeys([*modules, *config.module]))
+    context = _context(config, host)
+    found = host.capture(torch.zeros(1, 1, dtype=torch.long), modules)
+    widths = {path: found[path].shape[-1] for path in modules}
+    dtype = _dtype(config, found)
+    windows = cut_windows(
+        host.tokenizer,
+        documents(config.texts, config.text_field),
+        context=context,
+        bos=_bos(config, host),
+        limit=config.tokens,
+        document_tokens=config.document_tokens,
+    )
+    _check_vocabulary(host, windows)
+    writer, batches = _open_writer(config, host, windows, widths, context, dtype, console)
+    started = time.monotonic()
+    rows_before = writer.rows_committed
+    try:
+        _fill(writer, host, windows, batches, modules, dtype, console)
+    except _NotFiniteError:
+        # The same command would only meet them again.
+        writer.close()
+        writer.partial.unlink()
+        raise
+    console.say(f"{config.out}: statistics and fingerprint{', compression' * (config.compression != 'none')}")
+    writer.finish(config.compression)
+    return _report(config, console, writer.rows - rows_before, time.monotonic() - started)
+
+
+def run_join(config: JoinConfig, console: Console | None = None) -> dict[str, Any]:
+    """Put shards together; raises ``FileError`` where they are not all the shards of one cache."""
+    console = console or Console.silent()
+    _check_output(config)
+    if Path(config.out).resolve() in (Path(shard).resolve() for shard in config.shards):
+        raise UsageError(f"--out {config.out}: is one of the shards", "The joined file refers to them: choose another.")
+    shards = sorted((Activations(path) for path in config.shards), key=lambda acts: acts.header["first_row"])
+    whole = dict(shards[0].header)
+    saved = {key: value for key, value in whole["config"].items() if key != "shard"}
+    expected = 0
+    for acts in shards:
+        same = {**acts.header, "config": {key: value for key, value in acts.header["config"].items() if key != "shard"}}
+        _require_same(acts.path, f"not a shard of the same cache as {shards[0].path}", {**whole, "config": saved}, same)
+        first = acts.header["first_row"]
+        if first != expected:
+            raise FileError(
+                f"{acts.path}: begins at row {first:,}, but the shards before it end at {expected:,}",
+                "Give every shard of the cache once.",
+            )
+        expected += acts.rows
+    if expected != whole["total_rows"]:
+        raise FileError(
+            f"{shards[-1].path}: the shards end at row {expected:,} of {whole['total_rows']:,}",
+            "Give every shard of the cache once.",
+        )
+    base = header(SCHEMA, SCHEMA_VERSION, config, {str(acts.path): acts.fingerprint for acts in shards})
+    join_shards(config.out, shards, {**whole, **base, "config": {**saved, "shard": ""}, "inputs": base["inputs"]})
+    for acts in shards:
+        acts.close()
+    with Activations(config.out) as acts:
+        console.say(f"{config.out}: {acts.rows:,} rows joined from {len(shards)} shards; keep them where they are")
+        return _summary(acts)
+
+
+def _check_output(config: CacheConfig | JoinConfig) -> None:
+    # What --overwrite replaces stays until the new file is whole.
+    if Path(config.out).is_dir():
+        raise FileError(f"{config.out}: this is a folder; a cache is a file", "Choose another --out.")
+    if not config.overwrite:
+        refuse_existing(config.out, overwrite=False)
+
+
+def _dtype(config: CacheConfig, found: dict[str, torch.Tensor]) -> str:
+    if config.dtype != "auto":
+        return config.dtype
+    name = str(functools.reduce(torch.promote_types, (x.dtype for x in found.values()))).removeprefix("torch.")
+    if name not in STORAGE:
+        raise UsageError(f"--dtype auto: the model works in {name}", f"Choose one of: {', '.join(STORAGE)}.")
+    return name
+
+
+def _check_vocabulary(host: Host, windows: Windows) -> None:
+    known = host.model.get_input_embeddings().num_embeddings
+    if (highest := int(windows.tokens.max())) >= known:
+        raise FileError(
+            f"{host.name}: its tokenizer gives token {highest}, its model knows only {known} tokens",
+            "The tokenizer is not that of the model.",
+        )
+
+
+def _context(config: CacheConfig, host: Host) -> int:
+    context = config.context or min(host.max_context, 1024)
+    if context > host.max_context:
+        raise UsageError(f"--context {context}: {config.model} takes at most {host.max_context} tokens")
+    if config.drop_positions >= context:
+        raise UsageError(
+            f"--drop-positions {config.drop_positions}: would drop every row of windows of {context} tokens"
+        )
+    return context
+
+
+def _bos(config: CacheConfig, host: Host) -> int | None:
+    """The token that begins every window, or None."""
+    token = host.tokenizer.bos_token_id
+    if config.bos == "yes" and token is None:
+        raise UsageError(f"--bos yes: the tokenizer of {config.model} has no beginning-of-sequence token")
+    if config.bos == "auto":
+        added = host.tokenizer("a", verbose=False)["input_ids"]
+        return token if token is not None and added[:1] == [token] else None
+    return token if config.bos == "yes" else None
+
+
+def _batch_size(host: Host, context: int) -> int:
+    """Windows a pass, such that a block's intermediate values take at most a quarter of the free memory."""
+    width = int(getattr(host.model.config, "hidden_size", 1024))
+    bytes_a_token = 4 * width * 32
+    fitting = free_memory(host.device) // 4 // bytes_a_token
+    windows = max(1, min(fitting, _MOST_BATCH_TOKENS.get(host.device.type, 2048)) // context)
+    # A power of two: shards made where a little less memory is free are still cut alike.
+    return 1 << (int(windows).bit_length() - 1)
+
+
+def _open_writer(
+    config: CacheConfig,
+    host: Host,
+    windows: Windows,
+    widths: dict[str, int],
+    context: int,
+    dtype: str,
+    console: Console,
+) -> tuple[ActivationsWriter, np.ndarray]:
+    """The unfinished cache to write into, and the batches of windows (n, 2) that it still lacks."""
+    held_out = choose_held_out(len(windows.names), config.held_out, config.seed)
+    split = np.where(held_out[windows.document], HELD_OUT, TRAIN).astype(np.uint8)
+    split[windows.position < config.drop_positions] = DROPPED
+    rows = Rows(windows.tokens, windows.document, windows.position, split, windows.names, windows.offsets, held_out)
+    made_by = {
+        "host": {
+            "name": host.name,
+            "fingerprint": host.fingerprint,
+            "dtype": host.dtype,
+            "device": host.device.type,
+            "context": context,
+        },
+        "text": {"sha256": _sha256(rows)},
+        "content": {"dtype": dtype, "modules": widths},
+    }
+    if writer := _unfinished(config, made_by):
+        batches = _batches(windows, writer.header["batch"], config)
+        done = np.searchsorted(windows.starts[batches[:, 0]] - writer.header["first_row"], writer.rows_committed)
+        console.say(f"{writer.partial}: going on from row {writer.rows_committed:,} of {writer.rows:,}")
+        return writer, batches[done:]
+    batch = config.batch or _batch_size(host, context)
+    batches = _batches(windows, batch, config)
+    first, last = int(windows.starts[batches[0, 0]]), int(windows.starts[batches[-1, 1]])
+    row_bytes = ROW_BYTES + sum(width * STORAGE[dtype].itemsize + 4 for width in widths.values())
+    size = (last - first) * row_bytes
+    shown = ", ".join(f"{module} ({width})" for module, width in widths.items())
+    console.say(f"{config.out}: {last - first:,} tokens x {shown} in {dtype}: {human_bytes(size)}")
+    require_space(config.out, size if config.compression == "none" else 2 * size)
+    base = header(SCHEMA, SCHEMA_VERSION, config, fingerprints(config.texts))
+    extra = {**made_by, "batch": batch, "first_row": first, "total_rows": len(rows)}
+    writer = ActivationsWriter.create(config.out, {**base, **extra}, rows.between(first, last), widths, dtype)
+    return writer, batches
+
+
+def _sha256(rows: Rows) -> str:
+    digest = hashlib.sha256()
+    for column in (rows.tokens, rows.document, rows.position, rows.split):
+        digest.update(column.data)
+    return digest.hexdigest()
+
+
+def _unfinished(config: CacheConfig, made_by: dict[str, Any]) -> ActivationsWriter | None:
+    """The cache that the same command began; one of another command is refused, or with --overwrite passed over."""
+    if not partial_path(config.out).exists():
+        return None
+    wanted = {**made_by, "config": config.recorded()}
+    if config.batch:
+        # It decides how products are rounded. Where none is asked for, the one that the file was begun with stays.
+        wanted["batch"] = config.batch
+    writer = None
+    try:
+        writer = ActivationsWriter(config.out)
+        _require_same(writer.partial, "an unfinished cache of another command", writer.header, wanted)
+    except FileError as error:
+        if writer:
+            writer.close()
+        if config.overwrite:
+            return None
+        raise FileError(error.message, "Give the same flags to go on with it, or --overwrite to begin again.") from None
+    return writer
+
+
+def _batches(windows: Windows, batch: int, config: CacheConfig) -> np.ndarray:
+    """First and past-the-last window of every batch of this shard, (n, 2): shards are cut between batches."""
+    count = len(windows.starts) - 1
+    starts = np.arange(0, count, batch)
+    batches = np.stack([starts, np.minimum(starts + batch, count)], axis=1)
+    part, parts = config.shard_of()
+    if parts > len(batches):
+        raise UsageError(f"--shard {config.shard}: the text makes only {len(batches)} batches", "Use fewer shards.")
+    return batches[part * len(batches) // parts : (part + 1) * len(batches) // parts]
+
+
+def _require_same(path: Path, problem: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ``FileError`` with the first key of two caches' headers that differs, of those that decide the rows."""
+    for group, owner in (("config", ""), ("host", "the host's "), ("text", "the text's "), ("content", "")):
+        if difference := first_difference(saved[group], wanted[group]):
+            raise FileError(f"{path}: {problem}: {owner}{difference}")
+    if difference := first_difference({"batch": saved["batch"]}, {"batch": wanted.get("batch", saved["batch"])}):
+        raise FileError(f"{path}: {problem}: {difference}")
+
+
+def _fill(
+    writer: ActivationsWriter,
+    host: Host,
+    windows: Windows,
+    batches: np.ndarray,
+    modules: list[str],
+    dtype: str,
+    console: Console,
+) -> None:
+    """Run the model over ``batches`` and write what it gives.
+
+    Beside a GPU the disk works while the model does. A CPU's cores are all busy with the model, whose threads
+    wait for each other: one that is pushed aside by a writing thread costs more than writing in turn.
+    """
+    store = _Store(writer, windows, getattr(torch, dtype))
+    with (
+        stoppable() as stopping,
+        console.progress("cache", writer.rows, "tokens", done=writer.rows_committed) as progress,
+        ThreadPoolExecutor(max_workers=1) as disk,
+    ):
+        pending: deque[Future[None]] = deque()
+        try:
+            for low, high in batches:
+                starts = windows.starts[low : high + 1]
+                tokens_BT, keep_BT = _pad(windows.tokens, starts)
+                found = host.capture(tokens_BT, modules)
+                whole = bool(keep_BT.all())
+                rows = {p: x.flatten(0, 1) if whole else x[keep_BT.to(x.device)] for p, x in found.items()}
+                blocks = store.prepare(int(starts[0]), rows)
+                if host.device.type == "cpu":
+                    store.write(int(starts[0]), int(starts[-1]), blocks)
+                else:
+                    if len(pending) == _MOST_PENDING:
+                        pending.popleft().result()
+                    pending.append(disk.submit(store.write, int(starts[0]), int(starts[-1]), blocks))
+                progress.advance(int(starts[-1] - starts[0]))
+                if stopping():
+                    break
+            for batch in pending:
+                batch.result()
+        finally:
+            # Reached also by an error: what the model has already given is kept.
+            wait(pending)
+            store.commit()
+        if store.done < writer.rows:
+            raise Interrupted(f"{writer.partial}: stopped at row {store.done:,} of {writer.rows:,}")
+
+
+class _NotFiniteError(FileError):
+    """The host, or the type on the disk, overflowed."""
+
+
+_Blocks = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class _Store:
+    """Writes the rows of one batch after the other, and every few seconds commits them.
+
+    ``prepare`` computes, ``write`` only waits for the disk and may run in another thread.
+    """
+
+    def __init__(self, writer: ActivationsWriter, windows: Windows, dtype: torch.dtype):
+        self.done = writer.rows_committed
+        self._writer, self._windows, self._dtype = writer, windows, dtype
+        self._committed = time.monotonic()
+
+    def prepare(self, start: int, rows: dict[str, torch.Tensor]) -> _Blocks:
+        """Rows (n, d) by module, from row ``start`` of the text, as they are stored, with their norms (n,)."""
+        blocks = {}
+        for path, x in rows.items():
+            stored = x.to(self._dtype)
+            norms = stored.float().norm(dim=1)
+            if not norms.isfinite().all():
+                raise self._not_finite(path, start, x, norms)
+            raw = stored.view(torch.uint16) if self._dtype == torch.bfloat16 else stored
+            blocks[path] = (raw.cpu().numpy(), norms.cpu().numpy())
+        return blocks
+
+    def write(self, start: int, stop: int, blocks: _Blocks) -> None:
+        """Store rows ``start`` to ``stop`` of the text."""
+        first = self._writer.header["first_row"]
+        for path, (raw, norms) in blocks.items():
+            self._writer.write(path, start - first, raw, norms)
+        self.done = stop - first
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make what was stored outlive a crash."""
+        if self.done > self._writer.rows_committed:
+            self._writer.commit(self.done)
+        self._committed = time.monotonic()
+
+    def _not_finite(self, path: str, start: int, x: torch.Tensor, norms: torch.Tensor) -> _NotFiniteError:
+        at = int((~norms.isfinite()).nonzero()[0])
+        row = start + at
+        where = f"{self._windows.names[self._windows.document[row]]}: the activations of {path} at row {row:,}"
+        if x[at].isfinite().all():
+            return _NotFiniteError(
+                f"{where} are too large for {str(self._dtype)[6:]}", "Give --dtype float32 or bfloat16."
+            )
+        return _NotFiniteError(
+            f"{where} are not finite", "The host overflows: run it with --model-dtype float32 or bfloat16."
+        )
+
+
+def _pad(tokens: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows as one batch (B, T), and where it is no padding.
+
+    Shorter windows end in padding, which a causal model's earlier outputs do not see.
+    """
+    lengths = np.diff(starts)
+    keep = np.arange(lengths.max()) < lengths[:, None]
+    batch = np.zeros(keep.shape, np.int64)
+    batch[keep] = tokens[starts[0] : starts[-1]]
+    return torch.from_numpy(batch), torch.from_numpy(keep)
+
+
+def _report(config: CacheConfig, console: Console, rows_made: int, seconds: float) -> dict[str, Any]:
+    with Activations(config.out) as acts:
+        summary = _summary(acts)
+    summary["seconds"] = round(seconds, 1)
+    summary["tokens_per_second"] = round(rows_made / seconds) if seconds else None
+    splits = summary["splits"]
+    console.say(
+        f"{config.out}: {summary['rows']:,} rows ({splits['train']:,} training, {splits['held_out']:,} held out, "
+        f"{splits['dropped']:,} dropped) of {summary['documents']:,} documents, "
+        f"{human_bytes(Path(config.out).stat().st_size)}, {summary['tokens_per_second'] or 0:,} tokens/s"
+    )
+    if not splits["held_out"] and config.held_out:
+        console.warn("no document is held out: eval needs at least two documents; lower --document-tokens or add text")
+    for path, module in summary["modules"].items():
+        if module["outliers"]:
+            fate = "dropped" if config.drop_outliers else "kept; --drop-outliers or --drop-positions 1 leaves them out"
+            console.warn(f"{path}: {module['outliers']:,} outlier rows (norm over 10 x the median), {fate}")
+    return summary
+
+
+def _summary(acts: Activations) -> dict[str, Any]:
+    """What ``cache``, ``join`` and ``info`` say of a cache."""
+    split = acts.column("split")
+    return {
+        "file": str(acts.path),
+        "rows": acts.rows,
+        "documents": acts.documents,
+        "splits": {
+            name: int((split == value).sum())
+            for name, value in (("train", TRAIN), ("held_out", HELD_OUT), ("dropped", DROPPED))
+        },
+        "modules": {
+            module: {
+                "width": acts.width(module),
+                "dtype": acts.dtype(module),
+                "median_norm": float(acts.statistics(module)["median_norm"]),
+                "outliers": int(acts.statistics(module)["outliers"]),
+            }
+            for module in acts.modules
+        },
+        "fingerprint": acts.fingerprint,
+    }

@@ -1,0 +1,103 @@
+"""Tiny language models with random weights, of several architectures, as Hugging Face folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM as AutoModel
+from transformers import (
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
+
+from hiersae_cli.host.charlm import character_tokenizer
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz ,.\n"
+CONTEXT = 32
+LAYERS = 4
+WIDTH = 16
+
+
+def prose(characters: int, seed: int = 0) -> str:
+    """Text over ``ALPHABET`` that does not repeat."""
+    generator = torch.Generator().manual_seed(seed)
+    return "".join(ALPHABET[i] for i in torch.randint(len(ALPHABET), (characters,), generator=generator).tolist())
+
+
+def byte_tokenizer(add_bos: bool) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with ``<s>``, which it puts ahead of every text if ``add_bos``."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat and the hat sat on the mat, then the other"] * 8, trainer)
+    if add_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def gpt2(vocabulary: int, width: int = WIDTH, context: int = CONTEXT) -> PretrainedConfig:
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=context,
+        n_embd=width,
+        n_layer=LAYERS,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def llama(vocabulary: int, kind: type[PretrainedConfig] = LlamaConfig, **more: Any) -> PretrainedConfig:
+    return kind(
+        vocab_size=vocabulary,
+        max_position_embeddings=CONTEXT,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        **more,
+    )
+
+
+CONFIGS = {
+    "gpt2": gpt2,
+    "llama": lambda v: llama(v, num_key_value_heads=1),
+    "mistral": lambda v: llama(v, MistralConfig, num_key_value_heads=1, sliding_window=8),
+    "gpt_neox": lambda v: llama(v, GPTNeoXConfig),
+}
+
+
+def save(folder: Path, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Path:
+    """A model of ``config`` with random weights and its tokenizer, in ``folder``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def byte_host(folder: Path, architecture: str, add_bos: bool = True) -> Path:
+    """A model of any architecture of ``CONFIGS`` over bytes."""
+    tokenizer = byte_tokenizer(add_bos)
+    return save(folder, CONFIGS[architecture](len(tokenizer)), tokenizer)
+
+
+def character_host(folder: Path, seed: int = 0, width: int = WIDTH, context: int = CONTEXT) -> Path:
+    """A GPT-2 over ``ALPHABET``."""
+    tokenizer = character_tokenizer(ALPHABET, context)
+    return save(folder, gpt2(len(tokenizer), width, context), tokenizer, seed)

@@ -1,0 +1,27 @@
+"""Sparse autoencoders. To add an architecture: subclass ``SparseAutoencoder``, and name it in ``build``."""
+
+from __future__ import annotations
+
+from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import parse_curriculum
+from hiersae_cli.sae.base import SparseAutoencoder, Step
+from hiersae_cli.sae.curriculum import Curriculum
+from hiersae_cli.sae.flat import BatchTopK, TopK
+from hiersae_cli.sae.hier import HierarchicalSAE
+
+__all__ = ["BatchTopK", "HierarchicalSAE", "SparseAutoencoder", "Step", "TopK", "build"]
+
+
+def build(config: TrainConfig, width: int) -> SparseAutoencoder:
+    """The untrained model that a configuration describes, for activations of ``width``."""
+    if config.arch == "hier":
+        return HierarchicalSAE(
+            width,
+            config.widths,
+            config.k,
+            config.coarse_weight,
+            config.tree_weight,
+            config.tree_every,
+            Curriculum(**parse_curriculum(config.curriculum)),
+        )
+    return {"topk": TopK, "batchtopk": BatchTopK}[config.arch](width, config.widths, config.k)

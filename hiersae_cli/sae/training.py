@@ -1,0 +1,157 @@
+"""One optimizer step, the same for every architecture, and all that it remembers between steps.
+
+Legend of shapes: B rows, D width, F latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+
+from hiersae_cli.config import TrainConfig
+from hiersae_cli.errors import HierSAEError
+from hiersae_cli.sae.base import SparseAutoencoder
+
+
+class Trainer:
+    """Adam with warm-up and linear decay, unit decoder rows, gradient clipping and dead-latent revival.
+
+    The model is trained on x * scale, with scale such that the mean squared deviation from the mean is D;
+    ``folded`` gives it back for x itself.
+
+    Args:
+        model: an initialised model, on its device.
+        config: the training configuration.
+        scale: what activations are multiplied with.
+    """
+
+    def __init__(self, model: SparseAutoencoder, config: TrainConfig, scale: float):
+        self.model, self.config, self.scale = model, config, scale
+        device = model.b_dec_D.device
+        fused = device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
+        self.silent_F = torch.zeros(model.latents, dtype=torch.long, device=device)
+        self.step_number = 0
+
+    def step(self, x_BD: torch.Tensor) -> dict[str, Any]:
+        """Train on a batch of raw activations (B, D); returns the figures of the step.
+
+        Tensors among them are sums over the rows or over steps (``rows`` and ``steps`` count them), left on the
+        device; the rest describes the moment.
+        """
+        model, config = self.model, self.config
+        progress = self.step_number / config.steps
+        x_BD = x_BD.to(model.b_dec_D.device, torch.float32) * self.scale
+        with torch.autocast(x_BD.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            out = model.step(x_BD, progress)
+            dead_F = self.silent_F > config.dead_after
+            loss = out.loss
+            if config.aux_weight and dead_F.any():
+                loss = loss + config.aux_weight * self._revival_loss(x_BD, out.code_BF.detach(), dead_F)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        model.before_step()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * self._rate(progress)
+        self.optimizer.step()
+        model.after_step(self.step_number, progress)
+        fired_F = (out.code_BF > 0).sum(0)
+        self.silent_F += len(x_BD)
+        self.silent_F[fired_F > 0] = 0
+        self.step_number += 1
+        one = torch.ones((), device=x_BD.device)
+        return {
+            "steps": one,
+            "rows": one * len(x_BD),
+            "sum": x_BD.sum(0),
+            "square": x_BD.square().sum(),
+            "loss": loss.detach(),
+            "error": out.error,
+            "active": torch.stack([fired_F[part].sum() for part in model.level_slices()]),
+            "gradient_norm": norm,
+            **out.figures,
+        }
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[torch.Tensor]) -> None:
+        """End training: set the thresholds of inference to the mean of those that give the wanted L0 on ``batches``.
+
+        The running mean of training lags behind weights that still move; this does not.
+        """
+        self.model.finish()
+        for number, x_BD in enumerate(batches):
+            self.model.threshold_rate = 1 / (number + 1)
+            self.model.step(x_BD.to(self.model.b_dec_D.device, torch.float32) * self.scale, progress=1.0)
+
+    def dead_share(self) -> float:
+        """Share of latents that have not fired for ``dead_after`` rows."""
+        return float((self.silent_F > self.config.dead_after).float().mean())
+
+    def folded(self) -> dict[str, torch.Tensor]:
+        """The model's tensors for activations as they are in the cache, on the CPU."""
+        model = deepcopy(self.model).cpu()
+        model.fold_scale(self.scale)
+        return model.state_dict()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the next step depends on."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for number, group in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in group.items()}
+        tensors |= {"silent": self.silent_F, "step": torch.tensor(self.step_number)}
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+        self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, number, slot = name.split(".")
+                slots.setdefault(int(number), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.silent_F.copy_(tensors["silent"])
+        self.step_number = int(tensors["step"])
+
+    def require_finite(self, loss: float) -> None:
+        """Raise where training has diverged: going on would only spoil what is saved."""
+        if not math.isfinite(loss):
+            raise HierSAEError(
+                f"training diverged at step {self.step_number}: the loss is {loss}",
+                "Use a smaller --lr; if the cache has outlier rows, cache with --drop-outliers.",
+            )
+
+    def _rate(self, progress: float) -> float:
+        """The learning rate's share of its peak."""
+        config = self.config
+        rising = (progress + 1 / config.steps) / config.warmup if config.warmup else 1.0
+        falling = (1 - progress) / config.decay if config.decay else 1.0
+        return min(1.0, rising, falling)
+
+    def _revival_loss(self, x_BD: torch.Tensor, code_BF: torch.Tensor, dead_F: torch.Tensor) -> torch.Tensor:
+        """How much of the reconstruction's error the dead latents leave unexplained, as a share of it.
+
+        Source: the auxiliary loss of Gao et al. (2024), k_aux = D / 2, each level reading what its encoder reads.
+        """
+        model = self.model
+        with torch.no_grad():
+            error_BD = x_BD - model.decode(code_BF)
+            inputs = model.revival_inputs(x_BD, code_BF)
+        pre, decoder = [], []
+        for part, input_BD in zip(model.level_slices(), inputs, strict=True):
+            dead = dead_F[part].nonzero().squeeze(1) + part.start
+            if len(dead):
+                pre.append(torch.relu(input_BD @ model.W_enc_FD[dead].T + model.b_enc_F[dead]))
+                decoder.append(model.W_dec_FD[dead])
+        pre_BF, decoder_FD = torch.cat(pre, 1), torch.cat(decoder)
+        k = min(pre_BF.shape[1], max(1, model.width // 2))
+        if k < pre_BF.shape[1]:
+            values, places = pre_BF.topk(k, dim=1, sorted=False)
+            pre_BF = torch.zeros_like(pre_BF).scatter(1, places, values)
+        left = (error_BD - pre_BF @ decoder_FD).square().sum()
+        return left / error_BD.square().sum().clamp_min(1e-12)

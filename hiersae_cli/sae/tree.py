@@ -1,0 +1,110 @@
+"""The soft tree: which coarse latent each fine latent belongs to, learned from what fires together.
+
+Legend of shapes: B rows, P coarse latents (parents), F fine latents (children).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+NO_PARENT = -1
+_LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
+
+
+class CoActivation(nn.Module):
+    """Streaming counts of firings and of firings together, forgetting slowly.
+
+    Counts are gathered sparsely: a row adds (its active parents) x (its active children) numbers.
+    """
+
+    rows: torch.Tensor
+    parent_P: torch.Tensor
+    child_F: torch.Tensor
+    both_FP: torch.Tensor
+
+    def __init__(self, parents: int, children: int):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(()))
+        self.register_buffer("parent_P", torch.zeros(parents))
+        self.register_buffer("child_F", torch.zeros(children))
+        self.register_buffer("both_FP", torch.zeros(children, parents))
+
+    @torch.no_grad()
+    def add(self, parent_BP: torch.Tensor, child_BF: torch.Tensor) -> None:
+        """Count a batch of firings (bool)."""
+        self.rows += len(parent_BP)
+        self.parent_P += parent_BP.sum(0)
+        self.child_F += child_BF.sum(0)
+        parent = parent_BP.nonzero(as_tuple=True)[1]
+        child_row, child = child_BF.nonzero(as_tuple=True)
+        # Pair every firing child with each parent that fires in its row; rows are sorted in both lists.
+        counts_B = parent_BP.sum(1)
+        first_B = counts_B.cumsum(0) - counts_B
+        repeats = counts_B[child_row]
+        within = torch.arange(int(repeats.sum()), device=child.device)
+        within -= (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
+        pair_parent = parent[first_B[child_row].repeat_interleave(repeats) + within]
+        flat = child.repeat_interleave(repeats) * self.both_FP.shape[1] + pair_parent
+        self.both_FP.view(-1).scatter_add_(0, flat, torch.ones_like(flat, dtype=self.both_FP.dtype))
+
+    @torch.no_grad()
+    def forget(self, keep: float) -> None:
+        """Scale every count by ``keep``: what lies back counts less."""
+        for counts in (self.rows, self.parent_P, self.child_F, self.both_FP):
+            counts *= keep
+
+    @torch.no_grad()
+    def best_parents(self) -> torch.Tensor:
+        """The parent (F,) with the most mutual information, or ``NO_PARENT``.
+
+        None is given where no parent makes the child likelier (lift <= 1), where the bias-corrected
+        information is not positive, or where the child hardly fires.
+        """
+        information_FP = mutual_information(self.both_FP, self.child_F[:, None], self.parent_P, self.rows)
+        lift_FP = self.both_FP * self.rows > self.child_F[:, None] * self.parent_P
+        information_FP = information_FP.masked_fill(~lift_FP, 0.0)
+        best_F, parent_F = information_FP.max(1)
+        return torch.where((best_F > 0) & (self.child_F >= _LEAST_COUNT), parent_F, NO_PARENT)
+
+    @torch.no_grad()
+    def child_rates(self, parent_F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """P(child | its parent on) and P(child | off), (F,) each; P(child) twice for a root child."""
+        given = parent_F >= 0
+        at = parent_F.clamp_min(0)
+        both_F = self.both_FP.gather(1, at[:, None]).squeeze(1)
+        parent_F_count = self.parent_P[at]
+        on_F = _smoothed(both_F, parent_F_count)
+        off_F = _smoothed(self.child_F - both_F, self.rows - parent_F_count)
+        rate_F = _smoothed(self.child_F, self.rows)
+        return torch.where(given, on_F, rate_F), torch.where(given, off_F, rate_F)
+
+
+def mutual_information(
+    both: torch.Tensor, child: torch.Tensor, parent: torch.Tensor, rows: torch.Tensor | float
+) -> torch.Tensor:
+    """I(parent; child) in bits from counts of firings, Miller-Madow corrected; shapes broadcast.
+
+    The plug-in estimate, plus (K_parent + K_child - K_both - 1) / (2 N ln 2), where K are the numbers of
+    non-empty cells of the two margins and of the table. Source: Miller (1955); Paninski (2003).
+    """
+    rows = torch.as_tensor(rows, dtype=both.dtype, device=both.device).clamp_min(1e-12)
+    cells = (both, child - both, parent - both, rows - child - parent + both)
+    margins = ((child, parent), (child, rows - parent), (rows - child, parent), (rows - child, rows - parent))
+    information = torch.zeros_like(both)
+    occupied = torch.zeros_like(both)
+    for cell, (of_child, of_parent) in zip(cells, margins, strict=True):
+        cell = cell.clamp_min(0)
+        full = cell > 0
+        ratio = (cell * rows / (of_child * of_parent).clamp_min(1e-30)).where(full, torch.ones_like(cell))
+        information += cell / rows * ratio.log2()
+        occupied += full
+    sides = sum(((side > 0).to(both.dtype) + (side < rows).to(both.dtype)) for side in (child, parent))
+    return information + (sides - occupied - 1) / (2 * rows * math.log(2))
+
+
+def _smoothed(count: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """A rate that is never 0 or 1: Krichevsky and Trofimov's estimate, half a firing added to each side."""
+    return (count.clamp_min(0) + 0.5) / (of.clamp_min(0) + 1.0)

@@ -1,0 +1,207 @@
+"""``hiersae train``: acts.h5 -> run folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from itertools import islice
+from typing import Any
+
+import torch
+
+from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.base import first_difference
+from hiersae_cli.console import Console
+from hiersae_cli.device import resolve_device
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.formats.activations.stream import ShuffledRows
+from hiersae_cli.formats.atomic import refuse_existing
+from hiersae_cli.formats.provenance import header
+from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
+from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.sae import build
+from hiersae_cli.sae.training import Trainer
+
+_CALIBRATION_BATCHES = 32
+
+
+def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
+    """Train a model; an unfinished run of the same configuration is gone on with, to the same result.
+
+    Returns the last line of metrics with where the run is. Raises ``UsageError`` and ``FileError``.
+    """
+    console = console or Console.silent()
+    folder = RunFolder(config.out)
+    device = resolve_device(config.device)
+    acts = ActivationSet(config.acts, config.module)
+    acts.check_finite()
+    wanted = {
+        **header(SCHEMA, SCHEMA_VERSION, config, acts.fingerprints()),
+        "module": acts.module,
+        "width": acts.width,
+        "host": acts.host,
+    }
+    trainer = _trainer(config, acts, device)
+    rows = ShuffledRows(acts, config.buffer * 10**6, config.seed)
+    resuming = _prepare(folder, config, wanted)
+    interval = Interval()
+    state = folder.read_state() if resuming else None
+    if state is not None:
+        trainer.restore(state)
+        interval.restore(state, device)
+        folder.keep_metrics_until(trainer.step_number)
+        console.say(f"{folder.path}: going on from step {trainer.step_number:,} of {config.steps:,}")
+    console.say(
+        f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {acts.module} "
+        f"({acts.width}), {config.steps:,} steps of {config.batch:,}, {config.tokens / rows.rows:.2g} epochs of "
+        f"{rows.rows:,} rows"
+    )
+    figures = _loop(config, trainer, interval, rows, folder, console)
+    trainer.finish(islice(rows.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    folder.write_model(trainer.folded(), config.steps, config.steps)
+    folder.remove_state()
+    acts.close()
+    console.say(
+        f"{folder.path}: fvu {figures['fvu']:.4f} on the last training batches, "
+        f"L0 {sum(figures['l0']):.1f}, dead {figures['dead']:.1%}"
+    )
+    return {"run": str(folder.path), "host": acts.host["name"], **figures}
+
+
+def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any]) -> bool:
+    """Make the folder, or check that it holds the same run unfinished; True where there is one to go on with."""
+    if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
+        saved = folder.read_header()
+        difference = first_difference(saved["config"], wanted["config"])
+        for key in ("module", "width", "host"):
+            difference = difference or first_difference({key: saved[key]}, {key: wanted[key]})
+        # The caches' content decides, not where they lie.
+        if not difference and list(saved["inputs"].values()) != list(wanted["inputs"].values()):
+            difference = "the caches are not those it was begun with"
+        if difference:
+            raise FileError(
+                f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
+                "Give the same flags to go on with it, or --overwrite to begin again.",
+            )
+        return True
+    if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
+        raise FileError(f"{folder.path}: a folder with other files in it", "Choose another --out.")
+    if folder.config_file.exists():
+        folder.read_header()  # only a run of ours may be replaced: other tools' folders have a config.json too
+        if not config.overwrite:
+            raise FileError(
+                f"{folder.path}: already exists", "Give --overwrite to replace it, or choose another --out."
+            )
+        shutil.rmtree(folder.path)
+    elif not folder.path.is_dir():
+        refuse_existing(folder.path, overwrite=False)
+    folder.write_header(wanted)
+    return False
+
+
+def _trainer(config: TrainConfig, acts: ActivationSet, device: torch.device) -> Trainer:
+    mean, mean_square = acts.moments()
+    variance = mean_square - float(mean @ mean)
+    if variance <= 0:
+        raise FileError(f"{', '.join(acts.fingerprints())}: the activations do not vary", "There is nothing to learn.")
+    scale = (acts.width / variance) ** 0.5
+    model = build(config, acts.width)
+    model.initialise(torch.from_numpy(mean).float() * scale, config.seed)
+    if config.dtype == "bfloat16" and device.type == "mps":
+        raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
+    return Trainer(model.to(device).train(), config, scale)
+
+
+def _loop(
+    config: TrainConfig, trainer: Trainer, interval: Interval, rows: ShuffledRows, folder: RunFolder, console: Console
+) -> dict[str, Any]:
+    """Train to the end; returns the figures of the last interval."""
+    saved_at = time.monotonic()
+    figures: dict[str, Any] = {}
+    stream = rows.batches(config.batch, first=trainer.step_number)
+    total, done = config.steps * config.batch, trainer.step_number * config.batch
+    with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
+        while trainer.step_number < config.steps:
+            interval.add(trainer.step(next(stream)))
+            progress.advance(config.batch, **_shown(figures))
+            last = trainer.step_number == config.steps
+            if trainer.step_number % config.log_every == 0 or last:
+                figures = interval.close(trainer)
+                trainer.require_finite(figures["loss"])
+                folder.append_metrics(figures)
+            if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
+                _checkpoint(folder, trainer, interval)
+                saved_at = time.monotonic()
+            if stopping() and not last:
+                raise Interrupted(f"{folder.path}: stopped at step {trainer.step_number:,} of {config.steps:,}")
+    return figures
+
+
+def _shown(figures: dict[str, Any]) -> dict[str, str]:
+    """What the live display says beside the speed."""
+    if not figures:
+        return {}
+    shown = {
+        "fvu": f"{figures['fvu']:.4f}",
+        "L0": "+".join(f"{value:.1f}" for value in figures["l0"]),
+        "dead": f"{figures['dead']:.1%}",
+    }
+    return {**shown, "phase": figures["phase"]} if "phase" in figures else shown
+
+
+def _checkpoint(folder: RunFolder, trainer: Trainer, interval: Interval) -> None:
+    folder.write_model(trainer.folded(), trainer.step_number, trainer.config.steps)
+    folder.write_state({**trainer.state(), **interval.state()})
+
+
+class Interval:
+    """Sums over the steps since the last line of the log, kept on the device until a line is due."""
+
+    _PREFIX = "interval."
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._latest: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def add(self, step: dict[str, Any]) -> None:
+        """Take in what ``Trainer.step`` returned."""
+        for name, value in step.items():
+            if isinstance(value, torch.Tensor):
+                self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._latest = {name: value for name, value in step.items() if not isinstance(value, torch.Tensor)}
+
+    def close(self, trainer: Trainer) -> dict[str, Any]:
+        """The line: FVU as a ratio of sums over the interval, means of the rest; then begin anew."""
+        sums = self._sums
+        rows, steps = float(sums["rows"]), float(sums["steps"])
+        variance = float(sums["square"] - sums["sum"].square().sum() / rows)
+        figures = {
+            "step": trainer.step_number,
+            "tokens": trainer.step_number * trainer.config.batch,
+            "loss": float(sums["loss"]) / steps,
+            "fvu": float(sums["error"]) / variance,
+            "l0": [value / rows for value in sums["active"].tolist()],
+            "dead": trainer.dead_share(),
+            "lr": trainer.optimizer.param_groups[0]["lr"],
+            "gradient_norm": float(sums["gradient_norm"]) / steps,
+            **self._latest,
+        }
+        if "error_coarse" in sums:
+            figures["fvu_coarse"] = float(sums["error_coarse"]) / variance
+        figures["tokens_per_second"] = round(rows / (time.monotonic() - self._started))
+        self._sums, self._started = {}, time.monotonic()
+        return figures
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The sums, for a checkpoint between two lines."""
+        return {self._PREFIX + name: value.detach().cpu() for name, value in self._sums.items()}
+
+    def restore(self, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
+        """Go on from what ``state`` gave."""
+        self._sums = {
+            name.removeprefix(self._PREFIX): value.to(device)
+            for name, value in tensors.items()
+            if name.startswith(self._PREFIX)
+        }

@@ -1,0 +1,108 @@
+"""A tiny chain that many tests start from: host, cache, a hierarchical and a flat run; made once a session."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from hiersae_cli.config import CacheConfig, TrainConfig
+from hiersae_cli.host.charlm import character_tokenizer
+from hiersae_cli.workflows import cache, train
+
+CONTEXT = 64
+_SUBJECTS = ("The old king", "A small bird", "Our neighbour", "Every sailor", "The clock", "My sister")
+_VERBS = ("sees", "remembers", "follows", "mends", "forgets", "sings of")
+_OBJECTS = ("the river", "a broken lamp", "winter", "seven letters", "the long road", "her own name")
+
+
+def sentences(characters: int, seed: int = 0) -> str:
+    """Plain sentences, ``characters`` in all."""
+    choose = random.Random(seed).choice
+    text = ""
+    while len(text) < characters:
+        text += f"{choose(_SUBJECTS)} {choose(_VERBS)} {choose(_OBJECTS)}{choose('.!?')}\n"
+    return text[:characters]
+
+
+def save_host(folder: Path, text: str, layers: int = 3, width: int = 32, seed: int = 0) -> Path:
+    """A character-level GPT-2 with random weights over the characters of ``text``."""
+    tokenizer = character_tokenizer(text, CONTEXT)
+    sizes = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=CONTEXT,
+        n_embd=width,
+        n_layer=layers,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        GPT2LMHeadModel(sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20,000 characters of sentences."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(sentences(20_000))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_host(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A host model of 3 layers x width 32 over the characters of ``tiny_text``, untrained."""
+    return save_host(tmp_path_factory.mktemp("chain") / "host", tiny_text.read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_acts(tiny_text: Path, tiny_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of 20,000 rows of block 1, width 32, in documents of 512 tokens of which a fifth is held out."""
+    path = tmp_path_factory.mktemp("chain") / "acts.h5"
+    cache.run(
+        CacheConfig(
+            texts=[str(tiny_text)],
+            model=str(tiny_host),
+            layer="1",
+            out=str(path),
+            document_tokens=512,
+            held_out=0.2,
+            device="cpu",
+        )
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_hier(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hierarchical run of 16 + 112 latents, L0 4 + 4."""
+    return _train(tiny_acts, tmp_path_factory.mktemp("chain") / "hier", "hier", (16, 112), (4, 4))
+
+
+@pytest.fixture(scope="session")
+def tiny_flat(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flat run of 128 latents, L0 8."""
+    return _train(tiny_acts, tmp_path_factory.mktemp("chain") / "flat", "batchtopk", (128,), (8,))
+
+
+def _train(acts: Path, out: Path, arch: str, widths: tuple[int, ...], k: tuple[int, ...]) -> Path:
+    train.run(
+        TrainConfig(
+            acts=[str(acts)],
+            out=str(out),
+            arch=arch,
+            widths=widths,
+            k=k,
+            tokens=100_000,
+            batch=512,
+            buffer=16,
+            device="cpu",
+        )
+    )
+    return out

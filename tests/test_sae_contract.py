@@ -1,0 +1,153 @@
+"""What every architecture promises, whatever it computes inside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.sae import build
+from hiersae_cli.sae.training import Trainer
+
+WIDTH, BATCH = 24, 64
+
+
+def make_config(arch: str, **changes: object) -> TrainConfig:
+    sizes = {"widths": (8, 40), "k": (2, 3)} if arch == "hier" else {"widths": (48,), "k": (5,)}
+    return TrainConfig(**{"acts": [], "arch": arch, "tokens": 50 * BATCH, "batch": BATCH, **sizes, **changes})
+
+
+def make_data(rows: int, seed: int = 0) -> torch.Tensor:
+    """Sparse combinations of 12 directions, with an offset: something that there is to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(12, WIDTH, generator=torch.Generator().manual_seed(99))
+    weights = torch.rand(rows, 12, generator=generator) * (torch.rand(rows, 12, generator=generator) < 0.2)
+    return weights @ directions + 0.01 * torch.randn(rows, WIDTH, generator=generator) + 0.5
+
+
+def train(arch: str, steps: int = 50, scale: float = 1.0, **changes: object) -> Trainer:
+    config = make_config(arch, **changes)
+    data = make_data(50 * BATCH)
+    model = build(config, WIDTH)
+    model.initialise(data.mean(0) * scale, config.seed)
+    trainer = Trainer(model.train(), config, scale)
+    for number in range(steps):
+        trainer.step(data[number * BATCH : (number + 1) * BATCH])
+    return trainer
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def arch(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_forward_is_decode_of_encode_with_a_nonnegative_code(arch: str) -> None:
+    model = train(arch).model.eval()
+    x = make_data(200, seed=1)
+    code = model.encode(x)
+    assert code.shape == (200, model.latents)
+    assert (code >= 0).all()
+    assert torch.equal(model(x), model.decode(code))
+    assert torch.allclose(model.decode(torch.zeros_like(code)), model.b_dec_D.expand_as(x))
+
+
+def test_each_row_is_encoded_by_itself(arch: str) -> None:
+    model = train(arch).model.eval()
+    x = make_data(32, seed=1)
+    alone = torch.cat([model.encode(row[None]) for row in x])
+    assert torch.allclose(model.encode(x), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_batch_has_the_wanted_l0(arch: str, dtype: str) -> None:
+    trainer = train(arch, dtype=dtype)
+    step = trainer.step(make_data(BATCH, seed=2))
+    wanted = torch.tensor(trainer.config.k, dtype=torch.float) * BATCH
+    assert torch.equal(step["active"].float(), wanted)
+
+
+def test_calibrated_model_has_the_wanted_l0_on_fresh_rows(arch: str) -> None:
+    trainer = train(arch)
+    trainer.finish(make_data(20 * BATCH, seed=3).split(BATCH))
+    code = trainer.model.eval().encode(make_data(4000, seed=4))
+    for part, k in zip(trainer.model.level_slices(), trainer.config.k, strict=True):
+        assert (code[:, part] > 0).sum(1).float().mean().item() == pytest.approx(k, rel=0.1)
+
+
+def test_training_reconstructs_better_than_the_mean(arch: str) -> None:
+    trainer = train(arch)
+    x = make_data(2000, seed=5)
+    error = (x - trainer.model.eval()(x)).square().sum()
+    assert error / (x - x.mean(0)).square().sum() < 0.5
+
+
+def test_decoder_rows_are_unit_vectors_after_every_step(arch: str) -> None:
+    model = train(arch, steps=3).model
+    assert torch.allclose(model.W_dec_FD.norm(dim=1), torch.ones(model.latents), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.25, 4.0])
+def test_a_scale_folds_into_the_saved_weights_exactly(arch: str, scale: float) -> None:
+    trainer = train(arch, scale=scale)
+    folded = build(trainer.config, WIDTH)
+    folded.load_state_dict(trainer.folded())
+    x = make_data(300, seed=6)
+    inside = trainer.model.eval()
+    assert torch.allclose(folded.eval().encode(x), inside.encode(x * scale) / scale, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(folded(x), inside(x * scale) / scale, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_agree_with_finite_differences(arch: str) -> None:
+    """In float64, with the selection held fixed: it is piecewise constant, so small steps do not change it."""
+    model = train(arch, steps=10).model.double()
+    model.threshold_rate = 0.0
+    x = make_data(8, seed=7).double()
+    loss = model.step(x, progress=0.9).loss
+    parameters = dict(model.named_parameters())
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    step = 1e-6
+    for name, parameter in parameters.items():
+        place = tuple(int(i) for i in torch.unravel_index(gradients[name].abs().argmax(), parameter.shape))
+        with torch.no_grad():
+            parameter[place] += step
+            above = model.step(x, progress=0.9).loss
+            parameter[place] -= 2 * step
+            below = model.step(x, progress=0.9).loss
+            parameter[place] += step
+        assert gradients[name][place].item() == pytest.approx(((above - below) / (2 * step)).item(), rel=1e-4)
+
+
+def test_state_restores_the_next_step_to_the_bit(arch: str) -> None:
+    first = train(arch, steps=20)
+    second = Trainer(build(first.config, WIDTH).train(), first.config, first.scale)
+    second.restore({name: value.clone() for name, value in first.state().items()})
+    for batch in make_data(10 * BATCH, seed=8).split(BATCH):
+        first.step(batch)
+        second.step(batch)
+    after = second.state()
+    assert all(torch.equal(value, after[name]) for name, value in first.state().items())
+
+
+def test_same_seed_same_weights_other_seed_other_weights(arch: str) -> None:
+    one, same, other = (train(arch, steps=5, seed=seed).model.W_enc_FD for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_only_the_auxiliary_loss_moves_latents_that_never_fire(arch: str) -> None:
+    def moved(aux_weight: float) -> torch.Tensor:
+        config = make_config(arch, aux_weight=aux_weight, dead_after=2 * BATCH)
+        data = make_data(50 * BATCH)
+        model = build(config, WIDTH)
+        model.initialise(data.mean(0), 0)
+        with torch.no_grad():
+            model.W_enc_FD[-5:] *= 1e-3  # too weak to be selected
+            before = model.W_enc_FD[-5:].clone()
+        trainer = Trainer(model.train(), config, 1.0)
+        for batch in data.split(BATCH)[:8]:
+            trainer.step(batch)
+        return (model.W_enc_FD[-5:] != before).any(1)
+
+    assert moved(aux_weight=0.1).all()
+    assert not moved(aux_weight=0.0).any()

@@ -1,0 +1,223 @@
+"""``hiersae train``: the loop, its files, going on after an interruption, and refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.sae import build
+from hiersae_cli.sae.training import Trainer
+from tests.helpers import command, environment, hiersae
+
+GOLDEN = Path(__file__).parent / "data" / "golden-steps.json"
+SIZES = {"hier": ("--widths", "16,112", "--k", "4,4"), "topk": ("--widths", "128", "--k", "8")}
+SIZES["batchtopk"] = SIZES["topk"]
+
+
+def flags(arch: str = "hier", tokens: str = "40k") -> tuple[str, ...]:
+    return ("--arch", arch, *SIZES[arch], "--tokens", tokens, "--batch", "256", "--log-every", "20")
+
+
+def metrics(run: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("train") / "run"
+    done = hiersae("train", tiny_acts, *flags(), "-o", run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def golden_figures(arch: str) -> list[list[float]]:
+    """Loss, error and gradient norm of 12 steps on fixed data, through all phases of the curriculum."""
+    sizes = {"widths": (8, 40), "k": (2, 3)} if arch == "hier" else {"widths": (48,), "k": (5,)}
+    config = TrainConfig(
+        acts=[], arch=arch, tokens=12 * 32, batch=32, lr=0.01, tree_every=2, dead_after=64,
+        tree_weight=1.0, curriculum="lead=0.1,ramp=0.3,anneal=0.3", **sizes,
+    )  # fmt: skip
+    data = torch.randn(12 * 32, 16, generator=torch.Generator().manual_seed(5)).abs()
+    model = build(config, 16)
+    model.initialise(data.mean(0), 0)
+    trainer = Trainer(model.train(), config, 2.0)
+    steps = [trainer.step(batch) for batch in data.split(32)]
+    return [[float(step[name]) for name in ("loss", "error", "gradient_norm")] for step in steps]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_training_steps_are_what_they_were(arch: str) -> None:
+    """A change here changes every result: if it is meant, say so in the changelog and write the file anew
+    (``python tests/test_train.py``)."""
+    expected = json.loads(GOLDEN.read_text())[arch]
+    assert golden_figures(arch) == [pytest.approx(step, rel=1e-3) for step in expected]
+
+
+def test_run_folder_holds_what_it_should(finished: Path, tiny_acts: Path) -> None:
+    assert sorted(path.name for path in finished.iterdir()) == ["config.json", "metrics.jsonl", "model.safetensors"]
+    header = json.loads((finished / "config.json").read_text())
+    assert header["schema"] == "hiersae.run"
+    assert header["config"]["widths"] == [16, 112]
+    assert list(header["inputs"]) == [str(tiny_acts)]
+    lines = metrics(finished)
+    assert [line["step"] for line in lines] == [20, 40, 60, 80, 100, 120, 140, 156]
+    assert lines[-1]["fvu"] < lines[0]["fvu"]
+    assert all(line["l0"] == pytest.approx([4, 4], abs=0.05) for line in lines[2:])
+    assert [line["phase"] for line in lines] == ["anneal"] * 3 + ["joint"] * 5
+
+
+def test_stdout_is_json_alone(tiny_acts: Path, tmp_path: Path) -> None:
+    done = hiersae("train", tiny_acts, *flags(tokens="2k"), "-o", tmp_path / "run", "--json")
+    assert json.loads(done.stdout)["step"] == 7
+    assert "steps of 256" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    finished: Path, tiny_acts: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    arguments = ("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0")
+    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (run / "state" / "state.safetensors").exists():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(stop)
+    errors = process.communicate()[1]
+    assert process.returncode == (-9 if stop == signal.SIGKILL else 130), errors
+    if stop != signal.SIGKILL:
+        assert "Run the same command again to go on." in errors and "Traceback" not in errors
+    assert "training not ended" in hiersae("eval", run, "--acts", tiny_acts).stderr
+    again = hiersae(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step" in again.stderr
+    first, second = load_file(finished / "model.safetensors"), load_file(run / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert metrics(run) == metrics(finished)
+    assert not (run / "state").exists()
+
+
+def test_changed_flags_do_not_go_on_with_another_run(tiny_acts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0"),
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    while not (run / "state" / "state.safetensors").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    other = hiersae("train", tiny_acts, *flags(), "-o", run, "--seed", "1")
+    assert other.returncode == 1
+    assert "seed was 0 and is now 1" in other.stderr
+    assert hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", run, "--overwrite").returncode == 0
+
+
+def test_an_existing_run_is_not_written_over(finished: Path, tiny_acts: Path) -> None:
+    before = (finished / "model.safetensors").read_bytes()
+    done = hiersae("train", tiny_acts, *flags(), "-o", finished)
+    assert done.returncode == 1
+    assert str(finished) in done.stderr and "--overwrite" in done.stderr
+    assert (finished / "model.safetensors").read_bytes() == before
+
+
+def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    done = hiersae("train", tiny_acts, *flags(), "-o", tmp_path, "--overwrite")
+    assert done.returncode == 1
+    assert "other files" in done.stderr
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--arch", "hier", "--widths", "16", "--k", "4"), 2, "two numbers"),
+        (("--arch", "batchtopk", "--widths", "16,112", "--k", "8"), 2, "one number"),
+        (("--arch", "batchtopk", "--widths", "16", "--k", "17"), 2, "the 16 latents"),
+        (("--arch", "hier", "--widths", "16,112", "--k", "4,0"), 2, "the 112 latents"),
+        (("--arch", "nonsense",), 2, "hier, topk, batchtopk"),
+        (("--tokens", "many"), 2, "not a number"),
+        (("--tokens", "10", "--batch", "100"), 2, "one batch"),
+        (("--curriculum", "lead=2"), 2, "share of training"),
+        (("--module", "transformer.h.9"), 2, "holds transformer.h.1"),
+        (("--device", "abacus"), 2, "abacus"),
+        (("--lr", "-1"), 2, "must not be negative"),
+    ],
+)  # fmt: skip
+def test_wrong_flags_are_answered_in_one_sentence(
+    tiny_acts: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = hiersae("train", tiny_acts, "-o", tmp_path / "run", *arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_caches_of_different_widths_do_not_mix(tiny_acts: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.h5"
+    shutil.copy(tiny_acts, other)
+    with h5py.File(other, "r+") as file:
+        name = next(iter(file["activations"]))
+        narrow = file[f"activations/{name}"][:, :7]
+        attributes = dict(file[f"activations/{name}"].attrs)
+        del file[f"activations/{name}"]
+        file.create_dataset(f"activations/{name}", data=narrow).attrs.update(attributes)
+    done = hiersae("train", tiny_acts, other, *flags(), "-o", tmp_path / "run")
+    assert done.returncode == 1
+    assert "width (7)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_activations_that_are_not_numbers_are_refused(tiny_acts: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.h5"
+    shutil.copy(tiny_acts, other)
+    with h5py.File(other, "r+") as file:
+        name = next(iter(file["activations"]))
+        file[f"activations/{name}"][17] = np.nan
+        file[f"norms/{name}"][17] = np.nan
+    done = hiersae("train", other, *flags(), "-o", tmp_path / "run")
+    assert done.returncode == 1
+    assert "row 17" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_divergence_stops_with_advice(tiny_acts: Path, tmp_path: Path) -> None:
+    done = hiersae("train", tiny_acts, *flags("topk"), "-o", tmp_path / "run", "--lr", "1e30", "--clip", "0")
+    assert done.returncode == 1
+    assert "smaller --lr" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_training_on_two_caches_uses_the_rows_of_both(tiny_acts: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.h5"
+    shutil.copy(tiny_acts, other)
+    one = hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", tmp_path / "one")
+    two = hiersae("train", tiny_acts, other, *flags(tokens="1k"), "-o", tmp_path / "two")
+    rows = [int(done.stderr.split("epochs of ")[1].split(" rows")[0].replace(",", "")) for done in (one, two)]
+    assert rows[1] == 2 * rows[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions or mounts")
+def test_an_output_that_cannot_be_written_is_found_at_once(tiny_acts: Path) -> None:
+    done = hiersae("train", tiny_acts, *flags(), "-o", "/proc/run")
+    assert done.returncode == 1
+    assert "/proc/run" in done.stderr and "Traceback" not in done.stderr
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    GOLDEN.write_text(json.dumps({arch: golden_figures(arch) for arch in ARCHITECTURES}, indent=1) + "\n")

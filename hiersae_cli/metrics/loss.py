@@ -1,0 +1,74 @@
+"""What a reconstruction costs the host: next-token loss and divergence with it spliced in.
+
+Legend of shapes: B windows, T tokens, D width, K blocks, n weightings of the blocks.
+
+Definitions, over tokens that have a successor in their window:
+    CE recovered = (CE_ablated - CE_spliced) / (CE_ablated - CE_clean), ablation by zero (or by the mean);
+    KL = sum p_clean (log p_clean - log p_spliced), nats a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from hiersae_cli.host.model import Host
+
+Replace = Callable[[torch.Tensor], torch.Tensor]
+
+
+class LossSums:
+    """Summed loss of each intervention for each block of documents.
+
+    Args:
+        blocks: K.
+        interventions: name -> function from activations (B, T, D) to what takes their place.
+    """
+
+    def __init__(self, blocks: int, interventions: Mapping[str, Replace]):
+        self.interventions = interventions
+        self.tokens_K = np.zeros(blocks)
+        self.ce_K = {name: np.zeros(blocks) for name in ("clean", *interventions)}
+        self.kl_K = {name: np.zeros(blocks) for name in interventions}
+
+    def add(
+        self, host: Host, path: str, tokens_BT: torch.Tensor, lengths_B: torch.Tensor, block_B: torch.Tensor
+    ) -> None:
+        """Take in a batch of windows, padded at the right, of the given lengths."""
+        tokens_BT, block_B = tokens_BT.to(host.device), block_B.to(host.device)
+        target_BT = tokens_BT[:, 1:]
+        counted_BT = torch.arange(1, tokens_BT.shape[1], device=host.device) < lengths_B.to(host.device)[:, None]
+        clean = host.log_probabilities(tokens_BT)[:, :-1]
+        self.tokens_K += self._by_block(counted_BT.double(), block_B)
+        self.ce_K["clean"] += self._ce(clean, target_BT, counted_BT, block_B)
+        for name, replace in self.interventions.items():
+            with host.spliced(path, replace):
+                spliced = host.log_probabilities(tokens_BT)[:, :-1]
+            self.ce_K[name] += self._ce(spliced, target_BT, counted_BT, block_B)
+            kl_BT = (clean.exp() * (clean - spliced)).sum(-1).double() * counted_BT
+            self.kl_K[name] += self._by_block(kl_BT, block_B)
+
+    def ce(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
+        """Mean loss in nats a token, (n,)."""
+        return (weights_nK @ self.ce_K[name]) / (weights_nK @ self.tokens_K)
+
+    def kl(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
+        """Mean divergence from the clean host in nats a token, (n,)."""
+        return (weights_nK @ self.kl_K[name]) / (weights_nK @ self.tokens_K)
+
+    def recovered(self, name: str, ablated: str, weights_nK: np.ndarray) -> np.ndarray:
+        """Share of the ablation's damage that the reconstruction avoids, (n,)."""
+        worst = self.ce(ablated, weights_nK)
+        return (worst - self.ce(name, weights_nK)) / (worst - self.ce("clean", weights_nK))
+
+    def _ce(
+        self, log_p: torch.Tensor, target_BT: torch.Tensor, counted_BT: torch.Tensor, block_B: torch.Tensor
+    ) -> np.ndarray:
+        loss_BT = -log_p.gather(-1, target_BT[..., None]).squeeze(-1).double() * counted_BT
+        return self._by_block(loss_BT, block_B)
+
+    def _by_block(self, values_BT: torch.Tensor, block_B: torch.Tensor) -> np.ndarray:
+        sums = torch.zeros(len(self.tokens_K), dtype=torch.float64, device=values_BT.device)
+        return sums.index_add_(0, block_B, values_BT.sum(1)).cpu().numpy()

@@ -1,0 +1,202 @@
+"""The tree (``tree.json``): features as flat nodes, with their statistics and evidence.
+
+Specified in ``docs/file-formats.md``. ``tree_writers`` writes the other formats, which nothing reads back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.atomic import read_json, write_text
+from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.tree_writers import write_csv, write_dot, write_graphml, write_newick
+
+SCHEMA = "hiersae.tree"
+SCHEMA_VERSION = 1
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A feature.
+
+    Attributes:
+        id: ``LEVEL.LATENT``, such as ``0.12``: level 0 is the coarsest, latents count from 0 within their level.
+        parent: the id of its parent, or None for a root.
+        level, latent: the two numbers of the id.
+        statistics: numbers, true or false, or None where undefined. Of every node: ``n_rows`` rows measured,
+            ``n_active`` of them in which it fires, ``rate`` (their ratio), ``mean_activation`` when it fires, ``dead``.
+            Of a node with a parent also ``n_parent``, ``n_both`` and the statistics of ``metrics.tree``.
+        evidence: ``contexts`` (its strongest firings), ``promoted`` and ``suppressed`` (tokens); any may be missing.
+        label: what a person or a model calls it, or None.
+    """
+
+    id: str
+    parent: str | None
+    level: int
+    latent: int
+    statistics: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Features in a forest; ``nodes`` are ordered by level, then latent.
+
+    ``header`` says what the file was made of: the fields of every file of ours, and the run, host and sample.
+    """
+
+    header: dict[str, Any]
+    nodes: list[Node]
+
+    def __getitem__(self, id: str) -> Node:
+        """The node of an id; raises ``KeyError``."""
+        return self._by_id[id]
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._by_id
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def children(self, id: str) -> list[Node]:
+        """The nodes whose parent is ``id``, in order; raises ``KeyError`` where there is no such node."""
+        return self._children[self[id].id]
+
+    def roots(self) -> list[Node]:
+        """The nodes without a parent, in order."""
+        return [node for node in self.nodes if node.parent is None]
+
+    def subtree(self, id: str) -> list[Node]:
+        """The node ``id`` and everything below it, in the tree's order; raises ``KeyError``."""
+        inside = {self[id].id}
+        # Parents come before their children, so one pass meets every descendant.
+        for node in self.nodes:
+            if node.parent in inside:
+                inside.add(node.id)
+        return [node for node in self.nodes if node.id in inside]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Node]:
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def _children(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {node.id: [] for node in self.nodes}
+        for node in self.nodes:
+            if node.parent is not None:
+                found[node.parent].append(node)
+        return found
+
+
+def node_id(level: int, latent: int) -> str:
+    """``0.12`` for the latent 12 of level 0."""
+    return f"{level}.{latent}"
+
+
+def save_tree(path: str | Path, tree: Tree, format: str = "json") -> None:
+    """Write a tree atomically in one of ``WRITERS``; raises ``UsageError`` for another format."""
+    if format not in WRITERS:
+        raise UsageError(f"{path}: no tree format is called {format!r}", f"Formats: {', '.join(WRITERS)}.")
+    write_text(path, WRITERS[format](tree))
+
+
+def load_tree(path: str | Path) -> Tree:
+    """Read a ``tree.json``.
+
+    Raises ``FileError`` where it is missing, of another kind, or breaks the contract (a parent that does not
+    exist or is not of a lower level, nodes out of order, fields missing); ``VersionError`` for another version.
+    """
+    if Path(path).is_dir():
+        raise FileError(
+            f"{path}: this is a folder; a tree is a file", "Make one: hiersae export-tree RUN -o tree.json."
+        )
+    data = read_json(path)
+    check_schema(path, data, SCHEMA, SCHEMA_VERSION)
+    header = {key: value for key, value in data.items() if key != "nodes"}
+    found = data.get("nodes")
+    if not isinstance(found, list):
+        raise _broken(path, "it has no list of nodes")
+    nodes = [_node(path, number, item) for number, item in enumerate(found)]
+    _check_order(path, nodes)
+    return Tree(header, nodes)
+
+
+def write_json(tree: Tree) -> str:
+    """The file's own format: a node a line, so that trees can be compared and searched line by line."""
+    header = json.dumps(tree.header, indent=2, ensure_ascii=False, allow_nan=False)
+    names = [one.name for one in fields(Node)]
+    items = ({name: getattr(node, name) for name in names} for node in tree.nodes)
+    lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in items]
+    body = '"nodes": [\n    ' + ",\n    ".join(lines) + "\n  ]" if lines else '"nodes": []'
+    text = header.removesuffix("}").rstrip() + ("," if tree.header else "") + f"\n  {body}\n}}\n"
+    # Text cut between the halves of a surrogate pair is no UTF-8; JSON's own escapes carry it.
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+# To add a format: a function from a tree to its text, named here and in ``config.export_tree.TREE_FORMATS``.
+WRITERS: dict[str, Callable[[Tree], str]] = {
+    "json": write_json,
+    "graphml": write_graphml,
+    "dot": write_dot,
+    "nwk": write_newick,
+    "csv": write_csv,
+}
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "parent": (str, type(None)),
+    "level": int,
+    "latent": int,
+    "statistics": dict,
+    "evidence": dict,
+    "label": (str, type(None)),
+}
+
+
+def _node(path: str | Path, number: int, item: Any) -> Node:
+    if not isinstance(item, dict):
+        raise _broken(path, f"node number {number} is not an object")
+    for name, kind in _TYPES.items():
+        if name not in item:
+            raise _broken(path, f"node number {number} has no {name!r}")
+        # JSON's true is an int to Python.
+        if not isinstance(item[name], kind) or isinstance(item[name], bool):
+            raise _broken(path, f"node number {number}: {name!r} is {json.dumps(item[name])[:40]}")
+    node = Node(**{one.name: item[one.name] for one in fields(Node)})
+    if node.id != node_id(node.level, node.latent) or node.level < 0 or node.latent < 0:
+        raise _broken(path, f"node {node.id!r} is not of level {node.level} and latent {node.latent}")
+    return node
+
+
+def _check_order(path: str | Path, nodes: Iterable[Node]) -> None:
+    """Parents before children and of a lower level, which also rules out cycles; each latent once."""
+    levels: dict[str, int] = {}
+    last = (-1, -1)
+    for node in nodes:
+        if node.id in levels:
+            raise _broken(path, f"node {node.id} comes twice")
+        if (node.level, node.latent) < last:
+            raise _broken(path, f"node {node.id} is out of order; nodes go by level, then latent")
+        last = (node.level, node.latent)
+        levels[node.id] = node.level
+    for node in nodes:
+        if node.parent is None:
+            continue
+        if node.parent not in levels:
+            raise _broken(path, f"node {node.id} has the parent {node.parent!r}, which is not in the file")
+        if levels[node.parent] >= node.level:
+            raise _broken(path, f"node {node.id} has the parent {node.parent}, which is not of a lower level")
+
+
+def _broken(path: str | Path, what: str) -> FileError:
+    return FileError(f"{path}: damaged: {what}", "Make it again with 'hiersae export-tree'.")

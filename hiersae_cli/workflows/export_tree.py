@@ -1,0 +1,350 @@
+"""``hiersae export-tree``: run folder + acts.h5 (+ host) -> tree.json, or another format.
+
+Legend of shapes: B rows of a batch, F latents of all levels, numbered through from the coarsest.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiersae_cli.config import ExportTreeConfig
+from hiersae_cli.console import Console
+from hiersae_cli.device import resolve_device
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
+from hiersae_cli.formats.atomic import human_bytes, refuse_existing
+from hiersae_cli.formats.provenance import header
+from hiersae_cli.formats.run import Run, load_run
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, node_id, save_tree
+from hiersae_cli.formats.tree_writers import context_text
+from hiersae_cli.host.model import Host
+from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
+from hiersae_cli.metrics.tree import edge_statistics
+from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
+from hiersae_cli.workflows.matching import load_host, open_acts
+from hiersae_cli.workflows.reporting import LEAST_FIRINGS
+from hiersae_cli.workflows.tree_evidence import (
+    gather_contexts,
+    gather_tokens,
+    token_ids,
+    token_texts,
+)
+
+# Rows of one place in the cache, where only a part of it is looked at: a few documents each.
+_BLOCK_ROWS = 4096
+_LEAST_BLOCKS = 16
+_SHOWN_PARENTS = 10
+_SHOWN_EVIDENCE = 60  # characters
+_SHOWN_TOKENS = 6
+
+
+def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, Any]:
+    """Write the tree of a run with its statistics and evidence; returns the summary that ``--json`` prints.
+
+    Statistics are those of held-out rows; contexts come from all rows looked at. Raises ``UsageError`` and
+    ``FileError``, before any work, where run, caches and host do not belong together or the output exists.
+    """
+    console = console or Console.silent()
+    started = time.monotonic()
+    refuse_existing(config.out, config.overwrite)
+    device = resolve_device(config.device)
+    trained = load_run(config.run, device)
+    ids = _ids(trained.model)
+    root = _root(config, trained, ids)
+    acts = open_acts(trained, config.acts)
+    host = load_host(config.model, trained, device) if config.model else None
+    steps = trained.config.steps
+    if trained.steps_done < steps:
+        console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
+    parent_F = _parents(trained.model, root)
+    counts, top, looked_at = _pass(config, trained.model, acts, parent_F, device, console)
+    kept_F = _select(config, counts, root)
+    statistics = _statistics(counts)
+    evidence = _evidence(config, trained.model, acts, host, top, kept_F, device, console)
+    nodes = [
+        Node(
+            id=ids[latent],
+            parent=ids[parent_F[latent]] if parent_F[latent] != NONE else None,
+            level=int(ids[latent].partition(".")[0]),
+            latent=int(ids[latent].partition(".")[2]),
+            statistics=statistics[latent],
+            evidence=evidence[latent],
+        )
+        for latent in np.flatnonzero(kept_F).tolist()
+    ]
+    tree = Tree(_header(config, trained, acts, counts, looked_at, host), nodes)
+    save_tree(config.out, tree, config.format)
+    acts.close()
+    summary = _summary(config, tree, looked_at, counts.rows)
+    _show(tree, summary, console, time.monotonic() - started)
+    return summary
+
+
+def _ids(model: SparseAutoencoder) -> list[str]:
+    """The id of every latent, in the model's order."""
+    return [node_id(level, latent) for level, width in enumerate(model.widths) for latent in range(width)]
+
+
+def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
+    """The parent (F,) of every latent, or ``NONE``: a flat dictionary has only roots, and ``root`` is one."""
+    parent_F = np.full(model.latents, NONE, np.int64)
+    if isinstance(model, HierarchicalSAE):
+        coarse, fine = model.level_slices()
+        found = model.parent_F.cpu().numpy()
+        parent_F[fine] = np.where(found >= 0, found + coarse.start, NONE)
+    if root is not None:
+        parent_F[root] = NONE
+    return parent_F
+
+
+def _root(config: ExportTreeConfig, trained: Run, ids: list[str]) -> int | None:
+    """The latent that ``--root`` names."""
+    if not config.root:
+        return None
+    if config.root not in ids:
+        ranges = (f"{level}.0 to {level}.{width - 1}" for level, width in enumerate(trained.model.widths))
+        raise UsageError(
+            f"--root {config.root}: {config.run} has no such node", f"Ids are LEVEL.LATENT: {', '.join(ranges)}."
+        )
+    return ids.index(config.root)
+
+
+@torch.inference_mode()
+def _pass(
+    config: ExportTreeConfig,
+    model: SparseAutoencoder,
+    acts: ActivationSet,
+    parent_F: np.ndarray,
+    device: torch.device,
+    console: Console,
+) -> tuple[FiringCounts, TopFirings, int]:
+    """Encode the rows once: counts over held-out rows, the strongest firings of all, and how many rows that was."""
+    held_out = acts.usable(HELD_OUT)
+    usable = held_out | np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches])
+    position = acts.column("position")
+    blocks = _blocks(acts.rows, config.tokens)
+    if not any(held_out[start:stop].any() for start, stop in blocks):
+        raise UsageError(f"--tokens {config.tokens:,}: none of the rows looked at is held out", "Look at more rows.")
+    counts, top = FiringCounts(parent_F), TopFirings(len(parent_F), config.contexts)
+    parents = torch.from_numpy(parent_F).to(device)
+    looked_at = 0
+    with console.progress("export-tree", sum(stop - start for start, stop in blocks), "tokens") as progress:
+        for start, stop in _batches(blocks, config.batch):
+            code_BF = model.encode(acts.rows_at(np.arange(start, stop)).to(device, torch.float32))
+            row, latent, value, with_parent = firings(code_BF, parents)
+            row += start
+            counted = held_out[row]
+            counts.add(int(held_out[start:stop].sum()), latent[counted], value[counted], with_parent[counted])
+            allowed = usable[row]
+            row = row[allowed]
+            # A window is known by its first row.
+            top.add(latent[allowed], value[allowed], row, row - position[row])
+            looked_at += int(usable[start:stop].sum())
+            progress.advance(stop - start)
+    return counts, top, looked_at
+
+
+def _blocks(rows: int, wanted: int) -> list[tuple[int, int]]:
+    """First and past-the-last row of blocks of neighbours, spread evenly over the cache, ``wanted`` rows at most."""
+    if rows <= wanted:
+        return [(0, rows)]
+    size = max(1, min(_BLOCK_ROWS, wanted // _LEAST_BLOCKS))
+    starts = np.linspace(0, rows - size, max(1, wanted // size)).astype(int).tolist()
+    return [(start, start + size) for start in starts]
+
+
+def _batches(blocks: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    for first, last in blocks:
+        for start in range(first, last, size):
+            yield start, min(start + size, last)
+
+
+def _statistics(counts: FiringCounts) -> list[dict[str, Any]]:
+    """The statistics of every latent; what is not defined is None."""
+    rows, active_F, parent_F = counts.rows, counts.active_F, counts.parent_active_F
+    edges = edge_statistics(parent_F, active_F, counts.both_F, rows)
+    found = []
+    for latent, parent in enumerate(counts.parent_F.tolist()):
+        own: dict[str, Any] = {
+            "n_rows": rows,
+            "n_active": int(active_F[latent]),
+            "rate": active_F[latent] / rows,
+            "mean_activation": _defined(counts.mean_F[latent]),
+            "dead": not active_F[latent],
+        }
+        if parent != NONE:
+            own |= {"n_parent": int(parent_F[latent]), "n_both": int(counts.both_F[latent])}
+            own |= {name: _defined(values[latent]) for name, values in edges.items()}
+        found.append(own)
+    return found
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _select(config: ExportTreeConfig, counts: FiringCounts, root: int | None) -> np.ndarray:
+    """Which latents (F,) bool are written: what ``--root``, ``--min-rate`` and ``--max-children`` leave.
+
+    Latents are ordered by level, so one pass from the front reaches every descendant and one from the back
+    every ancestor.
+    """
+    parent_F = counts.parent_F
+    has_parent = np.flatnonzero(parent_F != NONE)
+    kept_F = counts.active_F >= config.min_rate * counts.rows
+    if root is not None:
+        inside_F = np.arange(len(parent_F)) == root
+        for latent in has_parent:
+            inside_F[latent] |= inside_F[parent_F[latent]]
+        kept_F &= inside_F
+        kept_F[root] = True
+    if not kept_F.any():
+        most = counts.active_F.max() / counts.rows
+        raise UsageError(f"--min-rate {config.min_rate:g}: leaves no latent; the highest rate is {most:.3g}")
+    for latent in has_parent[::-1]:
+        kept_F[parent_F[latent]] |= kept_F[latent]
+    if config.max_children:
+        information_F = edge_statistics(counts.parent_active_F, counts.active_F, counts.both_F, counts.rows)["mi_bits"]
+        child = has_parent[kept_F[has_parent]]
+        child = child[np.lexsort((child, -information_F[child], parent_F[child]))]
+        _, first, number = np.unique(parent_F[child], return_index=True, return_inverse=True)
+        rank = np.arange(len(child)) - first[number]
+        kept_F[child[rank >= config.max_children]] = False
+        for latent in has_parent:
+            kept_F[latent] &= kept_F[parent_F[latent]]
+    return kept_F
+
+
+def _evidence(
+    config: ExportTreeConfig,
+    model: SparseAutoencoder,
+    acts: ActivationSet,
+    host: Host | None,
+    top: TopFirings,
+    kept_F: np.ndarray,
+    device: torch.device,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Contexts, and with a host the tokens promoted and suppressed, of every latent kept; empty for the others."""
+    texts = token_texts(host) if host else token_ids
+    with torch.inference_mode():
+        contexts = gather_contexts(acts, model.encode, top, kept_F, config.context_tokens, texts, config.batch, device)
+    evidence: list[dict[str, Any]] = [{"contexts": found} for found in contexts]
+    if host and config.top_tokens:
+        kept = np.flatnonzero(kept_F)
+        directions_FD = model.W_dec_FD.detach()[torch.from_numpy(kept).to(device)]
+        try:
+            tokens = gather_tokens(host, directions_FD, config.top_tokens, token_texts(host))
+        except FileError as error:
+            console.warn(f"no promoted tokens: {error.message}")
+        else:
+            for latent, lists in zip(kept.tolist(), tokens, strict=True):
+                evidence[latent] |= lists
+    return evidence
+
+
+def _header(
+    config: ExportTreeConfig,
+    trained: Run,
+    acts: ActivationSet,
+    counts: FiringCounts,
+    looked_at: int,
+    host: Host | None,
+) -> dict[str, Any]:
+    return {
+        **header(SCHEMA, SCHEMA_VERSION, config, {config.run: trained.sha256, **acts.fingerprints()}),
+        "run": {
+            "name": trained.name,
+            "arch": trained.config.arch,
+            "module": trained.module,
+            "width": trained.header["width"],
+            "widths": list(trained.config.widths),
+            "step": trained.steps_done,
+            "steps": trained.config.steps,
+        },
+        "host": trained.header["host"],
+        "sample": {
+            "rows": looked_at,
+            "rows_held_out": counts.rows,
+            "statistics": "held-out rows only",
+            "contexts": "all rows looked at",
+        },
+        "tokens": "text" if host else "ids",
+    }
+
+
+def _summary(config: ExportTreeConfig, tree: Tree, looked_at: int, held_out: int) -> dict[str, Any]:
+    shares = _shares(tree.nodes)
+    bits = [b for b in (node.statistics.get("mi_bits") for node in tree.nodes) if b is not None]
+    return {
+        "file": str(config.out),
+        "format": config.format,
+        "rows": looked_at,
+        "rows_held_out": held_out,
+        "nodes": len(tree),
+        "roots": len(tree.roots()),
+        "parents": sum(bool(tree.children(node.id)) for node in tree.nodes),
+        "edges": sum(node.parent is not None for node in tree.nodes),
+        "dead": sum(node.statistics["dead"] for node in tree.nodes),
+        "mi_bits_sum": math.fsum(bits),
+        "mi_over_max_mean": math.fsum(shares) / len(shares) if shares else None,
+    }
+
+
+def _show(tree: Tree, summary: dict[str, Any], console: Console, seconds: float) -> None:
+    parents = [node for node in tree.nodes if tree.children(node.id)]
+    parents = sorted(parents, key=lambda node: (-len(_live(tree, node)), -len(tree.children(node.id))))[:_SHOWN_PARENTS]
+    if parents:
+        rows = [_table_row(tree, node) for node in parents]
+        columns = ["parent", "rate", "children", "dead", "I/I_max", "promotes", "strongest context"]
+        shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+        console.table(
+            "Parents with the most children",
+            [columns[number] for number in shown],
+            [[row[number] for number in shown] for row in rows],
+        )
+    console.say(
+        f"{summary['file']}: {summary['nodes']:,} features, {summary['edges']:,} with a parent, "
+        f"{summary['dead']:,} dead"
+    )
+    console.say(
+        f"measured on {summary['rows_held_out']:,} held-out rows, contexts from {summary['rows']:,} rows; "
+        f"{human_bytes(Path(summary['file']).stat().st_size)} in {seconds:.1f} s"
+    )
+
+
+def _shares(nodes: list[Node]) -> list[float]:
+    """I/I_max of the nodes that fire often enough for it to be known, as ``hiersae eval`` has it."""
+    known = [node.statistics for node in nodes if node.statistics["n_active"] >= LEAST_FIRINGS]
+    return [found["mi_over_max"] for found in known if found.get("mi_over_max") is not None]
+
+
+def _live(tree: Tree, node: Node) -> list[Node]:
+    return [child for child in tree.children(node.id) if not child.statistics["dead"]]
+
+
+def _table_row(tree: Tree, node: Node) -> list[str]:
+    children = tree.children(node.id)
+    shares = _shares(children)
+    tokens = node.evidence.get("promoted", [])[:_SHOWN_TOKENS]
+    text = context_text(node)
+    if len(text) > _SHOWN_EVIDENCE:
+        middle = text.find("⟪")
+        first = max(0, min(middle - _SHOWN_EVIDENCE // 2, len(text) - _SHOWN_EVIDENCE))
+        text = text[first : first + _SHOWN_EVIDENCE]
+    return [
+        node.id,
+        f"{node.statistics['rate']:.2%}",
+        f"{len(children):,}",
+        f"{len(children) - len(_live(tree, node)):,}",
+        f"{sum(shares) / len(shares):.2f}" if shares else "-",
+        " ".join(repr(str(item["token"])) for item in tokens),
+        text,
+    ]

@@ -1,0 +1,162 @@
+"""What a person looks at to understand a latent: its strongest contexts, the tokens that it promotes and suppresses.
+
+Legend of shapes: F latents, K contexts of each, E contexts in all, S tokens of a context, U rows to encode,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
+from hiersae_cli.host.model import Host
+from hiersae_cli.metrics.firings import NONE, TopFirings
+
+_DIRECTIONS = 256  # sent through the unembedding at once
+_DIGITS = 6  # significant ones of an activation or a logit; float32 holds no more
+
+Texts = Callable[[np.ndarray], list[Any]]
+
+
+def gather_contexts(
+    acts: ActivationSet,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    top: TopFirings,
+    kept_F: np.ndarray,
+    around: int,
+    texts: Texts,
+    batch: int,
+    device: torch.device,
+) -> list[list[dict[str, Any]]]:
+    """The contexts of each latent that ``kept_F`` marks, strongest first; none for the others.
+
+    A context holds the rows of the same window up to ``around`` before and after the firing, with the latent's
+    activation at each: these rows are read and encoded a second time, so that memory does not grow with the pass.
+    """
+    latent_E, place_E = np.nonzero((top.row_FK != NONE) & kept_F[:, None])
+    row_E = top.row_FK[latent_E, place_E]
+    offset_S = np.arange(-around, around + 1)
+    row_ES = row_E[:, None] + offset_S
+    inside_ES = (row_ES >= 0) & (row_ES < acts.rows)
+    row_ES = row_ES.clip(0, acts.rows - 1)
+    position, document = acts.column("position"), acts.column("document")
+    # A window's rows are consecutive and so are their positions; another window's never fit.
+    inside_ES &= position[row_ES] == position[row_E][:, None] + offset_S
+    inside_ES &= document[row_ES] == document[row_E][:, None]
+    activation_ES = _activations(acts, encode, row_ES, inside_ES, latent_E, batch, device)
+    # The same number as in the first pass, where batches were other and products may round otherwise.
+    activation_ES[:, around] = top.value_FK[latent_E, place_E]
+    names, split = acts.document_names(), acts.column("split")
+    tokens = acts.column("tokens")
+    text_of = _Memo(texts, tokens[np.unique(row_ES[inside_ES])])
+    contexts: list[list[dict[str, Any]]] = [[] for _ in kept_F]
+    for number, (latent, row) in enumerate(zip(latent_E.tolist(), row_E.tolist(), strict=True)):
+        inside = inside_ES[number]
+        words = [text_of[token] for token in tokens[row_ES[number][inside]].tolist()]
+        at = int(inside[:around].sum())
+        contexts[latent].append(
+            {
+                "document_name": names[document[row]],
+                "document": int(document[row]),
+                "row": row,
+                "position": int(position[row]),
+                "held_out": bool(split[row] == HELD_OUT),
+                "activation": rounded(activation_ES[number, around]),
+                "before": words[:at],
+                "token": words[at],
+                "after": words[at + 1 :],
+                "activations": [rounded(value) for value in activation_ES[number][inside]],
+            }
+        )
+    return contexts
+
+
+def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Texts) -> list[dict[str, Any]]:
+    """The ``count`` tokens that each direction promotes and suppresses most, with their logits.
+
+    Raises ``FileError`` where the directions are not of the space that the unembedding reads.
+    """
+    found = []
+    for part_FD in directions_FD.split(_DIRECTIONS):
+        # An unembedding may be padded beyond the tokens that there are.
+        logits_FV = host.direct_logits(part_FD)[:, : len(host.tokenizer)]
+        most = min(count, logits_FV.shape[1])
+        for_each = [
+            (values.tolist(), ids.cpu().numpy())
+            for values, ids in (logits_FV.topk(most), logits_FV.topk(most, largest=False))
+        ]
+        for latent in range(len(part_FD)):
+            lists = [
+                [
+                    {"token": text, "id": int(token), "logit": rounded(value)}
+                    for text, token, value in zip(texts(ids[latent]), ids[latent], values[latent], strict=True)
+                ]
+                for values, ids in for_each
+            ]
+            found.append({"promoted": lists[0], "suppressed": lists[1]})
+    return found
+
+
+def token_ids(tokens: np.ndarray) -> list[int]:
+    """The tokens themselves, where there is no tokenizer to give their text."""
+    return tokens.tolist()
+
+
+def token_texts(host: Host) -> Texts:
+    """A function from token ids to the text of each by itself, the space before a word included."""
+    tokenizer, known = host.tokenizer, dict[int, str]()
+
+    def text(token: int) -> str:
+        decoded = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        piece = tokenizer.convert_ids_to_tokens(token)
+        # SentencePiece drops the space of a text's first word: alone, every token is first.
+        return f" {decoded}" if str(piece).startswith("▁") and not decoded.startswith(" ") else decoded
+
+    def texts(tokens: np.ndarray) -> list[str]:
+        for token in tokens.tolist():
+            if token not in known:
+                known[token] = text(token)
+        return [known[token] for token in tokens.tolist()]
+
+    return texts
+
+
+def rounded(value: float) -> float:
+    """To six significant digits: what float32 holds, without the noise of its conversion."""
+    return float(f"{value:.{_DIGITS}g}")
+
+
+class _Memo(dict[int, Any]):
+    """The text of every token that occurs, looked up once."""
+
+    def __init__(self, texts: Texts, tokens: np.ndarray):
+        unique = np.unique(tokens)
+        super().__init__(zip(unique.tolist(), texts(unique), strict=True))
+
+
+def _activations(
+    acts: ActivationSet,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    row_ES: np.ndarray,
+    inside_ES: np.ndarray,
+    latent_E: np.ndarray,
+    batch: int,
+    device: torch.device,
+) -> np.ndarray:
+    """The activation (E, S) of each context's latent at each of its rows; 0 outside its window."""
+    found_ES = np.zeros(row_ES.shape, np.float32)
+    row_U, place = np.unique(row_ES[inside_ES], return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    flat, latent = np.flatnonzero(inside_ES)[order], np.repeat(latent_E, inside_ES.sum(1))[order]
+    first = np.searchsorted(place[order], np.arange(0, len(row_U) + batch, batch))
+    for number, part in enumerate(range(0, len(row_U), batch)):
+        code_BF = encode(acts.rows_at(row_U[part : part + batch]).to(device, torch.float32))
+        wanted = slice(first[number], first[number + 1])
+        where = torch.from_numpy(place[order][wanted] - part).to(device)
+        values = code_BF[where, torch.from_numpy(latent[wanted]).to(device)]
+        found_ES.flat[flat[wanted]] = values.float().cpu().numpy()
+    return found_ES

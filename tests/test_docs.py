@@ -1,0 +1,210 @@
+"""The documentation against the code: examples run, commands parse, links lead somewhere, tables are complete."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import typer
+
+from hiersae_cli.cli.app import app
+from hiersae_cli.cli.flags import build
+from hiersae_cli.config import (
+    CacheConfig,
+    Config,
+    EvalConfig,
+    ExportTreeConfig,
+    InfoConfig,
+    JoinConfig,
+    LMConfig,
+    TrainConfig,
+)
+from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
+from hiersae_cli.sae import build as build_model
+from hiersae_cli.workflows.reporting import MORE_IS_BETTER
+from tests.helpers import environment, hiersae
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+SCRIPTS = sorted((ROOT / "runs").glob("*.sh"))
+CONFIGS: dict[str, type[Config]] = {
+    "lm": LMConfig,
+    "cache": CacheConfig,
+    "join": JoinConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "export-tree": ExportTreeConfig,
+    "info": InfoConfig,
+}
+GROUP: Any = typer.main.get_command(app)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(path), re.MULTILINE | re.DOTALL)
+
+
+def shell_texts() -> Iterator[tuple[str, str]]:
+    """Every shell text of pages and scripts, with where it stands; the reference's synopses are no commands."""
+    for page in PAGES:
+        if page.name != "commands.md":
+            for block in blocks(page, "sh"):
+                yield page.name, block
+    for script in SCRIPTS:
+        yield script.name, text_of(script)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The arguments of every ``hiersae`` command in a shell text; variables stand for 1."""
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        lexer = shlex.shlex(re.sub(r"\$\w+", "1", line), posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(lexer) if re.search(r"\bhiersae ", line) and not line.lstrip().startswith("#") else []
+        if "hiersae" in words:
+            found = words[words.index("hiersae") + 1 :]
+            ends = [place for place, word in enumerate(found) if set(word) <= set("();<>|&")]
+            yield found[: ends[0]] if ends else found
+
+
+DOCUMENTED = [(where, words) for where, text in shell_texts() for words in commands(text)]
+
+
+def test_the_chain_is_documented() -> None:
+    for where in ("README.md", "quickstart.md", "pipeline.md", "demo.sh", "tinyshakespeare.sh"):
+        found = {words[0] for name, words in DOCUMENTED if name == where}
+        assert {"lm", "cache", "train", "eval", "export-tree", "info"} <= found, where
+    assert {words[0] for _, words in DOCUMENTED} == set(GROUP.commands)
+
+
+@pytest.mark.parametrize(("where", "words"), DOCUMENTED, ids=[f"{w}: {' '.join(a)}"[:60] for w, a in DOCUMENTED])
+def test_documented_commands_are_valid(where: str, words: list[str]) -> None:
+    verb, *args = words
+    values = dict(GROUP.commands[verb].make_context(verb, args).params)
+    for shared in ("json", "quiet"):
+        values.pop(shared)
+    build(CONFIGS[verb], values)
+
+
+def test_the_script_is_the_chain_of_the_readme() -> None:
+    def chain(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("hiersae ")]
+
+    quick_start = next(block for block in blocks(ROOT / "README.md", "sh") if "hiersae lm" in block)
+    script = text_of(ROOT / "runs" / "tinyshakespeare.sh").replace('"$text"', "input.txt")
+    assert chain(script) == chain(quick_start)
+    for page in ("quickstart.md", "pipeline.md"):
+        assert "\n".join(chain(quick_start)) in text_of(DOCS / page)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
+def test_scripts_are_sound(script: Path) -> None:
+    assert text_of(script).startswith("#!/usr/bin/env bash\n")
+    assert "\nset -euo pipefail\n" in text_of(script)
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", script], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:hiersae_cli|tests|docs|runs)/[a-z_/.]*(?:/|\.py|\.md|\.sh))`", text_of(page))
+    examples = {"runs/hier/", "runs/flat/"}
+    for path in set(named) - examples:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_index_lists_every_page() -> None:
+    for page in DOCS.glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in text_of(DOCS / "index.md")
+
+
+def test_the_python_example_runs(tiny_acts: Path, tiny_hier: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "hier").symlink_to(tiny_hier)
+    (tmp_path / "acts.h5").symlink_to(tiny_acts)
+    made = hiersae("export-tree", "runs/hier", "--acts", "acts.h5", "--quiet", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    (example,) = blocks(DOCS / "python-api.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment({"PYTHONPATH": str(ROOT)}),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "latents a token" in done.stdout
+
+
+def test_every_metric_is_specified() -> None:
+    page = text_of(DOCS / "file-formats.md")
+    for metric in MORE_IS_BETTER:
+        assert f"`{metric}`" in page, metric
+
+
+def test_every_tensor_is_specified() -> None:
+    page = text_of(DOCS / "file-formats.md")
+    for arch in ARCHITECTURES:
+        assert f"`{arch}`" in page
+        sizes: dict[str, Any] = {"widths": (2, 4), "k": (1, 1)} if arch == "hier" else {"widths": (4,), "k": (1,)}
+        for name in build_model(TrainConfig(acts=[], arch=arch, **sizes), 3).state_dict():
+            assert f"`{name}`" in page, f"{arch}: {name}"
+
+
+def test_a_cache_is_as_specified(tiny_acts: Path) -> None:
+    page = text_of(DOCS / "file-formats.md")
+    specified = set(re.findall(r"^\| `([a-z_]+(?:/[A-Za-z_]+)*)` \| [^|]+ \| \(?[Nsd]?[^|]* \|", page, re.MULTILINE))
+    with h5py.File(tiny_acts, "r") as file:
+        modules = list(file["activations"])
+        found: dict[str, h5py.Dataset] = {}
+        file.visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
+        generic = {re.sub("|".join(map(re.escape, modules)), "MODULE", name) for name in found}
+        assert generic <= specified, generic - specified
+        contiguous = [*ROW_COLUMNS, "rows_committed", "fingerprint"]
+        for module in modules:
+            contiguous += [f"activations/{module}", f"norms/{module}"]
+            contiguous += [f"statistics/{module}/{name}" for name in ("mean", *STATISTICS)]
+        for name in contiguous:
+            assert found[name].id.get_offset() is not None, name
+
+        # The fingerprint, by the specification alone.
+        digest = hashlib.sha256()
+        for column, kind in (("tokens", "<i4"), ("document", "<i4"), ("position", "<i4"), ("split", "u1")):
+            digest.update(file[column][...].astype(kind).tobytes())
+        for module in sorted(modules):
+            data = file[f"activations/{module}"]
+            digest.update(module.encode())
+            digest.update(np.ascontiguousarray(data[...]).tobytes())
+        assert file["fingerprint"][()].decode() == digest.hexdigest()

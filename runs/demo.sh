@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The chain, small enough for a laptop: a few minutes on two cores, nothing to download.
+# The text is the reference documentation that every Python carries, which is what lm and cache take when
+# they are given none.
+#
+#   bash runs/demo.sh [FOLDER]
+#
+# Run it again after an interruption: what is complete is kept, and the step that was stopped goes on.
+set -euo pipefail
+out=${1:-demo}
+
+# step FILE COMMAND...: make FILE by COMMAND, unless it is there and complete.
+step() {
+  local file=$1
+  shift
+  if [[ -e $file ]] && hiersae info --json "$file" | grep '"complete": true' >/dev/null; then
+    echo "$file is there" >&2
+  else
+    echo "\$ $*" >&2
+    "$@"
+    echo >&2
+  fi
+}
+
+# A character-level GPT of 3 blocks, 128 wide.
+step "$out/host" hiersae lm -o "$out/host" --layers 3 --width 128 --context 128 --steps 500
+
+# What its middle block gives for every character of the text: one row each.
+step "$out/acts.h5" hiersae cache --model "$out/host" --layer 1 -o "$out/acts.h5"
+
+# A tree of 32 parents and 480 children, and the flat dictionary that it has to beat: as many latents, as many
+# of them active, the same rows in the same order.
+step "$out/runs/hier" hiersae train "$out/acts.h5" --arch hier --widths 32,480 --k 8,8 --tokens 1M -o "$out/runs/hier"
+step "$out/runs/flat" hiersae train "$out/acts.h5" --arch batchtopk --widths 512 --k 16 --tokens 1M -o "$out/runs/flat"
+
+# Both on held-out rows: how well they reconstruct, what they cost the host, what the tree knows.
+step "$out/report.json" hiersae eval "$out/runs/hier" --baseline "$out/runs/flat" --acts "$out/acts.h5" \
+  --model "$out/host" -o "$out/report.json"
+
+# The tree with its evidence; other endings (.csv, .dot, .graphml, .nwk) give other formats.
+step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5" --model "$out/host" -o "$out/tree.json"
+
+hiersae info "$out/tree.json"
+
+cat <<END
+
+Made in $out:
+  host/                   the language model, as Hugging Face saves one
+  acts.h5                 its activations
+  runs/hier/, runs/flat/  the hierarchical and the flat sparse autoencoder
+  report.json             what they do on held-out rows, side by side
+  tree.json               the tree of features, with contexts and tokens
+
+Next:
+  hiersae info $out/acts.h5
+  hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $out/host -o $out/tree.csv
+  bash runs/tinyshakespeare.sh YOUR.txt
+END

@@ -50,7 +50,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` as they name themselves.
     """
     console = console or Console.silent()
-    _check_output(config)
+    refuse_existing(config.out, config.overwrite)
     device = resolve_device(config.device)
     host = Host.load(config.model, device, config.model_dtype, config.revision)
     modules = [host.layer_path(layer) for layer in config.layer_numbers()]
@@ -86,7 +86,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
 def run_join(config: JoinConfig, console: Console | None = None) -> dict[str, Any]:
     """Put shards together; raises ``FileError`` where they are not all the shards of one cache."""
     console = console or Console.silent()
-    _check_output(config)
+    refuse_existing(config.out, config.overwrite)
     if Path(config.out).resolve() in (Path(shard).resolve() for shard in config.shards):
         raise UsageError(f"--out {config.out}: is one of the shards", "The joined file refers to them: choose another.")
     shards = sorted((Activations(path) for path in config.shards), key=lambda acts: acts.header["first_row"])
@@ -115,14 +115,6 @@ def run_join(config: JoinConfig, console: Console | None = None) -> dict[str, An
     with Activations(config.out) as acts:
         console.say(f"{config.out}: {acts.rows:,} rows joined from {len(shards)} shards; keep them where they are")
         return _summary(acts)
-
-
-def _check_output(config: CacheConfig | JoinConfig) -> None:
-    # What --overwrite replaces stays until the new file is whole.
-    if Path(config.out).is_dir():
-        raise FileError(f"{config.out}: this is a folder; a cache is a file", "Choose another --out.")
-    if not config.overwrite:
-        refuse_existing(config.out, overwrite=False)
 
 
 def _dtype(config: CacheConfig, found: dict[str, torch.Tensor]) -> str:

@@ -165,8 +165,8 @@ def test_foreign_and_newer_files_are_refused(whole: Path, tmp_path: Path) -> Non
         Activations(changed(lambda file: file.attrs.update(schema="other.schema")))
     with pytest.raises(FileError, match=r"acts\.h5: damaged"):
         Activations(changed(lambda file: file.attrs.update(schema=np.arange(3))))
-    with pytest.raises(VersionError, match=r"version 2 is not supported .*version 1") as caught:
-        Activations(changed(lambda file: file.attrs.update(schema_version=2)))
+    with pytest.raises(VersionError, match=r"version 3 is not supported .*version 1 or 2") as caught:
+        Activations(changed(lambda file: file.attrs.update(schema_version=3)))
     assert "Upgrade hiersae" in caught.value.hint
     for name in ("tokens", "activations", "norms/h.0", "documents/name", "header", "rows_committed"):
         with pytest.raises(FileError, match=r"acts\.h5: damaged"):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hiersae_cli import __version__
-from hiersae_cli.cli import cache, evaluate, export_tree, info, lm, train
+from hiersae_cli.cli import cache, evaluate, export_tree, info, lm, synth, train
 from hiersae_cli.cli.flags import verb
 from hiersae_cli.config import (
     CacheConfig,
@@ -16,6 +16,7 @@ from hiersae_cli.config import (
     InfoConfig,
     JoinConfig,
     LMConfig,
+    SynthConfig,
     TrainConfig,
 )
 
@@ -23,7 +24,7 @@ from hiersae_cli.config import (
 app = typer.Typer(
     name="hiersae",
     help="From a language model's activations to a tree of interpretable features.",
-    epilog="Steps chain by files: lm -> cache -> train -> eval, export-tree. Each has --help.",
+    epilog="Steps chain by files: lm -> cache (or synth) -> train -> eval, export-tree. Each has --help.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -34,6 +35,7 @@ app = typer.Typer(
 verb(app, "lm", LMConfig)(lm.lm)
 verb(app, "cache", CacheConfig)(cache.cache)
 verb(app, "join", JoinConfig)(cache.join)
+verb(app, "synth", SynthConfig)(synth.synth)
 verb(app, "train", TrainConfig)(train.train)
 verb(app, "eval", EvalConfig)(evaluate.evaluate)
 verb(app, "export-tree", ExportTreeConfig)(export_tree.export_tree)

@@ -63,7 +63,9 @@ def build(config_class: type[Config], values: dict[str, Any]) -> Config:
 
 def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(config_class)
-    return [(field, hints[field.name]) for field in dataclasses.fields(config_class)]
+    # What a verb declares itself comes before what it shares with others.
+    fields = sorted(dataclasses.fields(config_class), key=lambda field: field.name not in config_class.__annotations__)
+    return [(field, hints[field.name]) for field in fields]
 
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:

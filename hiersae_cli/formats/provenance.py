@@ -13,7 +13,7 @@ from hiersae_cli import __version__
 from hiersae_cli.config import Config
 from hiersae_cli.errors import FileError, VersionError
 
-_LIBRARIES = ("torch", "numpy", "h5py", "transformers", "tokenizers", "safetensors", "scikit-learn")
+_LIBRARIES = ("torch", "numpy", "h5py", "transformers", "tokenizers", "safetensors", "scikit-learn", "sae-lens")
 
 
 def header(schema: str, schema_version: int, config: Config, inputs: dict[str, str]) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def header(schema: str, schema_version: int, config: Config, inputs: dict[str, s
     }
 
 
-def check_schema(path: object, found: Any, schema: str, supported: int) -> None:
+def check_schema(path: object, found: Any, schema: str, *supported: int) -> None:
     """Raise where a file is not of ``schema``, or of a version that this release does not read."""
     if not isinstance(found, dict) or found.get("schema") != schema:
         kind = found.get("schema", "of no schema of ours") if isinstance(found, dict) else "of another kind"
         raise FileError(f"{path}: not a {schema} file (it is {kind})", "Check the path.")
-    if found.get("schema_version") != supported:
-        raise VersionError(path, schema, found.get("schema_version"), supported)
+    if found.get("schema_version") not in supported:
+        raise VersionError(path, schema, found.get("schema_version"), " or ".join(map(str, supported)))
 
 
 def sha256_file(path: str | Path) -> str:

@@ -91,6 +91,9 @@ def run_join(config: JoinConfig, console: Console | None = None) -> dict[str, An
         raise UsageError(f"--out {config.out}: is one of the shards", "The joined file refers to them: choose another.")
     shards = sorted((Activations(path) for path in config.shards), key=lambda acts: acts.header["first_row"])
     whole = dict(shards[0].header)
+    for acts in shards:
+        if acts.truth is not None:
+            raise FileError(f"{acts.path}: made by 'hiersae synth', not a shard of a cache", "Give shards alone.")
     saved = {key: value for key, value in whole["config"].items() if key != "shard"}
     expected = 0
     for acts in shards:

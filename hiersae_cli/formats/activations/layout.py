@@ -18,6 +18,7 @@ import numpy as np
 
 SCHEMA = "hiersae.activations"
 SCHEMA_VERSION = 1
+TRUTH_VERSION = 2  # of a file that holds a truth, which its fingerprint covers
 
 # Values of /split: what a row may be used for.
 TRAIN, HELD_OUT, DROPPED = 0, 1, 2
@@ -36,6 +37,17 @@ STATISTICS: dict[str, np.dtype[Any]] = {
     "mean_square": np.dtype("<f8"),
     "median_norm": np.dtype("<f8"),
     "outliers": np.dtype("<i8"),
+}
+
+# What synthetic activations were drawn from, in the order in which the fingerprint takes it.
+TRUTH: dict[str, np.dtype[Any]] = {
+    "features": np.dtype("<f4"),
+    "bias": np.dtype("<f4"),
+    "parent": np.dtype("<i8"),
+    "probability": np.dtype("<f4"),
+    "firings/start": np.dtype("<i8"),
+    "firings/feature": np.dtype("<i4"),
+    "firings/magnitude": np.dtype("<f4"),
 }
 
 # HDF5 has no bfloat16: its bits are stored as uint16, and the attribute "dtype" says what they are.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -20,9 +21,14 @@ from hiersae_cli.formats.activations.layout import (
     SCHEMA,
     SCHEMA_VERSION,
     TRAIN,
+    TRUTH_VERSION,
     pread_into,
 )
+from hiersae_cli.formats.activations.truth import Firings, has_truth, read_firings, read_truth
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.synth.truth import Truth
+
+_Content = TypeVar("_Content")
 
 
 class Activations:
@@ -48,7 +54,7 @@ class Activations:
         try:
             attributes = {key: self.file.attrs[key] for key in ("schema", "schema_version") if key in self.file.attrs}
             found = {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
-            check_schema(path, found, SCHEMA, SCHEMA_VERSION)
+            check_schema(path, found, SCHEMA, SCHEMA_VERSION, TRUTH_VERSION)
             self.header: dict[str, Any] = json.loads(self.file["header"][()])
             self.rows = int(self.file["tokens"].shape[0])
             self.rows_committed = int(self.file["rows_committed"][()])
@@ -114,9 +120,44 @@ class Activations:
     def usable(self, module: str, split: int) -> np.ndarray:
         """Which rows (N,) bool belong to ``split`` and, if the cache drops outliers, are none."""
         mask = self.column("split") == split
-        if self.header["config"]["drop_outliers"]:
+        if self.header["config"].get("drop_outliers"):
             mask &= self.norms(module) <= OUTLIER_FACTOR * self.file[f"statistics/{module}/median_norm"][()]
         return mask
+
+    @functools.cached_property
+    def truth(self) -> Truth | None:
+        """What the activations were drawn from; None unless they are synthetic. Raises ``FileError`` if damaged."""
+        return self._checked(read_truth) if has_truth(self.file) else None
+
+    def true_features(self, row_R: np.ndarray) -> torch.Tensor:
+        """Magnitudes (R, N) of the true features in held-out rows, by the rows' numbers in the file.
+
+        Raises ``FileError`` where the cache is not synthetic, ``ValueError`` for a row that is not held out.
+        """
+        if self.truth is None:
+            raise FileError(f"{self.path}: holds no truth", "Make one that does with 'hiersae synth'.")
+        held_out_H, firings = self._firings
+        place_R = np.searchsorted(held_out_H, row_R).clip(max=max(len(held_out_H) - 1, 0))
+        if len(row_R) and not (len(held_out_H) and np.array_equal(held_out_H[place_R], row_R)):
+            raise ValueError(f"{self.path}: true features are kept for held-out rows alone")
+        return firings.dense(place_R, len(self.truth))
+
+    @functools.cached_property
+    def _firings(self) -> tuple[np.ndarray, Firings]:
+        """The numbers of the held-out rows (H,), and what fired in them."""
+        held_out_H, firings = np.flatnonzero(self.column("split") == HELD_OUT), self._checked(read_firings)
+        if len(firings.start) != len(held_out_H) + 1:
+            raise self._damaged("true firings are not those of its held-out rows")
+        return held_out_H, firings
+
+    def _checked(self, read: Callable[[h5py.File], _Content]) -> _Content:
+        try:
+            return read(self.file)
+        except (KeyError, ValueError, OSError, RuntimeError, IndexError) as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, what: str) -> FileError:
+        return FileError(f"{self.path}: damaged: {what}", "Make it again with 'hiersae synth'.")
 
     def read(self, module: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows ``start`` to ``stop`` of a module, (stop - start, d), in the stored type."""
@@ -245,6 +286,20 @@ class ActivationSet:
         """Fill ``out`` (n, d), of the storage type, with the rows from ``start`` on."""
         for number, first, block in _spans(self.starts, start, out):
             self.caches[number].read_into(self.module, first, block)
+
+    @property
+    def truth(self) -> Truth | None:
+        """What all of the activations were drawn from; None unless they are synthetic."""
+        return self.caches[0].truth
+
+    def true_features(self, row_R: np.ndarray) -> torch.Tensor:
+        """Magnitudes (R, N) of the true features in held-out rows, numbered through all caches; see ``Activations``."""
+        parts_R = np.searchsorted(self.starts, row_R, side="right") - 1
+        out = torch.zeros(len(row_R), len(self.truth or ()))
+        for number in np.unique(parts_R):
+            of_part = np.flatnonzero(parts_R == number)
+            out[of_part] = self.caches[number].true_features(row_R[of_part] - int(self.starts[number]))
+        return out
 
     def rows_at(self, row_U: np.ndarray) -> torch.Tensor:
         """The rows (U, d) of ascending numbers, in the stored type: one read for every run of neighbours."""

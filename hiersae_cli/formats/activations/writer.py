@@ -30,7 +30,9 @@ from hiersae_cli.formats.activations.layout import (
     pwrite,
 )
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
+from hiersae_cli.formats.activations.truth import Firings, truth_bytes, write_truth
 from hiersae_cli.formats.atomic import replacing, sync
+from hiersae_cli.synth.truth import Truth
 
 _BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
 _CHUNK_BYTES = 1 << 20  # of a compressed cache
@@ -140,8 +142,14 @@ class ActivationsWriter:
         os.fsync(self._handle)
         self.rows_committed = rows
 
-    def finish(self, compression: str = "none") -> None:
-        """Add the statistics and the fingerprint, and give the file its name."""
+    def finish(self, compression: str = "none", truth: tuple[Truth, Firings] | None = None) -> None:
+        """Add what the rows were drawn from, if anything, the statistics and the fingerprint; give the file its name.
+
+        The truth goes through HDF5: a process killed in that moment leaves a file that cannot be gone on with.
+        """
+        if truth:
+            with h5py.File(self.partial, "r+", locking=False) as file:
+                write_truth(file, *truth)
         for name, value in summarise(self.partial).items():
             pwrite(self._handle, value, self._offsets[name])
         os.fsync(self._handle)
@@ -205,8 +213,8 @@ def _virtual(file: h5py.File, name: str, shards: list[Activations], paths: list[
 def summarise(path: Path) -> dict[str, np.ndarray]:
     """Statistics and fingerprint of a whole file: over the training rows, but norms over all rows.
 
-    The fingerprint is the sha256 of the token columns and then of every module's name and rows, as stored:
-    the same for a plain, a compressed and a joined cache of the same activations.
+    The fingerprint is the sha256 of the token columns, then of every module's name and rows, as stored, and then of
+    the truth: the same for a plain, a compressed and a joined cache of the same activations.
     """
     found: dict[str, np.ndarray] = {}
     with Activations(path, allow_unfinished=True) as acts:
@@ -221,7 +229,7 @@ def summarise(path: Path) -> dict[str, np.ndarray]:
             median = float(np.median(kept)) if len(kept) else 0.0
             limit = OUTLIER_FACTOR * median
             use = split == TRAIN
-            if acts.header["config"]["drop_outliers"]:
+            if acts.header["config"].get("drop_outliers"):
                 use &= norms <= limit
             count = max(int(use.sum()), 1)
             total = torch.zeros(acts.width(module), dtype=torch.float64)
@@ -236,6 +244,7 @@ def summarise(path: Path) -> dict[str, np.ndarray]:
             found[f"statistics/{module}/mean_square"] = np.array(np.square(norms[use]).sum() / count, "<f8")
             found[f"statistics/{module}/median_norm"] = np.array(median, "<f8")
             found[f"statistics/{module}/outliers"] = np.array((kept > limit).sum(), "<i8")
+        digest.update(truth_bytes(acts.file))
     found["fingerprint"] = np.array(digest.hexdigest().encode(), "S64")
     return found
 

@@ -1,0 +1,87 @@
+"""The truth that a synthetic cache carries: features, tree, and what fired in its held-out rows.
+
+Legend of shapes: N true features, d width, H held-out rows, Z firings in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+
+from hiersae_cli.formats.activations.layout import TRUTH
+from hiersae_cli.synth.truth import Truth
+
+_GROUP = "truth"
+
+
+@dataclass(frozen=True)
+class Firings:
+    """The true features of the held-out rows, in the order of rows: row h has firings start[h] to start[h + 1].
+
+    Attributes:
+        start: (H + 1,).
+        feature: (Z,) which feature fires, ascending within a row.
+        magnitude: (Z,) how strongly.
+    """
+
+    start: np.ndarray
+    feature: np.ndarray
+    magnitude: np.ndarray
+
+    def dense(self, row_R: np.ndarray, features: int) -> torch.Tensor:
+        """Magnitudes (R, N) of held-out rows, counted among themselves from 0."""
+        out = torch.zeros(len(row_R), features)
+        counts = self.start[row_R + 1] - self.start[row_R]
+        of_row = np.repeat(np.arange(len(row_R)), counts)
+        at = np.arange(len(of_row)) + np.repeat(self.start[row_R] - (np.cumsum(counts) - counts), counts)
+        out[torch.from_numpy(of_row), torch.from_numpy(self.feature[at]).long()] = torch.from_numpy(self.magnitude[at])
+        return out
+
+
+def write_truth(file: h5py.File, truth: Truth, firings: Firings) -> None:
+    """Add the truth to a cache that has none."""
+    content = {
+        "features": truth.features_ND,
+        "bias": truth.bias_D,
+        "parent": truth.parent_N,
+        "probability": truth.probability_N,
+        "firings/start": firings.start,
+        "firings/feature": firings.feature,
+        "firings/magnitude": firings.magnitude,
+    }
+    for name, kind in TRUTH.items():
+        file.create_dataset(f"{_GROUP}/{name}", data=np.asarray(content[name], kind))
+
+
+def has_truth(file: h5py.File) -> bool:
+    """Whether the cache is synthetic."""
+    return _GROUP in file
+
+
+def read_truth(file: h5py.File) -> Truth:
+    """The features and the tree; raises ``KeyError`` and ``ValueError`` where they are damaged."""
+    found = [torch.from_numpy(_read(file, name)) for name in list(TRUTH)[:4]]
+    truth = Truth(*found)
+    if truth.features_ND.dim() != 2 or not len(truth) == len(truth.parent_N) == len(truth.probability_N):
+        raise ValueError("the parts of the truth are not of one size")
+    return truth
+
+
+def read_firings(file: h5py.File) -> Firings:
+    """What fired in the held-out rows; raises ``KeyError`` and ``ValueError`` where it is damaged."""
+    firings = Firings(*(_read(file, name) for name in list(TRUTH)[4:]))
+    if not len(firings.feature) == len(firings.magnitude) == firings.start[-1]:
+        raise ValueError("the true firings are not of one size")
+    return firings
+
+
+def truth_bytes(file: h5py.File) -> bytes:
+    """The content of the truth in the fingerprint's order; empty where there is none."""
+    return b"".join(_read(file, name).tobytes() for name in TRUTH) if has_truth(file) else b""
+
+
+def _read(file: h5py.File, name: str) -> np.ndarray:
+    return np.ascontiguousarray(file[f"{_GROUP}/{name}"][...], TRUTH[name])

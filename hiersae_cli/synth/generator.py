@@ -1,0 +1,101 @@
+"""Drawing rows from a truth: what all presets share, and choosing one.
+
+Legend of shapes: B rows, N true features, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiersae_cli.config.synth import Shape, resolve
+from hiersae_cli.synth.truth import Truth
+
+
+class Stream(IntEnum):
+    """What rows are drawn for: the same seed gives other rows to each."""
+
+    FILE = 0
+    TRAINING = 1
+    MOMENTS = 2
+
+
+def block_seed(seed: int, stream: Stream, number: int) -> int:
+    """The seed of block ``number`` of a stream, for ``Generator.sample``."""
+    return int(np.random.SeedSequence((seed, stream, number)).generate_state(1)[0])
+
+
+class Generator(ABC):
+    """Rows of a truth.
+
+    Attributes:
+        preset: its name.
+        shape: the sizes of the truth, without zeros.
+        truth: what is drawn from, on the CPU.
+        library: name and version of what draws.
+    """
+
+    def __init__(self, preset: str, shape: Shape, truth: Truth, library: str, device: torch.device):
+        self.preset, self.shape, self.truth, self.library = preset, shape, truth, library
+        self._device = device
+        self._features_ND, self._bias_D = truth.features_ND.to(device), truth.bias_D.to(device)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.truth.width
+
+    @torch.no_grad()
+    def sample(self, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations (B, D) and the magnitudes of the true features behind them (B, N), float32.
+
+        The same for the same ``rows`` and ``seed``; torch's own random state is left as it was.
+        """
+        magnitude_BN = self._magnitudes(rows, seed)
+        return magnitude_BN @ self._features_ND + self._bias_D, magnitude_BN
+
+    def describe(self) -> dict[str, Any]:
+        """What stands in files for the model that activations come from."""
+        return {
+            "name": self.preset,
+            "fingerprint": self.truth.fingerprint(),
+            "library": self.library,
+            "shape": asdict(self.shape),
+            "dtype": "float32",
+            "device": self._device.type,
+        }
+
+    @abstractmethod
+    def _magnitudes(self, rows: int, seed: int) -> torch.Tensor:
+        """How strongly each true feature fires, (B, N), 0 where it does not."""
+
+
+def generator(
+    preset: str,
+    shape: Shape | None = None,
+    device: torch.device | str = "cpu",
+    directions_ND: torch.Tensor | None = None,
+) -> Generator:
+    """The generator of a preset, with the sizes of ``shape`` where it gives any.
+
+    The truth is made on the CPU, so that it does not depend on ``device``, on which rows are drawn if it is a CUDA
+    device. ``directions_ND`` is ``Truth.features_ND`` of an earlier call for the same truth: of many features
+    the directions take long to make. Raises ``UsageError`` for an unknown preset, sizes that do not fit together, or a
+    missing package.
+    """
+    shape = resolve(preset, shape or Shape())
+    device = torch.device(device)
+    if device.type != "cuda":
+        device = torch.device("cpu")  # other devices have random states that cannot be set apart
+    if preset == "toy":
+        from hiersae_cli.synth.toy import ToyGenerator
+
+        return ToyGenerator(shape, device)
+    from hiersae_cli.synth.saelens import SAELensGenerator
+
+    return SAELensGenerator(preset, shape, device, directions_ND)

@@ -1,0 +1,144 @@
+"""``hiersae synth``: a truth -> acts.h5.
+
+Legend of shapes: B rows of a draw, N true features, D width.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiersae_cli.config import SynthConfig
+from hiersae_cli.console import Console
+from hiersae_cli.device import resolve_device
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.activations import (
+    HELD_OUT,
+    SCHEMA,
+    TRAIN,
+    TRUTH_VERSION,
+    Activations,
+    ActivationsWriter,
+    Firings,
+    Rows,
+)
+from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
+from hiersae_cli.formats.activations.writer import partial_path
+from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
+from hiersae_cli.formats.provenance import header
+from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.synth import Generator, Stream, block_seed, generator
+from hiersae_cli.workflows.sources import SYNTH_MODULE
+
+_DOCUMENT_ROWS = 128  # intervals are over documents: rows are independent, so any length gives honest ones
+_DRAW = 2048  # rows at a time
+
+
+def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
+    """Draw activations and write them with their truth; nothing is left of a run that is interrupted.
+
+    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` as they name themselves.
+    """
+    console = console or Console.silent()
+    refuse_existing(config.out, config.overwrite)
+    if partial_path(config.out).exists() and not config.overwrite:
+        raise FileError(
+            f"{partial_path(config.out)}: an unfinished cache is in the way",
+            "Give --overwrite to replace it, or choose another --out.",
+        )
+    width, row_bytes = config.truth_width, STORAGE[config.dtype].itemsize
+    size = config.rows * (ROW_BYTES + 4 + width * row_bytes)
+    require_space(config.out, size)
+    console.say(
+        f"{config.out}: {config.rows:,} rows of {config.preset} ({width}) in {config.dtype}: {human_bytes(size)}"
+    )
+    source = generator(config.preset, config.shape(), resolve_device(config.device))
+    rows = _rows(config)
+    made_by = {
+        **header(SCHEMA, TRUTH_VERSION, config, {}),
+        "host": source.describe(),
+        "content": {"dtype": config.dtype, "modules": {SYNTH_MODULE: width}},
+        "first_row": 0,
+        "total_rows": config.rows,
+    }
+    started = time.monotonic()
+    writer = ActivationsWriter.create(config.out, made_by, rows, {SYNTH_MODULE: width}, config.dtype)
+    try:
+        firings = _fill(writer, source, rows.split == HELD_OUT, config, console)
+        writer.finish(truth=(source.truth, firings))
+    finally:
+        writer.partial.unlink(missing_ok=True)
+    return _report(config, console, time.monotonic() - started)
+
+
+def _rows(config: SynthConfig) -> Rows:
+    """Documents of equal length, of which those that are held out are spread evenly."""
+    row = np.arange(config.rows)
+    document = (row // _DOCUMENT_ROWS).astype(np.int32)
+    count = int(document[-1]) + 1
+    wanted = config.held_out_rows()
+    chosen = min(count, max(1, round(wanted / _DOCUMENT_ROWS))) if wanted else 0
+    held_out = np.zeros(count, bool)
+    held_out[np.linspace(0, count, chosen, endpoint=False).astype(int)] = True
+    return Rows(
+        tokens=np.zeros(config.rows, np.int32),
+        document=document,
+        position=(row % _DOCUMENT_ROWS).astype(np.int32),
+        split=np.where(held_out[document], HELD_OUT, TRAIN).astype(np.uint8),
+        document_names=[config.preset] * count,
+        document_offsets=np.full(count, -1),
+        document_held_out=held_out,
+    )
+
+
+def _fill(
+    writer: ActivationsWriter, source: Generator, held_out: np.ndarray, config: SynthConfig, console: Console
+) -> Firings:
+    """Draw and write all rows; returns the true features of those that are ``held_out`` (rows,)."""
+    counts, features, magnitudes = [np.zeros(1, np.int64)], [], []
+    dtype = getattr(torch, config.dtype)
+    with stoppable() as stopping, console.progress("synth", config.rows, "rows") as progress:
+        for number, start in enumerate(range(0, config.rows, _DRAW)):
+            count = min(_DRAW, config.rows - start)
+            x_BD, magnitude_BN = source.sample(count, block_seed(config.draw_seed, Stream.FILE, number))
+            stored_BD = x_BD.to(dtype).cpu()
+            raw_BD = stored_BD.view(torch.uint16) if dtype == torch.bfloat16 else stored_BD
+            writer.write(SYNTH_MODULE, start, raw_BD.numpy(), stored_BD.float().norm(dim=1).numpy())
+            kept_BN = magnitude_BN[torch.from_numpy(held_out[start : start + count]).to(magnitude_BN.device)].cpu()
+            counts.append((kept_BN > 0).sum(1).numpy())
+            features.append(kept_BN.nonzero()[:, 1].numpy().astype(np.int32))
+            magnitudes.append(kept_BN[kept_BN > 0].numpy())
+            progress.advance(count)
+            if stopping():
+                writer.close()
+                raise Interrupted(f"{config.out}: stopped at row {start + count:,} of {config.rows:,}, nothing is kept")
+    writer.commit(config.rows)
+    return Firings(np.cumsum(np.concatenate(counts)), np.concatenate(features), np.concatenate(magnitudes))
+
+
+def _report(config: SynthConfig, console: Console, seconds: float) -> dict[str, Any]:
+    with Activations(config.out) as acts:
+        held_out = int((acts.column("split") == HELD_OUT).sum())
+        assert acts.truth is not None
+        summary = {
+            "file": str(acts.path),
+            "rows": acts.rows,
+            "splits": {"train": acts.rows - held_out, "held_out": held_out},
+            "documents": acts.documents,
+            "features": len(acts.truth),
+            "edges": int((acts.truth.parent_N >= 0).sum()),
+            "width": acts.truth.width,
+            "truth": acts.header["host"]["fingerprint"],
+            "fingerprint": acts.fingerprint,
+            "seconds": round(seconds, 1),
+        }
+    console.say(
+        f"{config.out}: {summary['rows']:,} rows ({acts.rows - held_out:,} training, {held_out:,} held out) of "
+        f"{summary['features']:,} true features with {summary['edges']:,} edges, "
+        f"{human_bytes(Path(config.out).stat().st_size)}, {config.rows / max(seconds, 1e-9):,.0f} rows/s"
+    )
+    return summary

@@ -13,15 +13,19 @@ import pytest
 import torch
 
 from hiersae_cli import Activations, load_run
-from hiersae_cli.formats.activations import HELD_OUT
+from hiersae_cli.config import EvalConfig
+from hiersae_cli.console import Console
+from hiersae_cli.formats.activations import HELD_OUT, TRAIN
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
 from hiersae_cli.metrics.tree import edge_statistics
+from hiersae_cli.workflows import evaluate
+from hiersae_cli.workflows.matching import open_acts
 from tests.helpers import hiersae
 
 METRICS = (
-    "fvu", "ev", "l0", "l0_coarse", "l0_fine", "dead", "ce_recovered", "kl",
+    "fvu", "ev", "l0", "l0_level_0", "l0_level_1", "dead", "ce_recovered", "kl",
     "mi_bits", "mi_over_max", "p_parent_given_child", "lift",
 )  # fmt: skip
 
@@ -49,7 +53,7 @@ def held_out(tiny_acts: Path) -> torch.Tensor:
 def test_report_has_the_promised_keys(report: dict[str, Any], tiny_hier: Path, tiny_flat: Path) -> None:
     hier, flat = report["runs"][tiny_hier.name], report["runs"][tiny_flat.name]
     assert set(METRICS) <= set(hier)
-    assert set(METRICS) - {"l0_coarse", "l0_fine"} <= set(flat)
+    assert set(METRICS) - {"l0_level_0", "l0_level_1"} <= set(flat)
     assert set(report["paired"]) == {tiny_flat.name}
     for figures in (hier, flat, report["paired"][tiny_flat.name]):
         for figure in figures.values():
@@ -70,22 +74,93 @@ def test_reconstruction_figures_by_hand(report: dict[str, Any], held_out: torch.
     assert figures["fvu"]["n"] == len(held_out)
     active = (code > 0).double()
     assert figures["l0"]["value"] == pytest.approx(active.sum(1).mean().item(), rel=1e-3)
-    assert figures["l0_coarse"]["value"] == pytest.approx(active[:, :16].sum(1).mean().item(), rel=1e-3)
+    assert figures["l0_level_0"]["value"] == pytest.approx(active[:, :16].sum(1).mean().item(), rel=1e-3)
     assert figures["dead"]["value"] == pytest.approx((active.sum(0) == 0).double().mean().item(), abs=0.01)
 
 
 def test_tree_figures_by_hand(report: dict[str, Any], held_out: torch.Tensor, tiny_hier: Path) -> None:
     model = load_run(tiny_hier).model
-    fired = (model.encode(held_out.float()) > 0).numpy().astype(float)
-    parents, children = fired[:, :16], fired[:, 16:]
-    shares, count = [], 0
-    for child, parent in enumerate(model.parent_F.tolist()):  # type: ignore[union-attr, operator]
-        if parent >= 0 and children[:, child].sum() >= 20:
-            shares.append((parents[:, parent] * children[:, child]).sum() / children[:, child].sum())
-            count += 1
+    shares = shares_of_parents(model, model.encode(held_out.float()))
     figure = report["runs"][tiny_hier.name]["p_parent_given_child"]
-    assert figure["n"] == count > 0
+    assert figure["n"] == len(shares) > 0
     assert figure["value"] == pytest.approx(np.mean(shares), rel=1e-6)
+
+
+def shares_of_parents(model: Any, code: torch.Tensor) -> list[float]:
+    """P(parent | child) of every edge whose child fires 20 times."""
+    fired = (code > 0).numpy()
+    edges = ((child, parent) for child, parent in enumerate(model.parent_F.tolist()) if parent >= 0)
+    return [fired[fired[:, child], parent].mean() for child, parent in edges if fired[:, child].sum() >= 20]
+
+
+def test_three_levels(tiny_acts: Path, tiny_deep: Path, tiny_flat: Path, held_out: torch.Tensor) -> None:
+    done = hiersae("eval", tiny_deep, "--baseline", tiny_flat, "--acts", tiny_acts, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    figures, model = report["runs"][tiny_deep.name], load_run(tiny_deep).model
+    code = model.encode(held_out.float())
+    for level, part in enumerate(model.level_slices()):
+        active = (code[:, part] > 0).float().sum(1).mean().item()
+        assert figures[f"l0_level_{level}"]["value"] == pytest.approx(active, rel=1e-3)
+    assert "l0_level_3" not in figures and "fvu_soft" not in figures
+    shares = shares_of_parents(model, code)
+    assert figures["p_parent_given_child"]["n"] == len(shares) > 20
+    assert figures["p_parent_given_child"]["value"] == pytest.approx(np.mean(shares), rel=1e-6)
+    assert report["subjects"][tiny_deep.name]["edges"] == (model.parent_F >= 0).sum()  # type: ignore[union-attr, operator]
+    # The flat run's latents beyond the 8 most frequent ones may have parents.
+    assert report["subjects"][tiny_flat.name]["tree"] == "post-hoc"
+    assert 20 < report["subjects"][tiny_flat.name]["edges"] <= 120
+
+
+def test_the_tree_of_a_flat_run_has_as_many_levels(tiny_acts: Path, tiny_deep: Path, tiny_flat: Path) -> None:
+    config = EvalConfig(run=str(tiny_deep), baseline=[str(tiny_flat)], acts=[str(tiny_acts)], device="cpu")
+    runs = [load_run(path) for path in (tiny_deep, tiny_flat)]
+    acts = open_acts(runs[0], config.acts)
+    sample = evaluate._sample(acts, config)
+    subjects = evaluate._subjects(runs, sample)
+    rows = evaluate._training_rows(acts, config)
+    assert (rows == np.flatnonzero(acts.usable(TRAIN))).all()
+    evaluate._fit_posthoc_trees(subjects, acts, rows, sample, config, torch.device("cpu"), Console.silent())
+    fired = runs[1].model.encode(acts.rows_at(rows).float()) > 0
+    level = torch.empty(128, dtype=torch.long)
+    level[fired.sum(0).argsort(descending=True, stable=True)] = torch.tensor([0] * 8 + [1] * 24 + [2] * 96)
+    edges = subjects[1].edges
+    assert edges and (level[edges.child_E] == level[edges.parent_E] + 1).all()
+    assert set(level[edges.child_E].tolist()) == {1, 2} and len(set(edges.child_E.tolist())) == len(edges.child_E)
+
+
+def test_a_hardened_tree_is_measured_on_soft_firing_too(
+    tiny_acts: Path, tiny_hard: Path, tiny_flat: Path, held_out: torch.Tensor
+) -> None:
+    done = hiersae("eval", tiny_hard, "--baseline", tiny_flat, "--acts", tiny_acts)
+    assert done.returncode == 0, done.stderr
+    assert "fvu_soft" in done.stdout and "p_parent_given_child_soft" in done.stdout
+    report = json.loads(hiersae("eval", tiny_hard, "--baseline", tiny_flat, "--acts", tiny_acts, "--json").stdout)
+    figures, flat = report["runs"][tiny_hard.name], report["runs"][tiny_flat.name]
+    model: Any = load_run(tiny_hard).model
+    variance = (held_out - held_out.mean(0)).square().sum().item()
+    for hard, fvu, l0, share in (
+        (True, "fvu", "l0", "p_parent_given_child"),
+        (False, "fvu_soft", "l0_soft", "p_parent_given_child_soft"),
+    ):
+        code = model.encode(held_out.float(), hard=hard)
+        error = (held_out - model.decode(code)).square().sum().item()
+        assert figures[fvu]["value"] == pytest.approx(error / variance, rel=1e-3)
+        assert figures[l0]["value"] == pytest.approx((code > 0).sum(1).float().mean().item(), rel=1e-3)
+        assert figures[share]["value"] == pytest.approx(np.mean(shares_of_parents(model, code)), rel=1e-6)
+    assert figures["p_parent_given_child"]["value"] == 1 > figures["p_parent_given_child_soft"]["value"]
+    # Soft firing against soft firing; what a hardened tree gives by its form is compared with nothing.
+    paired = report["paired"][tiny_flat.name]
+    for metric in ("mi_bits", "mi_over_max", "p_parent_given_child", "lift"):
+        assert metric not in paired
+        difference = figures[f"{metric}_soft"]["value"] - flat[metric]["value"]
+        assert paired[f"{metric}_soft"]["value"] == pytest.approx(difference)
+    assert paired["fvu_soft"]["value"] == pytest.approx(figures["fvu_soft"]["value"] - flat["fvu"]["value"])
+    assert report["subjects"][tiny_hard.name]["hard"] and not report["subjects"][tiny_flat.name]["hard"]
+    other = json.loads(hiersae("eval", tiny_flat, "--baseline", tiny_hard, "--acts", tiny_acts, "--json").stdout)
+    turned = other["paired"][tiny_hard.name]
+    assert set(turned) == set(paired)
+    assert all(turned[metric]["value"] == pytest.approx(-paired[metric]["value"]) for metric in paired)
 
 
 def test_differences_are_the_differences(report: dict[str, Any], tiny_hier: Path, tiny_flat: Path) -> None:

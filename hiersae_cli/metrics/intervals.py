@@ -92,7 +92,8 @@ class Share:
         n, share = self.trials, self.successes / self.trials
         middle = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-        return max(0.0, middle - half), min(1.0, middle + half)
+        # The share lies within; with 0 or all successes it is an end, and rounding must not put it outside.
+        return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 class Bootstrap:

@@ -23,9 +23,9 @@ class DataSums:
 
     def add(self, x_BD: torch.Tensor, block_B: torch.Tensor) -> None:
         """Take in a batch whose rows belong to blocks ``block_B``."""
-        self.rows_K += _by_block(torch.ones_like(block_B, dtype=torch.float64), block_B, len(self.rows_K))
-        self.square_K += _by_block(x_BD.double().square().sum(1), block_B, len(self.rows_K))
-        self.sum_KD += _by_block(x_BD.double(), block_B, len(self.rows_K))
+        self.rows_K += by_block(torch.ones_like(block_B, dtype=torch.float64), block_B, len(self.rows_K))
+        self.square_K += by_block(x_BD.double().square().sum(1), block_B, len(self.rows_K))
+        self.sum_KD += by_block(x_BD.double(), block_B, len(self.rows_K))
 
     def variance(self, weights_nK: np.ndarray) -> np.ndarray:
         """Summed squared deviation from the mean, for each weighting of the blocks, (n,)."""
@@ -47,8 +47,8 @@ class CodeSums:
     ) -> None:
         """Take in a batch."""
         blocks = len(self.error_K)
-        self.error_K += _by_block((x_BD - reconstruction_BD).double().square().sum(1), block_B, blocks)
-        fired_KF = _by_block((code_BF > 0).float(), block_B, blocks)
+        self.error_K += by_block((x_BD - reconstruction_BD).double().square().sum(1), block_B, blocks)
+        fired_KF = by_block((code_BF > 0).float(), block_B, blocks)
         self.fired_KF += fired_KF
         edges = np.cumsum([0, *self.widths])
         self.active_KL += np.add.reduceat(fired_KF.astype(float), edges[:-1], axis=1)
@@ -83,9 +83,10 @@ class EdgeSums:
         """Take in a batch."""
         fired_BF = code_BF > 0
         both_BE = fired_BF[:, self.child_E] & fired_BF[:, self.parent_E]
-        self.both_KE += _by_block(both_BE.float(), block_B, len(self.both_KE))
+        self.both_KE += by_block(both_BE.float(), block_B, len(self.both_KE))
 
 
-def _by_block(values: torch.Tensor, block_B: torch.Tensor, blocks: int) -> np.ndarray:
+def by_block(values: torch.Tensor, block_B: torch.Tensor, blocks: int) -> np.ndarray:
+    """Sums (K, ...) over the rows of each block of values (B, ...), in their type."""
     sums = torch.zeros(blocks, *values.shape[1:], dtype=values.dtype, device=values.device)
     return sums.index_add_(0, block_B, values).cpu().numpy()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums
 from hiersae_cli.sae import HierarchicalSAE
 from hiersae_cli.sae.tree import NO_PARENT, CoActivation
 from hiersae_cli.workflows.matching import load_host, open_acts
+from hiersae_cli.workflows.recovery import TreeSums, count_pairs
 from hiersae_cli.workflows.reporting import MEAN, ZERO, Sample, Subject, build_report, show
 
 _MOST_BLOCKS = 200  # of documents, for the bootstrap: finer ones change intervals little and cost memory
@@ -55,7 +57,9 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
     host = load_host(config.model, runs[0], device) if config.model else None
     sample = _sample(acts, config)
     subjects = _subjects(runs, sample)
-    _fit_posthoc_trees(subjects, acts, sample, config, device, console)
+    training_rows = _training_rows(acts, config)
+    _fit_posthoc_trees(subjects, acts, training_rows, sample, config, device, console)
+    _begin_trees(subjects, acts, training_rows, sample, config, device, console)
     data = DataSums(sample.blocks, acts.width)
     _encode(subjects, acts, sample, data, config, device, console)
     loss = _losses(subjects, host, acts, sample, config, device, console) if host else None
@@ -91,18 +95,53 @@ def _subjects(runs: list[Run], sample: Sample) -> list[Subject]:
         subject = Subject(name, each, "none", CodeSums(sample.blocks, each.config.widths))
         if isinstance(each.model, HierarchicalSAE):
             subject.tree, subject.edges = "learned", _learned_edges(each.model, sample.blocks)
+        if each.hardened:
+            soft_sums = CodeSums(sample.blocks, each.config.widths)
+            subject.soft = soft_sums, _learned_edges(each.hardened, sample.blocks)
         subjects.append(subject)
     return subjects
 
 
 def _learned_edges(model: HierarchicalSAE, blocks: int) -> EdgeSums:
     child_E = (model.parent_F != NO_PARENT).nonzero().squeeze(1)
-    return EdgeSums(blocks, child_E + model.widths[0], model.parent_F[child_E])
+    return EdgeSums(blocks, child_E, model.parent_F[child_E])
+
+
+def _training_rows(acts: ActivationSet, config: EvalConfig) -> np.ndarray:
+    """Rows (ascending) on which post-hoc trees and codes are fitted; empty where all of the cache is held out."""
+    rows = np.flatnonzero(np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches]))
+    if len(rows) <= _FIT_ROWS:
+        return rows
+    return np.sort(np.random.default_rng(config.seed).choice(rows, _FIT_ROWS, False))
+
+
+def _begin_trees(
+    subjects: list[Subject],
+    acts: ActivationSet,
+    training_rows: np.ndarray,
+    sample: Sample,
+    config: EvalConfig,
+    device: torch.device,
+    console: Console,
+) -> None:
+    """Fit what has to be fitted elsewhere than on the held-out rows, and begin to sum over these."""
+    if not len(training_rows):
+        console.warn("the cache has no training rows: no post-hoc trees and no description length")
+    mean_D = torch.from_numpy(acts.moments()[0]).float()
+    for subject in subjects:
+        model, learned_F, pairs = subject.run.model, None, None
+        if subject.tree == "learned" and subject.edges:
+            learned_F = np.full(model.latents, NO_PARENT)
+            learned_F[subject.edges.child_E.cpu()] = subject.edges.parent_E.cpu()
+        if len(training_rows):
+            pairs = count_pairs(model, subject.name, acts, training_rows, config.batch, device, console)
+        subject.trees = TreeSums(model, learned_F, pairs, acts.truth, mean_D, sample.blocks, config.seed)
 
 
 def _fit_posthoc_trees(
     subjects: list[Subject],
     acts: ActivationSet,
+    rows: np.ndarray,
     sample: Sample,
     config: EvalConfig,
     device: torch.device,
@@ -110,37 +149,34 @@ def _fit_posthoc_trees(
 ) -> None:
     """Give each flat baseline the tree it would have: on training rows, by the rule of the learned one.
 
-    Its most frequent latents, as many as the hierarchy has parents, become parents; every other latent gets
-    the one with the most mutual information.
+    Its most frequent latents, as many as the hierarchy's first level has, become the first level, the next most
+    frequent ones the second, and so on; every latent gets the parent one level up with the most mutual information.
     """
-    parents = next((s.run.config.widths[0] for s in subjects if s.tree == "learned"), 0)
-    flat = [s for s in subjects if s.tree == "none" and parents and s.run.model.latents > parents]
-    if not flat:
+    widths = next((s.run.config.widths for s in subjects if s.tree == "learned"), ())
+    ends = np.cumsum(widths[:-1]).tolist()
+    flat = [s for s in subjects if s.tree == "none" and ends and s.run.model.latents > ends[-1]]
+    if not flat or not len(rows):
         return
-    rows = np.flatnonzero(acts.usable(TRAIN))
-    rows = (
-        rows[:_FIT_ROWS]
-        if len(rows) <= _FIT_ROWS
-        else np.sort(np.random.default_rng(config.seed).choice(rows, _FIT_ROWS, False))
-    )
     for subject in flat:
         latents = subject.run.model.latents
         rate_F = torch.zeros(latents, device=device)
         for _, x_BD in _batches(acts, rows, config.batch, device):
             rate_F += (subject.run.model.encode(x_BD) > 0).sum(0)
-        parent_P = rate_F.topk(parents).indices
-        is_child_F = torch.ones(latents, dtype=torch.bool, device=device)
-        is_child_F[parent_P] = False
-        child_C = is_child_F.nonzero().squeeze(1)
-        counts = CoActivation(parents, len(child_C)).to(device)
+        levels = rate_F.argsort(descending=True, stable=True).tensor_split(ends)
+        counts = [CoActivation(len(above), len(below)).to(device) for above, below in pairwise(levels)]
         with console.progress(f"post-hoc tree of {subject.name}", len(rows), "tokens") as progress:
             for _, x_BD in _batches(acts, rows, config.batch, device):
                 fired_BF = subject.run.model.encode(x_BD) > 0
-                counts.add(fired_BF[:, parent_P], fired_BF[:, child_C])
+                for (above, below), pairs in zip(pairwise(levels), counts, strict=True):
+                    pairs.add(fired_BF[:, above], fired_BF[:, below])
                 progress.advance(len(x_BD))
-        best_C = counts.best_parents()
-        found = best_C != NO_PARENT
-        subject.edges = EdgeSums(sample.blocks, child_C[found], parent_P[best_C[found]])
+        child, parent = [], []
+        for (above, below), pairs in zip(pairwise(levels), counts, strict=True):
+            best = pairs.best_parents()
+            found = best != NO_PARENT
+            child.append(below[found])
+            parent.append(above[best[found]])
+        subject.edges = EdgeSums(sample.blocks, torch.cat(child), torch.cat(parent))
         subject.tree = "post-hoc"
 
 
@@ -159,11 +195,19 @@ def _encode(
         for part, x_BD in _batches(acts, sample.rows, config.batch, device):
             block_B = torch.from_numpy(sample.block[part]).to(device)
             data.add(x_BD, block_B)
+            truth_BN = acts.true_features(sample.rows[part]).to(device) if acts.truth else None
             for subject in subjects:
                 code_BF = subject.run.model.encode(x_BD)
                 subject.sums.add(x_BD, code_BF, subject.run.model.decode(code_BF), block_B)
                 if subject.edges:
                     subject.edges.add(code_BF, block_B)
+                if subject.trees:
+                    subject.trees.add(x_BD, code_BF, block_B, truth_BN)
+                if subject.soft and subject.run.hardened:
+                    code_BF = subject.run.hardened.encode(x_BD, hard=False)
+                    sums, edges = subject.soft
+                    sums.add(x_BD, code_BF, subject.run.model.decode(code_BF), block_B)
+                    edges.add(code_BF, block_B)
             progress.advance(len(x_BD))
 
 

@@ -5,6 +5,7 @@ Legend of shapes: N rows of the sample, K blocks of documents, E edges, n weight
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,23 +19,24 @@ from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.report import SCHEMA, SCHEMA_VERSION
 from hiersae_cli.formats.run import Run
+from hiersae_cli.formats.tree_writers import SOFT
 from hiersae_cli.metrics.intervals import Bootstrap, Draws, Share
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums
 from hiersae_cli.metrics.tree import edge_statistics
+from hiersae_cli.workflows.recovery import TreeSums
 
 LEAST_FIRINGS = 20  # of a child in the sample: below, an edge's statistics are left out of the means
 FEW_BLOCKS = 10  # of documents: below, intervals deserve a warning
 
 ZERO, MEAN = "(zero)", "(mean)"  # names of the ablations among the interventions; no run folder is called so
 
-# In the order of the table: whether more is better, None where neither is.
+# In the order of the table: whether more is better, None where neither is. Figures of one level (``l0_level_1``) and
+# of a hardened tree's soft firing (``fvu_soft``) stand with those of the whole.
 MORE_IS_BETTER: dict[str, bool | None] = {
     "fvu": False,
     "ev": True,
     "l0": None,
-    "l0_coarse": None,
-    "l0_fine": None,
     "dead": False,
     "ce_recovered": True,
     "ce_recovered_mean": True,
@@ -43,7 +45,30 @@ MORE_IS_BETTER: dict[str, bool | None] = {
     "mi_over_max": True,
     "p_parent_given_child": True,
     "lift": True,
+    "bits_per_token": False,
+    "bits_per_token_tree": False,
+    "bits_per_token_chow_liu": False,
+    "hierarchy_score": True,
+    "hierarchy_score_chow_liu": True,
+    "hierarchy_score_shuffled": None,
+    "mcc": True,
+    "uniqueness": True,
+    "precision": True,
+    "recall": True,
+    "f1": True,
+    "edge_precision": True,
+    "edge_recall": True,
+    "edge_f1": True,
+    "edge_f1_chow_liu": True,
+    "edge_f1_shuffled": None,
+    "ancestor_precision": True,
+    "ancestor_recall": True,
+    "ancestor_f1": True,
 }
+
+
+# Means over the edges of a tree, with their units.
+TREE_METRICS = {"mi_bits": "bits", "mi_over_max": "1", "p_parent_given_child": "1", "lift": "1"}
 
 
 @dataclass
@@ -55,6 +80,8 @@ class Subject:
         run: the loaded run.
         tree: "learned", "post-hoc" where a flat run was given one for comparison, or "none".
         sums, edges: what is summed over its codes.
+        soft: the same for the soft firing of a hardened tree, where a child may fire without its parent.
+        trees: what is summed for the figures of trees as wholes.
     """
 
     name: str
@@ -62,6 +89,8 @@ class Subject:
     tree: str
     sums: CodeSums
     edges: EdgeSums | None = None
+    soft: tuple[CodeSums, EdgeSums] | None = None
+    trees: TreeSums | None = None
 
 
 @dataclass(frozen=True)
@@ -125,11 +154,10 @@ def show(report: dict[str, Any], console: Console) -> None:
     sample = report["sample"]
     if sample["blocks"] < FEW_BLOCKS:
         console.warn(f"only {sample['documents']} held-out documents: intervals are rough or missing")
+    metrics = dict.fromkeys(metric for name in names for metric in report["runs"][name])
     rows = []
-    for metric in MORE_IS_BETTER:
+    for metric in sorted(metrics, key=lambda metric: list(MORE_IS_BETTER).index(_of_the_whole(metric))):
         figures = [report["runs"][name].get(metric) for name in names]
-        if not any(figures):
-            continue
         row = [metric, _shown(figures[0])]
         for name, figure in zip(names[1:], figures[1:], strict=True):
             row += [_shown(figure), _verdict(metric, report["paired"][name].get(metric))]
@@ -154,9 +182,9 @@ def _measure(subject: Subject, data: DataSums, loss: LossSums | None, bootstrap:
     add("fvu", "1", rows, partial(sums.fvu, data))
     add("ev", "1", rows, lambda weights_nK: 1 - sums.fvu(data, weights_nK))
     add("l0", "latents", rows, partial(sums.l0, data))
-    if len(sums.widths) == 2:
-        add("l0_coarse", "latents", rows, partial(sums.l0, data, level=0))
-        add("l0_fine", "latents", rows, partial(sums.l0, data, level=1))
+    if len(sums.widths) > 1:
+        for level in range(len(sums.widths)):
+            add(f"l0_level_{level}", "latents", rows, partial(sums.l0, data, level=level))
     found["dead"] = Share(sums.dead(), sum(sums.widths))
     if loss:
         tokens = int(loss.tokens_K.sum())
@@ -165,12 +193,19 @@ def _measure(subject: Subject, data: DataSums, loss: LossSums | None, bootstrap:
         add("kl", "nats", tokens, partial(loss.kl, name))
     if subject.edges:
         found |= _measure_tree(sums, subject.edges, data, bootstrap)
+    if subject.trees:
+        found |= subject.trees.figures(sums, data, bootstrap, LEAST_FIRINGS)
+    if subject.soft:
+        soft, edges = subject.soft
+        add(f"fvu{SOFT}", "1", rows, partial(soft.fvu, data))
+        add(f"l0{SOFT}", "latents", rows, partial(soft.l0, data))
+        tree = _measure_tree(soft, edges, data, bootstrap)
+        found |= {f"{metric}{SOFT}": figure for metric, figure in tree.items()}
     return found
 
 
 def _measure_tree(sums: CodeSums, edges: EdgeSums, data: DataSums, bootstrap: Bootstrap) -> dict[str, Draws]:
     """Means over the edges whose child fires often enough in the sample for its rates to be known."""
-    units = {"mi_bits": "bits", "mi_over_max": "1", "p_parent_given_child": "1", "lift": "1"}
     child_KE, parent_KE = sums.fired_KF[:, edges.child_E.cpu()], sums.fired_KF[:, edges.parent_E.cpu()]
     known_E = child_KE.sum(0) >= LEAST_FIRINGS
     if not known_E.any():
@@ -179,19 +214,31 @@ def _measure_tree(sums: CodeSums, edges: EdgeSums, data: DataSums, bootstrap: Bo
 
     def means(w_K: np.ndarray) -> list[float]:
         values = edge_statistics(w_K @ parent_KE, w_K @ child_KE, w_K @ both_KE, w_K @ data.rows_K)
-        return [float(np.nanmean(values[name])) for name in units]
+        return [float(np.nanmean(values[name])) for name in TREE_METRICS]
 
     whole = means(np.ones(len(data.rows_K)))
-    resampled_RM = np.array([means(w_K) for w_K in bootstrap.weights_RK]).reshape(-1, len(units))
+    resampled_RM = np.array([means(w_K) for w_K in bootstrap.weights_RK]).reshape(-1, len(TREE_METRICS))
     return {
         name: Draws(whole[number], resampled_RM[:, number], int(known_E.sum()), unit)
-        for number, (name, unit) in enumerate(units.items())
+        for number, (name, unit) in enumerate(TREE_METRICS.items())
     }
 
 
 def _differences(first: dict[str, Any], other: dict[str, Any], confidence: float) -> dict[str, Any]:
-    """The first run's figures minus the other's, for the metrics that both have."""
-    return {metric: first[metric].minus(other[metric], confidence).as_json() for metric in first if metric in other}
+    """The first run's figures minus the other's, for the metrics that both have.
+
+    A run that is not hardened fires softly, so its figures are the other side of a hardened one's soft figures.
+    Those of a hardened tree itself are compared with nothing: how often parent and child fire decides them all.
+    """
+    found = {}
+    for metric in dict.fromkeys([*first, *other]):
+        if metric in TREE_METRICS and (metric + SOFT in first or metric + SOFT in other):
+            continue
+        plain = metric.removesuffix(SOFT)
+        one, two = (figures.get(metric, figures.get(plain)) for figures in (first, other))
+        if one and two:
+            found[metric] = one.minus(two, confidence).as_json()
+    return found
 
 
 def _described(subject: Subject) -> dict[str, Any]:
@@ -204,6 +251,7 @@ def _described(subject: Subject) -> dict[str, Any]:
         "tokens": config.tokens,
         "seed": config.seed,
         "tree": subject.tree,
+        "hard": subject.soft is not None,
         "edges": len(subject.edges.child_E) if subject.edges else 0,
         "sha256": subject.run.sha256,
     }
@@ -235,9 +283,14 @@ def _shown(figure: dict[str, Any] | None) -> str:
 def _verdict(metric: str, difference: dict[str, Any] | None) -> str:
     """The difference, and whether it is better or worse than the baseline beyond its interval."""
     text = _shown(difference)
-    more_is_better = MORE_IS_BETTER[metric]
+    more_is_better = MORE_IS_BETTER[_of_the_whole(metric)]
     if difference is None or difference["low"] is None or more_is_better is None:
         return text
     if difference["low"] <= 0 <= difference["high"]:
         return f"{text}  no evidence"
     return f"{text}  {'better' if (difference['value'] > 0) == more_is_better else 'worse'}"
+
+
+def _of_the_whole(metric: str) -> str:
+    """``l0`` for ``l0_level_1``, ``fvu`` for ``fvu_soft``."""
+    return re.sub(rf"(_level_\d+|{SOFT})$", "", metric)

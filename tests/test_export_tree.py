@@ -52,6 +52,13 @@ def whole(
     return SimpleNamespace(result=result, tree=tree, code=code, model=trained.model, names=names, **columns)
 
 
+@pytest.fixture(scope="module")
+def held_out(tiny_acts: Path) -> torch.Tensor:
+    with Activations(tiny_acts) as acts:
+        module = acts.modules[0]
+        return acts.read(module)[torch.from_numpy(acts.usable(module, HELD_OUT))].float()
+
+
 def index(model: Any, node: Any) -> int:
     return sum(model.widths[: node.level]) + node.latent
 
@@ -67,7 +74,7 @@ def test_statistics_equal_a_recount(whole: SimpleNamespace):
         assert found["rate"] == pytest.approx(own.mean())
         assert found["dead"] is (not own.any())
         assert found["mean_activation"] == (pytest.approx(active[own].mean(), rel=1e-4) if own.any() else None)
-        parent = parent_F[node.latent] if node.level else -1
+        parent = parent_F[index(whole.model, node)]
         assert node.parent == (None if parent < 0 else f"0.{parent}")
         if node.parent is None:
             assert "mi_bits" not in found
@@ -81,6 +88,61 @@ def test_statistics_equal_a_recount(whole: SimpleNamespace):
         assert found["p_parent_given_child"] == (pytest.approx((above & own).sum() / own.sum()) if own.any() else None)
     assert edges == whole.result["edges"] > 20
     assert whole.result["dead"] == sum(node.statistics["dead"] for node in whole.tree.nodes)
+
+
+def test_three_levels(tiny_deep: Path, tiny_acts: Path, held_out: torch.Tensor, tmp_path: Path):
+    result, tree = export(tiny_deep, tiny_acts, tmp_path / "tree.json", contexts=1)
+    model: Any = load_run(tiny_deep).model
+    fired = model.encode(held_out) > 0
+    ids = [node.id for node in tree.nodes]
+    assert ids == [f"{level}.{latent}" for level, width in enumerate((8, 24, 96)) for latent in range(width)]
+    for node, parent in zip(tree.nodes, model.parent_F.tolist(), strict=True):
+        assert node.parent == (ids[parent] if parent >= 0 else None)
+        if parent >= 0:
+            both = fired[:, index(model, node)] & fired[:, parent]
+            assert node.statistics["n_both"] == both.sum()
+            assert "mi_bits_soft" not in node.statistics
+    assert {(tree[node.parent].level, node.level) for node in tree.nodes if node.parent} == {(0, 1), (1, 2)}
+    assert result["edges"] == (model.parent_F >= 0).sum()
+    # A node in the middle, with what is below it.
+    middle = next(node for node in tree.nodes if node.level == 1 and node.parent and tree.children(node.id))
+    _, part = export(tiny_deep, tiny_acts, tmp_path / "part.json", root=middle.id, contexts=0)
+    assert [node.id for node in part.nodes] == [node.id for node in tree.subtree(middle.id)]
+    assert part.nodes[0].parent is None and {node.level for node in part.nodes} == {1, 2}
+    # Ancestors of a kept node are kept, descendants of one left out are not.
+    _, few = export(tiny_deep, tiny_acts, tmp_path / "few.json", max_children=1, contexts=0)
+    assert all(len(few.children(node.id)) <= 1 for node in few.nodes) and len(few) < len(tree)
+    for kind in TREE_FORMATS:
+        out = tmp_path / f"deep.{kind}"
+        run(ExportTreeConfig(run=str(tiny_deep), acts=[str(tiny_acts)], out=str(out), contexts=0, device="cpu"))
+        assert all(re.search(rf"\b{re.escape(id)}\b", out.read_text()) for id in ids)
+    leaf = next(node for node in tree.nodes if node.level == 2 and node.parent and tree[node.parent].parent)
+    newick = (tmp_path / "deep.nwk").read_text()
+    places = [newick.index(f"'{id}'") for id in (leaf.id, leaf.parent, tree[leaf.parent].parent)]
+    assert places == sorted(places)
+
+
+def test_edges_of_a_hardened_tree_are_measured_on_soft_firing_too(
+    tiny_hard: Path, tiny_acts: Path, held_out: torch.Tensor, tmp_path: Path
+):
+    result, tree = export(tiny_hard, tiny_acts, tmp_path / "tree.json", contexts=0)
+    model: Any = load_run(tiny_hard).model
+    hard, soft = (model.encode(held_out, hard=hard) > 0 for hard in (True, False))
+    known = 0
+    for node, parent in zip(tree.nodes, model.parent_F.tolist(), strict=True):
+        own = index(model, node)
+        assert node.statistics["n_active"] == hard[:, own].sum()
+        if parent < 0:
+            assert "lift_soft" not in node.statistics
+        elif hard[:, own].any():
+            assert node.statistics["p_parent_given_child"] == 1
+            share = soft[soft[:, own], parent].float().mean().item()
+            assert node.statistics["p_parent_given_child_soft"] == (pytest.approx(share) if share >= 0 else None)
+            known += share < 1
+    assert known > 5 and tree.header["run"]["hard"]
+    assert result["mi_over_max_mean"] < 0.9
+    run(ExportTreeConfig(run=str(tiny_hard), acts=[str(tiny_acts)], out=str(tmp_path / "tree.csv"), device="cpu"))
+    assert ",lift,lift_soft,mi_bits_soft," in (tmp_path / "tree.csv").read_text().partition("\n")[0]
 
 
 def test_contexts_are_the_strongest_firings_one_a_window(whole: SimpleNamespace):

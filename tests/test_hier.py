@@ -60,44 +60,133 @@ def test_an_independent_child_gets_no_information_on_average() -> None:
     assert corrected.mean().abs() < 0.05 * plug_in.mean()
 
 
+def test_a_parent_must_contain_its_child_beyond_chance() -> None:
+    counts = CoActivation(3, 4)
+    counts.add(*firings(4000))
+    assert counts.best_parents(least_containment=0.1).tolist() == [0, 1, NO_PARENT, NO_PARENT]
+    assert counts.best_parents(least_containment=1.0).tolist() == [NO_PARENT] * 4
+
+
 def test_prices_follow_the_parent() -> None:
     """With the tree in force a child is cheap where its parent fires, and dear where not."""
     model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=1.0, tree_every=1)
-    model.counts.add(*firings(4000))
+    model.counts[0].add(*firings(4000))
     model.after_step(0, progress=1.0)
-    assert model.parent_F[:2].tolist() == [0, 1]
-    assert (model.price_on_F[:2] < 1.5).all()
-    assert (model.price_off_F[:2] > 9).all()
-    assert model.price_on_F[3] == model.price_off_F[3]
+    assert model.parent_F.tolist() == [NO_PARENT] * 3 + [0, 1, NO_PARENT, NO_PARENT]
+    assert (model.price_on_F[3:5] < 1.5).all()
+    assert (model.price_off_F[3:5] > 9).all()
+    without = model.parent_F == NO_PARENT
+    assert torch.equal(model.price_on_F[without], model.price_off_F[without])
 
 
 def test_without_a_tree_every_price_is_the_same() -> None:
     model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=0.0, tree_every=1)
-    model.counts.add(*firings(4000))
+    model.counts[0].add(*firings(4000))
     model.after_step(0, progress=1.0)
-    for price in (model.price_on_F, model.price_off_F, model.price_P):
+    for price in (model.price_on_F, model.price_off_F):
         assert (price == BASE_PRICE).all()
 
 
-def test_fine_latents_read_what_the_coarse_ones_leave() -> None:
+def test_each_level_reads_what_those_before_it_leave() -> None:
     torch.manual_seed(0)
-    model = HierarchicalSAE(6, (3, 4), (1, 1)).eval()
+    model = HierarchicalSAE(6, (3, 4, 5), (1, 1, 1)).eval()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(50, 6)
     code = model.encode(x)
-    residual = x - model.decode_coarse(code[:, :3])
-    expected = torch.relu(residual @ model.W_enc_FD[3:].T)
-    assert torch.allclose(code[:, 3:], expected)
+    left = x
+    for part in (slice(3), slice(3, 7), slice(7, 12)):
+        assert torch.allclose(code[:, part], torch.relu(left @ model.W_enc_FD[part].T), atol=1e-6)
+        left = left - code[:, part] @ model.W_dec_FD[part]
+
+
+def a_tree(seed: int = 0, **options: object) -> tuple[HierarchicalSAE, torch.Tensor]:
+    """A model of three levels with a tree of random parents and prices, and rows for it."""
+    generator = torch.Generator().manual_seed(seed)
+    model = HierarchicalSAE(8, (3, 6, 12), (1, 2, 2), tree_weight=1.0, **options).eval()  # type: ignore[arg-type]
+    model.initialise(torch.zeros(8), seed)
+    model.threshold_L.fill_(0.05)
+    model.parent_F[3:9] = torch.randint(-1, 3, (6,), generator=generator)
+    above = torch.randint(2, 9, (12,), generator=generator)
+    model.parent_F[9:] = torch.where(above == 2, NO_PARENT, above)
+    model.price_on_F.copy_(1 + 5 * torch.rand(21, generator=generator))
+    model.price_off_F.copy_(torch.where(model.parent_F == NO_PARENT, model.price_on_F, 2 * model.price_on_F))
+    return model, torch.randn(200, 8, generator=generator)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_latents_may_be_laid_out_in_any_order_within_their_levels(seed: int) -> None:
+    model, x = a_tree(seed)
+    code = model.encode(x)
+    order = torch.cat([part.start + torch.randperm(part.stop - part.start) for part in model.level_slices()])
+    model.permute(order)
+    assert torch.allclose(model.encode(x), code[:, order], atol=1e-6)
+
+
+def test_hardening_lays_children_side_by_side_and_keeps_the_soft_code() -> None:
+    model, x = a_tree()
+    soft = model.encode(x)
+    model.harden()
+    assert torch.allclose(model.encode(x, hard=False).sort(1).values, soft.sort(1).values, atol=1e-6)
+    for part in model.level_slices()[1:]:
+        parents = model.parent_F[part].tolist()
+        blocks = [parent for parent, following in pairwise([*parents, None]) if parent != following]
+        assert len(blocks) == len(set(blocks)), "the children of a parent are consecutive"
+        assert NO_PARENT not in blocks[:-1], "root children come last"
+
+
+def test_in_a_hard_tree_children_fire_only_with_their_parents_and_root_children_stay_reachable() -> None:
+    model, x = a_tree()
+    model.harden()
+    fired = model.encode(x) > 0
+    child = model.parent_F != NO_PARENT
+    assert not (fired[:, child] & ~fired[:, model.parent_F[child]]).any()
+    assert (model.encode(x, hard=False) > 0)[:, child].sum() > fired[:, child].sum()
+    roots = ~child
+    roots[:3] = False
+    assert fired[:, roots].any(0).all()
+
+
+def test_soft_is_hard_where_an_orphan_s_price_is_infinite() -> None:
+    model, x = a_tree()
+    model.price_off_F[model.parent_F != NO_PARENT] = math.inf
+    assert torch.equal(model.encode(x, hard=False), model.encode(x, hard=True))
+
+
+def test_a_parent_that_is_a_level_too_low_goes_up() -> None:
+    """Level 1 holds a latent with children of its own level, and level 0 one without: they change places."""
+    generator = torch.Generator().manual_seed(0)
+    rare = torch.rand(4000, 1, generator=generator) < 0.05
+    root = torch.rand(4000, 2, generator=generator) < 0.3
+    child = root[:, :1] & (torch.rand(4000, 2, generator=generator) < 0.4)
+    other = root[:, 1:] & (torch.rand(4000, 1, generator=generator) < 0.4)
+    fired = torch.cat([rare, root[:, 1:], root[:, :1], child, other], dim=1)
+    model = HierarchicalSAE(8, (2, 4), (1, 1), relevel=True, tree_every=1, curriculum=Curriculum(anneal=1.0)).train()
+    model.initialise(torch.zeros(8), 0)
+    model._count(fired)
+    before = model.W_dec_FD.detach().clone()
+    order = model.after_step(1, progress=0.5)
+    assert order is not None and order.tolist() == [2, 1, 0, 3, 4, 5]
+    assert torch.allclose(model.W_dec_FD, before[order])
+
+
+def test_the_curriculum_widens_l0_at_first() -> None:
+    model = HierarchicalSAE(6, (4, 8), (1, 2), k_start=2.0, curriculum=Curriculum(anneal=0.5)).train()
+    model.initialise(torch.zeros(6), 0)
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    active = [(model.step(x, progress).code_BF > 0).sum() / len(x) for progress in (0.0, 0.25, 0.9)]
+    assert active == pytest.approx([6.0, 4.5, 3.0], abs=0.05)
 
 
 def test_curriculum_goes_through_its_phases_in_order() -> None:
-    curriculum = Curriculum(lead=0.1, ramp=0.2, anneal=0.4)
+    curriculum = Curriculum(lead=0.1, ramp=0.2, anneal=0.4, closed=0.1)
     phases = [curriculum.at(step / 1000) for step in range(1001)]
     names = list(dict.fromkeys(phase.name for phase in phases))
-    assert names == ["lead", "ramp", "anneal", "joint"]
+    assert names == ["lead", "ramp", "anneal", "joint", "closed"]
     for earlier, later in pairwise(phases):
         assert later.fine >= earlier.fine
         assert later.tree >= earlier.tree
+        assert later.wide <= earlier.wide
+        assert later.closed >= earlier.closed
     assert (phases[0].fine, phases[0].tree) == (0.0, 0.0)
     assert (phases[-1].fine, phases[-1].tree) == (1.0, 1.0)
 

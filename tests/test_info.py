@@ -89,6 +89,14 @@ def test_runs(tiny_hier: Path, tiny_flat: Path, tiny_acts: Path):
     assert info(tiny_flat)[0]["k"] == [8]
 
 
+def test_runs_of_three_levels(tiny_deep: Path, tiny_hard: Path):
+    answer, text = info(tiny_deep, verify=True)
+    assert answer["widths"] == [8, 24, 96] and not answer["hard"]
+    assert "hier, 8 + 24 + 96 latents, L0 2 + 3 + 3\n" in text
+    answer, text = info(tiny_hard, verify=True)
+    assert answer["hard"] and "L0 2 + 3 + 3, hardened tree\n" in text
+
+
 def test_unfinished_runs(tiny_hier: Path, tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(tiny_hier, folder.path)
@@ -175,7 +183,7 @@ def test_trees_and_reports(tiny_hier: Path, tiny_acts: Path, tmp_path: Path):
     out.write_text(json.dumps(report))
     answer, text = info(out)
     assert answer["kind"] == "report" and answer["runs"] == {"hier": ["fvu", "kl"]} and "hier: fvu 0.25" in text
-    out.write_text(json.dumps({**report, "schema_version": 2}))
+    out.write_text(json.dumps({**report, "schema_version": 3}))
     with pytest.raises(VersionError):
         info(out)
     del report["runs"]

@@ -13,9 +13,29 @@ from hiersae_cli.sae.training import Trainer
 WIDTH, BATCH = 24, 64
 
 
-def make_config(arch: str, **changes: object) -> TrainConfig:
-    sizes = {"widths": (8, 40), "k": (2, 3)} if arch == "hier" else {"widths": (48,), "k": (5,)}
-    return TrainConfig(**{"acts": [], "arch": arch, "tokens": 50 * BATCH, "batch": BATCH, **sizes, **changes})
+# Every architecture, and every way in which one may be built that changes what it computes.
+VARIANTS: dict[str, dict[str, object]] = {
+    **{arch: {"arch": arch} for arch in ARCHITECTURES},
+    **{f"{arch}-refined": {"arch": arch, "refine": True} for arch in ARCHITECTURES},
+    "hier-three-levels": {
+        "arch": "hier",
+        "widths": (4, 12, 32),
+        "k": (1, 2, 2),
+        "refine": True,
+        "coherence_weight": 0.1,
+        "relevel": True,
+        "k_start": 2.0,
+        "tree_every": 3,
+    },
+    "hier-hardened": {"arch": "hier", "harden": True, "curriculum": "anneal=0.5,closed=0.2", "tree_every": 5},
+}
+
+
+def make_config(variant: str, **changes: object) -> TrainConfig:
+    wanted = VARIANTS[variant]
+    sizes = {"widths": (8, 40), "k": (2, 3)} if wanted["arch"] == "hier" else {"widths": (48,), "k": (5,)}
+    changes = {**sizes, **wanted, **changes}
+    return TrainConfig(**{"acts": [], "tokens": 50 * BATCH, "batch": BATCH, **changes})
 
 
 def make_data(rows: int, seed: int = 0) -> torch.Tensor:
@@ -37,7 +57,7 @@ def train(arch: str, steps: int = 50, scale: float = 1.0, **changes: object) -> 
     return trainer
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=VARIANTS)
 def arch(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

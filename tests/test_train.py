@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -44,13 +45,20 @@ def finished(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def golden_figures(arch: str) -> list[list[float]]:
+DEEP = "hier, three levels"  # with all that is off by default
+
+
+def golden_figures(name: str) -> list[list[float]]:
     """Loss, error and gradient norm of 12 steps on fixed data, through all phases of the curriculum."""
-    sizes = {"widths": (8, 40), "k": (2, 3)} if arch == "hier" else {"widths": (48,), "k": (5,)}
+    options: dict[str, Any] = {"arch": name, "widths": (48,), "k": (5,)}
+    if name == "hier":
+        options |= {"widths": (8, 40), "k": (2, 3), "curriculum": "lead=0.1,ramp=0.3,anneal=0.3"}
+    if name == DEEP:
+        options |= {"arch": "hier", "widths": (4, 12, 32), "k": (1, 2, 2), "curriculum": "anneal=0.6,closed=0.2"}
+        options |= {"refine": True, "coherence_weight": 1.0, "relevel": True, "k_start": 2.0}
     config = TrainConfig(
-        acts=[], arch=arch, tokens=12 * 32, batch=32, lr=0.01, tree_every=2, dead_after=64,
-        tree_weight=1.0, curriculum="lead=0.1,ramp=0.3,anneal=0.3", **sizes,
-    )  # fmt: skip
+        acts=[], tokens=12 * 32, batch=32, lr=0.01, tree_every=2, dead_after=64, tree_weight=1.0, **options
+    )
     data = torch.randn(12 * 32, 16, generator=torch.Generator().manual_seed(5)).abs()
     model = build(config, 16)
     model.initialise(data.mean(0), 0)
@@ -59,7 +67,7 @@ def golden_figures(arch: str) -> list[list[float]]:
     return [[float(step[name]) for name in ("loss", "error", "gradient_norm")] for step in steps]
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, DEEP])
 def test_training_steps_are_what_they_were(arch: str) -> None:
     """A change here changes every result: if it is meant, say so in the changelog and write the file anew
     (``python tests/test_train.py``)."""
@@ -148,7 +156,7 @@ def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--arch", "hier", "--widths", "16", "--k", "4"), 2, "two numbers"),
+        (("--arch", "hier", "--widths", "16", "--k", "4"), 2, "two or more"),
         (("--arch", "batchtopk", "--widths", "16,112", "--k", "8"), 2, "one number"),
         (("--arch", "batchtopk", "--widths", "16", "--k", "17"), 2, "the 16 latents"),
         (("--arch", "hier", "--widths", "16,112", "--k", "4,0"), 2, "the 112 latents"),
@@ -220,4 +228,4 @@ def test_an_output_that_cannot_be_written_is_found_at_once(tiny_acts: Path) -> N
 
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
-    GOLDEN.write_text(json.dumps({arch: golden_figures(arch) for arch in ARCHITECTURES}, indent=1) + "\n")
+    GOLDEN.write_text(json.dumps({name: golden_figures(name) for name in [*ARCHITECTURES, DEEP]}, indent=1) + "\n")

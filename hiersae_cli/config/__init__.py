@@ -10,6 +10,7 @@ from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "InfoConfig",
     "JoinConfig",
     "LMConfig",
+    "SynthConfig",
     "TrainConfig",
 ]

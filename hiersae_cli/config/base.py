@@ -119,6 +119,14 @@ def parse_counts(text: str) -> tuple[int, ...]:
     return tuple(parse_count(part) for part in text.split(","))
 
 
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """A comma-separated list of numbers: ``8,8`` or ``3.7,3.4,2.9``."""
+    try:
+        return tuple(int(part) if float(part).is_integer() else float(part) for part in text.split(","))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a list of numbers; write 8,8 or 3.7,3.4,2.9") from None
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]

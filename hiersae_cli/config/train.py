@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from hiersae_cli.config.base import Config, argument, option, parse_count, parse_counts
+from hiersae_cli.config.base import argument, option, parse_count, parse_counts, parse_numbers
+from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 
 ARCHITECTURES = ("hier", "topk", "batchtopk")
-PHASES = ("lead", "ramp", "anneal")
+PHASES = ("lead", "ramp", "anneal", "closed")
 DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
 
 
@@ -32,19 +33,31 @@ def parse_curriculum(text: str) -> dict[str, float]:
 
 
 @dataclass(kw_only=True)
-class TrainConfig(Config):
+class TrainConfig(TruthConfig):
     """A sparse autoencoder, its training, and where the run is written."""
 
     acts: list[str] = argument(
-        help="Caches made by 'hiersae cache', of one model and module.", metavar="ACTS", recorded=False
+        [],
+        help="Caches made by 'hiersae cache' or 'hiersae synth', of one model and module.",
+        metavar="ACTS",
+        recorded=False,
+    )
+    synth: str = option(
+        "",
+        choices=("", *PRESETS),
+        metavar="|".join(PRESETS),
+        help="Instead of ACTS: draw new activations with a known tree for every step.",
     )
     out: str = option("runs/hier", "--out", "-o", help="Run folder to write.", recorded=False)
     arch: str = option("hier", choices=ARCHITECTURES, help="hier, or a flat baseline: topk, batchtopk.")
     widths: tuple[int, ...] = option(
-        (64, 960), parse=parse_counts, metavar="N[,N]", help="Latents: one number if flat; coarse,fine for hier."
+        (64, 960),
+        parse=parse_counts,
+        metavar="N[,N…]",
+        help="Latents: one number if flat; for hier one a level, from coarse to fine, two or more.",
     )
-    k: tuple[int, ...] = option(
-        (8, 8), parse=parse_counts, metavar="N[,N]", help="Active latents a token (L0), one number per width."
+    k: tuple[float, ...] = option(
+        (8, 8), parse=parse_numbers, metavar="N[,N…]", help="Active latents a token (L0), one number per width."
     )
     tokens: int = option(
         10**7,
@@ -58,16 +71,44 @@ class TrainConfig(Config):
     warmup: float = option(0.05, help="Share of training with rising learning rate.")
     decay: float = option(0.25, help="Share of training, at its end, with the learning rate falling to 0.")
     clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
-    coarse_weight: float = option(0.25, help="hier: weight of the loss of the coarse reconstruction alone.")
+    refine: bool = option(
+        False, help="Encode in two passes: the second corrects the first by what that leaves unexplained."
+    )
+    k_start: float = option(
+        1.0, help="hier: L0 begins as this multiple of --k, and narrows to it until the curriculum's anneal ends."
+    )
+    coarse_weight: float = option(
+        0.25, help="hier: weight of the loss of what each level but the last reconstructs with those before it."
+    )
+    coherence_weight: float = option(
+        0.0,
+        help="hier: weight, falling to 0 until the curriculum's anneal ends, of the penalty on decoder rows of one "
+        "level, the last apart, that resemble each other.",
+    )
     tree_weight: float = option(
         0.5,
         help="hier: how far a firing's price follows its code length given the parent; 0 trains without a tree.",
     )
     tree_every: int = option(50, help="hier: steps between re-assignments of parents.")
+    least_containment: float = option(
+        0.1,
+        help="hier: how far beyond chance, from 0 to 1, a child's firing must lie within a latent's of the level above "
+        "to have it as its parent; others are root children.",
+    )
+    relevel: bool = option(
+        False,
+        help="hier: while the tree's prices fade in, a latent that lies within another of its level goes down a "
+        "level, in exchange for one that lies within none above.",
+    )
+    harden: bool = option(
+        False,
+        help="hier: at the end, close the gate for good (a child fires only where its parent does) and lay children "
+        "out by parent.",
+    )
     curriculum: str = option(
         DEFAULT_CURRICULUM,
-        help="hier: share of training for each phase, or none. lead: coarse latents alone; ramp: fine latents join; "
-        "anneal: the tree's prices fade in; then both are tuned together.",
+        help="hier: share of training for each phase, or none. lead: the first level alone; ramp: the finer ones join; "
+        "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed.",
     )
     aux_weight: float = option(1 / 32, help="Weight of the loss that revives dead latents; 0 switches it off.")
     dead_after: int = option(
@@ -87,16 +128,19 @@ class TrainConfig(Config):
     overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False)
 
     def check(self) -> None:
-        levels = 2 if self.arch == "hier" else 1
-        wanted = "two numbers, coarse,fine" if levels == 2 else "one number"
-        self.require(len(self.widths) == levels, "widths", f"--arch {self.arch} takes {wanted}")
-        self.require(len(self.k) == levels, "k", f"--arch {self.arch} takes {wanted}")
+        if self.arch == "hier":
+            self.require(len(self.widths) >= 2, "widths", "--arch hier takes a number for each level, two or more")
+        else:
+            self.require(len(self.widths) == 1, "widths", f"--arch {self.arch} takes one number")
+        self.require(len(self.k) == len(self.widths), "k", f"must have one number for each of --widths {self.widths}")
         for width, k in zip(self.widths, self.k, strict=True):
             self.require(width >= 1, "widths", "must be at least 1")
-            self.require(1 <= k <= width, "k", f"must lie between 1 and the {width} latents of its level")
+            self.require(0 < k <= width, "k", f"must lie above 0, and at most at the {width} latents of its level")
+        self.require(self.arch != "topk" or self.k[0] == int(self.k[0]), "k", "--arch topk takes a whole number")
+        self.require(self.k_start >= 1, "k_start", "must be at least 1")
         for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("lr", "clip", "coarse_weight", "tree_weight", "aux_weight", "dead_after"):
+        for name in ("lr", "clip", "coarse_weight", "coherence_weight", "tree_weight", "aux_weight", "dead_after"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
         self.require(self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})")
         self.require(
@@ -105,8 +149,30 @@ class TrainConfig(Config):
             "with --decay, must not exceed 1",
         )
         parse_curriculum(self.curriculum)
+        self._check_source()
         self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
         self.dead_after = self.dead_after or min(10**7, self.tokens // 10)
+
+    def _check_source(self) -> None:
+        if self.synth:
+            self.require(not self.acts, "synth", f"takes the place of {', '.join(self.acts)}: give one of the two")
+            self.require(not self.module, "module", "is for caches; --synth has no modules")
+            self.require(self.seed >= 0, "seed", "must not be negative")
+            self.take_shape(self.synth)
+        else:
+            given = [name for name, value in asdict(self.shape()).items() if value]
+            if given:
+                raise UsageError(
+                    f"--truth-{given[0]}: is for --synth", "The truth of a cache is what it was made with."
+                )
+
+    def require_source(self) -> None:
+        """Raise ``UsageError`` where nothing says what to train on; a configuration that was read needs not."""
+        if not self.acts and not self.synth:
+            raise UsageError(
+                "Say what to train on: ACTS, or --synth PRESET.",
+                "Make a cache with 'hiersae cache' or 'hiersae synth'.",
+            )
 
     @property
     def steps(self) -> int:

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 SCHEMA = "hiersae.report"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2

@@ -19,10 +19,14 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
 from hiersae_cli.formats.provenance import check_schema, sha256_file
-from hiersae_cli.sae import SparseAutoencoder, build
+from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
+from hiersae_cli.sae.tree import NO_PARENT
 
 SCHEMA = "hiersae.run"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# These begin the names of what only training reads: the checkpoint has it, the weights do not.
+_COUNTS = ("counts.", "own_counts.")
 
 
 class RunFolder:
@@ -41,7 +45,7 @@ class RunFolder:
             what = "no config.json in this folder" if self.path.is_dir() else "no such run folder"
             raise UsageError(f"{self.path}: {what}", "Make a run with 'hiersae train'.")
         header = read_json(self.config_file)
-        check_schema(self.config_file, header, SCHEMA, SCHEMA_VERSION)
+        check_schema(self.config_file, header, SCHEMA, 1, SCHEMA_VERSION)
         return header
 
     def write_header(self, header: dict[str, Any]) -> None:
@@ -53,12 +57,21 @@ class RunFolder:
         _save(self.state_file, tensors, {})
 
     def read_state(self) -> dict[str, torch.Tensor] | None:
-        """The checkpoint, or None where there is none yet."""
-        return _load(self.state_file) if self.state_file.exists() else None
+        """The checkpoint, or None where there is none yet; raises ``FileError`` for one of an earlier version."""
+        if not self.state_file.exists():
+            return None
+        version = self.read_header()["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise FileError(
+                f"{self.path}: an earlier release began this run (version {version}), which this one cannot go on with",
+                "Begin again with --overwrite.",
+            )
+        return _load(self.state_file)
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
         """Replace the weights, which act on activations as cached, and say how far training had come."""
-        _save(self.model_file, tensors, {"step": str(step), "steps": str(steps)})
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_COUNTS)}
+        _save(self.model_file, weights, {"step": str(step), "steps": str(steps)})
 
     def progress(self) -> tuple[int, int]:
         """Steps done and steps planned, as the weights' file says; (0, 0) where there are no weights yet."""
@@ -70,6 +83,16 @@ class RunFolder:
         except SafetensorError as error:
             raise _damaged(self.model_file, error) from None
         return int(metadata.get("step", 0)), int(metadata.get("steps", 0))
+
+    def is_hard(self) -> bool:
+        """Whether the weights are those of a hardened tree; False where there are no weights yet."""
+        if not self.model_file.exists():
+            return False
+        try:
+            with safe_open(self.model_file, "pt") as file:
+                return "hard" in file.keys() and bool(file.get_tensor("hard"))  # noqa: SIM118 (not a mapping)
+        except SafetensorError as error:
+            raise _damaged(self.model_file, error) from None
 
     def is_complete(self) -> bool:
         """Whether training has ended."""
@@ -119,6 +142,11 @@ class Run:
         """The hooked module that the model was trained on."""
         return str(self.header["module"])
 
+    @property
+    def hardened(self) -> HierarchicalSAE | None:
+        """The model, if its tree is hardened: a child then fires only where its parent does, save by ``hard=False``."""
+        return self.model if isinstance(self.model, HierarchicalSAE) and bool(self.model.hard) else None
+
 
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     """Load a run, finished or at its last checkpoint.
@@ -137,11 +165,31 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     if not folder.model_file.exists():
         raise FileError(f"{path}: no weights yet", "Run the same 'hiersae train' command again to go on.")
     model = build(config, width)
+    counts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_COUNTS)}
+    tensors = _load(folder.model_file)
     try:
-        model.load_state_dict(_load(folder.model_file))
-    except RuntimeError as error:
+        if header["schema_version"] == 1:
+            tensors = _from_version_1(tensors)
+        model.load_state_dict(counts | tensors)
+    except (KeyError, RuntimeError) as error:
         raise _damaged(folder.model_file, error) from None
     return Run(folder, header, config, model.to(device).eval())
+
+
+def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Version 1 knew two levels: ``price_P`` was of the coarse one, ``parent_F`` and other prices of the fine one."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_COUNTS)}
+    if "parent_F" not in tensors:
+        return tensors
+    price_P = tensors.pop("price_P")
+    # A parent's number among the coarse latents is its number among all: they come first.
+    above = {
+        "parent_F": torch.full((len(price_P),), NO_PARENT),
+        "price_on_F": price_P,
+        "price_off_F": price_P,
+    }
+    joined = {name: torch.cat([of_coarse, tensors[name]]) for name, of_coarse in above.items()}
+    return {**tensors, **joined, "hard": torch.tensor(False)}
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -157,5 +205,6 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> FileError:
-    reason = str(error).splitlines()[0]
+    # PyTorch says in the first line that tensors are missing or do not fit, and in the second which.
+    reason = str(error).splitlines()[:2][-1].strip()
     return FileError(f"{path}: damaged ({reason})", "Train the run again, with --overwrite.")

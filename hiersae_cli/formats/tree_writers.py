@@ -27,6 +27,8 @@ EDGE_STATISTICS = (
     "p_child_given_parent",
     "lift",
 )
+# Ends the names of an edge's statistics on soft firing, which only a hardened tree has beside the others.
+SOFT = "_soft"
 _TITLE_TOKENS = 3
 _GRAPHML = "http://graphml.graphdrawing.org/xmlns"
 
@@ -45,6 +47,11 @@ def title(node: Node) -> str:
 def promoted(node: Node, which: str) -> list[str]:
     """The tokens ``promoted`` or ``suppressed``, strongest first."""
     return [str(item["token"]) for item in node.evidence.get(which, ())]
+
+
+def edge_statistic(node: Node, name: str) -> Any:
+    """A statistic of the edge to the parent, on soft firing where there is that: hard firing decides it beforehand."""
+    return node.statistics.get(f"{name}{SOFT}", node.statistics.get(name))
 
 
 def context_text(node: Node) -> str:
@@ -66,7 +73,7 @@ def write_graphml(tree: Tree) -> str:
     document = ElementTree.Element("graphml", xmlns=_GRAPHML)
     node_values = [_node_values(node) for node in tree.nodes]
     edges = [node for node in tree.nodes if node.parent is not None]
-    edge_values = [{name: node.statistics.get(name) for name in EDGE_STATISTICS} for node in edges]
+    edge_values = [{name: value for name, value in node.statistics.items() if _is_of_edge(name)} for node in edges]
     keys = {
         **_declare_keys(document, "node", node_values),
         **_declare_keys(document, "edge", edge_values),
@@ -93,7 +100,7 @@ def write_dot(tree: Tree) -> str:
         lines.append(f'  "{node.id}" [label="{label}", tooltip="{_dot_text(context_text(node))}"];')
     for node in tree.nodes:
         if node.parent is not None:
-            share = min(1.0, max(0.0, node.statistics.get("mi_over_max") or 0.0))
+            share = min(1.0, max(0.0, edge_statistic(node, "mi_over_max") or 0.0))
             lines.append(f'  "{node.parent}" -> "{node.id}" [penwidth={0.5 + 4 * share:.2f}];')
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -115,8 +122,9 @@ def write_csv(tree: Tree) -> str:
 
     A text that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    own = {name for node in tree.nodes for name in node.statistics}.difference(EDGE_STATISTICS)
-    statistics = [*sorted(own), *EDGE_STATISTICS]
+    names = sorted({name for node in tree.nodes for name in node.statistics})
+    own, soft = (name for name in names if not _is_of_edge(name)), (name for name in names if name.endswith(SOFT))
+    statistics = [*own, *EDGE_STATISTICS, *soft]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -143,7 +151,7 @@ _TOKENS = ("promoted", "suppressed")
 
 
 def _node_values(node: Node) -> dict[str, Any]:
-    own = {name: value for name, value in node.statistics.items() if name not in EDGE_STATISTICS}
+    own = {name: value for name, value in node.statistics.items() if not _is_of_edge(name)}
     shown = {which: visible(" ".join(promoted(node, which))) or None for which in _TOKENS}
     return {
         "label": title(node),
@@ -154,6 +162,10 @@ def _node_values(node: Node) -> dict[str, Any]:
         "context": context_text(node) or None,
         "evidence": json.dumps(node.evidence) if node.evidence else None,
     }
+
+
+def _is_of_edge(name: str) -> bool:
+    return name.removesuffix(SOFT) in EDGE_STATISTICS
 
 
 def _declare_keys(document: ElementTree.Element, domain: str, rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:

@@ -19,9 +19,14 @@ def build(config: TrainConfig, width: int) -> SparseAutoencoder:
             width,
             config.widths,
             config.k,
-            config.coarse_weight,
-            config.tree_weight,
-            config.tree_every,
-            Curriculum(**parse_curriculum(config.curriculum)),
+            refine=config.refine,
+            coarse_weight=config.coarse_weight,
+            coherence_weight=config.coherence_weight,
+            tree_weight=config.tree_weight,
+            tree_every=config.tree_every,
+            least_containment=config.least_containment,
+            relevel=config.relevel,
+            k_start=config.k_start,
+            curriculum=Curriculum(**parse_curriculum(config.curriculum)),
         )
-    return {"topk": TopK, "batchtopk": BatchTopK}[config.arch](width, config.widths, config.k)
+    return {"topk": TopK, "batchtopk": BatchTopK}[config.arch](width, config.widths, config.k, config.refine)

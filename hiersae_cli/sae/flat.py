@@ -8,14 +8,20 @@ from hiersae_cli.sae.base import SparseAutoencoder, Step
 
 
 class _Flat(SparseAutoencoder):
-    def _pre(self, x_BD: torch.Tensor) -> torch.Tensor:
-        return self._pre_activation(x_BD - self.b_dec_D, slice(None))
+    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
+        centred_BD = x_BD - self.b_dec_D
+        pre_BF = self._pre_activation(centred_BD, slice(None))
+        if self.refine:
+            code_BF = self._sparse(pre_BF, first=True)
+            pre_BF = self._refined(code_BF, centred_BD - code_BF @ self.W_dec_FD)
+        return self._sparse(pre_BF, first=False)
 
-    def _code(self, pre_BF: torch.Tensor) -> torch.Tensor:
+    def _sparse(self, pre_BF: torch.Tensor, first: bool) -> torch.Tensor:
+        """The code (B, F) that the pre-activations give; ``first`` where it will be refined."""
         raise NotImplementedError
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        code_BF = self._code(self._pre(x_BD))
+        code_BF = self.encode(x_BD)
         error = (x_BD - self.decode(code_BF)).square().sum()
         return Step(error / x_BD.numel(), code_BF, error.detach(), {})
 
@@ -23,11 +29,8 @@ class _Flat(SparseAutoencoder):
 class TopK(_Flat):
     """The k largest pre-activations of every row. Source: Gao et al. (2024), Scaling and evaluating SAEs."""
 
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        return self._code(self._pre(x_BD))
-
-    def _code(self, pre_BF: torch.Tensor) -> torch.Tensor:
-        values, places = pre_BF.topk(self.k[0], dim=1, sorted=False)
+    def _sparse(self, pre_BF: torch.Tensor, first: bool) -> torch.Tensor:
+        values, places = pre_BF.topk(int(self.k[0]), dim=1, sorted=False)
         return torch.zeros_like(pre_BF).scatter(1, places, values)
 
 
@@ -37,9 +40,9 @@ class BatchTopK(_Flat):
     Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
     """
 
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        pre_BF = self._pre(x_BD)
-        return pre_BF * (pre_BF.square() >= self.threshold_L[0])
-
-    def _code(self, pre_BF: torch.Tensor) -> torch.Tensor:
-        return pre_BF * self._select_batch(pre_BF.square(), 0, self.k[0])
+    def _sparse(self, pre_BF: torch.Tensor, first: bool) -> torch.Tensor:
+        threshold = (self.threshold_first_L if first else self.threshold_L)[0]
+        score_BF = pre_BF.square()
+        if self.training:
+            return pre_BF * self._select_batch(score_BF, threshold, self.k[0])
+        return pre_BF * (score_BF >= threshold)

@@ -1,129 +1,295 @@
-"""The hierarchical sparse autoencoder: coarse latents, fine latents on what they leave, a soft tree.
+"""The hierarchical sparse autoencoder: levels of latents, each on what the levels before it leave, and a soft tree.
 
-Legend of shapes: B rows, D width, P coarse latents, F fine latents.
+Legend of shapes: B rows, D width, L levels, F latents of all levels, C latents of one level.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 
 from hiersae_cli.sae.base import SparseAutoencoder, Step
 from hiersae_cli.sae.curriculum import Curriculum
-from hiersae_cli.sae.tree import NO_PARENT, CoActivation
+from hiersae_cli.sae.tree import LEAST_COUNT, NO_PARENT, CoActivation
 
 BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in force
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible
 _KEEP = 0.9  # of the counts, at each refresh of the tree
+_WITHIN = 0.4  # excess containment from which on a latent is taken for a child of one of its own level
+_ALONE = 0.15  # excess containment up to which a latent is taken for nobody's child
 
 
 class HierarchicalSAE(SparseAutoencoder):
-    """Two levels: a coarse code that reconstructs alone, and a fine code of its residual.
+    """Two levels or more: each is a sparse code of what the levels before it leave unexplained.
 
-    A latent fires where the energy that it explains, z^2, is worth its price; the threshold is set so
-    that the wanted number fire. The price is the code length of the firing, log2((1 - q) / q) bits, with
-    q the latent's probability of firing: for a fine latent, given whether its parent fires. A child is
-    cheap where its parent has announced it and dear where not, and the bits so saved are the mutual
-    information of parent and child: the tree is soft, and information is what holds it.
+    A latent fires where the energy that it explains, z^2, is worth its price; each level's threshold is set so
+    that the wanted number fire. The price is the code length of the firing, log2((1 - q) / q) bits, with q the
+    latent's probability of firing given whether its parent, a latent of the level above, fires. A child is
+    cheap where its parent has announced it and dear where not, and the bits so saved are the mutual information
+    of parent and child: the tree is soft, and information is what holds it. ``harden`` closes the gate: a child
+    then fires only where its parent does.
 
     Args:
         width: D.
-        widths: (P, F).
+        widths: latents of each level, coarse to fine.
         k: wanted L0 of each level.
-        coarse_weight: weight of the coarse reconstruction's own loss.
+        refine: see ``SparseAutoencoder``.
+        coarse_weight: weight of the loss of what each level but the last reconstructs with those before it.
+        coherence_weight: weight of the penalty on decoder rows of one level, the last apart, that resemble each other.
         tree_weight: 0 keeps the constant price, 1 takes the code length whole.
         tree_every: steps between re-assignments of parents.
+        least_containment: how far beyond chance a child must lie within a latent to have it as its parent, 0 to 1.
+        relevel: whether, while the tree anneals, latents may change places between levels.
+        k_start: what L0 begins with, as a multiple of ``k``.
         curriculum: phases of training.
     """
 
     parent_F: torch.Tensor
     price_on_F: torch.Tensor
     price_off_F: torch.Tensor
-    price_P: torch.Tensor
+    hard: torch.Tensor
 
     def __init__(
         self,
         width: int,
         widths: tuple[int, ...],
-        k: tuple[int, ...],
+        k: tuple[float, ...],
+        *,
+        refine: bool = False,
         coarse_weight: float = 0.25,
+        coherence_weight: float = 0.0,
         tree_weight: float = 0.5,
         tree_every: int = 50,
+        least_containment: float = 0.1,
+        relevel: bool = False,
+        k_start: float = 1.0,
         curriculum: Curriculum | None = None,
     ):
-        super().__init__(width, widths, k)
-        self.coarse_weight, self.tree_weight, self.tree_every = coarse_weight, tree_weight, tree_every
-        self.curriculum = curriculum or Curriculum()
-        parents, children = widths
-        self.counts = CoActivation(parents, children)
-        self.register_buffer("parent_F", torch.full((children,), NO_PARENT))
-        self.register_buffer("price_on_F", torch.full((children,), BASE_PRICE))
-        self.register_buffer("price_off_F", torch.full((children,), BASE_PRICE))
-        self.register_buffer("price_P", torch.full((parents,), BASE_PRICE))
-        self._coarse, self._fine = self.level_slices()
+        super().__init__(width, widths, k, refine)
+        self.coarse_weight, self.coherence_weight = coarse_weight, coherence_weight
+        self.tree_weight, self.tree_every, self.relevel = tree_weight, tree_every, relevel
+        self.least_containment = least_containment
+        self.k_start, self.curriculum = k_start, curriculum or Curriculum()
+        self.parts = self.level_slices()
+        # Firings of each level but the first with those of the level above, and, to move latents, with its own.
+        self.counts = _modules(CoActivation(*pair) for pair in pairwise(widths))
+        self.own_counts = _modules(CoActivation(each, each) for each in widths if relevel)
+        self.register_buffer("parent_F", torch.full((self.latents,), NO_PARENT))
+        self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
+        self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
+        self.register_buffer("hard", torch.tensor(False))
 
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        pre_BP = self._pre_activation(x_BD - self.b_dec_D, self._coarse)
-        code_BP = pre_BP * (self._coarse_score(pre_BP) >= self.threshold_L[0])
-        residual_BD = x_BD - self.decode_coarse(code_BP)
-        pre_BF = self._pre_activation(residual_BD, self._fine)
-        code_BF = pre_BF * (self._fine_score(pre_BF, code_BP > 0) >= self.threshold_L[1])
-        return torch.cat([code_BP, code_BF], dim=1)
-
-    def decode_coarse(self, code_BP: torch.Tensor) -> torch.Tensor:
-        """The reconstruction (B, D) from coarse latents alone."""
-        return code_BP @ self.W_dec_FD[self._coarse] + self.b_dec_D
+    def encode(self, x_BD: torch.Tensor, hard: bool | None = None) -> torch.Tensor:
+        """The code (B, F); ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
+        closed = bool(self.hard) if hard is None else hard
+        return torch.cat(self._codes(x_BD - self.b_dec_D, self.k, closed), dim=1)
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
         phase = self.curriculum.at(progress)
-        pre_BP = self._pre_activation(x_BD - self.b_dec_D, self._coarse)
-        code_BP = pre_BP * self._select_batch(self._coarse_score(pre_BP), 0, self.k[0])
-        residual_BD = x_BD - self.decode_coarse(code_BP)
-        coarse_error = residual_BD.square().sum()
-        if phase.fine > 0:
-            pre_BF = self._pre_activation(residual_BD, self._fine)
-            mask_BF = self._select_batch(self._fine_score(pre_BF, code_BP > 0), 1, self.k[1] * phase.fine)
-            code_BF = pre_BF * mask_BF
-            error = (residual_BD - code_BF @ self.W_dec_FD[self._fine]).square().sum()
-        else:
-            code_BF = x_BD.new_zeros(len(x_BD), self.widths[1])
-            error = coarse_error
+        wide = 1 + (self.k_start - 1) * phase.wide
+        wanted = [min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True)]
+        wanted[1:] = [k * phase.fine for k in wanted[1:]]
+        left_BD = x_BD - self.b_dec_D
+        codes = self._codes(left_BD, [k for k in wanted if k > 0], phase.closed or bool(self.hard))
+        errors = []
+        for part, code_BC in zip(self.parts, codes, strict=False):
+            left_BD = left_BD - code_BC @ self.W_dec_FD[part]
+            errors.append(left_BD.square().sum())
+        loss = errors[-1] + self.coarse_weight * sum(errors[: len(self.parts) - 1], left_BD.new_zeros(()))
+        code_BF = torch.cat(codes, dim=1)
+        code_BF = torch.nn.functional.pad(code_BF, (0, self.latents - code_BF.shape[1]))
         if self.training:
-            self.counts.add(code_BP > 0, code_BF > 0)
-        loss = (error + self.coarse_weight * coarse_error) / x_BD.numel()
+            self._count(code_BF > 0)
         figures = {
             "phase": phase.name,
             "tree": phase.tree,
-            "error_coarse": coarse_error.detach(),
+            "l0_wanted": wanted,
+            "error_levels": torch.stack(errors + errors[-1:] * (len(self.parts) - len(errors))).detach(),
         }
-        return Step(loss, torch.cat([code_BP, code_BF], dim=1), error.detach(), figures)
+        loss = loss / x_BD.numel()
+        if self.coherence_weight and phase.wide:
+            loss = loss + self.coherence_weight * phase.wide * self._coherence()
+        return Step(loss, code_BF, errors[-1].detach(), figures)
 
-    def after_step(self, step_number: int, progress: float) -> None:
+    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
         super().after_step(step_number, progress)
-        if (step_number + 1) % self.tree_every == 0:
-            self._refresh(self.curriculum.at(progress).tree * self.tree_weight)
+        phase = self.curriculum.at(progress)
+        turn, rest = divmod(step_number + 1, self.tree_every)
+        if rest or phase.closed:
+            return None
+        order_F = self._moves() if self.relevel and phase.name == "anneal" and turn % 2 == 0 else None
+        if order_F is None:
+            self._refresh(phase.tree * self.tree_weight)
+        else:
+            self.permute(order_F)
+        return order_F
 
     def finish(self) -> None:
-        self._refresh(self.tree_weight)
+        if not self.curriculum.closed:
+            self._refresh(self.tree_weight)
+
+    @torch.no_grad()
+    def harden(self) -> None:
+        """Close the gate for good, and lay the children of each parent side by side.
+
+        Children come in the order of their parents, root children last. The order changes nothing that the model
+        computes but the order of the latents.
+        """
+        place_F = torch.zeros(self.latents, dtype=torch.long)
+        orders = []
+        for part in self.parts:
+            parent_C = self.parent_F[part].cpu()
+            last = torch.full_like(parent_C, self.latents)
+            order_C = torch.where(parent_C == NO_PARENT, last, place_F[parent_C.clamp_min(0)]).argsort(stable=True)
+            place_F[part.start + order_C] = torch.arange(part.start, part.stop)
+            orders.append(part.start + order_C)
+        self.permute(torch.cat(orders).to(self.parent_F.device))
+        self.hard.fill_(True)
+
+    @torch.no_grad()
+    def permute(self, order_F: torch.Tensor) -> None:
+        super().permute(order_F)
+        for tensor in (self.parent_F, self.price_on_F, self.price_off_F):
+            tensor.copy_(tensor[order_F])
+        place_F = torch.empty_like(order_F)
+        place_F[order_F] = torch.arange(len(order_F), device=order_F.device)
+        parent_F = torch.where(self.parent_F == NO_PARENT, NO_PARENT, place_F[self.parent_F.clamp_min(0)])
+        # One level up or none: where a latent has changed its level, the edges to it wait for new counts.
+        for level, part in enumerate(self.parts):
+            above = self.parts[level - 1] if level else slice(0, 0)
+            parent_C = parent_F[part]
+            parent_C[(parent_C < above.start) | (parent_C >= above.stop)] = NO_PARENT
+        self.parent_F.copy_(parent_F)
+        orphan_F = parent_F == NO_PARENT
+        self.price_off_F[orphan_F] = self.price_on_F[orphan_F]
+        self._forget(0.0)
 
     def revival_inputs(self, x_BD: torch.Tensor, code_BF: torch.Tensor) -> list[torch.Tensor]:
-        return [x_BD - self.b_dec_D, x_BD - self.decode_coarse(code_BF[:, self._coarse])]
+        left_BD = x_BD - self.b_dec_D
+        inputs = []
+        for part in self.parts:
+            inputs.append(left_BD)
+            left_BD = left_BD - code_BF[:, part] @ self.W_dec_FD[part]
+        return inputs
+
+    def _codes(self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool) -> list[torch.Tensor]:
+        """The code (B, C) of each of the first levels, as many as ``wanted`` has L0s, of x - b_dec (B, D)."""
+        left_BD = centred_BD
+        codes: list[torch.Tensor] = []
+        first_L = self.threshold_first_L if self.refine else self.threshold_L
+        for level, k in enumerate(wanted):
+            pre_BC = self._pre_activation(left_BD, self.parts[level])
+            codes.append(self._sparse(pre_BC, level, codes, first_L[level], k, closed))
+            if self.refine or level + 1 < len(wanted):
+                left_BD = left_BD - codes[level] @ self.W_dec_FD[self.parts[level]]
+        if not self.refine:
+            return codes
+        pre_BF = self._refined(torch.cat(codes, dim=1), left_BD)
+        codes = []
+        for level, k in enumerate(wanted):
+            codes.append(self._sparse(pre_BF[:, self.parts[level]], level, codes, self.threshold_L[level], k, closed))
+        return codes
+
+    def _sparse(
+        self,
+        pre_BC: torch.Tensor,
+        level: int,
+        above: list[torch.Tensor],
+        threshold: torch.Tensor,
+        k: float,
+        closed: bool,
+    ) -> torch.Tensor:
+        """A level's code: the pre-activations whose energy is worth its price, given the code of the level above.
+
+        A root child's two prices are equal, so its (absent) parent does not matter.
+        """
+        part = self.parts[level]
+        per_bit = 1 / self.price_on_F[part]
+        if level:
+            parent_C = self.parent_F[part]
+            otherwise_C = 1 / self.price_off_F[part]
+            if closed:  # an infinite price
+                otherwise_C = otherwise_C.masked_fill(parent_C != NO_PARENT, 0.0)
+            announced_BC = (above[-1] > 0)[:, (parent_C - self.parts[level - 1].start).clamp_min(0)]
+            per_bit = torch.where(announced_BC, per_bit, otherwise_C)
+        score_BC = pre_BC.detach().square() * per_bit
+        if self.training:
+            return pre_BC * self._select_batch(score_BC, threshold, k)
+        return pre_BC * ((score_BC >= threshold) & (score_BC > 0))
+
+    def _coherence(self) -> torch.Tensor:
+        """How much decoder rows of one level, the last apart, resemble each other: mean over rows of summed cos^2.
+
+        It is what keeps a frequent feature from being split over a level that has to give place to rarer ones.
+        Only positive cosines count. Source: after Korznikov et al. (2025), OrtSAE.
+        """
+        penalty = self.W_dec_FD.new_zeros(())
+        for part in self.parts[:-1]:
+            cosine_CC = (self.W_dec_FD[part] @ self.W_dec_FD[part].T).fill_diagonal_(0)
+            penalty = penalty + cosine_CC.relu().square().sum() / len(cosine_CC)
+        return penalty
+
+    def _count(self, fired_BF: torch.Tensor) -> None:
+        fired = [fired_BF[:, part] for part in self.parts]
+        for counts, upper_BC, lower_BC in zip(self.counts, fired, fired[1:], strict=False):
+            counts.add(upper_BC, lower_BC)
+        for counts, fired_BC in zip(self.own_counts, fired if self.relevel else [], strict=True):
+            counts.add(fired_BC, fired_BC)
+
+    def _forget(self, keep: float) -> None:
+        for counts in [*self.counts, *self.own_counts]:
+            counts.forget(keep)
 
     @torch.no_grad()
     def _refresh(self, weight: float) -> None:
         """Take parents and prices anew from the counts; ``weight`` of the price is code length."""
-        self.parent_F.copy_(self.counts.best_parents())
-        on_F, off_F = self.counts.child_rates(self.parent_F)
-        rate_P = (self.counts.parent_P + 0.5) / (self.counts.rows + 1.0)
-        for price, rate in ((self.price_on_F, on_F), (self.price_off_F, off_F), (self.price_P, rate_P)):
-            bits = torch.log2((1 - rate) / rate).clamp(*PRICE_RANGE)
-            price.copy_((1 - weight) * BASE_PRICE + weight * bits)
-        self.counts.forget(_KEEP)
+        for level, part in enumerate(self.parts):
+            counts = self.counts[max(level - 1, 0)]
+            if level:
+                best_C = counts.best_parents(self.least_containment)
+                rates = counts.child_rates(best_C)
+                self.parent_F[part] = torch.where(best_C == NO_PARENT, NO_PARENT, best_C + self.parts[level - 1].start)
+            else:
+                rates = (counts.parent_rates(),) * 2
+            for price_F, rate_C in zip((self.price_on_F, self.price_off_F), rates, strict=True):
+                bits_C = torch.log2((1 - rate_C) / rate_C).clamp(*PRICE_RANGE)
+                price_F[part] = (1 - weight) * BASE_PRICE + weight * bits_C
+        self._forget(_KEEP)
 
-    def _coarse_score(self, pre_BP: torch.Tensor) -> torch.Tensor:
-        return pre_BP.detach().square() / self.price_P
+    def _moves(self) -> torch.Tensor | None:
+        """The order (F,) in which latents have changed places between levels; None where none has to.
 
-    def _fine_score(self, pre_BF: torch.Tensor, parent_BP: torch.Tensor) -> torch.Tensor:
-        """Energy for each bit of price; a root child's two prices are equal, so its (absent) parent does not matter."""
-        announced_BF = parent_BP[:, self.parent_F.clamp_min(0)]
-        per_bit_BF = torch.where(announced_BF, 1 / self.price_on_F, 1 / self.price_off_F)
-        return pre_BF.detach().square() * per_bit_BF
+        A latent that lies within none of the level above but has children in its own belongs one level up. It
+        changes places with one that is itself a child in its level, or else with one that has no children.
+        """
+        order_F = torch.arange(self.latents, device=self.parent_F.device)
+        moved = False
+        for level, across in enumerate(self.counts):
+            upper = self.own_counts[level].containment() > _WITHIN
+            lower = self.own_counts[level + 1].containment() > _WITHIN
+            across_FP = across.containment()
+            up = (across_FP.amax(1) < _ALONE) & (across.child_F >= LEAST_COUNT) & lower.any(0) & ~lower.any(1)
+            childless = ~(across_FP > _ALONE).any(0) & ~upper.any(0)
+            down = torch.cat(
+                [_ranked(upper.any(1), -across.parent_P), _ranked(childless & ~upper.any(1), -across.parent_P)]
+            )
+            up = _ranked(up, across.child_F)
+            number = min(len(up), len(down))
+            above, below = down[:number] + self.parts[level].start, up[:number] + self.parts[level + 1].start
+            order_F[above], order_F[below] = order_F[below], order_F[above]
+            moved = moved or number > 0
+        return order_F if moved else None
+
+
+def _modules(counts: Iterable[CoActivation]) -> list[CoActivation]:
+    """A list whose tensors are the model's own: saved, restored and moved between devices with it."""
+    return cast("list[CoActivation]", torch.nn.ModuleList(counts))
+
+
+def _ranked(which_C: torch.Tensor, by_C: torch.Tensor) -> torch.Tensor:
+    """The places where ``which_C`` holds, the largest of ``by_C`` first."""
+    places = which_C.nonzero().squeeze(1)
+    return places[by_C[places].argsort(descending=True, stable=True)]

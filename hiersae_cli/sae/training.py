@@ -15,6 +15,7 @@ import torch
 from hiersae_cli.config import TrainConfig
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.sae.base import SparseAutoencoder
+from hiersae_cli.sae.hier import HierarchicalSAE
 
 
 class Trainer:
@@ -59,10 +60,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * self._rate(progress)
         self.optimizer.step()
-        model.after_step(self.step_number, progress)
         fired_F = (out.code_BF > 0).sum(0)
         self.silent_F += len(x_BD)
         self.silent_F[fired_F > 0] = 0
+        order_F = model.after_step(self.step_number, progress)
+        if order_F is not None:
+            self._follow(order_F)
         self.step_number += 1
         one = torch.ones((), device=x_BD.device)
         return {
@@ -78,15 +81,32 @@ class Trainer:
         }
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[torch.Tensor]) -> None:
+    def finish(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
         """End training: set the thresholds of inference to the mean of those that give the wanted L0 on ``batches``.
 
-        The running mean of training lags behind weights that still move; this does not.
+        The running mean of training lags behind weights that still move; this does not. With ``harden``, returns
+        FVU and L0 on the same batches with the gate open and closed.
         """
-        self.model.finish()
-        for number, x_BD in enumerate(batches):
-            self.model.threshold_rate = 1 / (number + 1)
-            self.model.step(x_BD.to(self.model.b_dec_D.device, torch.float32) * self.scale, progress=1.0)
+        model, device = self.model, self.model.b_dec_D.device
+        model.finish()
+        scaled = [x_BD.to(device, torch.float32) * self.scale for x_BD in batches]
+        for number, x_BD in enumerate(scaled):
+            model.threshold_rate = 1 / (number + 1)
+            model.step(x_BD, progress=1.0)
+        if not (self.config.harden and isinstance(model, HierarchicalSAE)):
+            return {}
+        model.eval().harden()
+        rows_BD = torch.cat(scaled)
+        variance = float((rows_BD - rows_BD.mean(0)).square().sum())
+        figures = {}
+        for hard, suffix in ((False, "_soft"), (True, "")):
+            codes = [model.encode(x_BD, hard=hard) for x_BD in scaled]
+            error = sum(
+                float((x_BD - model.decode(code)).square().sum()) for x_BD, code in zip(scaled, codes, strict=True)
+            )
+            figures[f"fvu{suffix}"] = error / variance
+            figures[f"l0{suffix}"] = sum(float((code > 0).sum()) for code in codes) / len(rows_BD)
+        return figures
 
     def dead_share(self) -> float:
         """Share of latents that have not fired for ``dead_after`` rows."""
@@ -125,6 +145,14 @@ class Trainer:
                 f"training diverged at step {self.step_number}: the loss is {loss}",
                 "Use a smaller --lr; if the cache has outlier rows, cache with --drop-outliers.",
             )
+
+    def _follow(self, order_F: torch.Tensor) -> None:
+        """Lay out what is remembered of each latent as the model has laid out its latents."""
+        self.silent_F = self.silent_F[order_F]
+        for parameter in self.model.per_latent():
+            for name, slot in self.optimizer.state[parameter].items():
+                if name != "step":
+                    slot.copy_(slot[order_F])
 
     def _rate(self, progress: float) -> float:
         """The learning rate's share of its peak."""

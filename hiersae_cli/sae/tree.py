@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 NO_PARENT = -1
-_LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
+LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
 
 
 class CoActivation(nn.Module):
@@ -57,17 +57,37 @@ class CoActivation(nn.Module):
             counts *= keep
 
     @torch.no_grad()
-    def best_parents(self) -> torch.Tensor:
+    def best_parents(self, least_containment: float = 0.0) -> torch.Tensor:
         """The parent (F,) with the most mutual information, or ``NO_PARENT``.
 
-        None is given where no parent makes the child likelier (lift <= 1), where the bias-corrected
-        information is not positive, or where the child hardly fires.
+        None is given where no parent contains the child beyond chance by more than ``least_containment``
+        (as ``containment``), where the bias-corrected information is not positive, or where the child hardly fires.
         """
         information_FP = mutual_information(self.both_FP, self.child_F[:, None], self.parent_P, self.rows)
-        lift_FP = self.both_FP * self.rows > self.child_F[:, None] * self.parent_P
-        information_FP = information_FP.masked_fill(~lift_FP, 0.0)
+        information_FP = information_FP.masked_fill(self._excess() <= least_containment, 0.0)
         best_F, parent_F = information_FP.max(1)
-        return torch.where((best_F > 0) & (self.child_F >= _LEAST_COUNT), parent_F, NO_PARENT)
+        return torch.where((best_F > 0) & (self.child_F >= LEAST_COUNT), parent_F, NO_PARENT)
+
+    @torch.no_grad()
+    def parent_rates(self) -> torch.Tensor:
+        """P(parent), (P,)."""
+        return _smoothed(self.parent_P, self.rows)
+
+    @torch.no_grad()
+    def containment(self) -> torch.Tensor:
+        """How far each child's firing lies within each more frequent parent's, (F, P), beyond chance.
+
+        (P(p | c) - P(p)) / (1 - P(p)): 1 where c fires only with p, 0 where p is no likelier with c than without,
+        and 0 where c hardly fires.
+        """
+        # A margin, so that of two latents for one thing neither counts as the other's parent by chance.
+        excess_FP = self._excess().masked_fill(self.parent_P <= 1.2 * self.child_F[:, None], 0.0)
+        return excess_FP.clamp_min(0) * (self.child_F >= LEAST_COUNT)[:, None]
+
+    def _excess(self) -> torch.Tensor:
+        rate_P = self.parent_P / self.rows.clamp_min(1)
+        given_FP = self.both_FP / self.child_F.clamp_min(1)[:, None]
+        return (given_FP - rate_P) / (1 - rate_P).clamp_min(1e-6)
 
     @torch.no_grad()
     def child_rates(self, parent_F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,7 +23,7 @@ from hiersae_cli.formats.atomic import human_bytes, refuse_existing
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, node_id, save_tree
-from hiersae_cli.formats.tree_writers import context_text
+from hiersae_cli.formats.tree_writers import SOFT, context_text, edge_statistic
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
 from hiersae_cli.metrics.tree import edge_statistics
@@ -64,9 +64,9 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
     parent_F = _parents(trained.model, root)
-    counts, top, looked_at = _pass(config, trained.model, acts, parent_F, device, console)
-    kept_F = _select(config, counts, root)
-    statistics = _statistics(counts)
+    counts, soft, top, looked_at = _pass(config, trained, acts, parent_F, device, console)
+    kept_F = _select(config, counts, soft or counts, root)
+    statistics = _statistics(counts, soft)
     evidence = _evidence(config, trained.model, acts, host, top, kept_F, device, console)
     nodes = [
         Node(
@@ -96,9 +96,7 @@ def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
     """The parent (F,) of every latent, or ``NONE``: a flat dictionary has only roots, and ``root`` is one."""
     parent_F = np.full(model.latents, NONE, np.int64)
     if isinstance(model, HierarchicalSAE):
-        coarse, fine = model.level_slices()
-        found = model.parent_F.cpu().numpy()
-        parent_F[fine] = np.where(found >= 0, found + coarse.start, NONE)
+        parent_F[:] = model.parent_F.cpu().numpy()
     if root is not None:
         parent_F[root] = NONE
     return parent_F
@@ -119,13 +117,16 @@ def _root(config: ExportTreeConfig, trained: Run, ids: list[str]) -> int | None:
 @torch.inference_mode()
 def _pass(
     config: ExportTreeConfig,
-    model: SparseAutoencoder,
+    trained: Run,
     acts: ActivationSet,
     parent_F: np.ndarray,
     device: torch.device,
     console: Console,
-) -> tuple[FiringCounts, TopFirings, int]:
-    """Encode the rows once: counts over held-out rows, the strongest firings of all, and how many rows that was."""
+) -> tuple[FiringCounts, FiringCounts | None, TopFirings, int]:
+    """Read the rows once: counts over held-out rows, the strongest firings of all, and how many rows that was.
+
+    A hardened tree's soft firings are counted too: of its hard ones, a child's are all within its parent's.
+    """
     held_out = acts.usable(HELD_OUT)
     usable = held_out | np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches])
     position = acts.column("position")
@@ -133,22 +134,26 @@ def _pass(
     if not any(held_out[start:stop].any() for start, stop in blocks):
         raise UsageError(f"--tokens {config.tokens:,}: none of the rows looked at is held out", "Look at more rows.")
     counts, top = FiringCounts(parent_F), TopFirings(len(parent_F), config.contexts)
+    soft = FiringCounts(parent_F) if trained.hardened else None
     parents = torch.from_numpy(parent_F).to(device)
     looked_at = 0
     with console.progress("export-tree", sum(stop - start for start, stop in blocks), "tokens") as progress:
         for start, stop in _batches(blocks, config.batch):
-            code_BF = model.encode(acts.rows_at(np.arange(start, stop)).to(device, torch.float32))
-            row, latent, value, with_parent = firings(code_BF, parents)
+            x_BD = acts.rows_at(np.arange(start, stop)).to(device, torch.float32)
+            row, latent, value, with_parent = firings(trained.model.encode(x_BD), parents)
             row += start
             counted = held_out[row]
             counts.add(int(held_out[start:stop].sum()), latent[counted], value[counted], with_parent[counted])
+            if soft and trained.hardened:
+                found = firings(trained.hardened.encode(x_BD, hard=False), parents)
+                soft.add(int(held_out[start:stop].sum()), *(column[held_out[found[0] + start]] for column in found[1:]))
             allowed = usable[row]
             row = row[allowed]
             # A window is known by its first row.
             top.add(latent[allowed], value[allowed], row, row - position[row])
             looked_at += int(usable[start:stop].sum())
             progress.advance(stop - start)
-    return counts, top, looked_at
+    return counts, soft, top, looked_at
 
 
 def _blocks(rows: int, wanted: int) -> list[tuple[int, int]]:
@@ -166,10 +171,12 @@ def _batches(blocks: list[tuple[int, int]], size: int) -> Iterator[tuple[int, in
             yield start, min(start + size, last)
 
 
-def _statistics(counts: FiringCounts) -> list[dict[str, Any]]:
+def _statistics(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[str, Any]]:
     """The statistics of every latent; what is not defined is None."""
     rows, active_F, parent_F = counts.rows, counts.active_F, counts.parent_active_F
-    edges = edge_statistics(parent_F, active_F, counts.both_F, rows)
+    edges = _edges(counts)
+    if soft:
+        edges |= {f"{name}{SOFT}": values for name, values in _edges(soft).items()}
     found = []
     for latent, parent in enumerate(counts.parent_F.tolist()):
         own: dict[str, Any] = {
@@ -186,11 +193,15 @@ def _statistics(counts: FiringCounts) -> list[dict[str, Any]]:
     return found
 
 
+def _edges(counts: FiringCounts) -> dict[str, np.ndarray]:
+    return edge_statistics(counts.parent_active_F, counts.active_F, counts.both_F, counts.rows)
+
+
 def _defined(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _select(config: ExportTreeConfig, counts: FiringCounts, root: int | None) -> np.ndarray:
+def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, root: int | None) -> np.ndarray:
     """Which latents (F,) bool are written: what ``--root``, ``--min-rate`` and ``--max-children`` leave.
 
     Latents are ordered by level, so one pass from the front reaches every descendant and one from the back
@@ -211,7 +222,7 @@ def _select(config: ExportTreeConfig, counts: FiringCounts, root: int | None) ->
     for latent in has_parent[::-1]:
         kept_F[parent_F[latent]] |= kept_F[latent]
     if config.max_children:
-        information_F = edge_statistics(counts.parent_active_F, counts.active_F, counts.both_F, counts.rows)["mi_bits"]
+        information_F = _edges(soft)["mi_bits"]
         child = has_parent[kept_F[has_parent]]
         child = child[np.lexsort((child, -information_F[child], parent_F[child]))]
         _, first, number = np.unique(parent_F[child], return_index=True, return_inverse=True)
@@ -266,6 +277,7 @@ def _header(
             "module": trained.module,
             "width": trained.header["width"],
             "widths": list(trained.config.widths),
+            "hard": trained.hardened is not None,
             "step": trained.steps_done,
             "steps": trained.config.steps,
         },
@@ -282,7 +294,7 @@ def _header(
 
 def _summary(config: ExportTreeConfig, tree: Tree, looked_at: int, held_out: int) -> dict[str, Any]:
     shares = _shares(tree.nodes)
-    bits = [b for b in (node.statistics.get("mi_bits") for node in tree.nodes) if b is not None]
+    bits = [b for b in (edge_statistic(node, "mi_bits") for node in tree.nodes) if b is not None]
     return {
         "file": str(config.out),
         "format": config.format,
@@ -322,8 +334,8 @@ def _show(tree: Tree, summary: dict[str, Any], console: Console, seconds: float)
 
 def _shares(nodes: list[Node]) -> list[float]:
     """I/I_max of the nodes that fire often enough for it to be known, as ``hiersae eval`` has it."""
-    known = [node.statistics for node in nodes if node.statistics["n_active"] >= LEAST_FIRINGS]
-    return [found["mi_over_max"] for found in known if found.get("mi_over_max") is not None]
+    known = [edge_statistic(node, "mi_over_max") for node in nodes if node.statistics["n_active"] >= LEAST_FIRINGS]
+    return [share for share in known if share is not None]
 
 
 def _live(tree: Tree, node: Node) -> list[Node]:

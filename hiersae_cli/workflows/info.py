@@ -97,6 +97,10 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
                 module["outliers"] = int(statistics["outliers"])
                 lines.append(("", f"median norm {module['median_norm']:.4g}, {module['outliers']:,} outlier rows"))
         lines.append(("host", _host_name(header["host"])))
+        if acts.truth is not None:
+            truth = {"features": len(acts.truth), "edges": int((acts.truth.parent_N >= 0).sum())}
+            details["truth"] = truth
+            lines.append(("truth", f"{truth['features']:,} features, {truth['edges']:,} of them with a parent"))
         if details["shards"]:
             lines.append(("shards", ", ".join(details["shards"])))
         if complete:
@@ -160,6 +164,7 @@ def _run(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         "arch": config["arch"],
         "widths": config["widths"],
         "k": config["k"],
+        "hard": folder.is_hard(),
         "module": header["module"],
         "width": header["width"],
         "host": header["host"],
@@ -171,7 +176,7 @@ def _run(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         (
             "model",
             f"{config['arch']}, {' + '.join(f'{width:,}' for width in config['widths'])} latents, "
-            f"L0 {' + '.join(map(str, config['k']))}",
+            f"L0 {' + '.join(map(str, config['k']))}{', hardened tree' if details['hard'] else ''}",
         ),
         ("module", f"{header['module']}, width {header['width']:,}"),
         ("host", _host_name(header["host"])),
@@ -258,7 +263,8 @@ def _host_in_training(path: Path) -> tuple[dict[str, Any], Lines]:
 
 
 def _report(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], Lines]:
-    check_schema(path, data, report.SCHEMA, report.SCHEMA_VERSION)
+    # What is shown of a report is the same in both versions.
+    check_schema(path, data, report.SCHEMA, 1, report.SCHEMA_VERSION)
     _required(path, data, ("config", "inputs", "runs", "paired"))
     details = {"runs": {name: sorted(found) for name, found in data["runs"].items()}, "paired": sorted(data["paired"])}
     lines: Lines = []

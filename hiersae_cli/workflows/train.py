@@ -1,4 +1,4 @@
-"""``hiersae train``: acts.h5 -> run folder."""
+"""``hiersae train``: acts.h5, or synthetic activations -> run folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from hiersae_cli.config.base import first_difference
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.activations import ActivationSet
-from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.sae import build
 from hiersae_cli.sae.training import Trainer
+from hiersae_cli.workflows.sources import Source, open_source
 
 _CALIBRATION_BATCHES = 32
 
@@ -34,16 +33,16 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     console = console or Console.silent()
     folder = RunFolder(config.out)
     device = resolve_device(config.device)
-    acts = ActivationSet(config.acts, config.module)
-    acts.check_finite()
+    if config.synth:
+        console.say(f"{folder.path}: making the truth of {config.synth}")
+    source = open_source(config, device)
     wanted = {
-        **header(SCHEMA, SCHEMA_VERSION, config, acts.fingerprints()),
-        "module": acts.module,
-        "width": acts.width,
-        "host": acts.host,
+        **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
+        "module": source.module,
+        "width": source.width,
+        "host": source.host,
     }
-    trainer = _trainer(config, acts, device)
-    rows = ShuffledRows(acts, config.buffer * 10**6, config.seed)
+    trainer = _trainer(config, source, device)
     resuming = _prepare(folder, config, wanted)
     interval = Interval()
     state = folder.read_state() if resuming else None
@@ -53,20 +52,25 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         folder.keep_metrics_until(trainer.step_number)
         console.say(f"{folder.path}: going on from step {trainer.step_number:,} of {config.steps:,}")
     console.say(
-        f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {acts.module} "
-        f"({acts.width}), {config.steps:,} steps of {config.batch:,}, {config.tokens / rows.rows:.2g} epochs of "
-        f"{rows.rows:,} rows"
+        f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
+        f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
     )
-    figures = _loop(config, trainer, interval, rows, folder, console)
-    trainer.finish(islice(rows.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    figures = _loop(config, trainer, interval, source, folder, console)
+    hardened = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    if hardened:
+        folder.append_metrics({**figures, "hardening": hardened})
+        console.say(
+            f"{folder.path}: hardened: fvu {hardened['fvu_soft']:.4f} -> {hardened['fvu']:.4f}, "
+            f"L0 {hardened['l0_soft']:.1f} -> {hardened['l0']:.1f} on rows after the last"
+        )
     folder.write_model(trainer.folded(), config.steps, config.steps)
     folder.remove_state()
-    acts.close()
+    source.close()
     console.say(
         f"{folder.path}: fvu {figures['fvu']:.4f} on the last training batches, "
         f"L0 {sum(figures['l0']):.1f}, dead {figures['dead']:.1%}"
     )
-    return {"run": str(folder.path), "host": acts.host["name"], **figures}
+    return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 
 
 def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any]) -> bool:
@@ -100,13 +104,13 @@ def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any]) -> 
     return False
 
 
-def _trainer(config: TrainConfig, acts: ActivationSet, device: torch.device) -> Trainer:
-    mean, mean_square = acts.moments()
+def _trainer(config: TrainConfig, source: Source, device: torch.device) -> Trainer:
+    mean, mean_square = source.moments()
     variance = mean_square - float(mean @ mean)
     if variance <= 0:
-        raise FileError(f"{', '.join(acts.fingerprints())}: the activations do not vary", "There is nothing to learn.")
-    scale = (acts.width / variance) ** 0.5
-    model = build(config, acts.width)
+        raise FileError(f"{', '.join(source.inputs)}: the activations do not vary", "There is nothing to learn.")
+    scale = (source.width / variance) ** 0.5
+    model = build(config, source.width)
     model.initialise(torch.from_numpy(mean).float() * scale, config.seed)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
@@ -114,12 +118,12 @@ def _trainer(config: TrainConfig, acts: ActivationSet, device: torch.device) -> 
 
 
 def _loop(
-    config: TrainConfig, trainer: Trainer, interval: Interval, rows: ShuffledRows, folder: RunFolder, console: Console
+    config: TrainConfig, trainer: Trainer, interval: Interval, source: Source, folder: RunFolder, console: Console
 ) -> dict[str, Any]:
     """Train to the end; returns the figures of the last interval."""
     saved_at = time.monotonic()
     figures: dict[str, Any] = {}
-    stream = rows.batches(config.batch, first=trainer.step_number)
+    stream = source.batches(config.batch, first=trainer.step_number)
     total, done = config.steps * config.batch, trainer.step_number * config.batch
     with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
         while trainer.step_number < config.steps:
@@ -188,8 +192,8 @@ class Interval:
             "gradient_norm": float(sums["gradient_norm"]) / steps,
             **self._latest,
         }
-        if "error_coarse" in sums:
-            figures["fvu_coarse"] = float(sums["error_coarse"]) / variance
+        if "error_levels" in sums:
+            figures["fvu_levels"] = [error / variance for error in sums["error_levels"].tolist()]
         figures["tokens_per_second"] = round(rows / (time.monotonic() - self._started))
         self._sums, self._started = {}, time.monotonic()
         return figures

@@ -1,0 +1,104 @@
+"""The benchmark of trees, in small: its rows, that it goes on where it was stopped, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hiersae_cli.console import Console
+from hiersae_cli.errors import UsageError
+
+ROW = {
+    "suite", "seed", "arch", "trainer", "options", "data", "samples", "l0_wanted", "l0", "f1", "mcc", "uniqueness",
+    "edge_f1", "edge_precision", "edge_recall", "fvu", "bits_per_token", "bits_per_token_tree", "p_parent_given_child",
+    "hierarchy_score", "seconds", "dictionary",
+}  # fmt: skip
+
+
+@pytest.fixture
+def trees(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import trees
+
+    monkeypatch.setattr(trees, "_QUICK_ROWS", {"held_out": 4096, "fitting": 4096})
+    return trees
+
+
+def bench(trees: ModuleType, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    common = ("--quick", "--device", "cpu", "--json", str(folder / "rows.json"), "--scratch", str(folder / "scratch"))
+    trees.run(trees.parser().parse_args([*arguments, *common]), Console.silent())
+    return json.loads((folder / "rows.json").read_text())["rows"]
+
+
+def test_rows_of_the_toy_and_going_on(trees: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "1")
+    assert [row["arch"] for row in rows] == [
+        "hier-3-17", "hier-5-15", "batchtopk", "batchtopk+max-mi", "batchtopk+chow-liu"
+    ]  # fmt: skip
+    assert all(set(row) == ROW and row["trainer"] == "hiersae" for row in rows)
+    assert rows[2]["edge_f1"] == max(rows[3]["edge_f1"], rows[4]["edge_f1"])
+    with np.load(tmp_path / "rows" / rows[2]["dictionary"]) as content:
+        assert content["decoder_FD"].shape == (20, 20)
+        assert content["batchtopk+chow-liu"].shape == (20,)
+    head = json.loads((tmp_path / "rows.json").read_text())
+    assert head["versions"]["torch"] and head["machine"]["cores"]
+
+    trained = []
+    inner = trees.train_ours
+    monkeypatch.setattr(trees, "train_ours", lambda config, *rest: trained.append(config) or inner(config, *rest))
+    more = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "2", "--only", "hier-3")
+    assert more[: len(rows)] == rows and len(more) == len(rows) + 1
+    assert [config.seed for config in trained] == [1]
+    changed = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "1", "--set", "tree_weight=0")
+    assert [row["arch"] for row in changed[len(more) :]] == ["hier-3-17", "hier-5-15"]  # the flat ones have no tree
+    assert changed[-1]["options"]["tree_weight"] == 0
+
+
+def test_saelens_reads_the_same_rows(trees: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("sae_lens")
+    shape = ["--truth-features=40", "--truth-width=16", "--truth-roots=4", "--truth-branching=2", "--truth-depth=1"]
+    small = [*shape, "--samples=20k", "--l0=2", "--widths=4,12"]
+    rows = bench(trees, tmp_path, "synthtree-1k", *small, "--only=saelens")
+    assert [row["arch"] for row in rows if "+" not in row["arch"]] == ["saelens-batchtopk", "saelens-matryoshka-4-16"]
+    assert all(set(row) == ROW and row["trainer"].startswith("sae-lens") for row in rows)
+    assert all(0 < row["fvu"] < 2 for row in rows)
+
+
+def test_drawn_rows_are_kept_and_lengthened(trees: ModuleType, tmp_path: Path) -> None:
+    def opened(samples: int) -> Any:
+        cpu = torch.device("cpu")
+        return trees.DrawnRows("toy", trees.Shape(), samples, 2048, 2048, tmp_path, cpu, Console.silent())
+
+    short = opened(3 * 2048)
+    batches = [batch for _, batch in zip(range(4), short.training(0), strict=False)]
+    assert torch.equal(batches[0], batches[3]) and not torch.equal(batches[0], batches[1])
+    assert torch.equal(next(short.training(9)), batches[2])
+    with open(next(tmp_path.glob("*.float32")), "ab") as file:
+        file.write(b"a draw that was stopped")
+    long = opened(5 * 2048)
+    again = [batch for _, batch in zip(range(5), long.training(0), strict=False)]
+    assert all(torch.equal(one, two) for one, two in zip(batches[:3], again, strict=False))
+    assert next(tmp_path.glob("*.float32")).stat().st_size == 5 * 2048 * 20 * 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("toy", "--widths", "3,17", "--widths", "5,25"),
+        ("toy", "--samples", "10"),
+        ("toy", "--set", "k_start=0.5"),
+        ("shakespeare",),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(
+    trees: ModuleType, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError):
+        bench(trees, tmp_path, *arguments)
+    assert not (tmp_path / "rows.json").exists()

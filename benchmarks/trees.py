@@ -1,0 +1,345 @@
+"""Trees against flat dictionaries, with the same rows, latents and L0: on known trees, and on a language model.
+
+    python benchmarks/trees.py SUITE --json FILE [--seeds N] [--seed-base S] [--samples COUNT] [--l0 N[,N…]]
+        [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--scratch FOLDER] [--quick] [--device cpu]
+
+Suites:
+    toy                  20 features: ours, and a flat BatchTopK of ours
+    synthtree-1k         the same with 1,024 features and 512 latents, and BatchTopK and Matryoshka of SAELens
+    synthsaebench-16k    the same with 16,384 features and 4,096 latents; 200M samples on a GPU, 5M on a CPU
+    shakespeare          activations of a language model, from a cache: --acts acts.h5. For example
+                             hiersae lm input.txt -o host --layers 4 --width 256 --context 128 --steps 1800
+                             hiersae cache input.txt --model host --layer 2 --tokens 1M -o acts.h5
+
+Drawn rows go into --scratch (a temporary folder unless given), once for all runs, and are found there again: 8M rows of
+synthtree-1k are 6 GB; so are the directions of the truth, which for synthsaebench-16k take long to make on a CPU.
+A seed is that of initialisation, and of the place in the stream of rows at which training begins; the truth and the
+held-out rows are the same for all. The measures are those of ``hiersae eval``, for every trainer alike.
+
+A flat dictionary gets two post-hoc trees, fitted on training rows. ARCH+max-mi and ARCH+chow-liu are its rows under
+each, and the row ARCH is the better one's (by edge F1 or, without a truth, by hierarchy score), so that the choice
+favours the baseline. --only takes the beginning of names: hier, batchtopk, saelens-matryoshka.
+
+SAELens keeps a running mean of its thresholds over hundreds of steps, which ours sets anew at the end: so its L0 is far
+off where training is short, as with --quick.
+
+Rows are added to FILE as each training ends; those that it has already are not trained again. Several benchmarks
+may write to one FILE at a time. Dictionaries and trees are kept beside it, in FILE without .json, for the stability:
+the share of edges that recur between seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tree_measures import Dictionary, measure
+from tree_results import Results, show
+from tree_rows import BATCH, CachedRows, DrawnRows, Rows, moments
+
+from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.base import parse_count, parse_counts, parse_numbers
+from hiersae_cli.config.synth import PRESETS, Shape
+from hiersae_cli.console import Console
+from hiersae_cli.device import resolve_device
+from hiersae_cli.errors import HierSAEError, UsageError
+from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
+from hiersae_cli.sae.training import Trainer
+
+_HIER = {
+    "refine": True,
+    "k_start": 3.0,
+    "coarse_weight": 1.0,
+    "coherence_weight": 1.0,
+    "tree_weight": 0.5,
+    "relevel": True,
+    "lr": 3e-3,
+    "curriculum": "anneal=0.7",
+    "batch": 1024,
+}
+# The training options of ours, suite by suite; --set changes them.
+HIER: dict[str, dict[str, Any]] = {
+    "toy": _HIER,
+    "synthtree-1k": _HIER,
+    "synthsaebench-16k": _HIER,
+    "shakespeare": _HIER,
+}
+FLAT = {"lr": 3e-3}
+_CALIBRATION_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite trains.
+
+    Attributes:
+        samples: activations of each training.
+        l0: wanted of every dictionary, in all.
+        levels: widths of ours, one hierarchy each; the flat dictionaries have as many latents.
+        shares: of L0, which each level takes, by the number of levels.
+        nested: ends of SAELens' nested dictionaries, one Matryoshka each.
+        seeds: how many.
+        shape: of the truth, where it is not the preset's own.
+        held_out: rows to measure on.
+        fitting: training rows on which post-hoc trees and codes are fitted.
+    """
+
+    samples: int
+    l0: float
+    levels: tuple[tuple[int, ...], ...]
+    shares: dict[int, tuple[float, ...]]
+    nested: tuple[tuple[int, ...], ...] = ()
+    seeds: int = 3
+    shape: Shape = Shape()
+    held_out: int = 100_000
+    fitting: int = 200_000
+
+
+_SHARES = {2: (7.1, 2.9), 3: (3.7, 3.4, 2.9)}
+# The second hierarchy of a suite, and the second Matryoshka, have widths that do not fit the levels of the truth.
+SUITES = {
+    "toy": Suite(4 * 10**6, 1.1, ((3, 17), (5, 15)), {2: (0.45, 0.65)}, seeds=10),
+    "synthtree-1k": Suite(
+        8 * 10**6,
+        12,
+        ((32, 128, 352), (50, 150, 312), (160, 352)),
+        _SHARES,
+        ((32, 128, 512), (50, 200, 512)),
+    ),
+    "synthsaebench-16k": Suite(
+        5 * 10**6,
+        25,
+        ((128, 512, 3456), (200, 800, 3096)),
+        _SHARES,
+        ((128, 512, 2048, 4096), (200, 800, 3200, 4096)),
+    ),
+    "shakespeare": Suite(2 * 10**6, 32, ((256, 3840),), {2: (1, 1)}),
+}
+GPU_SAMPLES = {"synthsaebench-16k": 200 * 10**6}
+QUICK: dict[str, dict[str, Any]] = {
+    "toy": {"samples": 400_000, "seeds": 2},
+    "synthtree-1k": {"samples": 100_000, "seeds": 1},
+    "synthsaebench-16k": {
+        "samples": 100_000,
+        "seeds": 1,
+        "levels": ((16, 64, 432), (25, 100, 387)),
+        "nested": ((16, 64, 256, 512), (25, 100, 400, 512)),
+        "shape": Shape(features=2048, width=192, roots=16),
+    },
+    "shakespeare": {"samples": 100_000, "seeds": 1, "levels": ((64, 960),)},
+}
+_QUICK_ROWS = {"held_out": 20_000, "fitting": 20_000}
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One line of the comparison; ``kind`` is hier, batchtopk or saelens, ``widths`` its levels or nested ends."""
+
+    name: str
+    kind: str
+    widths: tuple[int, ...]
+
+
+def architectures(suite: Suite, only: list[str]) -> list[Arch]:
+    """What the suite compares, restricted to the names that begin with one of ``only``."""
+    latents = sum(suite.levels[0])
+    found = [Arch(f"hier-{'-'.join(map(str, widths))}", "hier", widths) for widths in suite.levels]
+    found.append(Arch("batchtopk", "batchtopk", (latents,)))
+    if suite.nested:
+        found.append(Arch("saelens-batchtopk", "saelens", (latents,)))
+    found += [Arch(f"saelens-matryoshka-{'-'.join(map(str, ends))}", "saelens", ends) for ends in suite.nested]
+    return [arch for arch in found if any(arch.name.startswith(name) for name in only)]
+
+
+def config_for(arch: Arch, suite: Suite, l0: float, seed: int, options: dict[str, Any]) -> TrainConfig:
+    """The training of one of ours; ``options`` may give ``k`` too."""
+    if arch.kind == "hier":
+        shares = suite.shares.get(len(arch.widths), (1.0,) * len(arch.widths))
+        k = tuple(min(width, l0 * share / sum(shares)) for width, share in zip(arch.widths, shares, strict=True))
+    else:
+        k = (l0,)
+    given = {"arch": arch.kind, "widths": arch.widths, "k": k, "tokens": suite.samples, "batch": BATCH, "seed": seed}
+    config = TrainConfig(**{**given, **options})
+    if BATCH % config.batch:
+        raise UsageError(f"--set batch={config.batch}: must divide {BATCH}, the rows of a block")
+    return config
+
+
+def train_ours(
+    config: TrainConfig, rows: Rows, device: torch.device, title: str, console: Console
+) -> SparseAutoencoder:
+    """A model of ours for the rows as they are."""
+    mean_D, scale = moments(rows)
+    model = build(config, rows.width)
+    model.initialise(mean_D * scale, config.seed)
+    trainer = Trainer(model.to(device).train(), config, scale)
+    stream = rows.training(config.seed)
+    blocks = config.tokens // BATCH
+    with console.progress(title, blocks * BATCH, "samples") as progress:
+        for x_BD in islice(stream, blocks):
+            for part_BD in x_BD.split(config.batch):
+                figures = trainer.step(part_BD)
+            progress.advance(BATCH)
+    trainer.require_finite(float(figures["loss"]))
+    trainer.finish(islice(stream, _CALIBRATION_BATCHES))
+    trained = build(config, rows.width)
+    trained.load_state_dict(trainer.folded())
+    return trained.to(device).eval()
+
+
+def train_peer(
+    arch: Arch, suite: Suite, l0: float, seed: int, rows: Rows, device: torch.device
+) -> tuple[Dictionary, str]:
+    """A dictionary of SAELens, and the name and version of the package."""
+    import peers_saelens  # heavy, and needs a package that not every suite needs
+
+    nested = arch.widths if len(arch.widths) > 1 else ()
+    trained = peers_saelens.train(
+        rows.training(seed), rows.width, arch.widths[-1], l0, nested, suite.samples // BATCH, BATCH, seed, device
+    )
+    return trained, peers_saelens.LIBRARY
+
+
+def run_one(
+    arch: Arch,
+    suite: Suite,
+    key: dict[str, Any],
+    options: dict[str, Any],
+    rows: Rows,
+    results: Results,
+    console: Console,
+) -> None:
+    """Train, measure and add the rows of one architecture and seed."""
+    started, device, learned_F, trainer = time.monotonic(), results.device, None, "hiersae"
+    l0, seed = key["l0_wanted"], key["seed"]
+    console.say(f"{arch.name}, seed {seed}, L0 {l0:g}")
+    model: Dictionary
+    if arch.kind == "saelens":
+        model, trainer = train_peer(arch, suite, l0, seed, rows, device)
+    else:
+        config = config_for(arch, suite, l0, seed, options)
+        model = train_ours(config, rows, device, arch.name, console)
+        learned_F = model.parent_F.cpu().numpy() if isinstance(model, HierarchicalSAE) else None
+    seconds = time.monotonic() - started
+    results.add(key, trainer, round(seconds, 1), model.W_dec_FD, measure(model, learned_F, rows))
+
+
+def open_rows(name: str, suite: Suite, options: argparse.Namespace, device: torch.device, console: Console) -> Rows:
+    """The rows of a suite; ``options.scratch`` is a folder by now."""
+    if name == "shakespeare":
+        if not options.acts:
+            raise UsageError("shakespeare: needs --acts acts.h5", "Make the cache as --help shows.")
+        return CachedRows(options.acts, suite.held_out, suite.fitting, device)
+    scratch = Path(options.scratch)
+    return DrawnRows(name, suite.shape, suite.samples, suite.held_out, suite.fitting, scratch, device, console)
+
+
+def choose_suite(options: argparse.Namespace, device: torch.device) -> Suite:
+    """The suite with what the command line changes."""
+    suite = SUITES[options.suite]
+    if device.type == "cuda":
+        suite = replace(suite, samples=GPU_SAMPLES.get(options.suite, suite.samples))
+    if options.quick:
+        suite = replace(suite, **QUICK[options.suite], **_QUICK_ROWS)
+    shape = {each.name: getattr(options, f"truth_{each.name}") for each in fields(Shape)}
+    suite = replace(suite, shape=replace(suite.shape, **{name: value for name, value in shape.items() if value}))
+    if options.widths:
+        nested = [tuple(int(end) for end in np.cumsum(widths)) for widths in options.widths] if suite.nested else []
+        suite = replace(suite, levels=tuple(options.widths), nested=tuple(nested))
+    if len({sum(widths) for widths in suite.levels}) > 1:
+        raise UsageError("--widths: all must have the same sum", "Otherwise no flat dictionary is their equal.")
+    suite = replace(suite, samples=options.samples or suite.samples, seeds=options.seeds or suite.seeds)
+    if suite.samples < BATCH:
+        raise UsageError(f"--samples {suite.samples}: must be at least {BATCH}, one batch")
+    return suite
+
+
+def options_of(arch: Arch, name: str, changed: dict[str, Any]) -> dict[str, Any]:
+    """Training options of ours, as rows record them; SAELens has its own."""
+    if arch.kind == "hier":
+        return {**HIER[name], **changed}
+    return FLAT if arch.kind == "batchtopk" else {}
+
+
+def run(options: argparse.Namespace, console: Console) -> None:
+    """The benchmark from start to end."""
+    device = resolve_device(options.device)
+    suite = choose_suite(options, device)
+    changed = dict(options.set)
+    for arch in architectures(suite, ["hier"]):  # before anything is drawn: are these options and do they fit?
+        config_for(arch, suite, suite.l0, 0, options_of(arch, options.suite, changed))
+    with nullcontext(options.scratch) if options.scratch else tempfile.TemporaryDirectory() as scratch:
+        options.scratch = scratch
+        rows = open_rows(options.suite, suite, options, device, console)
+        results = Results(options.json, device)
+        seeds = range(options.seed_base, options.seed_base + suite.seeds)
+        plan: Iterator[tuple[int, float, Arch]] = (
+            (seed, l0, arch)
+            for seed in seeds
+            for l0 in options.l0 or (suite.l0,)
+            for arch in architectures(suite, options.only.split(","))
+        )
+        for seed, l0, arch in plan:
+            training = options_of(arch, options.suite, changed)
+            key = {
+                "suite": options.suite,
+                "seed": seed,
+                "arch": arch.name,
+                "samples": suite.samples,
+                "l0_wanted": l0,
+                "options": training,
+                "data": rows.fingerprint[:16],
+            }
+            if not results.has(key):
+                run_one(arch, suite, key, training, rows, results, console)
+        show(results, options.suite, HIER[options.suite], console)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` of ``TrainConfig``: numbers, True, tuples (``3,3,4``), anything else text."""
+    name, _, value = text.partition("=")
+    if name not in {each.name for each in fields(TrainConfig)}:
+        raise argparse.ArgumentTypeError(f"{name} is no option of training")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = found.add_argument
+    add("suite", choices=SUITES)
+    add("--json", type=Path, required=True, metavar="FILE", help="file of rows, begun or gone on with")
+    add("--seeds", type=int, help="how many")
+    add("--seed-base", type=int, default=0, help="the first of them")
+    add("--samples", type=parse_count, metavar="COUNT")
+    add("--l0", "--l0-frontier", type=parse_numbers, metavar="N[,N…]", help="several give a frontier")
+    add("--widths", type=parse_counts, action="append", metavar="N,N…", help="of a hierarchy; may be repeated")
+    add("--only", default="", metavar="ARCH[,ARCH]", help="beginnings of the names to train")
+    add("--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="training option of hier")
+    add("--scratch", metavar="FOLDER", help="where drawn rows are kept")
+    add("--acts", help="cache for shakespeare")
+    add("--quick", action="store_true", help="two minutes at most, to see that all works")
+    add("--device", default="auto")
+    for name in asdict(PRESETS["toy"]):
+        add(f"--truth-{name}", type=parse_count, default=0, metavar="COUNT", help="shape of the truth")
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        run(parser().parse_args(), Console())
+    except HierSAEError as error:
+        raise SystemExit(f"error: {error}") from None

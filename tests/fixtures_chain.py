@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hiersae_cli import load_run
 from hiersae_cli.config import CacheConfig, TrainConfig
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.charlm import character_tokenizer
+from hiersae_cli.sae import HierarchicalSAE
 from hiersae_cli.workflows import cache, train
 
 CONTEXT = 64
@@ -105,22 +105,11 @@ def tiny_hard(tiny_deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The run of three levels with its tree hardened after training."""
     folder = RunFolder(tmp_path_factory.mktemp("chain") / "hard")
     folder.write_header(RunFolder(tiny_deep).read_header())
-    folder.write_model(hardened(load_file(tiny_deep / "model.safetensors"), load_run(tiny_deep).model.widths), 195, 195)
+    model = load_run(tiny_deep).model
+    assert isinstance(model, HierarchicalSAE)
+    model.harden()
+    folder.write_model(model.state_dict(), 195, 195)
     return folder.path
-
-
-def hardened(tensors: dict[str, torch.Tensor], widths: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """The weights with the children of each parent side by side, firing only where it does."""
-    parent_F, place_F = tensors["parent_F"], torch.arange(sum(widths))
-    order: list[int] = []
-    for part in torch.arange(sum(widths)).split(widths):
-        # Parents are in their new places already: children follow these.
-        above = torch.where(parent_F[part] < 0, parent_F[part], place_F[parent_F[part]])
-        order += part[above.argsort(stable=True)].tolist()
-        place_F[torch.tensor(order[part[0] :])] = part
-    moved = {name: tensor[order] for name, tensor in tensors.items() if name.endswith(("F", "FD"))}
-    moved["parent_F"] = torch.where(moved["parent_F"] < 0, moved["parent_F"], place_F[moved["parent_F"]])
-    return {**tensors, **moved, "hard": torch.tensor(True)}
 
 
 def _train(acts: Path, out: Path, arch: str, widths: tuple[int, ...], k: tuple[int, ...]) -> Path:

@@ -30,6 +30,14 @@ def test_version_1_is_read() -> None:
     assert done.returncode == 0 and "hiersae.run version 1" in done.stdout
 
 
+def test_version_2_is_read() -> None:
+    run = load_run(DATA / "run-v2")  # three levels, two passes, hardened
+    said = json.loads((DATA / "run-v2-code.json").read_text())
+    code = run.model.encode(torch.tensor(said["x"]))
+    assert code.tolist() == [pytest.approx(row, abs=1e-5) for row in said["code"]]
+    assert run.hardened is not None
+
+
 def test_a_flat_run_of_version_1_is_read(tiny_flat: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "flat")
     shutil.copytree(tiny_flat, folder.path)

@@ -17,9 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hiersae_cli import load_run
 from hiersae_cli.config import TrainConfig
 from hiersae_cli.config.train import ARCHITECTURES
-from hiersae_cli.sae import build
+from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.training import Trainer
 from tests.helpers import command, environment, hiersae
 
@@ -73,6 +74,22 @@ def test_training_steps_are_what_they_were(arch: str) -> None:
     (``python tests/test_train.py``)."""
     expected = json.loads(GOLDEN.read_text())[arch]
     assert golden_figures(arch) == [pytest.approx(step, rel=1e-3) for step in expected]
+
+
+def test_a_tree_of_three_levels_is_hardened_and_says_what_that_costs(tiny_acts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = hiersae(
+        "train", tiny_acts, "-o", run, "--widths", "8,16,64", "--k", "2,2.5,3", "--tokens", "30k", "--batch", "512",
+        "--curriculum", "anneal=0.5,closed=0.2", "--refine", "--relevel", "--k-start", "2", "--harden",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "hardened: fvu" in done.stderr
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["hardening"].keys() == {"fvu", "fvu_soft", "l0", "l0_soft"}
+    assert lines[-1]["hardening"]["l0_soft"] == pytest.approx(7.5, rel=0.05)
+    assert len(lines[0]["fvu_levels"]) == 3
+    model = load_run(run).model
+    assert isinstance(model, HierarchicalSAE) and model.hard
 
 
 def test_run_folder_holds_what_it_should(finished: Path, tiny_acts: Path) -> None:

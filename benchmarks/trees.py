@@ -69,7 +69,16 @@ _HIER = {
 }
 # The training options of ours, suite by suite; --set changes them.
 HIER: dict[str, dict[str, Any]] = {
-    "toy": _HIER,
+    # A level of three latents needs a wide start to find its features at all, and has no place to move them to.
+    "toy": {
+        **_HIER,
+        "k_start": 10.0,
+        "coarse_weight": 0.1,
+        "coherence_weight": 0.0,
+        "relevel": False,
+        "batch": 512,
+        "dead_after": 20_000,
+    },
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
     "shakespeare": _HIER,

@@ -56,7 +56,7 @@ def golden_figures(name: str) -> list[list[float]]:
         options |= {"widths": (8, 40), "k": (2, 3), "curriculum": "lead=0.1,ramp=0.3,anneal=0.3"}
     if name == DEEP:
         options |= {"arch": "hier", "widths": (4, 12, 32), "k": (1, 2, 2), "curriculum": "anneal=0.6,closed=0.2"}
-        options |= {"refine": True, "coherence_weight": 1.0, "relevel": True, "k_start": 2.0}
+        options |= {"harden": True, "refine": True, "coherence_weight": 1.0, "relevel": True, "k_start": 2.0}
     config = TrainConfig(
         acts=[], tokens=12 * 32, batch=32, lr=0.01, tree_every=2, dead_after=64, tree_weight=1.0, **options
     )

@@ -148,7 +148,8 @@ class TrainConfig(TruthConfig):
             "warmup",
             "with --decay, must not exceed 1",
         )
-        parse_curriculum(self.curriculum)
+        closed = parse_curriculum(self.curriculum)["closed"]
+        self.require(self.harden or not closed, "curriculum", "trains with the gate closed, which needs --harden")
         self._check_source()
         self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
         self.dead_after = self.dead_after or min(10**7, self.tokens // 10)

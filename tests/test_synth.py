@@ -281,7 +281,8 @@ def test_a_run_records_its_truth_and_is_not_measured_on_another(toy_acts: Path, 
 @pytest.mark.parametrize("preset", ["toy", "synthtree-1k"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, preset: str) -> None:
     shape = () if preset == "toy" else SMALL_FLAGS
-    flags = ("train", "--synth", preset, *shape, *TRAIN, "--tokens", "20k")
+    tokens = "200k" if preset == "toy" else "20k"  # long enough to be killed before it ends
+    flags = ("train", "--synth", preset, *shape, *TRAIN, "--tokens", tokens)
     assert hiersae(*flags, "-o", tmp_path / "whole").returncode == 0
     run = tmp_path / "run"
     arguments = (*flags, "-o", run, "--checkpoint-seconds", "0")

@@ -85,20 +85,17 @@ class HierarchicalSAE(SparseAutoencoder):
     def encode(self, x_BD: torch.Tensor, hard: bool | None = None) -> torch.Tensor:
         """The code (B, F); ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
         closed = bool(self.hard) if hard is None else hard
-        return torch.cat(self._codes(x_BD - self.b_dec_D, self.k, closed), dim=1)
+        codes, _ = self._codes(x_BD - self.b_dec_D, self.k, closed)
+        return torch.cat(codes, dim=1)
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
         phase = self.curriculum.at(progress)
         wide = 1 + (self.k_start - 1) * phase.wide
         wanted = [min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True)]
         wanted[1:] = [k * phase.fine for k in wanted[1:]]
-        left_BD = x_BD - self.b_dec_D
-        codes = self._codes(left_BD, [k for k in wanted if k > 0], phase.closed or bool(self.hard))
-        errors = []
-        for part, code_BC in zip(self.parts, codes, strict=False):
-            left_BD = left_BD - code_BC @ self.W_dec_FD[part]
-            errors.append(left_BD.square().sum())
-        loss = errors[-1] + self.coarse_weight * sum(errors[: len(self.parts) - 1], left_BD.new_zeros(()))
+        codes, left = self._codes(x_BD - self.b_dec_D, [k for k in wanted if k > 0], phase.closed or bool(self.hard))
+        errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
+        loss = errors[-1] + self.coarse_weight * sum(errors[: len(self.parts) - 1], x_BD.new_zeros(()))
         code_BF = torch.cat(codes, dim=1)
         code_BF = torch.nn.functional.pad(code_BF, (0, self.latents - code_BF.shape[1]))
         if self.training:
@@ -168,30 +165,33 @@ class HierarchicalSAE(SparseAutoencoder):
         self._forget(0.0)
 
     def revival_inputs(self, x_BD: torch.Tensor, code_BF: torch.Tensor) -> list[torch.Tensor]:
-        left_BD = x_BD - self.b_dec_D
-        inputs = []
-        for part in self.parts:
-            inputs.append(left_BD)
-            left_BD = left_BD - code_BF[:, part] @ self.W_dec_FD[part]
-        return inputs
+        return self._leave([x_BD - self.b_dec_D], code_BF.split(self.widths, dim=1)[:-1])
 
-    def _codes(self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool) -> list[torch.Tensor]:
-        """The code (B, C) of each of the first levels, as many as ``wanted`` has L0s, of x - b_dec (B, D)."""
-        left_BD = centred_BD
-        codes: list[torch.Tensor] = []
+    def _leave(self, left: list[torch.Tensor], codes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """``left``, which begins with x - b_dec (B, D), continued by what is left after each of ``codes``."""
+        for level in range(len(left) - 1, len(codes)):
+            left.append(left[-1] - codes[level] @ self.W_dec_FD[self.parts[level]])
+        return left
+
+    def _codes(
+        self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The code (B, C) of each of the first levels, as many as ``wanted`` has L0s, of x - b_dec (B, D).
+
+        With it what these codes leave, see ``_leave``, as far as it has been computed.
+        """
+        left, codes = [centred_BD], list[torch.Tensor]()
         first_L = self.threshold_first_L if self.refine else self.threshold_L
         for level, k in enumerate(wanted):
-            pre_BC = self._pre_activation(left_BD, self.parts[level])
+            pre_BC = self._pre_activation(self._leave(left, codes)[-1], self.parts[level])
             codes.append(self._sparse(pre_BC, level, codes, first_L[level], k, closed))
-            if self.refine or level + 1 < len(wanted):
-                left_BD = left_BD - codes[level] @ self.W_dec_FD[self.parts[level]]
         if not self.refine:
-            return codes
-        pre_BF = self._refined(torch.cat(codes, dim=1), left_BD)
+            return codes, left
+        pre_BF = self._refined(torch.cat(codes, dim=1), self._leave(left, codes)[-1])
         codes = []
         for level, k in enumerate(wanted):
             codes.append(self._sparse(pre_BF[:, self.parts[level]], level, codes, self.threshold_L[level], k, closed))
-        return codes
+        return codes, [centred_BD]
 
     def _sparse(
         self,

@@ -46,7 +46,7 @@ class Trainer:
         """
         model, config = self.model, self.config
         progress = self.step_number / config.steps
-        x_BD = x_BD.to(model.b_dec_D.device, torch.float32) * self.scale
+        x_BD = self._scaled(x_BD)
         with torch.autocast(x_BD.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             out = model.step(x_BD, progress)
             dead_F = self.silent_F > config.dead_after
@@ -87,26 +87,33 @@ class Trainer:
         The running mean of training lags behind weights that still move; this does not. With ``harden``, returns
         FVU and L0 on the same batches with the gate open and closed.
         """
-        model, device = self.model, self.model.b_dec_D.device
+        model = self.model
         model.finish()
-        scaled = [x_BD.to(device, torch.float32) * self.scale for x_BD in batches]
-        for number, x_BD in enumerate(scaled):
+        hardened = model if self.config.harden and isinstance(model, HierarchicalSAE) else None
+        if hardened:
+            batches = list(batches)  # gone through more than once
+        for number, x_BD in enumerate(batches):
             model.threshold_rate = 1 / (number + 1)
-            model.step(x_BD, progress=1.0)
-        if not (self.config.harden and isinstance(model, HierarchicalSAE)):
+            model.step(self._scaled(x_BD), progress=1.0)
+        if not hardened:
             return {}
-        model.eval().harden()
-        rows_BD = torch.cat(scaled)
-        variance = float((rows_BD - rows_BD.mean(0)).square().sum())
-        figures = {}
-        for hard, suffix in ((False, "_soft"), (True, "")):
-            codes = [model.encode(x_BD, hard=hard) for x_BD in scaled]
-            error = sum(
-                float((x_BD - model.decode(code)).square().sum()) for x_BD, code in zip(scaled, codes, strict=True)
-            )
-            figures[f"fvu{suffix}"] = error / variance
-            figures[f"l0{suffix}"] = sum(float((code > 0).sum()) for code in codes) / len(rows_BD)
-        return figures
+        hardened.eval().harden()
+        return self._gate_figures(hardened, batches)
+
+    def _gate_figures(self, model: HierarchicalSAE, batches: Iterable[torch.Tensor]) -> dict[str, float]:
+        """FVU and L0 with the gate open, their names ending in ``_soft``, and closed."""
+        rows, square, total_D = 0, 0.0, torch.zeros_like(model.b_dec_D)
+        sums = dict.fromkeys(("fvu_soft", "l0_soft", "fvu", "l0"), 0.0)
+        for raw_BD in batches:
+            x_BD = self._scaled(raw_BD)
+            y_BD = x_BD - model.b_dec_D  # near the mean: sums of squares of small numbers
+            rows, square, total_D = rows + len(y_BD), square + float(y_BD.square().sum()), total_D + y_BD.sum(0)
+            for hard, suffix in ((False, "_soft"), (True, "")):
+                code_BF = model.encode(x_BD, hard=hard)
+                sums[f"fvu{suffix}"] += float((x_BD - model.decode(code_BF)).square().sum())
+                sums[f"l0{suffix}"] += float((code_BF > 0).sum())
+        variance = square - float(total_D.square().sum()) / rows
+        return {name: value / (variance if name.startswith("fvu") else rows) for name, value in sums.items()}
 
     def dead_share(self) -> float:
         """Share of latents that have not fired for ``dead_after`` rows."""
@@ -145,6 +152,10 @@ class Trainer:
                 f"training diverged at step {self.step_number}: the loss is {loss}",
                 "Use a smaller --lr; if the cache has outlier rows, cache with --drop-outliers.",
             )
+
+    def _scaled(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """Raw activations as the model sees them."""
+        return x_BD.to(self.model.b_dec_D.device, torch.float32) * self.scale
 
     def _follow(self, order_F: torch.Tensor) -> None:
         """Lay out what is remembered of each latent as the model has laid out its latents."""

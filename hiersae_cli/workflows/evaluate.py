@@ -129,10 +129,8 @@ def _begin_trees(
         console.warn("the cache has no training rows: no post-hoc trees and no description length")
     mean_D = torch.from_numpy(acts.moments()[0]).float()
     for subject in subjects:
-        model, learned_F, pairs = subject.run.model, None, None
-        if subject.tree == "learned" and subject.edges:
-            learned_F = np.full(model.latents, NO_PARENT)
-            learned_F[subject.edges.child_E.cpu()] = subject.edges.parent_E.cpu()
+        model, pairs = subject.run.model, None
+        learned_F = model.parent_F.cpu().numpy() if isinstance(model, HierarchicalSAE) else None
         if len(training_rows):
             pairs = count_pairs(model, subject.name, acts, training_rows, config.batch, device, console)
         subject.trees = TreeSums(model, learned_F, pairs, acts.truth, mean_D, sample.blocks, config.seed)

@@ -19,7 +19,7 @@ BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in for
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible
 _KEEP = 0.9  # of the counts, at each refresh of the tree
 _WITHIN = 0.4  # excess containment from which on a latent is taken for a child of one of its own level
-_ALONE = 0.15  # excess containment up to which a latent is taken for nobody's child
+_ALONE = 0.15  # excess containment below which a latent is taken for nobody's child
 
 
 class HierarchicalSAE(SparseAutoencoder):
@@ -74,9 +74,9 @@ class HierarchicalSAE(SparseAutoencoder):
         self.least_containment = least_containment
         self.k_start, self.curriculum = k_start, curriculum or Curriculum()
         self.parts = self.level_slices()
-        # Firings of each level but the first with those of the level above, and, to move latents, with its own.
+        # Firings of each level but the first with those of the level above; to move latents, of each but the last with its own.
         self.counts = _modules(CoActivation(*pair) for pair in pairwise(widths))
-        self.own_counts = _modules(CoActivation(each, each) for each in widths if relevel)
+        self.own_counts = _modules(CoActivation(each, each) for each in widths[:-1] if relevel)
         self.register_buffer("parent_F", torch.full((self.latents,), NO_PARENT))
         self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
@@ -236,7 +236,7 @@ class HierarchicalSAE(SparseAutoencoder):
         fired = [fired_BF[:, part] for part in self.parts]
         for counts, upper_BC, lower_BC in zip(self.counts, fired, fired[1:], strict=False):
             counts.add(upper_BC, lower_BC)
-        for counts, fired_BC in zip(self.own_counts, fired if self.relevel else [], strict=True):
+        for counts, fired_BC in zip(self.own_counts, fired, strict=False):
             counts.add(fired_BC, fired_BC)
 
     def _forget(self, keep: float) -> None:
@@ -262,26 +262,25 @@ class HierarchicalSAE(SparseAutoencoder):
     def _moves(self) -> torch.Tensor | None:
         """The order (F,) in which latents have changed places between levels; None where none has to.
 
-        A latent that lies within none of the level above but has children in its own belongs one level up. It
-        changes places with one that is itself a child in its level, or else with one that has no children.
+        A latent that lies within a more frequent one of its own level belongs one level down; one that lies within
+        none of the level above may take its place, the most frequent first. So a level keeps no latent that only
+        refines another, and its places go to features of their own.
         """
         order_F = torch.arange(self.latents, device=self.parent_F.device)
-        moved = False
-        for level, across in enumerate(self.counts):
-            upper = self.own_counts[level].containment() > _WITHIN
-            lower = self.own_counts[level + 1].containment() > _WITHIN
-            across_FP = across.containment()
-            up = (across_FP.amax(1) < _ALONE) & (across.child_F >= LEAST_COUNT) & lower.any(0) & ~lower.any(1)
-            childless = ~(across_FP > _ALONE).any(0) & ~upper.any(0)
-            down = torch.cat(
-                [_ranked(upper.any(1), -across.parent_P), _ranked(childless & ~upper.any(1), -across.parent_P)]
-            )
-            up = _ranked(up, across.child_F)
+        still_F = torch.ones_like(order_F, dtype=torch.bool)
+        for level, (own, across) in enumerate(zip(self.own_counts, self.counts, strict=True)):
+            upper, lower = self.parts[level], self.parts[level + 1]
+            # A margin, so that of two latents for one thing neither counts as the other's child by chance.
+            rarer_CC = own.parent_P > 1.2 * own.child_F[:, None]
+            within_C = (own.containment() * rarer_CC).amax(1)
+            alone_C = (across.containment().amax(1) < _ALONE) & (across.child_F >= LEAST_COUNT)
+            down = _ranked((within_C > _WITHIN) & still_F[upper], within_C) + upper.start
+            up = _ranked(alone_C & still_F[lower], across.child_F) + lower.start
             number = min(len(up), len(down))
-            above, below = down[:number] + self.parts[level].start, up[:number] + self.parts[level + 1].start
-            order_F[above], order_F[below] = order_F[below], order_F[above]
-            moved = moved or number > 0
-        return order_F if moved else None
+            above, below = down[:number], up[:number]
+            order_F[above], order_F[below] = below, above
+            still_F[above] = still_F[below] = False
+        return None if still_F.all() else order_F
 
 
 def _modules(counts: Iterable[CoActivation]) -> list[CoActivation]:

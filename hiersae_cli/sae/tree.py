@@ -75,14 +75,11 @@ class CoActivation(nn.Module):
 
     @torch.no_grad()
     def containment(self) -> torch.Tensor:
-        """How far each child's firing lies within each more frequent parent's, (F, P), beyond chance.
+        """How far each child's firing lies within each parent's, (F, P), beyond chance; 0 where the child hardly fires.
 
-        (P(p | c) - P(p)) / (1 - P(p)): 1 where c fires only with p, 0 where p is no likelier with c than without,
-        and 0 where c hardly fires.
+        (P(p | c) - P(p)) / (1 - P(p)): 1 where c fires only with p, 0 where p is no likelier with c than without.
         """
-        # A margin, so that of two latents for one thing neither counts as the other's parent by chance.
-        excess_FP = self._excess().masked_fill(self.parent_P <= 1.2 * self.child_F[:, None], 0.0)
-        return excess_FP.clamp_min(0) * (self.child_F >= LEAST_COUNT)[:, None]
+        return self._excess().clamp_min(0) * (self.child_F >= LEAST_COUNT)[:, None]
 
     def _excess(self) -> torch.Tensor:
         rate_P = self.parent_P / self.rows.clamp_min(1)

@@ -152,21 +152,21 @@ def test_soft_is_hard_where_an_orphan_s_price_is_infinite() -> None:
     assert torch.equal(model.encode(x, hard=False), model.encode(x, hard=True))
 
 
-def test_a_parent_that_is_a_level_too_low_goes_up() -> None:
-    """Level 1 holds a latent with children of its own level, and level 0 one without: they change places."""
+def test_a_child_goes_down_a_level_and_what_lies_within_nothing_comes_up() -> None:
+    """Level 0 holds a child of its own other latent; of level 1, one latent lies within none of level 0."""
     generator = torch.Generator().manual_seed(0)
-    rare = torch.rand(4000, 1, generator=generator) < 0.05
     root = torch.rand(4000, 2, generator=generator) < 0.3
     child = root[:, :1] & (torch.rand(4000, 2, generator=generator) < 0.4)
-    other = root[:, 1:] & (torch.rand(4000, 1, generator=generator) < 0.4)
-    fired = torch.cat([rare, root[:, 1:], root[:, :1], child, other], dim=1)
-    model = HierarchicalSAE(8, (2, 4), (1, 1), relevel=True, tree_every=1, curriculum=Curriculum(anneal=1.0)).train()
+    fired = torch.cat([root[:, :1], child[:, :1], child[:, 1:], root[:, 1:]], dim=1)
+    model = HierarchicalSAE(8, (2, 2), (1, 1), relevel=True, tree_every=1, curriculum=Curriculum(anneal=1.0)).train()
     model.initialise(torch.zeros(8), 0)
     model._count(fired)
     before = model.W_dec_FD.detach().clone()
     order = model.after_step(1, progress=0.5)
-    assert order is not None and order.tolist() == [2, 1, 0, 3, 4, 5]
+    assert order is not None and order.tolist() == [0, 3, 2, 1]
     assert torch.allclose(model.W_dec_FD, before[order])
+    model._count(fired[:, order])
+    assert model.after_step(3, progress=0.5) is None, "each level has what belongs to it"
 
 
 def test_the_curriculum_widens_l0_at_first() -> None:

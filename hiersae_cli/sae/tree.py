@@ -35,13 +35,13 @@ class CoActivation(nn.Module):
     @torch.no_grad()
     def add(self, parent_BP: torch.Tensor, child_BF: torch.Tensor) -> None:
         """Count a batch of firings (bool)."""
-        self.rows += len(parent_BP)
-        self.parent_P += parent_BP.sum(0)
-        self.child_F += child_BF.sum(0)
-        parent = parent_BP.nonzero(as_tuple=True)[1]
+        parent_row, parent = parent_BP.nonzero(as_tuple=True)
         child_row, child = child_BF.nonzero(as_tuple=True)
+        self.rows += len(parent_BP)
+        self.parent_P += parent.bincount(minlength=len(self.parent_P))
+        self.child_F += child.bincount(minlength=len(self.child_F))
         # Pair every firing child with each parent that fires in its row; rows are sorted in both lists.
-        counts_B = parent_BP.sum(1)
+        counts_B = parent_row.bincount(minlength=len(parent_BP))
         first_B = counts_B.cumsum(0) - counts_B
         repeats = counts_B[child_row]
         within = torch.arange(int(repeats.sum()), device=child.device)

@@ -6,6 +6,7 @@ Legend of shapes: B rows of a draw, N true features, D width.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,13 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
         "total_rows": config.rows,
     }
     started = time.monotonic()
-    writer = ActivationsWriter.create(config.out, made_by, rows, {SYNTH_MODULE: width}, config.dtype)
-    try:
-        firings = _fill(writer, source, rows.split == HELD_OUT, config, console)
-        writer.finish(truth=(source.truth, firings))
-    finally:
-        writer.partial.unlink(missing_ok=True)
+    with stoppable() as stopping:  # from before there is a file that would stay behind
+        writer = ActivationsWriter.create(config.out, made_by, rows, {SYNTH_MODULE: width}, config.dtype)
+        try:
+            firings = _fill(writer, source, rows.split == HELD_OUT, config, console, stopping)
+            writer.finish(truth=(source.truth, firings))
+        finally:
+            writer.partial.unlink(missing_ok=True)
     return _report(config, console, time.monotonic() - started)
 
 
@@ -96,12 +98,17 @@ def _rows(config: SynthConfig) -> Rows:
 
 
 def _fill(
-    writer: ActivationsWriter, source: Generator, held_out: np.ndarray, config: SynthConfig, console: Console
+    writer: ActivationsWriter,
+    source: Generator,
+    held_out: np.ndarray,
+    config: SynthConfig,
+    console: Console,
+    stopping: Callable[[], bool],
 ) -> Firings:
     """Draw and write all rows; returns the true features of those that are ``held_out`` (rows,)."""
     counts, features, magnitudes = [np.zeros(1, np.int64)], [], []
     dtype = getattr(torch, config.dtype)
-    with stoppable() as stopping, console.progress("synth", config.rows, "rows") as progress:
+    with console.progress("synth", config.rows, "rows") as progress:
         for number, start in enumerate(range(0, config.rows, _DRAW)):
             count = min(_DRAW, config.rows - start)
             x_BD, magnitude_BN = source.sample(count, block_seed(config.draw_seed, Stream.FILE, number))

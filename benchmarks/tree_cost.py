@@ -2,7 +2,7 @@
 
     python benchmarks/tree_cost.py [--widths 1024,15360] [--k 16,16] [--d 512] [--batch 2048] [--steps 5] [--relevel]
 
-Seconds of processor time, on random activations of a sparse code: ratios of one process, so other work beside it matters little.
+Processor time, on random activations of a sparse code: ratios of one process, so other work beside it matters little.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class HierarchicalSAE(SparseAutoencoder):
         self.least_containment = least_containment
         self.k_start, self.curriculum = k_start, curriculum or Curriculum()
         self.parts = self.level_slices()
-        # Firings of each level but the first with those of the level above; to move latents, of each but the last with its own.
+        # Firings of each level but the first with the level above; to move latents, of each but the last with its own.
         self.counts = _modules(CoActivation(*pair) for pair in pairwise(widths))
         self.own_counts = _modules(CoActivation(each, each) for each in widths[:-1] if relevel)
         self.register_buffer("parent_F", torch.full((self.latents,), NO_PARENT))

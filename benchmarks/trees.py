@@ -68,8 +68,8 @@ _HIER = {
 }
 # The training options of ours, suite by suite; --set changes them.
 HIER: dict[str, dict[str, Any]] = {
-    # A level of three latents needs a wide start to find its features at all, and has no place to move them to. Its
-    # parents are on with two children in five only, so what the first pass takes for a child has to be corrected.
+    # A level of three latents needs a wide start to find its features at all, and has no place to move them to. Here
+    # the second pass finds edges rather than losing them.
     "toy": {
         **_HIER,
         "refine": True,

@@ -19,7 +19,6 @@ from sae_lens.saes.matryoshka_batchtopk_sae import (
 from sae_lens.training.sae_trainer import SAETrainer
 
 LIBRARY = f"sae-lens {version('sae-lens')}"
-LEARNING_RATE = 1e-3
 
 
 class SAELensDictionary:
@@ -48,8 +47,9 @@ def train(
     latents: int,
     l0: float,
     nested: tuple[int, ...],
-    steps: int,
+    samples: int,
     batch: int,
+    lr: float,
     seed: int,
     device: torch.device,
 ) -> SAELensDictionary:
@@ -63,10 +63,10 @@ def train(
         else:
             sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common))
         settings = SAETrainerConfig(
-            total_training_samples=steps * batch,
+            total_training_samples=samples,
             train_batch_size_samples=batch,
-            lr=LEARNING_RATE,
-            lr_end=LEARNING_RATE,
+            lr=lr,
+            lr_end=lr,
             device=str(device),
             logger=LoggingConfig(log_to_wandb=False),
         )

@@ -110,8 +110,8 @@ class Results:
             os.close(handle)
 
 
-def show(results: Results, suite: str, usual: dict[str, Any], console: Console) -> None:
-    """The tables of a suite: means over seeds with 95 % intervals (Student's t); options only where not ``usual``."""
+def show(results: Results, suite: str, usual: dict[str, dict[str, Any]], console: Console) -> None:
+    """The tables of a suite: means over seeds with 95 % intervals (Student's t); options that are not ``usual``."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in results.rows:
         if row["suite"] == suite:
@@ -121,8 +121,8 @@ def show(results: Results, suite: str, usual: dict[str, Any], console: Console) 
         lines = []
         for alike, rows in groups.items():
             first = rows[0]
-            options = first["options"].items() if first["arch"].startswith("hier") else ()
-            changed = [f"{name}={value}" for name, value in options if usual.get(name) != value]
+            ours = usual[next(kind for kind in usual if first["arch"].startswith(kind))]
+            changed = [f"{name}={value}" for name, value in first["options"].items() if ours.get(name) != value]
             figures = [[stability[alike]] if n == "stability" else [row[n] for row in rows] for n in columns.values()]
             # Every row of the dictionary's table would stand there once for each of its trees.
             if title == "tree" or "+" not in first["arch"]:

@@ -1,7 +1,8 @@
 """Trees against flat dictionaries, with the same rows, latents and L0: on known trees, and on a language model.
 
     python benchmarks/trees.py SUITE --json FILE [--seeds N] [--seed-base S] [--samples COUNT] [--l0 N[,N…]]
-        [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--scratch FOLDER] [--quick] [--device cpu]
+        [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--set-flat KEY=VALUE …]
+        [--scratch FOLDER] [--quick] [--device cpu]
 
 Suites:
     toy                  20 features: ours, and a flat BatchTopK of ours
@@ -84,7 +85,9 @@ HIER: dict[str, dict[str, Any]] = {
     "synthsaebench-16k": _HIER,
     "shakespeare": _HIER,
 }
-FLAT = {"lr": 3e-3}
+# The options of the flat ones, by kind; --set-flat changes them. SAELens has only these.
+FLAT: dict[str, dict[str, Any]] = {"batchtopk": {"lr": 3e-3}, "saelens": {}}
+_SAELENS = {"lr": 1e-3, "batch": BATCH}
 _CALIBRATION_BATCHES = 32
 
 
@@ -208,15 +211,16 @@ def train_ours(
 
 
 def train_peer(
-    arch: Arch, suite: Suite, l0: float, seed: int, rows: Rows, device: torch.device
+    arch: Arch, suite: Suite, l0: float, seed: int, options: dict[str, Any], rows: Rows, device: torch.device
 ) -> tuple[Dictionary, str]:
     """A dictionary of SAELens, and the name and version of the package."""
     import peers_saelens  # heavy, and needs a package that not every suite needs
 
+    lr, batch = ({**_SAELENS, **options}[name] for name in ("lr", "batch"))
+    parts = (part_BD for x_BD in rows.training(seed) for part_BD in x_BD.split(batch))
     nested = arch.widths if len(arch.widths) > 1 else ()
-    trained = peers_saelens.train(
-        rows.training(seed), rows.width, arch.widths[-1], l0, nested, suite.samples // BATCH, BATCH, seed, device
-    )
+    samples = suite.samples // BATCH * BATCH
+    trained = peers_saelens.train(parts, rows.width, arch.widths[-1], l0, nested, samples, batch, lr, seed, device)
     return trained, peers_saelens.LIBRARY
 
 
@@ -235,7 +239,7 @@ def run_one(
     console.say(f"{arch.name}, seed {seed}, L0 {l0:g}")
     model: Dictionary
     if arch.kind == "saelens":
-        model, trainer = train_peer(arch, suite, l0, seed, rows, device)
+        model, trainer = train_peer(arch, suite, l0, seed, options, rows, device)
     else:
         config = config_for(arch, suite, l0, seed, options)
         model = train_ours(config, rows, device, arch.name, console)
@@ -274,20 +278,19 @@ def choose_suite(options: argparse.Namespace, device: torch.device) -> Suite:
     return suite
 
 
-def options_of(arch: Arch, name: str, changed: dict[str, Any]) -> dict[str, Any]:
-    """Training options of ours, as rows record them; SAELens has its own."""
+def options_of(arch: Arch, options: argparse.Namespace) -> dict[str, Any]:
+    """Training options, as rows record them; what SAELens is not told it has from ``_SAELENS``."""
     if arch.kind == "hier":
-        return {**HIER[name], **changed}
-    return FLAT if arch.kind == "batchtopk" else {}
+        return {**HIER[options.suite], **dict(options.set)}
+    return {**FLAT[arch.kind], **dict(options.set_flat)}
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """The benchmark from start to end."""
     device = resolve_device(options.device)
     suite = choose_suite(options, device)
-    changed = dict(options.set)
-    for arch in architectures(suite, ["hier"]):  # before anything is drawn: are these options and do they fit?
-        config_for(arch, suite, suite.l0, 0, options_of(arch, options.suite, changed))
+    for arch in architectures(suite, ["hier", "batchtopk"]):  # before anything is drawn: do these options fit?
+        config_for(arch, suite, suite.l0, 0, options_of(arch, options))
     with nullcontext(options.scratch) if options.scratch else tempfile.TemporaryDirectory() as scratch:
         options.scratch = scratch
         rows = open_rows(options.suite, suite, options, device, console)
@@ -300,7 +303,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
             for arch in architectures(suite, options.only.split(","))
         )
         for seed, l0, arch in plan:
-            training = options_of(arch, options.suite, changed)
+            training = options_of(arch, options)
             key = {
                 "suite": options.suite,
                 "seed": seed,
@@ -312,7 +315,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
             }
             if not results.has(key):
                 run_one(arch, suite, key, training, rows, results, console)
-        show(results, options.suite, HIER[options.suite], console)
+        show(results, options.suite, {"hier": HIER[options.suite], **FLAT}, console)
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -324,6 +327,13 @@ def setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def flat_setting(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` of what the flat dictionaries of both packages have."""
+    if text.partition("=")[0] not in _SAELENS:
+        raise argparse.ArgumentTypeError(f"only {' and '.join(_SAELENS)} can be set for flat dictionaries")
+    return setting(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -339,6 +349,14 @@ def parser() -> argparse.ArgumentParser:
     add("--widths", type=parse_counts, action="append", metavar="N,N…", help="of a hierarchy; may be repeated")
     add("--only", default="", metavar="ARCH[,ARCH]", help="beginnings of the names to train")
     add("--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="training option of hier")
+    add(
+        "--set-flat",
+        type=flat_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="lr or batch of the flat ones and of SAELens",
+    )
     add("--scratch", metavar="FOLDER", help="where drawn rows are kept")
     add("--acts", help="cache for shakespeare")
     add("--quick", action="store_true", help="two minutes at most, to see that all works")

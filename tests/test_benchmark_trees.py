@@ -58,6 +58,9 @@ def test_rows_of_the_toy_and_going_on(trees: ModuleType, tmp_path: Path, monkeyp
     changed = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "1", "--set", "tree_weight=0")
     assert [row["arch"] for row in changed[len(more) :]] == ["hier-3-17", "hier-5-15"]  # the flat ones have no tree
     assert changed[-1]["options"]["tree_weight"] == 0
+    tuned = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "1", "--set-flat", "lr=0.01")
+    assert [row["arch"] for row in tuned[len(changed) :]] == ["batchtopk", "batchtopk+max-mi", "batchtopk+chow-liu"]
+    assert tuned[-1]["options"] == {"lr": 0.01} and tuned[-1]["fvu"] != rows[-1]["fvu"]
 
 
 def test_saelens_reads_the_same_rows(trees: ModuleType, tmp_path: Path) -> None:
@@ -68,6 +71,11 @@ def test_saelens_reads_the_same_rows(trees: ModuleType, tmp_path: Path) -> None:
     assert [row["arch"] for row in rows if "+" not in row["arch"]] == ["saelens-batchtopk", "saelens-matryoshka-4-16"]
     assert all(set(row) == ROW and row["trainer"].startswith("sae-lens") for row in rows)
     assert all(0 < row["fvu"] < 2 for row in rows)
+    again = bench(trees, tmp_path, "synthtree-1k", *small, "--only=saelens-b", "--set-flat=lr=0.001")
+    smaller = bench(trees, tmp_path, "synthtree-1k", *small, "--only=saelens-b", "--set-flat=batch=512")
+    fvu = {json.dumps(row["options"]): row["fvu"] for row in smaller if row["arch"] == "saelens-batchtopk"}
+    assert again[-1]["options"] == {"lr": 0.001} and len(fvu) == 3
+    assert fvu["{}"] == fvu['{"lr": 0.001}'] != fvu['{"batch": 512}']
 
 
 def test_drawn_rows_are_kept_and_lengthened(trees: ModuleType, tmp_path: Path) -> None:
@@ -93,6 +101,7 @@ def test_drawn_rows_are_kept_and_lengthened(trees: ModuleType, tmp_path: Path) -
         ("toy", "--widths", "3,17", "--widths", "5,25"),
         ("toy", "--samples", "10"),
         ("toy", "--set", "k_start=0.5"),
+        ("toy", "--set-flat", "batch=100"),
         ("shakespeare",),
     ],
 )

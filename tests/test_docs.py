@@ -21,6 +21,7 @@ from hiersae_cli.cli.flags import build
 from hiersae_cli.config import (
     CacheConfig,
     Config,
+    ConvertConfig,
     EvalConfig,
     ExportTreeConfig,
     InfoConfig,
@@ -47,6 +48,7 @@ CONFIGS: dict[str, type[Config]] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "export-tree": ExportTreeConfig,
+    "convert": ConvertConfig,
     "info": InfoConfig,
 }
 GROUP: Any = typer.main.get_command(app)
@@ -141,7 +143,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"`((?:hiersae_cli|tests|docs|runs)/[a-z_/.]*(?:/|\.py|\.md|\.sh))`", text_of(page))
-    examples = {"runs/hier/", "runs/flat/"}
+    examples = {"runs/hier/", "runs/flat/", "runs/theirs/"}
     for path in set(named) - examples:
         assert (ROOT / path).exists(), path
 
@@ -181,6 +183,8 @@ def test_every_tensor_is_specified() -> None:
     for arch in ARCHITECTURES:
         assert f"`{arch}`" in page
         sizes: dict[str, Any] = {"widths": (2, 4), "k": (1, 1)} if arch == "hier" else {"widths": (4,), "k": (1,)}
+        if arch == "matryoshka":
+            sizes = {"widths": (2, 4), "k": (1,)}
         for name in build_model(TrainConfig(acts=[], arch=arch, **sizes), 3).state_dict():
             assert name.startswith("counts.") or f"`{name}`" in page, f"{arch}: {name}"
 

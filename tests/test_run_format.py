@@ -77,3 +77,11 @@ def test_weights_hold_nothing_that_only_training_needs(tiny_deep: Path) -> None:
         assert found and set(found) <= set(above)
     rootless = parent_F < 0
     assert torch.equal(tensors["price_on_F"][rootless], tensors["price_off_F"][rootless])
+
+
+def test_a_run_ends_though_a_killed_process_left_half_a_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_state({"step": torch.tensor(3)})
+    (folder.state_file.parent / ".state.safetensors.1234.tmp").write_text("half")
+    folder.remove_state()
+    assert not folder.state_file.parent.exists()

@@ -16,7 +16,7 @@ WIDTH, BATCH = 24, 64
 # Every architecture, and every way in which one may be built that changes what it computes.
 VARIANTS: dict[str, dict[str, object]] = {
     **{arch: {"arch": arch} for arch in ARCHITECTURES},
-    **{f"{arch}-refined": {"arch": arch, "refine": True} for arch in ARCHITECTURES},
+    **{f"{arch}-refined": {"arch": arch, "refine": True} for arch in ARCHITECTURES if arch != "jumprelu"},
     "hier-three-levels": {
         "arch": "hier",
         "widths": (4, 12, 32),
@@ -31,9 +31,17 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
+SIZES: dict[str, dict[str, object]] = {
+    "hier": {"widths": (8, 40), "k": (2, 3)},
+    "matryoshka": {"widths": (8, 40), "k": (5,)},
+}
+# These are only drawn to the wanted L0 while they train; the others select as many as they have to.
+APPROXIMATE = {"jumprelu"}
+
+
 def make_config(variant: str, **changes: object) -> TrainConfig:
     wanted = VARIANTS[variant]
-    sizes = {"widths": (8, 40), "k": (2, 3)} if wanted["arch"] == "hier" else {"widths": (48,), "k": (5,)}
+    sizes = SIZES.get(str(wanted["arch"]), {"widths": (48,), "k": (5,)})
     changes = {**sizes, **wanted, **changes}
     return TrainConfig(**{"acts": [], "tokens": 50 * BATCH, "batch": BATCH, **changes})
 
@@ -83,8 +91,8 @@ def test_each_row_is_encoded_by_itself(arch: str) -> None:
 def test_training_batch_has_the_wanted_l0(arch: str, dtype: str) -> None:
     trainer = train(arch, dtype=dtype)
     step = trainer.step(make_data(BATCH, seed=2))
-    wanted = torch.tensor(trainer.config.k, dtype=torch.float) * BATCH
-    assert torch.equal(step["active"].float(), wanted)
+    found = (step["active"] / BATCH).tolist()
+    assert found == pytest.approx(trainer.config.k, rel=0.2 if arch in APPROXIMATE else 1e-6)
 
 
 def test_calibrated_model_has_the_wanted_l0_on_fresh_rows(arch: str) -> None:
@@ -124,7 +132,8 @@ def test_gradients_agree_with_finite_differences(arch: str) -> None:
     model.threshold_rate = 0.0
     x = make_data(8, seed=7).double()
     loss = model.step(x, progress=0.9).loss
-    parameters = dict(model.named_parameters())
+    # The gradients of thresholds are not those of the loss, which does not change with them: see test_jumprelu.
+    parameters = {name: value for name, value in model.named_parameters() if name != "log_threshold_F"}
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
     step = 1e-6
     for name, parameter in parameters.items():

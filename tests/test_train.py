@@ -52,6 +52,8 @@ DEEP = "hier, three levels"  # with all that is off by default
 def golden_figures(name: str) -> list[list[float]]:
     """Loss, error and gradient norm of 12 steps on fixed data, through all phases of the curriculum."""
     options: dict[str, Any] = {"arch": name, "widths": (48,), "k": (5,)}
+    if name == "matryoshka":
+        options |= {"widths": (8, 40)}
     if name == "hier":
         options |= {"widths": (8, 40), "k": (2, 3), "curriculum": "lead=0.1,ramp=0.3,anneal=0.3"}
     if name == DEEP:
@@ -178,6 +180,10 @@ def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp
         (("--arch", "batchtopk", "--widths", "16", "--k", "17"), 2, "the 16 latents"),
         (("--arch", "hier", "--widths", "16,112", "--k", "4,0"), 2, "the 112 latents"),
         (("--arch", "nonsense",), 2, "hier, topk, batchtopk"),
+        (("--arch", "matryoshka", "--widths", "128", "--k", "8"), 2, "nested dictionary, two or more"),
+        (("--arch", "matryoshka", "--widths", "16,112", "--k", "4,4"), 2, "one number, the L0 of the whole"),
+        (("--arch", "jumprelu", "--widths", "128", "--k", "8", "--refine"), 2, "no second pass"),
+        (("--arch", "jumprelu", "--widths", "128", "--k", "8", "--bandwidth", "0"), 2, "above 0"),
         (("--tokens", "many"), 2, "not a number"),
         (("--tokens", "10", "--batch", "100"), 2, "one batch"),
         (("--curriculum", "lead=2"), 2, "share of training"),

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from hiersae_cli import __version__
-from hiersae_cli.cli import cache, evaluate, export_tree, info, lm, synth, train
+from hiersae_cli.cli import cache, convert, evaluate, export_tree, info, lm, synth, train
 from hiersae_cli.cli.flags import verb
 from hiersae_cli.config import (
     CacheConfig,
+    ConvertConfig,
     EvalConfig,
     ExportTreeConfig,
     InfoConfig,
@@ -39,6 +40,7 @@ verb(app, "synth", SynthConfig)(synth.synth)
 verb(app, "train", TrainConfig)(train.train)
 verb(app, "eval", EvalConfig)(evaluate.evaluate)
 verb(app, "export-tree", ExportTreeConfig)(export_tree.export_tree)
+verb(app, "convert", ConvertConfig)(convert.convert)
 verb(app, "info", InfoConfig)(info.info)
 
 

@@ -6,6 +6,7 @@ saved files and the generated reference all read it from here.
 
 from hiersae_cli.config.base import Config
 from hiersae_cli.config.cache import CacheConfig, JoinConfig
+from hiersae_cli.config.convert import ConvertConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
@@ -16,6 +17,7 @@ from hiersae_cli.config.train import TrainConfig
 __all__ = [
     "CacheConfig",
     "Config",
+    "ConvertConfig",
     "EvalConfig",
     "ExportTreeConfig",
     "InfoConfig",

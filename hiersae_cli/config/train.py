@@ -8,7 +8,7 @@ from hiersae_cli.config.base import argument, option, parse_count, parse_counts,
 from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 
-ARCHITECTURES = ("hier", "topk", "batchtopk")
+ARCHITECTURES = ("hier", "topk", "batchtopk", "jumprelu", "matryoshka")
 PHASES = ("lead", "ramp", "anneal", "closed")
 DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
 
@@ -49,15 +49,21 @@ class TrainConfig(TruthConfig):
         help="Instead of ACTS: draw new activations with a known tree for every step.",
     )
     out: str = option("runs/hier", "--out", "-o", help="Run folder to write.", recorded=False)
-    arch: str = option("hier", choices=ARCHITECTURES, help="hier, or a flat baseline: topk, batchtopk.")
+    arch: str = option(
+        "hier", choices=ARCHITECTURES, help="hier, or a flat baseline: topk, batchtopk, jumprelu, matryoshka."
+    )
     widths: tuple[int, ...] = option(
         (64, 960),
         parse=parse_counts,
         metavar="N[,N…]",
-        help="Latents: one number if flat; for hier one a level, from coarse to fine, two or more.",
+        help="Latents: one number if flat; for hier one a level, from coarse to fine, two or more; for matryoshka "
+        "those that each of the nested dictionaries adds to the one before, two or more.",
     )
     k: tuple[float, ...] = option(
-        (8, 8), parse=parse_numbers, metavar="N[,N…]", help="Active latents a token (L0), one number per width."
+        (8, 8),
+        parse=parse_numbers,
+        metavar="N[,N…]",
+        help="Active latents a token (L0): one number per width; one in all for matryoshka.",
     )
     tokens: int = option(
         10**7,
@@ -73,6 +79,10 @@ class TrainConfig(TruthConfig):
     clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
     refine: bool = option(
         False, help="Encode in two passes: the second corrects the first by what that leaves unexplained."
+    )
+    l0_weight: float = option(5.0, help="jumprelu: weight of the penalty (L0 / k - 1)^2 that pulls L0 to --k.")
+    bandwidth: float = option(
+        0.2, help="jumprelu: width of the kernel behind the thresholds' gradients, in units of the activations' spread."
     )
     k_start: float = option(
         1.0, help="hier: L0 begins as this multiple of --k, and narrows to it until the curriculum's anneal ends."
@@ -128,19 +138,23 @@ class TrainConfig(TruthConfig):
     overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False)
 
     def check(self) -> None:
-        if self.arch == "hier":
-            self.require(len(self.widths) >= 2, "widths", "--arch hier takes a number for each level, two or more")
-        else:
-            self.require(len(self.widths) == 1, "widths", f"--arch {self.arch} takes one number")
-        self.require(len(self.k) == len(self.widths), "k", f"must have one number for each of --widths {self.widths}")
-        for width, k in zip(self.widths, self.k, strict=True):
-            self.require(width >= 1, "widths", "must be at least 1")
-            self.require(0 < k <= width, "k", f"must lie above 0, and at most at the {width} latents of its level")
-        self.require(self.arch != "topk" or self.k[0] == int(self.k[0]), "k", "--arch topk takes a whole number")
+        self._check_sizes()
+        refusal = "--arch jumprelu has no second pass: it would take a second set of learned thresholds"
+        self.require(self.arch != "jumprelu" or not self.refine, "refine", refusal)
+        self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
         for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("lr", "clip", "coarse_weight", "coherence_weight", "tree_weight", "aux_weight", "dead_after"):
+        for name in (
+            "lr",
+            "clip",
+            "l0_weight",
+            "coarse_weight",
+            "coherence_weight",
+            "tree_weight",
+            "aux_weight",
+            "dead_after",
+        ):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
         self.require(self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})")
         self.require(
@@ -153,6 +167,26 @@ class TrainConfig(TruthConfig):
         self._check_source()
         self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
         self.dead_after = self.dead_after or min(10**7, self.tokens // 10)
+
+    def _check_sizes(self) -> None:
+        nested = self.arch == "matryoshka"
+        if self.arch == "hier" or nested:
+            of_each = "nested dictionary" if nested else "level"
+            self.require(
+                len(self.widths) >= 2, "widths", f"--arch {self.arch} takes a number for each {of_each}, two or more"
+            )
+        else:
+            self.require(len(self.widths) == 1, "widths", f"--arch {self.arch} takes one number")
+        if nested:
+            self.require(len(self.k) == 1, "k", "--arch matryoshka takes one number, the L0 of the whole")
+        else:
+            self.require(
+                len(self.k) == len(self.widths), "k", f"must have one number for each of --widths {self.widths}"
+            )
+        self.require(min(self.widths) >= 1, "widths", "must be at least 1")
+        for width, k in zip((sum(self.widths),) if nested else self.widths, self.k, strict=True):
+            self.require(0 < k <= width, "k", f"must lie above 0, and at most at the {width} latents of its level")
+        self.require(self.arch != "topk" or self.k[0] == int(self.k[0]), "k", "--arch topk takes a whole number")
 
     def _check_source(self) -> None:
         if self.synth:

@@ -33,6 +33,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """The same for a folder: ``path`` is always the old one or the whole new one, or for an instant none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            os.chmod(file, 0o666 & ~_umask())
+            sync(file)
+        if path.exists():
+            os.replace(path, replaced)
+        os.replace(temporary, path)
+        sync(path.absolute().parent)
+    finally:
+        for leftover in (temporary, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _umask() -> int:
     """The mode bits that new files go without; reading it means setting it."""
     mask = os.umask(0)

@@ -6,7 +6,7 @@ Specified in ``docs/file-formats.md``.
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ SCHEMA = "hiersae.run"
 SCHEMA_VERSION = 2
 
 # These begin the names of what only training reads: the checkpoint has it, the weights do not.
-_COUNTS = ("counts.", "own_counts.")
+_ONLY_TRAINING = ("counts.", "own_counts.", "log_threshold_F")
 
 
 class RunFolder:
@@ -43,7 +43,8 @@ class RunFolder:
         """config.json; raises ``UsageError`` where there is no run, ``FileError`` where it is not readable."""
         if not self.config_file.exists():
             what = "no config.json in this folder" if self.path.is_dir() else "no such run folder"
-            raise UsageError(f"{self.path}: {what}", "Make a run with 'hiersae train'.")
+            hint = "Make a run with 'hiersae train', or of another tool's dictionary with 'hiersae convert'."
+            raise UsageError(f"{self.path}: {what}", hint)
         header = read_json(self.config_file)
         check_schema(self.config_file, header, SCHEMA, 1, SCHEMA_VERSION)
         return header
@@ -70,7 +71,7 @@ class RunFolder:
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
         """Replace the weights, which act on activations as cached, and say how far training had come."""
-        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_COUNTS)}
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ONLY_TRAINING)}
         _save(self.model_file, weights, {"step": str(step), "steps": str(steps)})
 
     def progress(self) -> tuple[int, int]:
@@ -95,7 +96,9 @@ class RunFolder:
             raise _damaged(self.model_file, error) from None
 
     def is_complete(self) -> bool:
-        """Whether training has ended."""
+        """Whether training has ended, or has been another tool's."""
+        if self.read_header().get("converted"):
+            return self.model_file.exists()
         done, planned = self.progress()
         return planned > 0 and done == planned and not self.state_file.exists()
 
@@ -115,8 +118,8 @@ class RunFolder:
     def remove_state(self) -> None:
         """End a run: nothing is left to go on with."""
         self.state_file.unlink(missing_ok=True)
-        if self.state_file.parent.exists():
-            os.rmdir(self.state_file.parent)
+        # A process killed while it wrote a checkpoint has left half of one.
+        shutil.rmtree(self.state_file.parent, ignore_errors=True)
 
 
 class Run:
@@ -124,18 +127,21 @@ class Run:
 
     Attributes:
         name: the folder's name.
-        config: the configuration of its training.
+        config: the configuration of its training; of a converted run only ``arch``, ``widths``, ``k`` and
+            ``refine``, the others are defaults.
         header: all of config.json.
         model: the model, in evaluation mode, for activations as they are in the cache.
         sha256: of the weights' file.
-        steps_done: optimizer steps that the weights have seen, of ``config.steps``.
+        steps_done: optimizer steps that the weights have seen, of ``config.steps``; of a converted run all of them.
+        converted: of another tool's dictionary, which one it was; else None.
     """
 
     def __init__(self, folder: RunFolder, header: dict[str, Any], config: TrainConfig, model: SparseAutoencoder):
         self.path, self.header, self.config, self.model = folder.path, header, config, model
         self.name = folder.path.resolve().name
         self.sha256 = sha256_file(folder.model_file)
-        self.steps_done = folder.progress()[0]
+        self.converted: dict[str, Any] | None = header.get("converted")
+        self.steps_done = config.steps if self.converted else folder.progress()[0]
 
     @property
     def module(self) -> str:
@@ -165,20 +171,25 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     if not folder.model_file.exists():
         raise FileError(f"{path}: no weights yet", "Run the same 'hiersae train' command again to go on.")
     model = build(config, width)
-    counts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_COUNTS)}
     tensors = _load(folder.model_file)
     try:
         if header["schema_version"] == 1:
             tensors = _from_version_1(tensors)
-        model.load_state_dict(counts | tensors)
+        load_weights(model, tensors)
     except (KeyError, RuntimeError) as error:
         raise _damaged(folder.model_file, error) from None
     return Run(folder, header, config, model.to(device).eval())
 
 
+def load_weights(model: SparseAutoencoder, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a run's weights into a model; raises ``RuntimeError`` where some are missing or do not fit."""
+    unread = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_ONLY_TRAINING)}
+    model.load_state_dict(unread | tensors)
+
+
 def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Version 1 knew two levels: ``price_P`` was of the coarse one, ``parent_F`` and other prices of the fine one."""
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_COUNTS)}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ONLY_TRAINING)}
     if "parent_F" not in tensors:
         return tensors
     price_P = tensors.pop("price_P")

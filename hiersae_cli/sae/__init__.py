@@ -6,10 +6,11 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.config.train import parse_curriculum
 from hiersae_cli.sae.base import SparseAutoencoder, Step
 from hiersae_cli.sae.curriculum import Curriculum
-from hiersae_cli.sae.flat import BatchTopK, TopK
+from hiersae_cli.sae.flat import BatchTopK, Matryoshka, TopK
 from hiersae_cli.sae.hier import HierarchicalSAE
+from hiersae_cli.sae.jumprelu import JumpReLU
 
-__all__ = ["BatchTopK", "HierarchicalSAE", "SparseAutoencoder", "Step", "TopK", "build"]
+__all__ = ["BatchTopK", "HierarchicalSAE", "JumpReLU", "Matryoshka", "SparseAutoencoder", "Step", "TopK", "build"]
 
 
 def build(config: TrainConfig, width: int) -> SparseAutoencoder:
@@ -29,4 +30,7 @@ def build(config: TrainConfig, width: int) -> SparseAutoencoder:
             k_start=config.k_start,
             curriculum=Curriculum(**parse_curriculum(config.curriculum)),
         )
-    return {"topk": TopK, "batchtopk": BatchTopK}[config.arch](width, config.widths, config.k, config.refine)
+    if config.arch == "jumprelu":
+        return JumpReLU(width, config.widths, config.k, l0_weight=config.l0_weight, bandwidth=config.bandwidth)
+    flat = {"topk": TopK, "batchtopk": BatchTopK, "matryoshka": Matryoshka}[config.arch]
+    return flat(width, config.widths, config.k, config.refine)

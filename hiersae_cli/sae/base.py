@@ -152,11 +152,15 @@ class SparseAutoencoder(nn.Module):
         ``threshold``, a scalar, follows in place as a running mean of the least score kept, for inference.
         Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
         """
-        count = max(1, min(round(k * len(score_BF)), score_BF.numel()))
-        scores = score_BF.detach().flatten()
-        # Only scores near the last threshold can matter: sorting these alone is exact and 10 x faster.
-        near = scores[scores > threshold / 4]
-        least = (near if len(near) >= count else scores).topk(count, sorted=False).values.min()
+        least = self._least_kept(score_BF, threshold, k)
         if self.training:
             threshold.lerp_(least, 1.0 if threshold == 0 else self.threshold_rate)
         return (score_BF >= least) & (score_BF > 0)
+
+    def _least_kept(self, score_BF: torch.Tensor, near: torch.Tensor | float, k: float) -> torch.Tensor:
+        """The least of the best scores such that ``k`` a row are kept on average; it lies about ``near``, or above."""
+        count = max(1, min(round(k * len(score_BF)), score_BF.numel()))
+        scores = score_BF.detach().flatten()
+        # Only scores near the last threshold can matter: sorting these alone is exact and 10 x faster.
+        candidates = scores[scores > near / 4]
+        return (candidates if len(candidates) >= count else scores).topk(count, sorted=False).values.min()

@@ -1,4 +1,4 @@
-"""Flat dictionaries: the baselines. Legend of shapes: see ``base``."""
+"""Flat dictionaries: the baselines. Legend of shapes: see ``base``, and G, latents of a group."""
 
 from __future__ import annotations
 
@@ -46,3 +46,31 @@ class BatchTopK(_Flat):
         if self.training:
             return pre_BF * self._select_batch(score_BF, threshold, self.k[0])
         return pre_BF * (score_BF >= threshold)
+
+
+class Matryoshka(BatchTopK):
+    """BatchTopK whose first latents, up to the end of each group, must reconstruct without those that follow.
+
+    The loss is the sum of the errors of all these nested prefixes, the last of which is the whole dictionary. Only
+    training knows of the groups: the model is as flat as any.
+
+    Args:
+        width: D.
+        groups: latents that each prefix adds to the one before it.
+        k: one number, the wanted L0 of the whole.
+        refine: see ``SparseAutoencoder``.
+
+    Source: Bussmann et al. (2025), Learning Multi-Level Features with Matryoshka Sparse Autoencoders.
+    """
+
+    def __init__(self, width: int, groups: tuple[int, ...], k: tuple[float, ...], refine: bool = False):
+        super().__init__(width, (sum(groups),), k, refine)
+        self.groups = groups
+
+    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
+        code_BF = self.encode(x_BD)
+        left_BD, errors = x_BD - self.b_dec_D, []
+        for code_BG, rows_GD in zip(code_BF.split(self.groups, 1), self.W_dec_FD.split(self.groups), strict=True):
+            left_BD = left_BD - code_BG @ rows_GD
+            errors.append(left_BD.square().sum())
+        return Step(torch.stack(errors).sum() / x_BD.numel(), code_BF, errors[-1].detach(), {})

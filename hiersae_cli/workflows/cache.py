@@ -191,6 +191,7 @@ def _open_writer(
             "dtype": host.dtype,
             "device": host.device.type,
             "context": context,
+            "bos": _bos(config, host),
         },
         "text": {"sha256": _sha256(rows)},
         "content": {"dtype": dtype, "modules": widths},

@@ -276,7 +276,7 @@ def _header(
             "arch": trained.config.arch,
             "module": trained.module,
             "width": trained.header["width"],
-            "widths": list(trained.config.widths),
+            "widths": list(trained.model.widths),
             "hard": trained.hardened is not None,
             "step": trained.steps_done,
             "steps": trained.config.steps,

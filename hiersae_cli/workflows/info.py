@@ -150,10 +150,13 @@ def _folder(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
 def _run(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
     folder = RunFolder(path)
     header = _required(folder.config_file, folder.read_header(), ("config", "inputs", "module", "width", "host"))
-    config = _required(folder.config_file, header["config"], ("arch", "widths", "k", "tokens", "batch"))
+    converted = header.get("converted")
+    needed = ("arch", "widths", "k") if converted else ("arch", "widths", "k", "tokens", "batch")
+    config = _required(folder.config_file, header["config"], needed)
     done, planned = folder.progress()
-    # A run that has no weights yet says what it will take in its configuration alone.
-    planned = planned or max(1, config["tokens"] // config["batch"])
+    if not converted:
+        # A run that has no weights yet says what it will take in its configuration alone.
+        planned = planned or max(1, config["tokens"] // config["batch"])
     last = _last_metrics(folder)
     if verify and folder.model_file.exists():
         weights = load_run(path).model.state_dict()
@@ -171,6 +174,7 @@ def _run(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         "step": done,
         "steps": planned,
         "last_metrics": last,
+        "converted": converted,
     }
     lines: Lines = [
         (
@@ -180,7 +184,7 @@ def _run(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         ),
         ("module", f"{header['module']}, width {header['width']:,}"),
         ("host", _host_name(header["host"])),
-        ("training", f"step {done:,} of {planned:,}, {config['tokens']:,} tokens"),
+        _origin(converted) if converted else ("training", f"step {done:,} of {planned:,}, {config['tokens']:,} tokens"),
     ]
     if last:
         shown = [f"{name} {last[name]:.4g}" for name in ("fvu", "dead") if name in last]
@@ -193,8 +197,15 @@ def _run(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         lines,
         "" if folder.is_complete() else f"training is at step {done:,} of {planned:,}",
         "run the same 'hiersae train' command again",
-        verified="the weights load and are finite" if verify and done else "",
+        verified="the weights load and are finite" if verify and folder.model_file.exists() else "",
     )
+
+
+def _origin(converted: dict[str, Any]) -> tuple[str, str]:
+    """Where a dictionary of another tool comes from."""
+    of = " ".join(part for part in (converted["module"], converted["model"]) if part)
+    tool = f"{converted['tool']} {converted['version']}".strip()
+    return "converted", f"from {tool}: {converted['architecture']}{f', trained on {of}' if of else ''}"
 
 
 def _last_metrics(folder: RunFolder) -> dict[str, Any]:

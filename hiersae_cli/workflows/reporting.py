@@ -248,8 +248,8 @@ def _described(subject: Subject) -> dict[str, Any]:
         "arch": config.arch,
         "widths": list(config.widths),
         "k": list(config.k),
-        "tokens": config.tokens,
-        "seed": config.seed,
+        "tokens": None if subject.run.converted else config.tokens,
+        "seed": None if subject.run.converted else config.seed,
         "tree": subject.tree,
         "hard": subject.soft is not None,
         "edges": len(subject.edges.child_E) if subject.edges else 0,
@@ -262,12 +262,16 @@ def _mismatches(first: Run, other: Run) -> list[str]:
     pairs = {
         "latents": (first.model.latents, other.model.latents),
         "wanted L0": (sum(first.config.k), sum(other.config.k)),
-        "training tokens": (first.config.tokens, other.config.tokens),
-        "batch": (first.config.batch, other.config.batch),
-        "seed": (first.config.seed, other.config.seed),
     }
-    found = [f"{what}: {a:,} against {b:,}" for what, (a, b) in pairs.items() if a != b]
-    if sorted(first.header["inputs"].values()) != sorted(other.header["inputs"].values()):
+    elsewhere = [f"{run.name} was trained by {run.converted['tool']}" for run in (first, other) if run.converted]
+    if not elsewhere:
+        pairs |= {
+            "training tokens": (first.config.tokens, other.config.tokens),
+            "batch": (first.config.batch, other.config.batch),
+            "seed": (first.config.seed, other.config.seed),
+        }
+    found = [f"{what}: {a:,} against {b:,}" for what, (a, b) in pairs.items() if a != b] + elsewhere
+    if not elsewhere and sorted(first.header["inputs"].values()) != sorted(other.header["inputs"].values()):
         found.append("trained on another cache")
     return found
 

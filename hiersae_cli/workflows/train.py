@@ -92,11 +92,11 @@ def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any]) -> 
     if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
         raise FileError(f"{folder.path}: a folder with other files in it", "Choose another --out.")
     if folder.config_file.exists():
-        folder.read_header()  # only a run of ours may be replaced: other tools' folders have a config.json too
+        # Only a run of ours may be replaced: other tools' folders have a config.json too.
+        made = folder.read_header().get("converted")
         if not config.overwrite:
-            raise FileError(
-                f"{folder.path}: already exists", "Give --overwrite to replace it, or choose another --out."
-            )
+            what = f"holds a dictionary of {made['tool']}, which cannot be trained on" if made else "already exists"
+            raise FileError(f"{folder.path}: {what}", "Give --overwrite to replace it, or choose another --out.")
         shutil.rmtree(folder.path)
     elif not folder.path.is_dir():
         refuse_existing(folder.path, overwrite=False)

@@ -1,0 +1,38 @@
+"""Configuration of ``hiersae convert``."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+
+from hiersae_cli.config.base import Config, argument, option, options
+
+TARGETS = ("sae-lens", "sparsify")
+
+
+@dataclass(kw_only=True)
+class ConvertConfig(Config):
+    """Which dictionary is converted, and into what."""
+
+    source: str = argument(help="Folder of SAELens, sparsify or dictionary_learning; with --to, a run.", metavar="SRC")
+    out: str = option(MISSING, "--out", "-o", help="Folder to write.", metavar="FOLDER", recorded=False)
+    to: str = option(
+        "",
+        choices=("", *TARGETS),
+        metavar="|".join(TARGETS),
+        help="Write a run for this tool. Without it, another tool's dictionary becomes a run.",
+    )
+    acts: list[str] = options(
+        help="Cache of the activations that another tool's dictionary reads; may be given several times.",
+        metavar="ACTS",
+        recorded=False,
+    )
+    module: str = option("", help="Module of the dictionary, where the cache holds several.", metavar="PATH")
+    overwrite: bool = option(False, help="Replace the output.", recorded=False)
+
+    def check(self) -> None:
+        if self.to:
+            self.require(not self.acts, "acts", "is for dictionaries of other tools; a run knows its activations")
+            self.require(not self.module, "module", "is for dictionaries of other tools; a run knows its module")
+        else:
+            hint = "Give --acts acts.h5 to make a run of another tool's dictionary; --to is for the other way."
+            self.require(len(self.acts) > 0, "acts", "name a cache of the model and module that it is of", hint)

@@ -1,0 +1,42 @@
+"""Dictionaries of other tools: SAELens, sparsify and dictionary_learning; read here, and the first two written.
+
+None of these tools is needed: their files are JSON, safetensors and, of dictionary_learning, a state dictionary, which
+is read without running any code in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.dictionaries import dictionary_learning, saelens, sparsify
+from hiersae_cli.formats.dictionaries.base import Dictionary
+
+__all__ = ["Dictionary", "read_dictionary", "recognise"]
+
+# By the file of weights that makes a folder one of a tool's.
+_TOOLS = {module.WEIGHTS: module for module in (saelens, sparsify, dictionary_learning)}
+
+
+def recognise(path: Path) -> str | None:
+    """The tool whose dictionary a folder holds, or None."""
+    return next((module.TOOL for name, module in _TOOLS.items() if (path / name).is_file()), None)
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """A dictionary of another tool, told by the files in its folder.
+
+    Raises ``UsageError`` where there is none, ``FileError`` where it is damaged or cannot be held in a run.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such folder", "Check the path.")
+    if path.is_file():
+        raise UsageError(f"{path}: this is a file; a dictionary is a folder", f"Give {path.parent}.")
+    found = [module for name, module in _TOOLS.items() if (path / name).is_file()]
+    if len(found) > 1:
+        raise FileError(f"{path}: holds weights of {' and of '.join(m.TOOL for m in found)}", "Keep one of them in it.")
+    if not found:
+        within = sorted(child.name for child in path.iterdir() if child.is_dir() and recognise(child))
+        hint = f"Those within are: {', '.join(within[:8])}." if within else f"One holds {' or '.join(_TOOLS)}."
+        raise UsageError(f"{path}: no dictionary of another tool in this folder", hint)
+    return found[0].read(path)

@@ -1,0 +1,134 @@
+"""What the dictionaries of other tools have in common. Legend of shapes: D width, F latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.atomic import read_json
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A dictionary of another tool as a model of ours.
+
+    Attributes:
+        tool, version, architecture: who made it, and what the tool calls it; the version is "" where it is not said.
+        arch, widths, refine: the configuration of the model of ours that computes the same.
+        k: its wanted L0, by level; None where it is not said.
+        tensors: the weights of that model.
+        model, module: which activations it reads, in the tool's words; "" where it is not said.
+        weights: the file that they are from.
+    """
+
+    tool: str
+    version: str
+    architecture: str
+    arch: str
+    widths: tuple[int, ...]
+    k: tuple[float, ...] | None
+    tensors: dict[str, torch.Tensor]
+    model: str
+    module: str
+    weights: Path
+    refine: bool = False
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.tensors["b_dec_D"])
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; raises ``FileError`` for any other."""
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise FileError(f"{path}: damaged: not a JSON object", "Copy it again from where it was made.")
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A file of safetensors; raises ``FileError`` where it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise damaged(path, str(error)) from None
+
+
+def flat_tensors(
+    path: Path,
+    *,
+    encoder_FD: torch.Tensor,
+    encoder_bias_F: torch.Tensor,
+    decoder_FD: torch.Tensor,
+    decoder_bias_D: torch.Tensor,
+    centred: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Weights under our names, in float32; raises ``FileError`` where they do not fit together or are not finite.
+
+    Rows of the decoder keep their length, so that codes stay what they are. Where the tool does not take the decoder's
+    bias from the input (not ``centred``), it goes into the encoder's bias.
+    """
+    tensors = {
+        "W_enc_FD": encoder_FD.float().contiguous(),
+        "b_enc_F": encoder_bias_F.float(),
+        "W_dec_FD": decoder_FD.float().contiguous(),
+        "b_dec_D": decoder_bias_D.float(),
+        "threshold_L": torch.zeros(1),
+    }
+    latents, width = tensors["W_dec_FD"].shape if tensors["W_dec_FD"].dim() == 2 else (0, 0)
+    wanted = {"W_enc_FD": (latents, width), "b_enc_F": (latents,), "W_dec_FD": (latents, width), "b_dec_D": (width,)}
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape or not latents:
+            raise damaged(path, f"its weights do not fit together: {name} has the shape {tuple(tensors[name].shape)}")
+    if not centred:
+        shift_F = tensors["W_enc_FD"].double() @ tensors["b_dec_D"].double()
+        tensors["b_enc_F"] = (tensors["b_enc_F"].double() + shift_F).float()
+    check_finite(path, tensors)
+    return tensors
+
+
+def check_finite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ``FileError`` where a number is none."""
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise damaged(path, f"{name} is not finite")
+
+
+def jump_thresholds(path: Path, threshold: torch.Tensor, latents: int) -> torch.Tensor:
+    """Thresholds (F,) of ``jumprelu`` from one or (F,) of them; below 0 they let through what ReLU does."""
+    if threshold.shape not in ((), (1,), (latents,)):
+        raise damaged(path, f"the threshold has the shape {tuple(threshold.shape)}")
+    return threshold.float().clamp_min(0).expand(latents).clone()
+
+
+def energy_above(activation: float) -> float:
+    """The least t in float32 such that z^2 >= t for just those z that exceed ``activation``."""
+    return float(np.square(np.nextafter(np.float32(activation), np.float32(np.inf))))
+
+
+def activation_below(energy: float) -> float:
+    """The largest t in float32 such that z > t for just those z with z^2 >= ``energy``."""
+    least = np.sqrt(np.float32(energy))
+    while least > 0 and np.square(np.nextafter(least, np.float32(0))) >= np.float32(energy):
+        least = np.nextafter(least, np.float32(0))
+    while np.square(least) < np.float32(energy):
+        least = np.nextafter(least, np.float32(np.inf))
+    return float(np.nextafter(least, np.float32(0)))
+
+
+def damaged(path: Path, what: str) -> FileError:
+    """What is raised where weights cannot be read."""
+    return FileError(f"{path}: damaged: {what}", "Copy it again from where it was made.")
+
+
+def unsupported(path: Path, what: str, hint: str) -> FileError:
+    """What is raised where a run cannot hold what a dictionary is."""
+    return FileError(f"{path}: {what}, which a run cannot hold", hint)

@@ -1,0 +1,104 @@
+"""JumpReLU: a flat dictionary with a learned threshold for each latent. Legend of shapes: see ``base``.
+
+Source: Rajamanoharan et al. (2024), Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse Autoencoders.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from hiersae_cli.sae.base import SparseAutoencoder, Step
+
+# Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about its rate a step, which is so little of a
+# logarithm that thresholds would lag behind the weights, and L0 with them, for most of a training of some 1,000 steps.
+_UNIT = 10.0
+
+
+class JumpReLU(SparseAutoencoder):
+    """z where z exceeds its latent's threshold, else 0; the loss pulls L0 to ``k``.
+
+    The loss is the reconstruction error plus ``l0_weight`` (L0 / k - 1)^2, with L0 the batch's mean: the source's
+    form for a wanted L0. The logarithm of a threshold is what is learned, through straight-through gradients with a
+    rectangle kernel. Thresholds begin where the first batch has the wanted L0.
+
+    Args:
+        width: D.
+        widths: one number, F.
+        k: one number, the wanted L0.
+        l0_weight: weight of the penalty.
+        bandwidth: width of the kernel, in units of the root mean square of an input's distance from the mean.
+    """
+
+    threshold_F: torch.Tensor
+
+    def __init__(
+        self,
+        width: int,
+        widths: tuple[int, ...],
+        k: tuple[float, ...],
+        *,
+        l0_weight: float = 5.0,
+        bandwidth: float = 0.2,
+    ):
+        super().__init__(width, widths, k)
+        self.l0_weight = l0_weight
+        self.bandwidth = bandwidth * math.sqrt(width)  # the unit is sqrt(D) in training: see ``training.Trainer``
+        self.log_threshold_F = nn.Parameter(torch.zeros(self.latents))
+        self.register_buffer("threshold_F", torch.zeros(self.latents))  # of inference; 0 before the first step
+
+    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
+        pre_BF = self._linear(x_BD)
+        return pre_BF * (pre_BF > self.threshold_F)
+
+    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
+        pre_BF = self._linear(x_BD)
+        if not self.threshold_F.any():
+            self._begin(pre_BF)
+        threshold_F = (_UNIT * self.log_threshold_F).exp()
+        if self.training and progress >= 1:
+            self._calibrate(pre_BF, threshold_F)
+        active_BF = (pre_BF > threshold_F).to(pre_BF.dtype)
+        # The ramp's slope is the kernel. The jump is 0 in value, but the threshold has its gradient through it.
+        ramp_BF = ((pre_BF.detach() - threshold_F) / self.bandwidth + 0.5).clamp(0, 1)
+        jump_BF = ramp_BF - ramp_BF.detach()
+        code_BF = pre_BF * active_BF + threshold_F.detach() * jump_BF
+        l0 = (active_BF + jump_BF).sum() / len(x_BD)
+        error = (x_BD - self.decode(code_BF)).square().sum()
+        loss = error / x_BD.numel() + self.l0_weight * (l0 / self.k[0] - 1).square()
+        return Step(loss, code_BF, error.detach(), {})
+
+    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
+        with torch.no_grad():
+            self.threshold_F.copy_((_UNIT * self.log_threshold_F).exp())
+        return super().after_step(step_number, progress)
+
+    def fold_scale(self, scale: float) -> None:
+        super().fold_scale(scale)
+        with torch.no_grad():
+            self.log_threshold_F.sub_(math.log(scale) / _UNIT)
+            self.threshold_F.div_(scale)
+
+    def per_latent(self) -> list[torch.Tensor]:
+        return [*super().per_latent(), self.log_threshold_F]
+
+    def _linear(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """Pre-activations (B, F), negative ones too: as zeros they would all lie in the kernel of a low threshold."""
+        return nn.functional.linear(x_BD - self.b_dec_D, self.W_enc_FD, self.b_enc_F).to(x_BD.dtype)
+
+    @torch.no_grad()
+    def _begin(self, pre_BF: torch.Tensor) -> None:
+        """One threshold for all latents, such that the first batch has the wanted L0."""
+        least = self._least_kept(pre_BF, 0.0, self.k[0]).clamp_min(1e-3 * self.bandwidth)
+        self.log_threshold_F.copy_(least.log() / _UNIT)
+
+    @torch.no_grad()
+    def _calibrate(self, pre_BF: torch.Tensor, threshold_F: torch.Tensor) -> None:
+        """Let the thresholds of inference follow those that give a batch the wanted L0: all by one factor.
+
+        The penalty leaves L0 a little off ``k``, where a firing is worth as much as it costs.
+        """
+        factor = self._least_kept(pre_BF / threshold_F, 1.0, self.k[0])
+        self.threshold_F.lerp_(threshold_F * factor, self.threshold_rate)

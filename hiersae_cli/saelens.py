@@ -1,0 +1,111 @@
+"""The hierarchical model as an architecture of SAELens: importing this module registers it.
+
+    import hiersae_cli.saelens
+    sae = sae_lens.SAE.load_from_disk("folder")  # written by: hiersae convert runs/hier --to sae-lens -o folder
+
+Codes and reconstructions are those of the run; everything of SAELens that takes an SAE takes this one. Needs the
+package ``sae-lens`` (``pip install 'hiersae[sae-lens]'``). Legend of shapes: D width, F latents, L levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiersae_cli.formats.dictionaries.saelens import ARCHITECTURE, OWN_TENSORS
+from hiersae_cli.sae import HierarchicalSAE
+
+try:
+    from sae_lens import SAE, SAEConfig, register_sae_class
+    from sae_lens.registry import SAE_CLASS_REGISTRY
+except ImportError as error:
+    raise ImportError("hiersae_cli.saelens needs SAELens: pip install 'hiersae[sae-lens]'") from error
+
+
+@dataclass
+class HierSAEConfig(SAEConfig):
+    """What ``cfg.json`` says beyond SAELens' own fields; the tree is in ``metadata.tree``.
+
+    Attributes:
+        refine: whether the encoder has a second pass.
+        hard: whether a child fires only where its parent does.
+    """
+
+    refine: bool = False
+    hard: bool = False
+
+    @classmethod
+    def architecture(cls) -> str:
+        return ARCHITECTURE
+
+
+class _Encoder(HierarchicalSAE):
+    """The model without weights of its own: they are handed to it with every input."""
+
+    def forward(self, x_BD: torch.Tensor) -> torch.Tensor:
+        return self.encode(x_BD)
+
+
+class HierSAE(SAE):
+    """Levels of latents with a tree, for inference."""
+
+    b_enc: nn.Parameter
+    parent: torch.Tensor
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        tree = self.cfg.metadata.tree
+        if tree is None:
+            raise ValueError("the metadata of this SAE holds no tree: was it written by 'hiersae convert'?")
+        place = {"dtype": self.dtype, "device": self.device}
+        self.levels = tuple(tree["widths"])
+        self.b_enc = nn.Parameter(torch.zeros(self.cfg.d_sae, **place))
+        for ours, theirs in OWN_TENSORS.items():
+            if self.cfg.refine or ours not in ("refine_F", "b_refine_F", "threshold_first_L"):
+                size = len(self.levels) if ours.endswith("_L") else self.cfg.d_sae
+                self.register_buffer(theirs, torch.zeros(size, **place))
+        # On the CPU even where everything else has no memory yet: it comes from the configuration, not from the file.
+        self.register_buffer("parent", torch.tensor(tree["parent"], device="cpu"), persistent=False)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """The code (…, F) of activations (…, D)."""
+        centred = self.process_sae_in(x)
+        tensors = {
+            "W_enc_FD": self.W_enc.T,
+            "b_enc_F": self.b_enc,
+            "W_dec_FD": self.W_dec,
+            "b_dec_D": torch.zeros_like(self.b_dec),  # taken from the input already
+            "parent_F": self.parent,
+            "hard": torch.tensor(self.cfg.hard),
+        }
+        tensors |= {ours: getattr(self, theirs) for ours, theirs in OWN_TENSORS.items() if hasattr(self, theirs)}
+        code_BF = torch.func.functional_call(self._encoder, tensors, centred.reshape(-1, self.cfg.d_in))
+        return self.hook_sae_acts_post(code_BF.view(*centred.shape[:-1], self.cfg.d_sae))
+
+    def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
+        """The reconstruction (…, D) of codes (…, F)."""
+        return self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
+
+    def fold_W_dec_norm(self) -> None:
+        """Nothing to do: the decoder's rows have length 1."""
+
+    def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
+        raise NotImplementedError("thresholds are those of activations as they are; train the run on scaled ones")
+
+    def fold_activation_whitening(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("thresholds are those of activations as they are; train the run on whitened ones")
+
+    @cached_property
+    def _encoder(self) -> _Encoder:
+        # Not a module of this one, which would make its empty weights part of the file.
+        with torch.device("meta"):
+            encoder = _Encoder(self.cfg.d_in, self.levels, (1.0,) * len(self.levels), refine=self.cfg.refine)
+        return encoder.eval()
+
+
+if ARCHITECTURE not in SAE_CLASS_REGISTRY:
+    register_sae_class(ARCHITECTURE, HierSAE, HierSAEConfig)

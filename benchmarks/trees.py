@@ -58,7 +58,7 @@ from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 from hiersae_cli.sae.training import Trainer
 
 _HIER = {
-    "k_start": 3.0,
+    "k_start": 1.5,
     "coarse_weight": 1.0,
     "coherence_weight": 1.0,
     "tree_weight": 1.0,

@@ -184,7 +184,8 @@ def config_for(arch: Arch, suite: Suite, l0: float, seed: int, options: dict[str
     given = {"arch": arch.kind, "widths": arch.widths, "k": k, "tokens": suite.samples, "batch": BATCH, "seed": seed}
     config = TrainConfig(**{**given, **options})
     if BATCH % config.batch:
-        raise UsageError(f"--set batch={config.batch}: must divide {BATCH}, the rows of a block")
+        flag = "--set" if arch.kind == "hier" else "--set-flat"
+        raise UsageError(f"{flag} batch={config.batch}: must divide {BATCH}, the rows of a block")
     return config
 
 

@@ -35,10 +35,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder: ``path`` is always the old one or the whole new one, or for an instant none."""
+    """The same for a folder: ``path`` is always the old one or the whole new one, or for an instant none.
+
+    Where the new one does not get its name, the old one has it back.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had the same number
     temporary.mkdir()
     try:
         yield temporary
@@ -50,6 +54,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.absolute().parent)
     finally:
+        if replaced.exists() and not path.exists():
+            os.replace(replaced, path)
         for leftover in (temporary, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -149,6 +149,18 @@ class Run:
         return str(self.header["module"])
 
     @property
+    def described(self) -> dict[str, Any]:
+        """What a tree says of the run that it is of."""
+        return {
+            "name": self.name,
+            "arch": self.config.arch,
+            "module": self.module,
+            "width": self.model.width,
+            "widths": list(self.model.widths),
+            "hard": self.hardened is not None,
+        }
+
+    @property
     def hardened(self) -> HierarchicalSAE | None:
         """The model, if its tree is hardened: a child then fires only where its parent does, save by ``hard=False``."""
         return self.model if isinstance(self.model, HierarchicalSAE) and bool(self.model.hard) else None

@@ -24,6 +24,7 @@ from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
 from hiersae_cli.formats.tree import Node, Tree, node_id, save_tree
+from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 from hiersae_cli.sae.tree import NO_PARENT
 
@@ -140,19 +141,19 @@ def _measured(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tu
     """FVU and L0 on held-out rows; raises ``FileError`` where no latent ever fires."""
     rows = np.flatnonzero(acts.usable(HELD_OUT))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_ROWS, len(rows))).astype(int))]
-    error, active, square, total_D = 0.0, 0, 0.0, torch.zeros(acts.width, dtype=torch.float64)
+    data, sums, whole = DataSums(1, acts.width), CodeSums(1, model.widths), np.ones((1, 1))
     for start in range(0, len(rows), _BATCH):
         x_BD = acts.rows_at(rows[start : start + _BATCH]).float()
+        block_B = torch.zeros(len(x_BD), dtype=torch.int64)
         code_BF = model.encode(x_BD)
-        error += float((x_BD - model.decode(code_BF)).double().square().sum())
-        active += int((code_BF > 0).sum())
-        square, total_D = square + float(x_BD.double().square().sum()), total_D + x_BD.double().sum(0)
-    if not active:
+        data.add(x_BD, block_B)
+        sums.add(x_BD, code_BF, model.decode(code_BF), block_B)
+    if sums.dead() == model.latents:
         raise FileError(
             f"{source}: none of its latents fires in {len(rows):,} held-out rows of the cache",
             "Give a cache of the model and module that it is of.",
         )
-    return error / (square - float(total_D.square().sum()) / len(rows)), active / len(rows)
+    return float(sums.fvu(data, whole)[0]), float(sums.l0(data, whole)[0])
 
 
 def _export(config: ConvertConfig, source: Path, out: Path, console: Console) -> dict[str, Any]:
@@ -182,14 +183,7 @@ def _tree(config: ConvertConfig, trained: Run, model: HierarchicalSAE) -> Tree:
     nodes = [Node(node_id(*place), parent, *place) for place, parent in zip(places, parents, strict=True)]
     described = {
         **header(TREE_SCHEMA, TREE_VERSION, config, {config.source: trained.sha256}),
-        "run": {
-            "name": trained.name,
-            "arch": trained.config.arch,
-            "module": trained.module,
-            "width": model.width,
-            "widths": list(model.widths),
-            "hard": trained.hardened is not None,
-        },
+        "run": trained.described,
         "host": trained.header["host"],
         "sample": {"rows": 0, "rows_held_out": 0, "statistics": "none", "contexts": "none"},
         "tokens": "ids",

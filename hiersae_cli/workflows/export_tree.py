@@ -271,16 +271,7 @@ def _header(
 ) -> dict[str, Any]:
     return {
         **header(SCHEMA, SCHEMA_VERSION, config, {config.run: trained.sha256, **acts.fingerprints()}),
-        "run": {
-            "name": trained.name,
-            "arch": trained.config.arch,
-            "module": trained.module,
-            "width": trained.header["width"],
-            "widths": list(trained.model.widths),
-            "hard": trained.hardened is not None,
-            "step": trained.steps_done,
-            "steps": trained.config.steps,
-        },
+        "run": {**trained.described, "step": trained.steps_done, "steps": trained.config.steps},
         "host": trained.header["host"],
         "sample": {
             "rows": looked_at,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
@@ -317,19 +316,9 @@ def _publish(
     partial: Path,
     out: Path,
 ) -> None:
-    """Write the finished folder under another name, then rename it: ``out`` is there whole or not at all."""
-    finished, replaced = partial / "finished", partial / "replaced"
-    for leftover in (finished, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(finished)
-    tokenizer.save_pretrained(finished)
-    atomic.write_json(finished / DESCRIPTION, description)
-    for file in finished.iterdir():
-        # safetensors makes its files for the owner alone; a host is shared like any other file.
-        shutil.copymode(finished / DESCRIPTION, file)
-        atomic.sync(file)
-    if out.exists():
-        os.replace(out, replaced)
-    os.replace(finished, out)
-    atomic.sync(out.absolute().parent)
+    """Write the finished folder, and remove the partial one."""
+    with atomic.replacing_folder(out) as finished:
+        model.save_pretrained(finished)
+        tokenizer.save_pretrained(finished)
+        atomic.write_json(finished / DESCRIPTION, description)
     shutil.rmtree(partial)

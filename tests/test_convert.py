@@ -496,3 +496,10 @@ def test_only_what_was_converted_or_trained_is_replaced(tiny_flat: Path, tmp_pat
     assert hiersae("convert", tiny_flat, "--to", "sae-lens", "-o", model, "--overwrite").returncode == 1
     assert (model / "model.safetensors").read_text() == "weights"
     assert load_run(tiny_flat).config.arch == "batchtopk"
+
+
+def test_what_was_left_away_is_not_named(tmp_path: Path) -> None:
+    missing = hiersae("convert", tmp_path, "-o", tmp_path / "run")
+    assert missing.returncode == 2 and "--acts: name a cache" in missing.stderr
+    unknown = hiersae("convert", tmp_path, "--to", "other", "-o", tmp_path / "run")
+    assert unknown.returncode == 2 and "not one of: sae-lens, sparsify" in unknown.stderr

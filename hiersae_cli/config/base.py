@@ -62,7 +62,8 @@ class Config:
             allowed = field.metadata.get("choices")
             value = getattr(self, field.name)
             if allowed and value not in allowed:
-                raise UsageError(f"{flag_name(field)} {value!r} is not one of: {', '.join(allowed)}")
+                # "" stands for leaving the flag away.
+                raise UsageError(f"{flag_name(field)} {value!r} is not one of: {', '.join(filter(None, allowed))}")
         self.check()
 
     def check(self) -> None:
@@ -80,7 +81,8 @@ class Config:
         """Raise a ``UsageError`` that names the flag of ``field_name`` unless ``condition`` holds."""
         if not condition:
             field = next(f for f in dataclasses.fields(self) if f.name == field_name)
-            raise UsageError(f"{flag_name(field)} {_shown(getattr(self, field_name))}: {message}", hint)
+            given = f"{flag_name(field)} {_shown(getattr(self, field_name))}".rstrip()
+            raise UsageError(f"{given}: {message}", hint)
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:

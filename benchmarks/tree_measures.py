@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from tree_rows import Rows, moments
 
-from hiersae_cli.metrics.description import PairCounts, SupportCode, chow_liu, most_informative_parents
-from hiersae_cli.metrics.firings import NONE
-from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits
-from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
+from hiersae_cli.metrics.description import FiringRows, SupportCode, chow_liu, most_informative_parents
+from hiersae_cli.metrics.firings import NONE, Firings
+from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits, nearest_latents
+from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, Moments
 from hiersae_cli.metrics.recovery import (
     DetectorSums,
     edge_recovery,
@@ -66,23 +66,26 @@ class Measured:
 @torch.inference_mode()
 def measure(model: Dictionary, learned_F: np.ndarray | None, rows: Rows) -> list[Measured]:
     """Figures on held-out rows under the learned tree or, where there is none, under each post-hoc tree."""
-    fitted, held = PairCounts(model.latents), PairCounts(model.latents)
+    fitted, held = FiringRows(model.latents), FiringRows(model.latents)
     for x_BD in rows.fitting():
-        fitted.add(model.encode(x_BD))
+        fitted.add(Firings.of(model.encode(x_BD)))
     decoder_FD = model.W_dec_FD.detach()
     data, sums = DataSums(1, rows.width), CodeSums(1, (model.latents,))
-    probes = ProbeSums(moments(rows)[0], model.latents)
+    held_moments = Moments(moments(rows)[0].cpu())
+    probes = ProbeSums(held_moments, model.latents)
     matching = match_features(decoder_FD, rows.truth.features_ND) if rows.truth else None
-    detectors = DetectorSums(1, matching.nearest_F) if matching else None
+    detectors = DetectorSums(1, matching.nearest_F, len(rows.truth)) if rows.truth and matching else None
     for x_BD, truth_BN in rows.held_out():
         code_BF = model.encode(x_BD)
-        block_B = torch.zeros(len(x_BD), dtype=torch.long, device=x_BD.device)
+        firings, block_B = Firings.of(code_BF), torch.zeros(len(x_BD), dtype=torch.long)
+        reconstruction_BD, x_BD = model.decode(code_BF).cpu(), x_BD.cpu()
         data.add(x_BD, block_B)
-        sums.add(x_BD, code_BF, model.decode(code_BF), block_B)
-        held.add(code_BF)
-        probes.add(x_BD, code_BF)
+        held_moments.add(x_BD)
+        sums.add(x_BD, firings, reconstruction_BD, block_B)
+        held.add(firings)
+        probes.add(x_BD, firings)
         if detectors:
-            detectors.add(code_BF, truth_BN, block_B)
+            detectors.add(firings, truth_BN.cpu(), block_B)
     common: dict[str, float | None] = {
         "l0": float(sums.l0(data, WHOLE)[0]),
         "f1": float(detectors.scores(WHOLE)["f1"][0]) if detectors else None,
@@ -92,7 +95,7 @@ def measure(model: Dictionary, learned_F: np.ndarray | None, rows: Rows) -> list
         "bits_per_token": _bits(np.full(model.latents, NONE), fitted, held),
     }
     trees = {"": learned_F} if learned_F is not None else _post_hoc(fitted)
-    direction_FD = probes.directions()
+    near_FN = nearest_latents(probes.directions(), decoder_FD.cpu())
     found = []
     for name, parent_F in trees.items():
         figures: dict[str, float | None] = {**common, "bits_per_token_tree": _bits(parent_F, fitted, held)}
@@ -101,30 +104,27 @@ def measure(model: Dictionary, learned_F: np.ndarray | None, rows: Rows) -> list
             reachable_N = within_reach(rows.truth.probability_N.numpy(), model.latents)
             edges = edge_recovery(matching, parent_F, rows.truth.parent_N.numpy(), reachable_N)
             figures |= {"edge_f1": edges.f1, "edge_precision": edges.precision, "edge_recall": edges.recall}
-        figures |= _over_edges(parent_F, held, direction_FD, decoder_FD.cpu())
+        figures |= _over_edges(parent_F, held, near_FN)
         found.append(Measured(name, parent_F, figures))
     return found
 
 
-def _post_hoc(pairs: PairCounts) -> dict[str, np.ndarray]:
+def _post_hoc(fitted: FiringRows) -> dict[str, np.ndarray]:
+    pairs = fitted.pairs()
     return {MAX_MI: most_informative_parents(pairs), CHOW_LIU: chow_liu(pairs)}
 
 
-def _bits(parent_F: np.ndarray, fitted: PairCounts, held: PairCounts) -> float:
+def _bits(parent_F: np.ndarray, fitted: FiringRows, held: FiringRows) -> float:
     """Bits a token of the held-out rows' supports, by rates of the rows that trees are fitted on."""
-    both_F = held.both_FF[np.arange(len(parent_F)), parent_F].astype(float)
-    bits_K = SupportCode.fitted(parent_F, fitted).bits(np.array([held.rows]), held.fired_F[None], both_F[None])
-    return float(bits_K[0]) / held.rows
+    code = SupportCode.fitted(parent_F, fitted.rows, fitted.fired_F, fitted.both(parent_F))
+    return float(code.bits(np.array([held.rows]), held.fired_F[None], held.both(parent_F)[None])[0]) / held.rows
 
 
-def _over_edges(
-    parent_F: np.ndarray, held: PairCounts, direction_FD: torch.Tensor, decoder_FD: torch.Tensor
-) -> dict[str, Any]:
+def _over_edges(parent_F: np.ndarray, held: FiringRows, near_FN: np.ndarray) -> dict[str, Any]:
     """Means over the edges whose child fires often enough for its rates to be known."""
     child_E = np.flatnonzero((parent_F != NONE) & (held.fired_F >= LEAST_FIRINGS))
     if not len(child_E):
         return {"p_parent_given_child": None, "hierarchy_score": None}
-    parent_E = parent_F[child_E]
-    contained_E = held.both_FF[child_E, parent_E] / held.fired_F[child_E]
-    hits_E = hierarchy_hits(direction_FD[child_E], decoder_FD, torch.from_numpy(child_E), torch.from_numpy(parent_E))
+    contained_E = held.both(parent_F)[child_E] / held.fired_F[child_E]
+    hits_E = hierarchy_hits(near_FN, child_E, parent_F[child_E])
     return {"p_parent_given_child": float(contained_E.mean()), "hierarchy_score": float(hits_E.mean())}

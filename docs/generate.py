@@ -57,7 +57,7 @@ def _placed(argument: Any) -> str:
 
 
 def _names(option: Any) -> str:
-    names = ", ".join(sorted(option.opts, key=len))
+    names = ", ".join(sorted(option.opts, key=len)) + "".join(f"/{name}" for name in option.secondary_opts)
     return f"`{_cell(f'{names} {_value(option)}'.strip())}`"
 
 

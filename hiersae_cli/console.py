@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+_STYLES = {"better": "bold green", "worse": "bold red", "no evidence": "dim"}
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal to redraw
 
 
@@ -72,7 +73,10 @@ class Console:
                 self.say(f"next: {command}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table for people, on standard output; left out where JSON was asked for."""
+        """A table for people, on standard output; left out where JSON was asked for.
+
+        A row of one cell is the heading of those below it. Verdicts are coloured on a terminal.
+        """
         if self.json or self.quiet:
             return
         from rich.box import SIMPLE_HEAD
@@ -84,7 +88,9 @@ class Console:
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            if len(row) == 1:
+                table.add_section()
+            table.add_row(*(Text(cell, "bold" if len(row) == 1 else _STYLES.get(cell, "")) for cell in row))
         terminal = sys.stdout.isatty()
         RichConsole(file=sys.stdout, width=None if terminal else 160, highlight=False).print(table)
 

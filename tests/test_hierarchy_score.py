@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits
+from hiersae_cli.metrics import hierarchy_score
+from hiersae_cli.metrics.firings import Firings
+from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits, nearest_latents
+from hiersae_cli.metrics.reconstruction import Moments
 
 PARENTS, CHILDREN = 16, 3  # children of each, of which at most one fires
 PARENT = torch.cat([torch.full((PARENTS,), -1), torch.arange(PARENTS).repeat_interleave(CHILDREN)])
@@ -26,10 +30,17 @@ def activations(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def summed(x: torch.Tensor, code: torch.Tensor, parts: int = 3) -> ProbeSums:
-    sums = ProbeSums(x[0], code.shape[1])
+    moments = Moments(x[0])
+    sums = ProbeSums(moments, code.shape[1])
     for x_B, code_B in zip(x.chunk(parts), code.chunk(parts), strict=True):
-        sums.add(x_B, code_B)
+        moments.add(x_B)
+        sums.add(x_B, Firings.of(code_B))
     return sums
+
+
+def share_of_hits(sums: ProbeSums, decoder: torch.Tensor, parent_E: torch.Tensor) -> float:
+    hits_E = hierarchy_hits(nearest_latents(sums.directions(), decoder), CHILD_E.numpy(), parent_E.numpy())
+    return float(hits_E.mean())
 
 
 def test_probes_are_those_of_ridge_regression() -> None:
@@ -41,9 +52,8 @@ def test_probes_are_those_of_ridge_regression() -> None:
 
 def test_the_true_tree_scores_one_and_a_wrong_one_nothing() -> None:
     x, code, decoder = activations(5000)
-    directions = summed(x, code).directions()[CHILD_E]
-    assert hierarchy_hits(directions, decoder, CHILD_E, PARENT[CHILD_E]).mean() > 0.95
-    assert hierarchy_hits(directions, decoder, CHILD_E, (PARENT[CHILD_E] + 1) % PARENTS).mean() < 0.2
+    assert share_of_hits(summed(x, code), decoder, PARENT[CHILD_E]) > 0.95
+    assert share_of_hits(summed(x, code), decoder, (PARENT[CHILD_E] + 1) % PARENTS) < 0.2
 
 
 def test_a_parent_that_covers_everything_is_no_hit() -> None:
@@ -52,7 +62,18 @@ def test_a_parent_that_covers_everything_is_no_hit() -> None:
     decoder = torch.cat([decoder, constant])
     code = torch.cat([code, torch.ones(len(code), 1)], 1)
     covering = torch.full((len(CHILD_E),), len(PARENT))
-    assert hierarchy_hits(summed(x, code).directions()[CHILD_E], decoder, CHILD_E, covering).mean() < 0.1
+    assert share_of_hits(summed(x, code), decoder, covering) < 0.1
+
+
+def test_the_nearest_latents_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hierarchy_score, "_CELLS", 500)  # a few directions at a time
+    x, code, decoder = activations(2000)
+    directions, lengths = summed(x, code).directions(), torch.rand(len(decoder), 1) + 0.5
+    cosine = torch.nn.functional.normalize(directions, dim=1) @ decoder.double().T
+    expected = cosine.argsort(dim=1, descending=True)[:, :5].sort(1).values
+    # Neither scale changes what is near: of a probe that hardly has a length, of a row that is no unit vector.
+    found = nearest_latents(directions * 1e-60, decoder * lengths)
+    assert (np.sort(found, 1) == expected.numpy()).all()
 
 
 def test_a_single_row_is_no_error() -> None:

@@ -180,10 +180,11 @@ def test_trees_and_reports(tiny_hier: Path, tiny_acts: Path, tmp_path: Path):
         "schema": "hiersae.report", "schema_version": 1, "config": {}, "inputs": {"acts.h5": "0" * 64},
         "runs": {"hier": {"fvu": {"value": 0.25}, "kl": {"value": None}}}, "paired": {},
     }  # fmt: skip
-    out.write_text(json.dumps(report))
-    answer, text = info(out)
-    assert answer["kind"] == "report" and answer["runs"] == {"hier": ["fvu", "kl"]} and "hier: fvu 0.25" in text
-    out.write_text(json.dumps({**report, "schema_version": 3}))
+    for version in (1, 2, 3):
+        out.write_text(json.dumps({**report, "schema_version": version}))
+        answer, text = info(out)
+        assert answer["kind"] == "report" and answer["runs"] == {"hier": ["fvu", "kl"]} and "hier: fvu 0.25" in text
+    out.write_text(json.dumps({**report, "schema_version": 4}))
     with pytest.raises(VersionError):
         info(out)
     del report["runs"]

@@ -7,9 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import mutual_info_score
+from sklearn.metrics import hamming_loss, jaccard_score, mutual_info_score
+from sklearn.metrics.pairwise import cosine_similarity
 
 from hiersae_cli.metrics import tree
+from hiersae_cli.metrics.firings import Firings
+from hiersae_cli.metrics.reconstruction import EdgeSums
+from hiersae_cli.sae.tree import mutual_information
 
 
 def counts_of(parent, child):
@@ -110,3 +114,85 @@ def test_tensors_and_arrays_broadcast_alike():
         assert values.dtype == np.float64
         np.testing.assert_array_equal(values, from_arrays[name])
     assert from_tensors["mi_bits"].shape == (2, 3)
+
+
+def test_training_measures_the_same_information():
+    generator = np.random.default_rng(1)
+    parent, child = generator.integers(0, 1000, (2, 200)).astype(float)
+    both = np.floor(np.minimum(parent, child) * generator.random(200)).clip(parent + child - 1000)
+    theirs = mutual_information(*map(torch.from_numpy, (both, child, parent)), 1000.0)
+    inside = (parent > 0) & (child > 0)
+    assert tree.mi_bits(parent, child, both, 1000)[inside] == pytest.approx(theirs.numpy()[inside], abs=1e-12)
+
+
+PARENTS = np.array([-1, -1, -1, 0, 0, 0, 1, -1, 3])  # 0 with three children, one of them with a child; 2 and 7 alone
+
+
+def random_code(rows, seed=0):
+    generator = np.random.default_rng(seed)
+    rates = np.array([0.4, 0.3, 0.2, 0.1, 0.2, 0.0, 0.3, 1.0, 0.05])
+    return generator.random((rows, 9)) < rates
+
+
+def summed(fired, blocks, parts=3):
+    """The sums of a code in batches that cut through blocks."""
+    sums = EdgeSums(blocks, PARENTS)
+    block = torch.arange(len(fired)) * blocks // len(fired)
+    for part in torch.arange(len(fired)).chunk(parts):
+        sums.add(Firings.of(torch.from_numpy(fired[part]).float()), block[part])
+    return sums, block.numpy()
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+def test_sums_over_edges_equal_a_recount(parts):
+    fired = random_code(200)
+    sums, block = summed(fired, 4, parts)
+    assert sums.child_E.tolist() == [3, 4, 5, 6, 8] and sums.parent_E.tolist() == [0, 0, 0, 1, 3]
+    assert sums.parent_P.tolist() == [0, 1, 3]
+    for number in range(4):
+        rows = fired[block == number]
+        any_child = np.stack([rows[:, parent == PARENTS].any(1) for parent in sums.parent_P], 1)
+        assert sums.both_KE[number].tolist() == (rows[:, sums.child_E] & rows[:, sums.parent_E]).sum(0).tolist()
+        assert sums.any_KP[number].tolist() == any_child.sum(0).tolist()
+        assert sums.covered_KP[number].tolist() == (any_child & rows[:, sums.parent_P]).sum(0).tolist()
+
+
+def test_a_batch_in_which_nothing_fires_adds_nothing():
+    sums = EdgeSums(2, PARENTS)
+    sums.add(Firings.of(torch.zeros(5, 9)), torch.tensor([0, 0, 1, 1, 1]))
+    assert not sums.both_KE.any() and not sums.any_KP.any()
+    none = EdgeSums(2, np.full(9, -1))
+    none.add(Firings.of(torch.ones(5, 9)), torch.tensor([0, 0, 1, 1, 1]))
+    assert none.both_KE.shape == (2, 0) and none.any_KP.shape == (2, 0)
+
+
+def test_or_distance_and_sibling_overlap_equal_a_recount():
+    fired = random_code(500, 1)
+    sums, _ = summed(fired, 1)
+    parents = fired[:, sums.parent_P]
+    children = [fired[:, parent == PARENTS] for parent in sums.parent_P]
+    union = np.stack([rows.any(1) for rows in children], 1)
+    expected = [jaccard_score(parents[:, place], union[:, place]) for place in range(len(children))]
+    distance = tree.or_distance(parents.sum(0), sums.any_KP[0], sums.covered_KP[0])
+    assert distance == pytest.approx(1 - np.array(expected))
+    # The numerator is the Hamming distance.
+    hamming = [hamming_loss(parents[:, place], union[:, place]) * 500 for place in range(len(children))]
+    assert distance * (parents | union).sum(0) == pytest.approx(hamming)
+    overlap = tree.sibling_overlap([rows.sum() for rows in children], sums.any_KP[0])
+    assert overlap == pytest.approx([1 - rows.any(1).sum() / rows.sum() for rows in children])
+
+
+def test_families_at_their_limits():
+    assert tree.or_distance(30, 30, 30) == 0 and tree.or_distance(30, 20, 0) == 1 and tree.or_distance(30, 0, 0) == 1
+    assert np.isnan(tree.or_distance(0, 0, 0)) and np.isnan(tree.sibling_overlap(0, 0))
+    assert tree.sibling_overlap(90, 30) == pytest.approx(2 / 3) and tree.sibling_overlap(30, 30) == 0
+
+
+def test_sibling_cosine_equals_the_mean_over_pairs():
+    rows = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 10)[:, None]
+    expected = [cosine_similarity(rows[[a]], rows[[b]]).item() for a, b in ((3, 4), (3, 5), (4, 5))]
+    found = tree.sibling_cosine(PARENTS, rows)
+    assert found == pytest.approx([np.mean(expected)], abs=1e-6)  # of the only parent with several children
+    rows[4] = 0
+    assert tree.sibling_cosine(PARENTS, rows) == pytest.approx([expected[1] / 3], abs=1e-6)
+    assert not len(tree.sibling_cosine(np.full(9, -1), rows))

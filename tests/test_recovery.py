@@ -11,9 +11,10 @@ import torch
 
 from hiersae_cli import load_run
 from hiersae_cli.config import EvalConfig, SynthConfig, TrainConfig
-from hiersae_cli.metrics.description import PairCounts
+from hiersae_cli.metrics.description import FiringRows
+from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.intervals import Bootstrap
-from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
+from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, Moments
 from hiersae_cli.metrics.recovery import (
     DetectorSums,
     Matching,
@@ -60,9 +61,9 @@ def test_matching_is_one_to_one_and_leaves_surplus_latents_out() -> None:
 def test_detectors_by_hand() -> None:
     code = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 0]])
     truth = torch.tensor([[1.0, 0], [0, 0], [0, 1], [0, 1]])
-    sums = DetectorSums(2, np.array([0, 1, 1]))
+    sums = DetectorSums(2, np.array([0, 1, 1]), 2)
     for part in (slice(0, 3), slice(3, 4)):
-        sums.add(code[part], truth[part], torch.tensor([0, 0, 1, 1])[part])
+        sums.add(Firings.of(code[part]), truth[part], torch.tensor([0, 0, 1, 1])[part])
     scores = sums.scores(np.array([[1.0, 1.0], [1.0, 0.0]]))
     assert scores["precision"] == pytest.approx([(0.5 + 1 + 0) / 3, 0.5 / 3])
     assert scores["recall"] == pytest.approx([(1 + 0.5 + 0) / 3, 1 / 3])
@@ -112,8 +113,8 @@ def test_agrees_with_the_scorer_of_synthsaebench() -> None:
     code = torch.relu(truth[:, [*range(30), 0, 1, 2, 3, 4, 0]] + 0.7 * torch.randn(500, 36, generator=generator) - 0.5)
     code[:, 7] = 0
     matching = match_features(decoder, features)
-    sums = DetectorSums(1, matching.nearest_F)
-    sums.add(code, truth, torch.zeros(500, dtype=torch.int64))
+    sums = DetectorSums(1, matching.nearest_F, 60)
+    sums.add(Firings.of(code), truth, torch.zeros(500, dtype=torch.int64))
     ours = {name: value[0] for name, value in sums.scores(np.ones((1, 1))).items()}
     theirs = evals.compute_classification_metrics(code, truth, decoder, features)
     assert mean_correlation(matching) == pytest.approx(evals.mean_correlation_coefficient(decoder, features), abs=1e-3)
@@ -146,22 +147,31 @@ class TrueModel(SparseAutoencoder):
 def test_figures_of_the_truth_itself(learned: bool) -> None:
     source = generator("toy")
     truth, model = source.truth, TrueModel(source.truth)
-    pairs, data = PairCounts(20), DataSums(4, truth.width)
-    pairs.add(model.encode(source.sample(20_000, seed=1)[0]))
+    fitted, data = FiringRows(20), DataSums(4, truth.width)
+    fitted.add(Firings.of(model.encode(source.sample(20_000, seed=1)[0])))
     x, magnitudes = source.sample(8000, seed=2)
-    block, code = torch.arange(8000) // 2000, model.encode(x)
+    block, firings, moments = torch.arange(8000) // 2000, Firings.of(model.encode(x)), Moments(x.mean(0))
     sums = CodeSums(4, model.widths)
     with torch.no_grad():
-        trees = TreeSums(model, truth.parent_N.numpy() if learned else None, pairs, truth, x.mean(0), 4, seed=0)
+        trees = TreeSums(model, truth.parent_N.numpy() if learned else None, fitted, truth, moments, 4, seed=0)
         data.add(x, block)
-        sums.add(x, code, model.decode(code), block)
-        trees.add(x, code, block, magnitudes)
-        found = trees.figures(sums, data, Bootstrap(4, 100, 0), least_firings=20)
+        moments.add(x)
+        sums.add(x, firings, model.decode(model.encode(x)), block)
+        trees.add(x, firings, block, magnitudes)
+        for start in range(0, 8000, 500):
+            trees.add_stretch(firings.between(start, start + 500))
+        found = trees.figures(sums, data, Bootstrap(4, 100, 0))
     value = {name: figure.estimate(0.95).value for name, figure in found.items()}
     for name in ("mcc", "uniqueness", "f1", "precision", "recall", "edge_f1", "edge_recall", "ancestor_f1"):
         assert value[name] == pytest.approx(1, abs=1e-3), name
     assert value["hierarchy_score"] == 1
     assert value["edge_f1_shuffled"] < 0.7
+    assert value["beyond_shift"] == 1 and value["p_parent_given_child"] == pytest.approx(1)
+    assert value["sibling_overlap"] == pytest.approx(0, abs=0.01)  # siblings exclude each other
+    assert value["sibling_cosine"] == pytest.approx(0, abs=1e-6)  # and are orthogonal
+    # A parent fires alone in two fifths of its rows, 1 - 3 x 0.2, and no child without it.
+    assert value["or_distance"] == pytest.approx(0.4, abs=0.04)
+    assert all(figure.estimate(0.95).low is not None for figure in found.values())
     # Each of nine children that fires in a fifth of its parent's rows, the tree tells when it cannot.
     parent, child = 0.15, 0.03
     told = 9 * (binary_entropy(child) - parent * binary_entropy(0.2))
@@ -178,7 +188,7 @@ def test_eval_of_a_synthetic_cache(tmp_path: Path) -> None:
         TrainConfig(acts=[acts], out=run, widths=(3, 17), k=(1, 1), tokens=20_000, batch=256, buffer=1, device="cpu")
     )
     out = tmp_path / "report.json"
-    evaluate.run(EvalConfig(run=run, acts=[acts], out=str(out), resamples=100, device="cpu"))
+    evaluate.run(EvalConfig(runs=[run], acts=[acts], out=str(out), resamples=100, device="cpu"))
     report = json.loads(out.read_text())["runs"]["run"]
     model, truth = load_run(run).model, generator("toy").truth
     matching = match_features(model.W_dec_FD, truth.features_ND)
@@ -186,5 +196,5 @@ def test_eval_of_a_synthetic_cache(tmp_path: Path) -> None:
     assert report["f1"]["low"] < report["f1"]["value"] < report["f1"]["high"]
     assert {"edge_f1", "ancestor_f1", "hierarchy_score", "bits_per_token_tree"} <= set(report)
     # Nothing can be fitted where all is held out, but weights can be scored.
-    report = evaluate.run(EvalConfig(run=run, acts=[all_held_out], resamples=100, device="cpu"))["runs"]["run"]
+    report = evaluate.run(EvalConfig(runs=[run], acts=[all_held_out], resamples=100, device="cpu"))["runs"]["run"]
     assert "mcc" in report and "bits_per_token" not in report

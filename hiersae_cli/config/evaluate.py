@@ -11,11 +11,33 @@ from hiersae_cli.config.base import Config, argument, option, options, parse_cou
 class EvalConfig(Config):
     """Which runs are measured on which held-out rows."""
 
-    run: str = argument(help="Run folder made by 'hiersae train'.", metavar="RUN")
-    baseline: list[str] = options(help="Run to compare with; may be given several times.", metavar="RUN")
+    runs: list[str] = argument(
+        help="Run folder made by 'hiersae train'; several that differ in their seed are measured as one.", metavar="RUN"
+    )
+    baseline: list[str] = options(
+        help="Run to compare with; may be given several times. Those of one configuration are taken together.",
+        metavar="RUN",
+    )
+    stability: list[str] = options(
+        help="Further run of another seed, for the stability of the tree alone; may be given several times.",
+        metavar="RUN",
+    )
     acts: list[str] = options(help="Cache whose held-out rows are used.", metavar="ACTS")
     model: str = option("", help="Host model, for the loss with the reconstruction spliced in.", metavar="MODEL")
     out: str = option("", "--out", "-o", help="File to write the report to (JSON).", recorded=False)
+    edges: str = option(
+        "", help="File to write every edge of every tree to, with its statistics (CSV).", metavar="FILE", recorded=False
+    )
+    markdown: str = option("", help="File to write the report to as Markdown.", metavar="FILE", recorded=False)
+    html: str = option(
+        "", help="File to write the report to as one HTML page with its plots.", metavar="FILE", recorded=False
+    )
+    plots: str = option("", help="Folder to write the plots to (SVG).", metavar="DIR", recorded=False)
+    controls: bool = option(
+        True,
+        "--controls/--no-controls",
+        help="Measure random directions, neurons and principal components beside the runs.",
+    )
     tokens: int = option(
         10**6, parse=parse_count, metavar="COUNT", help="Held-out rows for reconstruction and tree metrics."
     )
@@ -27,10 +49,12 @@ class EvalConfig(Config):
     batch: int = option(4096, help="Rows at a time.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     seed: int = option(0, help="Seed of the bootstrap.")
-    overwrite: bool = option(False, help="Replace the report.", recorded=False)
+    overwrite: bool = option(False, help="Replace what was written before.", recorded=False)
 
     def check(self) -> None:
         self.require(len(self.acts) > 0, "acts", "name the cache to evaluate on: --acts acts.h5")
+        written = [path for path in (self.out, self.edges, self.markdown, self.html, self.plots) if path]
+        self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")
         for name in ("tokens", "loss_tokens", "batch"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(self.resamples >= 100, "resamples", "must be at least 100")

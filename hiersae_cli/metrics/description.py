@@ -1,6 +1,6 @@
 """Description length: how many bits a token it takes to say which latents fire, with and without a tree.
 
-Legend of shapes: B rows of a batch, F latents, K blocks of documents.
+Legend of shapes: B rows of a batch, F latents, C latents of a chunk, E pairs of latents, K blocks of documents.
 
 The code length of independent latents is sum_i h(p_i), h the binary entropy; under a tree it is
 sum over roots of h(p) + sum over children of H(C|P), that is, shorter by the sum of I(P;C) over the edges. So of
@@ -14,95 +14,136 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.stats import chi2
 
-from hiersae_cli.metrics.firings import NONE
+from hiersae_cli.metrics.firings import NONE, Firings
 from hiersae_cli.metrics.tree import mi_bits
 
 Array = np.ndarray[Any, Any]
 
+_CELLS = 1 << 22  # of a table of pairs at a time
 
-class PairCounts:
-    """Streaming counts of the firings of each latent and of each pair of latents.
 
-    The table of pairs takes 4 F^2 bytes; time grows with the square of the active latents a row, not with F.
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of latents that inform on each other.
 
     Attributes:
-        rows: rows counted.
-        both_FF: rows in which two latents fire together, float32 (exact up to 16.7M rows); symmetric, with
-            the firings of each latent on the diagonal.
+        fired_F: rows in which each latent fires.
+        first_E, second_E: the two latents, first_E < second_E.
+        bits_E: their mutual information, Miller-Madow corrected.
+        likelier_E: whether one makes the other likelier (lift > 1).
+    """
+
+    fired_F: Array
+    first_E: Array
+    second_E: Array
+    bits_E: Array
+    likelier_E: Array
+
+
+class FiringRows:
+    """The firings of some rows, kept whole: 4 bytes a firing, so memory grows with rows x L0, never with F x F.
+
+    Attributes:
+        rows: rows kept.
+        fired_F: rows in which each latent fires.
     """
 
     def __init__(self, latents: int):
         self.rows = 0
-        self.both_FF = np.zeros((latents, latents), np.float32)
+        self.fired_F = np.zeros(latents)
+        self._parts: list[csr_array] = []
 
-    @property
-    def fired_F(self) -> Array:
-        """Rows in which each latent fires."""
-        return self.both_FF.diagonal().astype(float)
+    def add(self, firings: Firings) -> None:
+        """Keep a batch."""
+        self._parts.append(firings.indicator.astype(np.int8))
+        self.fired_F += np.bincount(firings.latent_n, minlength=len(self.fired_F))
+        self.rows += firings.rows
 
-    def add(self, code_BF: torch.Tensor) -> None:
-        """Count a batch of codes."""
-        row, latent = (index.cpu().numpy() for index in (code_BF > 0).nonzero(as_tuple=True))
-        fired_BF = coo_array((np.ones(len(row), np.float32), (row, latent)), shape=code_BF.shape).tocsr()
-        both = (fired_BF.T @ fired_BF).tocoo()
-        self.both_FF[both.row, both.col] += both.data
-        self.rows += len(code_BF)
+    def both(self, parent_F: Array) -> Array:
+        """Rows in which each latent fires together with its parent, (F,); 0 without one."""
+        both_F = np.zeros(len(parent_F))
+        for part in self._parts:
+            rows, latents = part.shape
+            row_n = np.repeat(np.arange(rows), np.diff(part.indptr))
+            latent_n = part.indices.astype(np.int64)
+            firings = Firings(rows, latents, row_n * latents + latent_n, part.data)
+            child_n = parent_F[latent_n] != NONE
+            latent_n, row_n = latent_n[child_n], row_n[child_n]
+            together = firings.among(row_n, parent_F[latent_n])
+            both_F += np.bincount(latent_n[together], minlength=len(parent_F))
+        return both_F
+
+    def pairs(self, level: float = 0.01) -> Pairs:
+        """The pairs that share more information than the best of F independent latents would.
+
+        The best of many candidates always shares some by chance, and a latent that belongs to no tree would always be
+        given a parent. 2 N ln 2 times the plug-in information is the G statistic, chi-squared with one degree of
+        freedom where two latents are independent: of F of them the best exceeds the bound with probability ``level``
+        at most (Bonferroni). Time grows with F^2 / 2, memory with the pairs found.
+        """
+        latents, rows, fired_F = len(self.fired_F), self.rows, self.fired_F
+        least = chi2.isf(min(level / latents, 1.0), 1) - 1  # 1: Miller and Madow's correction, in units of G
+        fired_BF = vstack(self._parts, format="csr").astype(np.float32)
+        fired_FB = fired_BF.T.tocsr()
+        deviation_F = np.sqrt(fired_F * (rows - fired_F))
+        found = []
+        for start in range(0, latents, max(1, _CELLS // latents)):
+            part = slice(start, start + max(1, _CELLS // latents))
+            both_CF = (fired_FB[part] @ fired_BF[:, start:]).toarray()
+            # Pearson's statistic is at least half of G, for ln x <= x - 1, and cheap.
+            excess_CF = both_CF * rows - np.outer(fired_F[part], fired_F[start:]).astype(np.float32)
+            bound_CF = np.outer(deviation_F[part], deviation_F[start:] * (0.49 * max(least, 0) / rows) ** 0.5)
+            first_E, second_E = np.nonzero(np.triu(np.abs(excess_CF) > bound_CF, 1))
+            both_E, likelier_E = both_CF[first_E, second_E].astype(float), excess_CF[first_E, second_E] > 0
+            first_E, second_E = first_E + start, second_E + start
+            bits_E = mi_bits(fired_F[first_E], fired_F[second_E], both_E, rows)
+            kept = bits_E > least / (2 * rows * np.log(2))
+            found.append([column[kept] for column in (first_E, second_E, bits_E, likelier_E)])
+        return Pairs(fired_F, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
-def chow_liu(pairs: PairCounts) -> Array:
+def chow_liu(pairs: Pairs) -> Array:
     """The tree of largest summed mutual information, (F,) parents, each tree rooted at its most frequent latent.
 
-    Edges that are no more than chance are left out, see ``chance_information``: so the answer may be a forest.
-    Prim's algorithm: rows of the information matrix are computed when a latent joins the tree, so that the
-    matrix is never held. Source: Chow and Liu (1968), IEEE Trans. Inf. Theory 14.
+    Pairs that are no more than chance are left out, so the answer may be a forest.
+    Source: Chow and Liu (1968), IEEE Trans. Inf. Theory 14.
     """
-    fired_F, least = pairs.fired_F, chance_information(pairs)
-    parent_F = np.full(len(fired_F), NONE)
-    best_F, outside_F = np.full(len(fired_F), least), np.ones(len(fired_F), bool)
-    for _ in fired_F:
-        latent = int(np.where(outside_F, best_F, -np.inf).argmax())
-        if best_F[latent] <= least:  # nothing left that the trees inform on: the next tree begins
-            latent = int(np.where(outside_F, fired_F, -np.inf).argmax())
-        outside_F[latent] = False
-        information_F = mi_bits(fired_F[latent], fired_F, pairs.both_FF[latent], pairs.rows)
-        nearer_F = outside_F & (information_F > best_F)
-        best_F[nearer_F], parent_F[nearer_F] = information_F[nearer_F], latent
-    return parent_F
+    latents = len(pairs.fired_F)
+    # The tree of least summed weight; a weight of 0 would count as no edge.
+    weight_E = pairs.bits_E.max(initial=0.0) + 1 - pairs.bits_E
+    tree = minimum_spanning_tree(coo_array((weight_E, (pairs.first_E, pairs.second_E)), (latents, latents)).tocsr())
+    # Of each tree's latents, ordered by frequency, the first to be met is its root.
+    order = np.argsort(-pairs.fired_F, kind="stable")
+    _, member_F = connected_components(tree, directed=False)
+    root = order[np.unique(member_F[order], return_index=True)[1]]
+    edge = tree.tocoo()
+    above = np.concatenate([edge.row, np.full(len(root), latents)])
+    below = np.concatenate([edge.col, root])
+    joined = coo_array((np.ones(len(above)), (above, below)), (latents + 1, latents + 1)).tocsr()
+    _, parent_F = breadth_first_order(joined, latents, directed=False)
+    return np.where(parent_F[:latents] == latents, NONE, parent_F[:latents]).astype(np.int64)
 
 
-def most_informative_parents(pairs: PairCounts) -> Array:
+def most_informative_parents(pairs: Pairs) -> Array:
     """The tree in which each latent hangs below the more frequent one that tells most of it, (F,) parents.
 
-    Equally frequent latents rank by number. A latent is a root where no more frequent one makes it likelier
-    (lift <= 1) by more than chance, see ``chance_information``.
+    Equally frequent latents rank by number. A latent is a root where no more frequent one makes it likelier by more
+    than chance.
     """
-    fired_F, least = pairs.fired_F, chance_information(pairs)
-    order = np.argsort(-fired_F, kind="stable")
-    parent_F = np.full(len(fired_F), NONE)
-    for rank, latent in enumerate(order[1:], 1):
-        above = order[:rank]
-        both = pairs.both_FF[latent, above]
-        information = mi_bits(fired_F[above], fired_F[latent], both, pairs.rows)
-        information[both * pairs.rows <= fired_F[above] * fired_F[latent]] = 0.0
-        best = int(information.argmax())
-        if information[best] > least:
-            parent_F[latent] = above[best]
+    rank_F = np.empty(len(pairs.fired_F), np.int64)
+    rank_F[np.argsort(-pairs.fired_F, kind="stable")] = np.arange(len(rank_F))
+    first_E, second_E, bits_E = (column[pairs.likelier_E] for column in (pairs.first_E, pairs.second_E, pairs.bits_E))
+    first_is_parent = rank_F[first_E] < rank_F[second_E]
+    parent_E, child_E = np.where(first_is_parent, (first_E, second_E), (second_E, first_E))
+    best_first = np.lexsort((rank_F[parent_E], -bits_E, child_E))
+    child, place = np.unique(child_E[best_first], return_index=True)
+    parent_F = np.full(len(rank_F), NONE)
+    parent_F[child] = parent_E[best_first[place]]
     return parent_F
-
-
-def chance_information(pairs: PairCounts, level: float = 0.01) -> float:
-    """Bits, Miller-Madow corrected, that the best of F independent latents exceeds with probability ``level`` at most.
-
-    The best of many candidates always shares some information by chance, and a latent that belongs to no tree would
-    always be given a parent. 2 N ln 2 times the plug-in information is the G statistic, chi-squared with one degree
-    of freedom where the two are independent; the level is divided by F (Bonferroni).
-    """
-    least = chi2.isf(level / len(pairs.both_FF), 1) - 1  # 1: the correction, in units of G
-    return float(least) / (2 * pairs.rows * np.log(2))
 
 
 @dataclass(frozen=True)
@@ -123,17 +164,21 @@ class SupportCode:
     off_F: Array
 
     @classmethod
-    def fitted(cls, parent_F: Array, pairs: PairCounts) -> SupportCode:
+    def fitted(cls, parent_F: Array, rows: int, fired_F: Array, both_F: Array) -> SupportCode:
         """Rates of Krichevsky and Trofimov, (n + 1/2) / (N + 1), from counts of rows other than those to be coded.
 
         Source: Krichevsky and Trofimov (1981), IEEE Trans. Inf. Theory 27.
+
+        Args:
+            rows, fired_F: rows counted, and in how many each latent fires.
+            both_F: in how many each latent fires together with its parent; not read for roots.
         """
-        child_F, fired_F = parent_F != NONE, pairs.fired_F
-        both_F = np.where(child_F, pairs.both_FF[np.arange(len(parent_F)), parent_F], 0.0)
+        child_F = parent_F != NONE
+        both_F = np.where(child_F, both_F, 0.0)
         # A root is a child whose parent never fires.
         parent_fired_F = np.where(child_F, fired_F[parent_F], 0.0)
         on_F = (both_F + 0.5) / (parent_fired_F + 1.0)
-        off_F = (fired_F - both_F + 0.5) / (pairs.rows - parent_fired_F + 1.0)
+        off_F = (fired_F - both_F + 0.5) / (rows - parent_fired_F + 1.0)
         return cls(parent_F, on_F, off_F)
 
     def bits(self, rows_K: Array, fired_KF: Array, both_KF: Array) -> Array:

@@ -1,18 +1,97 @@
 """Which latents fire, with whom, and where most strongly: gathered batch by batch in bounded memory.
 
-Legend of shapes: B rows of a batch, F latents, K firings kept for each latent, n firings of a batch.
+Legend of shapes: B rows of a batch, F latents, K firings kept for each latent, or blocks of documents, n firings of a
+batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 Array = np.ndarray[Any, Any]
 
 NONE = -1
+
+
+class Firings:
+    """The active latents of a batch of codes: what sums are taken over, for codes are sparse.
+
+    Args:
+        rows, latents: B and F.
+        place_n: row * F + latent of each firing, ascending.
+        value_n: the activations.
+    """
+
+    def __init__(self, rows: int, latents: int, place_n: Array, value_n: Array):
+        self.rows, self.latents, self.place_n, self.value_n = rows, latents, place_n, value_n
+
+    @classmethod
+    def of(cls, code_BF: torch.Tensor) -> Firings:
+        """Those of a code, on whatever device it is."""
+        rows, latents = code_BF.shape
+        flat = code_BF.detach().flatten()
+        if flat.device.type == "cpu":  # NumPy looks through a dense code several times faster
+            place_n = np.flatnonzero(flat.numpy() > 0)
+            return cls(rows, latents, place_n, flat.numpy()[place_n])
+        place = (flat > 0).nonzero().squeeze(1)
+        return cls(rows, latents, place.cpu().numpy(), flat[place].float().cpu().numpy())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Firings]) -> Firings:
+        """Batches one below the other."""
+        if len(parts) == 1:
+            return parts[0]
+        latents = parts[0].latents
+        first = np.cumsum([0, *(part.rows for part in parts)])
+        places = [part.place_n + start * latents for part, start in zip(parts, first[:-1], strict=True)]
+        values = np.concatenate([part.value_n for part in parts])
+        return cls(int(first[-1]), latents, np.concatenate(places), values)
+
+    @cached_property
+    def row_n(self) -> Array:
+        """The row of each firing, ascending."""
+        return self.place_n // self.latents
+
+    @cached_property
+    def latent_n(self) -> Array:
+        """The latent of each firing."""
+        return self.place_n - self.row_n * self.latents
+
+    @cached_property
+    def indicator(self) -> csr_array:
+        """1 where a latent fires, (B, F) sparse float32."""
+        start = np.searchsorted(self.row_n, np.arange(self.rows + 1))
+        ones = np.ones(len(self.place_n), np.float32)
+        return csr_array((ones, self.latent_n.astype(np.int32), start.astype(np.int32)), (self.rows, self.latents))
+
+    def between(self, start: int, stop: int) -> Firings:
+        """Those of the rows from ``start`` up to ``stop``, numbered anew from 0."""
+        first, last = np.searchsorted(self.place_n, (start * self.latents, stop * self.latents))
+        places, values = self.place_n[first:last] - start * self.latents, self.value_n[first:last]
+        return Firings(stop - start, self.latents, places, values)
+
+    def among(self, row_m: Array, latent_m: Array) -> Array:
+        """Which of some pairs of row and latent fire, (m,) bool."""
+        if not len(self.place_n):
+            return np.zeros(len(row_m), bool)
+        wanted = row_m * self.latents + latent_m
+        found = np.searchsorted(self.place_n, wanted)
+        return self.place_n[np.minimum(found, len(self.place_n) - 1)] == wanted
+
+
+def add_by_block(held_KF: Array, block_n: Array, column_n: Array) -> None:
+    """Count (block, column) pairs into ``held_KF``, in place."""
+    if len(block_n):
+        low, high = int(block_n.min()), int(block_n.max()) + 1
+        columns = held_KF.shape[1]
+        counts = np.bincount((block_n - low) * columns + column_n, minlength=(high - low) * columns)
+        held_KF[low:high] += counts.reshape(-1, columns)
 
 
 class FiringCounts:

@@ -5,7 +5,7 @@ firing is probed on the raw activations, and an edge is a hit where the decoder 
 among the few nearest, by cosine, to the probe's direction. Source: the reconstruction condition of Cao et al.
 (2026), Tree SAE, arXiv 2605.07922; the probe is ours, see ``ProbeSums.directions``.
 
-Legend of shapes: B rows of a batch, D width, F latents, E edges.
+Legend of shapes: B rows of a batch, D width, F latents, E edges, N latents nearest to a probe.
 """
 
 from __future__ import annotations
@@ -15,40 +15,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from hiersae_cli.metrics.firings import Firings
+from hiersae_cli.metrics.reconstruction import Moments
+
 Array = np.ndarray[Any, Any]
 
 NEAREST = 5  # latents to a probe's direction, among which the ends of a hit must be
+_CELLS = 1 << 24  # of a table of cosines at a time
 
 
 class ProbeSums:
-    """Second moments of the activations, and their sums over the rows in which each latent fires.
+    """Sums of the activations over the rows in which each latent fires.
 
     Args:
-        centre_D: a point near the mean, subtracted before anything is squared, for precision.
+        moments: of the same rows' activations, gathered beside; one for all models.
         latents: F.
     """
 
-    def __init__(self, centre_D: torch.Tensor, latents: int):
-        width = len(centre_D)
-        self.centre_D = centre_D
-        self.rows = 0
-        self.sum_D = torch.zeros(width, dtype=torch.float64)
-        self.square_DD = torch.zeros(width, width, dtype=torch.float64)
-        self.fired_F = torch.zeros(latents, dtype=torch.float64)
-        self.fired_sum_FD = torch.zeros(latents, width, dtype=torch.float64)
+    def __init__(self, moments: Moments, latents: int):
+        self.moments = moments
+        self.fired_F = np.zeros(latents)
+        self.fired_sum_FD = np.zeros((latents, len(moments.centre_D)))
 
-    def add(self, x_BD: torch.Tensor, code_BF: torch.Tensor) -> None:
-        """Take in a batch of activations and codes, on one device."""
-        y_BD = x_BD - self.centre_D.to(x_BD)
-        fired_BF = (code_BF > 0).to(y_BD.dtype)
-        self.rows += len(y_BD)
-        for held, found in (
-            (self.sum_D, y_BD.sum(0)),
-            (self.square_DD, y_BD.T @ y_BD),
-            (self.fired_F, fired_BF.sum(0)),
-            (self.fired_sum_FD, fired_BF.T @ y_BD),
-        ):
-            held += found.cpu()
+    def add(self, x_BD: torch.Tensor, firings: Firings) -> None:
+        """Take in a batch of activations, on the CPU, with what fires in it."""
+        y_BD = (x_BD - self.moments.centre_D).numpy()
+        self.fired_F += np.bincount(firings.latent_n, minlength=firings.latents)
+        self.fired_sum_FD += firings.indicator.T @ y_BD
 
     def directions(self, ridge: float = 1.0) -> torch.Tensor:
         """The probe of every latent's firing, (F, D) float64: ridge regression of its 0-1 indicator.
@@ -61,25 +54,27 @@ class ProbeSums:
         coordinates of huge variance, which activations of language models have, do not set it.
         Source: Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, ch. 3.4 and 4.3.
         """
-        mean_D = self.sum_D / self.rows
-        covariance_DD = self.square_DD / self.rows - torch.outer(mean_D, mean_D)
+        rows, covariance_DD = self.moments.rows, self.moments.covariance_DD
         typical = torch.maximum(covariance_DD.diagonal().median(), 1e-6 * covariance_DD.diagonal().mean())
-        covariance_FD = (self.fired_sum_FD - self.fired_F[:, None] * mean_D) / self.rows
+        mean_D, fired_F = self.moments.sum_D / rows, torch.from_numpy(self.fired_F)
+        covariance_FD = (torch.from_numpy(self.fired_sum_FD) - fired_F[:, None] * mean_D) / rows
         # By eigenvectors, for a sample of few rows leaves S singular, with eigenvalues a rounding error below 0.
         value_D, vector_DD = torch.linalg.eigh(covariance_DD)
         return (covariance_FD @ vector_DD / (value_D.clamp_min(0) + ridge * typical.clamp_min(1e-30))) @ vector_DD.T
 
 
-def hierarchy_hits(
-    direction_ED: torch.Tensor,
-    decoder_FD: torch.Tensor,
-    child_E: torch.Tensor,
-    parent_E: torch.Tensor,
-    nearest: int = NEAREST,
-) -> Array:
-    """Which edges are hits, (E,) bool: both ends among the ``nearest`` decoder rows to the child's probe."""
+def nearest_latents(direction_FD: torch.Tensor, decoder_FD: torch.Tensor, nearest: int = NEAREST) -> Array:
+    """The latents (F, N) whose decoder rows are nearest, by cosine, to each probe's direction; in no order."""
     rows_FD = decoder_FD.double() / decoder_FD.double().norm(dim=1, keepdim=True).clamp_min(1e-12)
-    # The length of a direction does not change which rows are nearest to it.
-    close_EN = (direction_ED @ rows_FD.T).topk(min(nearest, len(rows_FD)), dim=1).indices
-    both_E = (close_EN == child_E[:, None]).any(1) & (close_EN == parent_E[:, None]).any(1)
-    return both_E.numpy()
+    # The length of a direction matters only to float32, which holds no probe of a latent that hardly fires.
+    unit_FD = direction_FD / direction_FD.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    parts = unit_FD.float().split(max(1, _CELLS // len(rows_FD)))
+    nearest = min(nearest, len(rows_FD))
+    return torch.cat([(part @ rows_FD.float().T).topk(nearest, dim=1, sorted=False).indices for part in parts]).numpy()
+
+
+def hierarchy_hits(near_FN: Array, child_E: Array, parent_E: Array) -> Array:
+    """Which edges are hits, (E,) bool: both ends among the latents ``near_FN`` to the child's probe."""
+    near_EN = near_FN[child_E]
+    found: Array = (near_EN == child_E[:, None]).any(1) & (near_EN == parent_E[:, None]).any(1)
+    return found

@@ -1,16 +1,23 @@
-"""Intervals: bootstrap over documents, and Wilson's and Newcombe's for shares.
+"""Intervals and tests: bootstrap over documents, Wilson's and Newcombe's for shares, and seeds as a sample of runs.
 
-Legend of shapes: R resamples, K blocks (documents, or groups of neighbouring documents).
+Legend of shapes: R resamples, K blocks (documents, or groups of neighbouring documents), S seeds.
+
+A figure of one run varies with the documents that it was measured on; a claim about a configuration also varies with
+the seed. With several seeds the variance of their mean is s^2 / S, s the deviation between seeds on the same documents,
+plus the bootstrap variance of that mean over documents, and t with Satterthwaite's degrees of freedom takes the place
+of the percentiles: a bootstrap of three seeds knows nothing beyond the three.
+Source: Satterthwaite (1946), Biometrics 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,27 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Difference(Estimate):
+    """The difference of two figures, with the p-value of a two-sided test that there is none; None without a test."""
+
+    p: float | None
+
+
+@dataclass(frozen=True)
 class Draws:
-    """A figure over the sample and over each bootstrap resample (R,)."""
+    """A figure over the sample and over each bootstrap resample (R,).
+
+    Attributes:
+        blocks: K, how many units were resampled.
+        paired: whether the resamples are those of the documents, the same for all figures of a report.
+    """
 
     value: float
     resampled: np.ndarray
     n: int
     unit: str
+    blocks: int
+    paired: bool = True
 
     def estimate(self, confidence: float) -> Estimate:
         """The value with its percentile interval, shifted so that the resamples' mean lies on the value.
@@ -59,41 +80,68 @@ class Draws:
         low, high = ends - (resampled.mean() - self.value)
         return Estimate(self.value, float(low), float(high), self.n, self.unit)
 
-    def minus(self, other: Draws, confidence: float) -> Estimate:
-        """The difference, paired: both figures are of the same resamples."""
-        return Draws(self.value - other.value, self.resampled - other.resampled, self.n, self.unit).estimate(confidence)
+    def minus(self, other: Draws, confidence: float) -> Difference:
+        """The difference, of the same resamples where both are of documents, and its test.
+
+        The test is Student's, of the difference over its bootstrap standard error with K - 1 degrees of freedom: the
+        percentiles of a thousand resamples could not tell p-values below 1 in 500, which corrections for many
+        comparisons ask for.
+        """
+        # Units of two figures have nothing in common, though their resamples begin alike.
+        others = other.resampled if self.paired else np.roll(other.resampled, 1)
+        draws = Draws(self.value - other.value, self.resampled - others, self.n, self.unit, self.blocks)
+        p = _two_sided(draws.value, _variance(draws.resampled), draws.blocks - 1)
+        return Difference(**draws.estimate(confidence).as_json(), p=p)
 
 
 @dataclass(frozen=True)
 class Share:
     """How many of how many."""
 
-    successes: int
-    trials: int
+    successes: float
+    trials: float
+
+    unit = "1"
+
+    @property
+    def value(self) -> float:
+        """The share."""
+        return self.successes / self.trials
+
+    @property
+    def n(self) -> int:
+        """What it rests on."""
+        return round(self.trials)
 
     def estimate(self, confidence: float) -> Estimate:
         """The share with Wilson's interval. Source: Wilson (1927), JASA 22."""
         low, high = self._wilson(confidence)
-        return Estimate(self.successes / self.trials, low, high, self.trials, "1")
+        return Estimate(self.value, low, high, self.n, self.unit)
 
-    def minus(self, other: Share, confidence: float) -> Estimate:
-        """The difference of two shares that are independent of each other.
+    def minus(self, other: Share, confidence: float) -> Difference:
+        """The difference of two shares that are independent of each other, and the score test.
 
-        Source: Newcombe (1998), Statistics in Medicine 17, method 10 (from two Wilson intervals).
+        Source: Newcombe (1998), Statistics in Medicine 17, method 10 (from two Wilson intervals); the test is that of
+        the pooled variance, as Wilson's interval is.
         """
-        a, b = self.successes / self.trials, other.successes / other.trials
+        a, b = self.value, other.value
         (low_a, high_a), (low_b, high_b) = self._wilson(confidence), other._wilson(confidence)
         low = a - b - ((a - low_a) ** 2 + (high_b - b) ** 2) ** 0.5
         high = a - b + ((high_a - a) ** 2 + (b - low_b) ** 2) ** 0.5
-        return Estimate(a - b, low, high, self.trials, "1")
+        pooled = (self.successes + other.successes) / (self.trials + other.trials)
+        variance = pooled * (1 - pooled) * (1 / self.trials + 1 / other.trials)
+        return Difference(a - b, low, high, self.n, self.unit, _two_sided(a - b, variance, np.inf))
 
     def _wilson(self, confidence: float) -> tuple[float, float]:
         z = NormalDist().inv_cdf((1 + confidence) / 2)
-        n, share = self.trials, self.successes / self.trials
+        n, share = self.trials, self.value
         middle = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
         # The share lies within; with 0 or all successes it is an end, and rounding must not put it outside.
         return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+Figure = Draws | Share
 
 
 class Bootstrap:
@@ -106,11 +154,129 @@ class Bootstrap:
     """
 
     def __init__(self, blocks: int, resamples: int, seed: int):
-        generator = np.random.default_rng(seed)
+        self._resamples, self._seed = resamples, seed
         size = resamples if blocks > 1 else 0
-        self.weights_RK = generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=size).astype(float)
+        self.weights_RK = (
+            np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=size).astype(float)
+        )
 
     def draws(self, statistic: Callable[[np.ndarray], np.ndarray], n: int, unit: str) -> Draws:
         """``statistic`` of the sample and of every resample; it maps weights of the blocks (n, K) to values (n,)."""
         blocks = self.weights_RK.shape[1]
-        return Draws(float(statistic(np.ones((1, blocks)))[0]), statistic(self.weights_RK), n, unit)
+        return Draws(float(statistic(np.ones((1, blocks)))[0]), statistic(self.weights_RK), n, unit, blocks)
+
+    def over_units(self, values_nU: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Draws:
+        """A figure that rests on units, such as latents or edges, and not on documents: these are resampled.
+
+        Args:
+            values_nU: several numbers of each of U units.
+            statistic: maps their sums over the units, (n, R), to values (R,).
+        """
+        distinct_nV, count_V = np.unique(values_nU, axis=1, return_counts=True)
+        units = int(count_V.sum())
+        # Units of the same numbers are interchangeable, and often only a few numbers occur.
+        taken_RV = np.random.default_rng(self._seed).multinomial(units, count_V / units, size=self._resamples)
+        whole = statistic(values_nU.sum(1, keepdims=True))
+        return Draws(float(whole[0]), statistic(distinct_nV @ taken_RV.T), units, "1", units, paired=False)
+
+
+def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
+    """The mean of one figure over seeds, (S,) figures; of a single one its own interval, over documents alone."""
+    if len(figures) == 1:
+        return figures[0].estimate(confidence)
+    found = _estimate(*_combined(figures), figures, confidence)
+    if found.low is None or found.high is None or not isinstance(figures[0], Share):
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def difference(
+    first: Sequence[Figure], other: Sequence[Figure], confidence: float, same_seeds: bool = False
+) -> Difference:
+    """The mean of one figure over the first seeds minus that over the others, with the p-value that there is none.
+
+    Args:
+        same_seeds: whether each figure of the first has its counterpart, of the same seed, at the same place of the
+            others: then what the two have in common through the seed cancels.
+    """
+    if len(first) == len(other) == 1:
+        return first[0].minus(other[0], confidence)  # type: ignore[arg-type]
+    if same_seeds:
+        value, documents, seeds = _combined(first, other)
+    else:
+        one, two = _combined(first), _combined(other)
+        value, documents = one[0] - two[0], _variance(_mean_draws(first) - _mean_draws(other))
+        seeds = (*one[2], *two[2])
+    estimate = _estimate(value, documents, seeds, first, confidence)
+    variance, degrees = _satterthwaite(documents, seeds, first)
+    return Difference(**estimate.as_json(), p=_two_sided(value, variance, degrees))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number, so that a family with no effect has one below the level that seldom.
+
+    None stays None and does not count. Source: Holm (1979), Scandinavian Journal of Statistics 6.
+    """
+    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        corrected[place] = largest
+    return corrected
+
+
+_Seeds = tuple[tuple[float, int], ...]  # of each side, the variance of its mean over seeds and its degrees of freedom
+
+
+def _combined(figures: Sequence[Figure], others: Sequence[Figure] = ()) -> tuple[float, float, _Seeds]:
+    """Mean over seeds, its variance over documents, that between seeds; of differences to ``others``, if any."""
+    values = np.array([figure.value for figure in figures])
+    draws = _mean_draws(figures)
+    if others:
+        values = values - [figure.value for figure in others]
+        draws = draws - _mean_draws(others)
+    seeds = len(values)
+    between = ((float(values.var(ddof=1)) / seeds, seeds - 1),) if seeds > 1 else ()
+    return float(values.mean()), _variance(draws), between
+
+
+def _mean_draws(figures: Sequence[Figure]) -> np.ndarray:
+    """The mean over seeds in each resample of the documents; zeros for what documents do not move.
+
+    Latents and edges of different seeds are different ones: how they vary shows in how the seeds do.
+    """
+    draws = [figure.resampled for figure in figures if isinstance(figure, Draws) and figure.paired]
+    return np.mean(draws, axis=0) if draws else np.zeros(1)
+
+
+def _variance(resampled: np.ndarray) -> float:
+    resampled = resampled[np.isfinite(resampled)]
+    return float(resampled.var(ddof=1)) if len(resampled) > 1 else 0.0
+
+
+def _satterthwaite(documents: float, seeds: _Seeds, figures: Sequence[Figure]) -> tuple[float, float]:
+    """The variance in all, and its degrees of freedom."""
+    blocks = max((figure.blocks for figure in figures if isinstance(figure, Draws) and figure.paired), default=2)
+    parts = [*seeds, (documents, blocks - 1)]
+    variance = sum(part for part, _ in parts)
+    spread = sum(part**2 / degrees for part, degrees in parts if part > 0)
+    return variance, variance**2 / spread if spread > 0 else np.inf
+
+
+def _estimate(value: float, documents: float, seeds: _Seeds, figures: Sequence[Figure], confidence: float) -> Estimate:
+    n, unit = figures[0].n, figures[0].unit
+    if not np.isfinite(value):
+        return Estimate(None, None, None, n, unit)
+    variance, degrees = _satterthwaite(documents, seeds, figures)
+    half = float(student.ppf((1 + confidence) / 2, degrees)) * variance**0.5
+    return Estimate(value, value - half, value + half, n, unit)
+
+
+def _two_sided(value: float, variance: float, degrees: float) -> float | None:
+    """p of a difference under no difference; None where nothing is known of its variance, as with a single document."""
+    if not np.isfinite(value):
+        return None
+    if variance <= 0:
+        return 1.0 if value == 0 else None
+    return float(2 * student.sf(abs(value) / variance**0.5, degrees))

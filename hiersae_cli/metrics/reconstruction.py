@@ -1,6 +1,7 @@
 """Reconstruction and sparsity, from sums that are kept for each block of documents.
 
-Legend of shapes: B rows of a batch, D width, F latents, K blocks, n weightings of the blocks.
+Legend of shapes: B rows of a batch, D width, F latents, E edges and P parents of a tree, K blocks, n weightings of the
+blocks.
 
 Definitions:
     FVU = sum ||x - x_hat||^2 / (sum ||x||^2 - ||sum x||^2 / N), ratio of sums over the whole sample;
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
+from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
 
 
 class DataSums:
@@ -24,13 +27,46 @@ class DataSums:
     def add(self, x_BD: torch.Tensor, block_B: torch.Tensor) -> None:
         """Take in a batch whose rows belong to blocks ``block_B``."""
         self.rows_K += by_block(torch.ones_like(block_B, dtype=torch.float64), block_B, len(self.rows_K))
-        self.square_K += by_block(x_BD.double().square().sum(1), block_B, len(self.rows_K))
-        self.sum_KD += by_block(x_BD.double(), block_B, len(self.rows_K))
+        x_BD = x_BD.double()
+        self.square_K += by_block(x_BD.square().sum(1), block_B, len(self.rows_K))
+        self.sum_KD += by_block(x_BD, block_B, len(self.rows_K))
 
     def variance(self, weights_nK: np.ndarray) -> np.ndarray:
         """Summed squared deviation from the mean, for each weighting of the blocks, (n,)."""
         rows = weights_nK @ self.rows_K
         return weights_nK @ self.square_K - np.square(weights_nK @ self.sum_KD).sum(1) / rows
+
+
+class Moments:
+    """Mean and covariance of the activations, whatever the model.
+
+    Args:
+        centre_D: a point near the mean, subtracted before anything is squared, for precision.
+    """
+
+    def __init__(self, centre_D: torch.Tensor):
+        self.centre_D = centre_D
+        self.rows = 0
+        self.sum_D = torch.zeros(len(centre_D), dtype=torch.float64)
+        self.square_DD = torch.zeros(len(centre_D), len(centre_D), dtype=torch.float64)
+
+    def add(self, x_BD: torch.Tensor) -> None:
+        """Take in a batch."""
+        y_BD = x_BD - self.centre_D.to(x_BD)
+        self.rows += len(y_BD)
+        self.sum_D += y_BD.sum(0).cpu()
+        self.square_DD += (y_BD.T @ y_BD).cpu()
+
+    @property
+    def mean_D(self) -> torch.Tensor:
+        """The mean, float64."""
+        return self.centre_D.double() + self.sum_D / self.rows
+
+    @property
+    def covariance_DD(self) -> torch.Tensor:
+        """The covariance, float64."""
+        mean_D = self.sum_D / self.rows
+        return self.square_DD / self.rows - torch.outer(mean_D, mean_D)
 
 
 class CodeSums:
@@ -39,19 +75,12 @@ class CodeSums:
     def __init__(self, blocks: int, widths: tuple[int, ...]):
         self.widths = widths
         self.error_K = np.zeros(blocks)
-        self.active_KL = np.zeros((blocks, len(widths)))
         self.fired_KF = np.zeros((blocks, sum(widths)), np.float32)
 
-    def add(
-        self, x_BD: torch.Tensor, code_BF: torch.Tensor, reconstruction_BD: torch.Tensor, block_B: torch.Tensor
-    ) -> None:
+    def add(self, x_BD: torch.Tensor, firings: Firings, reconstruction_BD: torch.Tensor, block_B: torch.Tensor) -> None:
         """Take in a batch."""
-        blocks = len(self.error_K)
-        self.error_K += by_block((x_BD - reconstruction_BD).double().square().sum(1), block_B, blocks)
-        fired_KF = by_block((code_BF > 0).float(), block_B, blocks)
-        self.fired_KF += fired_KF
-        edges = np.cumsum([0, *self.widths])
-        self.active_KL += np.add.reduceat(fired_KF.astype(float), edges[:-1], axis=1)
+        self.error_K += by_block((x_BD - reconstruction_BD).double().square().sum(1), block_B, len(self.error_K))
+        add_by_block(self.fired_KF, block_B.cpu().numpy()[firings.row_n], firings.latent_n)
 
     def dead(self) -> int:
         """Latents that never fired."""
@@ -63,27 +92,49 @@ class CodeSums:
 
     def l0(self, data: DataSums, weights_nK: np.ndarray, level: int | None = None) -> np.ndarray:
         """L0 of a level, or of all, for each weighting of the blocks, (n,)."""
-        active_K = self.active_KL.sum(1) if level is None else self.active_KL[:, level]
-        return (weights_nK @ active_K) / (weights_nK @ data.rows_K)
+        ends = np.cumsum([0, *self.widths])
+        first, last = (0, ends[-1]) if level is None else ends[level : level + 2]
+        return (weights_nK @ self.fired_KF[:, first:last].sum(1, dtype=float)) / (weights_nK @ data.rows_K)
 
 
 class EdgeSums:
-    """Firings of each child together with its parent, for a fixed tree over the columns of a code.
+    """Firings of each child together with its parent, and of any child of a parent, for a fixed tree.
 
     Args:
         blocks: K.
-        child_E, parent_E: columns of each edge's ends.
+        parent_F: index of each latent's parent, or ``NONE``.
+
+    Attributes:
+        child_E, parent_E: the latents at each edge's ends.
+        parent_P, place_E: the latents that are parents, ascending, and where among them each edge's is.
+        both_KE: rows in which both ends fire.
+        any_KP: rows in which at least one child of a parent fires.
+        covered_KP: of these, the rows in which the parent fires too.
     """
 
-    def __init__(self, blocks: int, child_E: torch.Tensor, parent_E: torch.Tensor):
-        self.child_E, self.parent_E = child_E, parent_E
-        self.both_KE = np.zeros((blocks, len(child_E)), np.float32)
+    def __init__(self, blocks: int, parent_F: np.ndarray):
+        self.child_E = np.flatnonzero(parent_F != NONE)
+        self.parent_E = parent_F[self.child_E]
+        self.parent_P, self.place_E = np.unique(self.parent_E, return_inverse=True)
+        self.both_KE = np.zeros((blocks, len(self.child_E)), np.float32)
+        self.any_KP, self.covered_KP = np.zeros((2, blocks, len(self.parent_P)), np.float32)
+        self._edge_F = np.full(len(parent_F), NONE)
+        self._edge_F[self.child_E] = np.arange(len(self.child_E))
 
-    def add(self, code_BF: torch.Tensor, block_B: torch.Tensor) -> None:
+    def add(self, firings: Firings, block_B: torch.Tensor) -> None:
         """Take in a batch."""
-        fired_BF = code_BF > 0
-        both_BE = fired_BF[:, self.child_E] & fired_BF[:, self.parent_E]
-        self.both_KE += by_block(both_BE.float(), block_B, len(self.both_KE))
+        block_b = block_B.cpu().numpy()
+        edge_n = self._edge_F[firings.latent_n]
+        has_parent = edge_n != NONE
+        row_m, edge_m = firings.row_n[has_parent], edge_n[has_parent]
+        both_m = firings.among(row_m, self.parent_E[edge_m])
+        add_by_block(self.both_KE, block_b[row_m[both_m]], edge_m[both_m])
+        parents = max(len(self.parent_P), 1)
+        family, first = np.unique(row_m * parents + self.place_E[edge_m], return_index=True)
+        row, place = np.divmod(family, parents)
+        covered = both_m[first]
+        add_by_block(self.any_KP, block_b[row], place)
+        add_by_block(self.covered_KP, block_b[row[covered]], place[covered])
 
 
 def by_block(values: torch.Tensor, block_B: torch.Tensor, blocks: int) -> np.ndarray:

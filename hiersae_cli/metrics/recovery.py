@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from hiersae_cli.metrics.firings import NONE
-from hiersae_cli.metrics.reconstruction import by_block
+from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
 
 Array = np.ndarray[Any, Any]
 
@@ -75,22 +74,22 @@ class DetectorSums:
     Args:
         blocks: K.
         nearest_F: the feature that each latent is to detect.
+        features: N.
     """
 
-    def __init__(self, blocks: int, nearest_F: Array):
-        self.nearest_F = torch.as_tensor(nearest_F)
-        self.fired_KF, self.present_KF, self.both_KF = np.zeros((3, blocks, len(nearest_F)), np.float32)
+    def __init__(self, blocks: int, nearest_F: Array, features: int):
+        self.nearest_F = nearest_F
+        self.fired_KF, self.both_KF = np.zeros((2, blocks, len(nearest_F)), np.float32)
+        self.present_KN = np.zeros((blocks, features), np.float32)
 
-    def add(self, code_BF: torch.Tensor, truth_BN: torch.Tensor, block_B: torch.Tensor) -> None:
-        """Take in a batch of codes with the true features' activations (0 where absent), on one device."""
-        fired_BF = code_BF > 0
-        present_BF = (truth_BN > 0)[:, self.nearest_F.to(truth_BN.device)]
-        for held, found_BF in (
-            (self.fired_KF, fired_BF),
-            (self.present_KF, present_BF),
-            (self.both_KF, fired_BF & present_BF),
-        ):
-            held += by_block(found_BF.float(), block_B, len(held))
+    def add(self, firings: Firings, truth_BN: torch.Tensor, block_B: torch.Tensor) -> None:
+        """Take in a batch with the true features' activations (0 where absent), on the CPU."""
+        truth, block_b = Firings.of(truth_BN), block_B.numpy()
+        detected_n = truth.among(firings.row_n, self.nearest_F[firings.latent_n])
+        block_n = block_b[firings.row_n]
+        add_by_block(self.fired_KF, block_n, firings.latent_n)
+        add_by_block(self.both_KF, block_n[detected_n], firings.latent_n[detected_n])
+        add_by_block(self.present_KN, block_b[truth.row_n], truth.latent_n)
 
     def scores(self, weights_nK: Array) -> dict[str, Array]:
         """``precision``, ``recall`` and ``f1`` for each weighting of the blocks, (n,) each: means over all latents.
@@ -103,7 +102,8 @@ class DetectorSums:
 
     def _means(self, weights_nK: Array) -> Array:
         """Means over latents, (3, n), in F x n numbers of memory."""
-        fired, present, both = (weights_nK @ held for held in (self.fired_KF, self.present_KF, self.both_KF))
+        fired, both = weights_nK @ self.fired_KF, weights_nK @ self.both_KF
+        present = (weights_nK @ self.present_KN)[:, self.nearest_F]
         precision, recall = _share(both, fired), _share(both, present)
         return np.stack([score.mean(1) for score in (precision, recall, _harmonic_mean(precision, recall))])
 
@@ -137,7 +137,25 @@ class EdgeRecovery:
     @property
     def f1(self) -> float:
         """Harmonic mean of the two."""
-        return float(_harmonic_mean(np.array(self.precision), np.array(self.recall)))
+        return float(edge_f1(np.array([[self.recovered], [self.correct], [self.reachable], [self.found]]))[0])
+
+    @property
+    def units(self) -> Array:
+        """The edges of both trees, (4, U): whether each is recovered, correct, reachable and found."""
+        kinds = ((1, 1, 1, 1), (1, 1, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0))
+        counts = (
+            self.found,
+            self.correct - self.found,
+            self.recovered - self.correct,
+            self.reachable - self.found,
+        )
+        return np.repeat(np.array(kinds).T, counts, axis=1)
+
+
+def edge_f1(counts_nR: Array) -> Array:
+    """F1 (R,) from numbers (4, R) of recovered, correct, reachable and found edges."""
+    recovered, correct, reachable, found = counts_nR.astype(float)
+    return _harmonic_mean(_share(correct, recovered), _share(found, reachable))
 
 
 def edge_recovery(

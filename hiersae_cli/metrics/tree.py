@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-
-from hiersae_cli.sae.tree import mutual_information
+from numpy.typing import ArrayLike, NDArray
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def edge_statistics(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike) -> dict[str, Array]:
-    """All statistics of this module by the names that reports and trees use."""
+    """The statistics of edges by the names that reports and trees use."""
+    information = mi_bits(n_parent, n_child, n_both, n_rows)
+    _, child, _, rows = _float64(n_parent, n_child, n_both, n_rows)
     return {
-        "mi_bits": mi_bits(n_parent, n_child, n_both, n_rows),
-        "mi_over_max": mi_over_max(n_parent, n_child, n_both, n_rows),
-        "mi_over_entropy": mi_over_entropy(n_parent, n_child, n_both, n_rows),
+        "mi_bits": information,
+        "mi_over_max": _ratio(information, max_mi_bits(n_parent, n_child, n_rows)),
+        "mi_over_entropy": _ratio(information, binary_entropy(_ratio(child, rows))),
         "p_parent_given_child": p_parent_given_child(n_child, n_both),
         "p_child_given_parent": p_child_given_parent(n_parent, n_both),
         "lift": lift(n_parent, n_child, n_both, n_rows),
@@ -36,14 +36,23 @@ def edge_statistics(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, 
 
 
 def mi_bits(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike) -> Array:
-    """I(parent; child) in bits, Miller-Madow corrected (see ``sae.tree.mutual_information``).
+    """I(parent; child) in bits, Miller-Madow corrected.
 
-    Slightly negative for independent latents: the correction takes out the mean of the plug-in estimate's bias.
+    The plug-in estimate, plus (K_parent + K_child - K_both - 1) / (2 N ln 2), where K are the numbers of non-empty
+    cells of the two margins and of the table. Slightly negative for independent latents: the correction takes out the
+    mean of the plug-in estimate's bias. Training has its own, ``sae.tree.mutual_information``, which stands float32.
     0 where one of the two never or always fires; NaN where there are no rows.
+    Source: Miller (1955); Paninski (2003), Neural Computation 15.
     """
     parent, child, both, rows = _float64(n_parent, n_child, n_both, n_rows)
-    information = mutual_information(*(torch.from_numpy(counts) for counts in (both, child, parent, rows)))
-    return np.where(rows > 0, information.numpy(), np.nan)
+    sides = (parent, child, rows - parent, rows - child)
+    cells = (both, parent - both, child - both, rows - parent - child + both)
+    # N I = sum of n log n over the table, minus that over its margins, plus N log N: no division by an empty margin.
+    information = _n_log_n(rows) - sum(map(_n_log_n, sides)) + sum(map(_n_log_n, cells))
+    occupied = sum((side > 0).astype(np.int8) for side in sides) - sum((cell > 0).astype(np.int8) for cell in cells)
+    varies = (sides[0] > 0) & (sides[1] > 0) & (sides[2] > 0) & (sides[3] > 0)
+    corrected = _ratio(information + (occupied - 1) / (2 * np.log(2)), rows)
+    return np.where(varies | (rows <= 0), corrected, 0.0)
 
 
 def mi_over_max(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike) -> Array:
@@ -100,6 +109,54 @@ def lift(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: Arr
     return _ratio(both * rows, parent * child)
 
 
+def or_distance(n_parent: ArrayLike, n_any: ArrayLike, n_covered: ArrayLike) -> Array:
+    """How far a parent is from the logical OR of its children: rows in which one of the two fires alone over rows in
+    which either does, 0 where they are the same.
+
+    The numerator is the Hamming distance of Luo et al. (2026), arXiv 2602.11881; over the rows in which
+    either fires it is Jaccard's distance, which does not favour parents that hardly fire. NaN where neither fires.
+
+    Args:
+        n_any: rows in which at least one child fires.
+        n_covered: rows in which the parent and at least one child fire.
+    """
+    parent, any_child, covered = _float64(n_parent, n_any, n_covered)
+    either = parent + any_child - covered
+    return _ratio(either - covered, either)
+
+
+def sibling_overlap(n_children: ArrayLike, n_any: ArrayLike) -> Array:
+    """The share of children's firings that come on top of a sibling's: 1 - union / sum; NaN where no child fires.
+
+    0 where siblings exclude each other, 1 - 1/n where n of them always fire together. Of firings what sibling
+    diversity is of the words of topics: Wu et al. (2024), AAAI, arXiv 2401.14113.
+
+    Args:
+        n_children: sum over the children of the rows in which each fires.
+        n_any: rows in which at least one fires.
+    """
+    children, any_child = _float64(n_children, n_any)
+    return 1 - _ratio(any_child, children)
+
+
+def sibling_cosine(parent_F: NDArray[np.int64], decoder_FD: torch.Tensor) -> Array:
+    """Mean cosine over the pairs of decoder rows of each parent's children, (P,): of parents with two children or more.
+
+    A row of zeros counts as orthogonal to all.
+    """
+    child = np.flatnonzero(parent_F >= 0)
+    _, family, size = np.unique(parent_F[child], return_inverse=True, return_counts=True)
+    rows = decoder_FD[torch.from_numpy(child)].double().cpu()
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    total = torch.zeros(len(size), decoder_FD.shape[1], dtype=torch.float64)
+    total.index_add_(0, torch.from_numpy(family), unit)
+    own = torch.zeros(len(size), dtype=torch.float64).index_add_(0, torch.from_numpy(family), unit.square().sum(1))
+    # The squared length of a sum of unit vectors is their number and twice the sum of the pairs' cosines.
+    several = size > 1
+    found: Array = (total.square().sum(1) - own).numpy()[several] / (size * (size - 1.0))[several]
+    return found
+
+
 def binary_entropy(rate: ArrayLike) -> Array:
     """h(rate) = -rate log2(rate) - (1 - rate) log2(1 - rate), in bits; 0 at 0 and at 1, NaN outside and for NaN."""
     (rate,) = _float64(rate)
@@ -109,10 +166,14 @@ def binary_entropy(rate: ArrayLike) -> Array:
     return np.where(inside, entropy, np.where((rate == 0) | (rate == 1), 0.0, np.nan))
 
 
-def _float64(*values: ArrayLike) -> list[Array]:
-    """As float64 arrays of one shape; copies, for torch refuses read-only memory."""
-    arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in values))
-    return [np.array(array) for array in arrays]
+def _float64(*values: ArrayLike) -> tuple[Array, ...]:
+    """As float64 arrays of one shape."""
+    return np.broadcast_arrays(*(np.asarray(value, np.float64) for value in values))
+
+
+def _n_log_n(count: Array) -> Array:
+    """In bits; 0 for a count of 0, and for one that rounding has left below."""
+    return count * np.log2(np.maximum(count, 1e-300))
 
 
 def _ratio(of: Array, to: Array) -> Array:

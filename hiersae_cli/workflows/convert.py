@@ -24,6 +24,7 @@ from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
 from hiersae_cli.formats.tree import Node, Tree, node_id, save_tree
+from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 from hiersae_cli.sae.tree import NO_PARENT
@@ -147,7 +148,7 @@ def _measured(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tu
         block_B = torch.zeros(len(x_BD), dtype=torch.int64)
         code_BF = model.encode(x_BD)
         data.add(x_BD, block_B)
-        sums.add(x_BD, code_BF, model.decode(code_BF), block_B)
+        sums.add(x_BD, Firings.of(code_BF), model.decode(code_BF), block_B)
     if sums.dead() == model.latents:
         raise FileError(
             f"{source}: none of its latents fires in {len(rows):,} held-out rows of the cache",

@@ -1,13 +1,13 @@
 """``hiersae eval``: runs + acts.h5 (+ host) -> report.json.
 
-Legend of shapes: B rows of a batch, D width, F latents, K blocks of documents, n weightings of the blocks.
+Legend of shapes: B rows of a batch, D width, F latents, N rows of a sample, K blocks of documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,57 +18,73 @@ from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
-from hiersae_cli.formats.atomic import refuse_existing, write_json
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
+from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.loss import LossSums
-from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums
-from hiersae_cli.sae import HierarchicalSAE
-from hiersae_cli.sae.tree import NO_PARENT, CoActivation
+from hiersae_cli.metrics.reconstruction import DataSums, Moments
+from hiersae_cli.sae.controls import controls
+from hiersae_cli.workflows.encoding import decoded, firings_of
 from hiersae_cli.workflows.matching import load_host, open_acts
-from hiersae_cli.workflows.recovery import TreeSums, count_pairs
-from hiersae_cli.workflows.reporting import MEAN, ZERO, Sample, Subject, build_report, show
+from hiersae_cli.workflows.publishing import publish, refuse
+from hiersae_cli.workflows.recovery import TreeSums
+from hiersae_cli.workflows.reporting import MEAN, ZERO, Sample, build_report
+from hiersae_cli.workflows.subjects import Group, Subject, cautions, grouped, new_group, new_subject
 
 _MOST_BLOCKS = 200  # of documents, for the bootstrap: finer ones change intervals little and cost memory
-_FIT_ROWS = 200_000  # training rows on which a flat run's post-hoc tree is fitted
+_FIT_ROWS = 200_000  # training rows on which post-hoc trees and codes are fitted
+_CONTROL_ROWS = 100_000  # the same for controls, and held-out rows on which they are measured
+_TRAINING_RUN = 64  # neighbouring rows taken together, where there are more
+_NULL_ROWS = 65_536  # held-out rows for the circular-shift null
+_READ_ROWS = 4096  # at a time
+_STRETCH = 1024  # rows that are shifted round at most; divides _READ_ROWS
 _MOST_LOGITS = 1 << 27  # numbers in a batch of next-token distributions
 
 
 def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
-    """Measure a run, and baselines beside it; returns the report.
+    """Measure runs, and baselines and controls beside them; returns the report.
 
     Raises ``UsageError`` and ``FileError`` where runs, caches and host do not belong together.
     """
     console = console or Console.silent()
-    if config.out:
-        refuse_existing(config.out, config.overwrite)
+    refuse(config)
     device = resolve_device(config.device)
-    runs = [load_run(path, device) for path in (config.run, *config.baseline)]
-    opened = [open_acts(each, config.acts) for each in runs]
-    acts = opened[0]
+    runs = [load_run(path, device) for path in config.runs]
+    baselines = [load_run(path, device) for path in config.baseline]
+    others = [load_run(path, device) for path in config.stability]
+    acts = _opened(runs + baselines + others, config)
+    host = load_host(config.model, runs[0], device) if config.model else None
+    sample = _sample(acts, config)
+    groups = _groups(runs, baselines, sample)
+    subjects = [subject for group in groups for subject in group.subjects]
+    further = [new_subject(run.name, run.model, run, sample.blocks, ()) for run in others]
+    rows = _training_rows(acts, _FIT_ROWS, config)
+    if not len(rows):
+        console.warn("the cache has no training rows: no post-hoc trees, no description length and no controls")
+    moments = Moments(torch.from_numpy(acts.moments()[0]).float())
+    _fit([*subjects, *further], acts, rows, moments, config, device, console)
+    _encode(subjects, acts, sample, config, device, console)
+    control_groups = _controls(subjects, moments, sample, config, device) if config.controls and len(rows) else []
+    unlearned = [group.subjects[0] for group in control_groups]
+    if unlearned:
+        _fit(unlearned, acts, _training_rows(acts, _CONTROL_ROWS, config), None, config, device, console)
+        _encode(unlearned, acts, sample.of_fewer(_CONTROL_ROWS), config, device, console)
+    loss = _losses(subjects, host, acts, sample, config, device, console) if host else None
+    warnings = [text for run in runs + baselines + others for text in cautions(run, acts.fingerprints())]
+    report = build_report(groups, control_groups, further, loss, sample, warnings, acts, config)
+    publish(report, [*groups, *control_groups], config, console)
+    return report
+
+
+def _opened(runs: list[Run], config: EvalConfig) -> ActivationSet:
+    acts, *_ = [open_acts(each, config.acts) for each in runs]  # of each, as each checks that it is of its own model
     for each in runs:
         if each.module != acts.module:
             raise FileError(
                 f"{each.path}: trained on {each.module}; {runs[0].path} on {acts.module}",
                 "Compare runs of one module.",
             )
-        if each.steps_done < each.config.steps:
-            console.warn(f"{each.path}: training not ended (step {each.steps_done:,} of {each.config.steps:,})")
-    host = load_host(config.model, runs[0], device) if config.model else None
-    sample = _sample(acts, config)
-    subjects = _subjects(runs, sample)
-    training_rows = _training_rows(acts, config)
-    _fit_posthoc_trees(subjects, acts, training_rows, sample, config, device, console)
-    _begin_trees(subjects, acts, training_rows, sample, config, device, console)
-    data = DataSums(sample.blocks, acts.width)
-    _encode(subjects, acts, sample, data, config, device, console)
-    loss = _losses(subjects, host, acts, sample, config, device, console) if host else None
-    report = build_report(subjects, data, loss, sample, acts, config)
-    show(report, console)
-    if config.out:
-        write_json(config.out, report)
-        console.say(f"report: {config.out}")
-    return report
+    return acts
 
 
 def _sample(acts: ActivationSet, config: EvalConfig) -> Sample:
@@ -77,105 +93,78 @@ def _sample(acts: ActivationSet, config: EvalConfig) -> Sample:
     document = acts.column("document")[rows]
     names, first, counts = np.unique(document, return_index=True, return_counts=True)
     order = np.random.default_rng(config.seed).permutation(len(names))
-    kept = np.sort(order[: int(np.searchsorted(np.cumsum(counts[order]), config.tokens)) + 1])
+    chosen = order[: int(np.searchsorted(np.cumsum(counts[order]), config.tokens)) + 1]
+    kept = np.sort(chosen)
     take = np.concatenate([np.arange(first[k], first[k] + counts[k]) for k in kept])[: config.tokens]
     blocks = min(_MOST_BLOCKS, len(kept))
-    block_of_document = np.zeros(names.max() + 1, np.int64)
+    block_of_document, rank_of_document = np.zeros((2, names.max() + 1), np.int64)
     for number, members in enumerate(np.array_split(names[kept], blocks)):
         block_of_document[members] = number
-    return Sample(rows[take], block_of_document[document[take]], blocks, len(kept))
+    rank_of_document[names[chosen]] = np.arange(len(chosen))
+    document = document[take]
+    return Sample(rows[take], document, block_of_document[document], rank_of_document[document], blocks)
 
 
-def _subjects(runs: list[Run], sample: Sample) -> list[Subject]:
-    subjects: list[Subject] = []
-    for each in runs:
-        name, number = each.name, 2
-        while name in {subject.name for subject in subjects}:
-            name, number = f"{each.name}_{number}", number + 1
-        subject = Subject(name, each, "none", CodeSums(sample.blocks, each.config.widths))
-        if isinstance(each.model, HierarchicalSAE):
-            subject.tree, subject.edges = "learned", _learned_edges(each.model, sample.blocks)
-        if each.hardened:
-            soft_sums = CodeSums(sample.blocks, each.config.widths)
-            subject.soft = soft_sums, _learned_edges(each.hardened, sample.blocks)
-        subjects.append(subject)
-    return subjects
+def _groups(runs: list[Run], baselines: list[Run], sample: Sample) -> list[Group]:
+    """The runs as one group, then the baselines as one for each configuration."""
+    first, others = grouped(runs, baselines)
+    groups: list[Group] = []
+    subjects: list[str] = []
+    for members in (first, *others):
+        made = []
+        for each in members:
+            made.append(new_subject(each.name, each.model, each, sample.blocks, subjects))
+            subjects.append(made[-1].name)
+        groups.append(new_group(made, [*subjects, *(group.name for group in groups)]))
+    return groups
 
 
-def _learned_edges(model: HierarchicalSAE, blocks: int) -> EdgeSums:
-    child_E = (model.parent_F != NO_PARENT).nonzero().squeeze(1)
-    return EdgeSums(blocks, child_E, model.parent_F[child_E])
+def _controls(
+    subjects: list[Subject], moments: Moments, sample: Sample, config: EvalConfig, device: torch.device
+) -> list[Group]:
+    """Dictionaries that nobody trained, with as many latents as the first run and its L0."""
+    first = subjects[0]
+    mean_D, covariance_DD = (moment.float().to(device) for moment in (moments.mean_D, moments.covariance_DD))
+    l0 = float(first.fitted.fired_F.sum() / first.fitted.rows)
+    models = controls(mean_D, covariance_DD, first.model.latents, l0, config.seed)
+    taken = [subject.name for subject in subjects]
+    made = [new_subject(name, model, None, sample.blocks, taken) for name, model in models.items()]
+    return [Group(subject.name, [subject]) for subject in made]
 
 
-def _training_rows(acts: ActivationSet, config: EvalConfig) -> np.ndarray:
+def _training_rows(acts: ActivationSet, most: int, config: EvalConfig) -> np.ndarray:
     """Rows (ascending) on which post-hoc trees and codes are fitted; empty where all of the cache is held out."""
     rows = np.flatnonzero(np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches]))
-    if len(rows) <= _FIT_ROWS:
+    if len(rows) <= most:
         return rows
-    return np.sort(np.random.default_rng(config.seed).choice(rows, _FIT_ROWS, False))
+    # Runs of neighbours, for rows that are far apart are read one by one.
+    starts = np.arange(0, len(rows), _TRAINING_RUN)
+    chosen = np.sort(np.random.default_rng(config.seed).choice(starts, most // _TRAINING_RUN, False))
+    places = (chosen[:, None] + np.arange(_TRAINING_RUN)).ravel()
+    return rows[places[places < len(rows)]]
 
 
-def _begin_trees(
-    subjects: list[Subject],
-    acts: ActivationSet,
-    training_rows: np.ndarray,
-    sample: Sample,
-    config: EvalConfig,
-    device: torch.device,
-    console: Console,
-) -> None:
-    """Fit what has to be fitted elsewhere than on the held-out rows, and begin to sum over these."""
-    if not len(training_rows):
-        console.warn("the cache has no training rows: no post-hoc trees and no description length")
-    mean_D = torch.from_numpy(acts.moments()[0]).float()
-    for subject in subjects:
-        model, pairs = subject.run.model, None
-        learned_F = model.parent_F.cpu().numpy() if isinstance(model, HierarchicalSAE) else None
-        if len(training_rows):
-            pairs = count_pairs(model, subject.name, acts, training_rows, config.batch, device, console)
-        subject.trees = TreeSums(model, learned_F, pairs, acts.truth, mean_D, sample.blocks, config.seed)
-
-
-def _fit_posthoc_trees(
+@torch.inference_mode()
+def _fit(
     subjects: list[Subject],
     acts: ActivationSet,
     rows: np.ndarray,
-    sample: Sample,
+    moments: Moments | None,
     config: EvalConfig,
     device: torch.device,
     console: Console,
 ) -> None:
-    """Give each flat baseline the tree it would have: on training rows, by the rule of the learned one.
-
-    Its most frequent latents, as many as the hierarchy's first level has, become the first level, the next most
-    frequent ones the second, and so on; every latent gets the parent one level up with the most mutual information.
-    """
-    widths = next((s.run.config.widths for s in subjects if s.tree == "learned"), ())
-    ends = np.cumsum(widths[:-1]).tolist()
-    flat = [s for s in subjects if s.tree == "none" and ends and s.run.model.latents > ends[-1]]
-    if not flat or not len(rows):
+    """One pass over training rows, for what has to be fitted elsewhere than on the held-out ones."""
+    if not len(rows):
         return
-    for subject in flat:
-        latents = subject.run.model.latents
-        rate_F = torch.zeros(latents, device=device)
-        for _, x_BD in _batches(acts, rows, config.batch, device):
-            rate_F += (subject.run.model.encode(x_BD) > 0).sum(0)
-        levels = rate_F.argsort(descending=True, stable=True).tensor_split(ends)
-        counts = [CoActivation(len(above), len(below)).to(device) for above, below in pairwise(levels)]
-        with console.progress(f"post-hoc tree of {subject.name}", len(rows), "tokens") as progress:
-            for _, x_BD in _batches(acts, rows, config.batch, device):
-                fired_BF = subject.run.model.encode(x_BD) > 0
-                for (above, below), pairs in zip(pairwise(levels), counts, strict=True):
-                    pairs.add(fired_BF[:, above], fired_BF[:, below])
-                progress.advance(len(x_BD))
-        child, parent = [], []
-        for (above, below), pairs in zip(pairwise(levels), counts, strict=True):
-            best = pairs.best_parents()
-            found = best != NO_PARENT
-            child.append(below[found])
-            parent.append(above[best[found]])
-        subject.edges = EdgeSums(sample.blocks, torch.cat(child), torch.cat(parent))
-        subject.tree = "post-hoc"
+    with console.progress("fit", len(rows), "tokens") as progress:
+        for _, x_BD in _batches(acts, rows):
+            if moments:
+                moments.add(x_BD)
+            moved_BD = x_BD.to(device)
+            for subject in subjects:
+                subject.fitted.add(firings_of(subject.model, moved_BD, config.batch))
+            progress.advance(len(x_BD))
 
 
 @torch.inference_mode()
@@ -183,39 +172,73 @@ def _encode(
     subjects: list[Subject],
     acts: ActivationSet,
     sample: Sample,
-    data: DataSums,
     config: EvalConfig,
     device: torch.device,
     console: Console,
 ) -> None:
     """One pass over the held-out rows for everything that is summed over them."""
-    with console.progress("eval", len(sample.rows), "tokens") as progress:
-        for part, x_BD in _batches(acts, sample.rows, config.batch, device):
-            block_B = torch.from_numpy(sample.block[part]).to(device)
-            data.add(x_BD, block_B)
-            truth_BN = acts.true_features(sample.rows[part]).to(device) if acts.truth else None
-            for subject in subjects:
-                code_BF = subject.run.model.encode(x_BD)
-                subject.sums.add(x_BD, code_BF, subject.run.model.decode(code_BF), block_B)
-                if subject.edges:
-                    subject.edges.add(code_BF, block_B)
-                if subject.trees:
-                    subject.trees.add(x_BD, code_BF, block_B, truth_BN)
-                if subject.soft and subject.run.hardened:
-                    code_BF = subject.run.hardened.encode(x_BD, hard=False)
-                    sums, edges = subject.soft
-                    sums.add(x_BD, code_BF, subject.run.model.decode(code_BF), block_B)
-                    edges.add(code_BF, block_B)
+    data = DataSums(sample.blocks, acts.width)
+    moments = Moments(torch.from_numpy(acts.moments()[0]).float())
+    for subject in subjects:
+        subject.data = data
+        subject.trees = TreeSums(
+            subject.model, subject.learned_F, subject.fitted, acts.truth, moments, sample.blocks, config.seed
+        )
+    # What is summed over one batch is summed beside the next one's encoding.
+    with console.progress("eval", len(sample.rows), "tokens") as progress, ThreadPoolExecutor(1) as beside:
+        summed: Future[None] | None = None
+        for part, x_BD in _batches(acts, sample.rows):
+            moved_BD = x_BD.to(device)
+            encoded = [(subject, *_encoded(subject, moved_BD, config.batch)) for subject in subjects]
+            if summed:
+                summed.result()
+            summed = beside.submit(_sum, encoded, x_BD, part, acts, sample, data, moments)
             progress.advance(len(x_BD))
+        if summed:
+            summed.result()
 
 
-def _batches(
-    acts: ActivationSet, rows: np.ndarray, size: int, device: torch.device
-) -> Iterator[tuple[slice, torch.Tensor]]:
+def _encoded(subject: Subject, x_BD: torch.Tensor, batch: int) -> tuple[Firings, Firings | None]:
+    """The code of a batch, and the soft one of a hardened tree."""
+    soft = None
+    if subject.run and subject.run.hardened:
+        soft = firings_of(subject.model, x_BD, batch, partial(subject.run.hardened.encode, hard=False))
+    return firings_of(subject.model, x_BD, batch), soft
+
+
+@torch.inference_mode()
+def _sum(
+    encoded: list[tuple[Subject, Firings, Firings | None]],
+    x_BD: torch.Tensor,
+    part: slice,
+    acts: ActivationSet,
+    sample: Sample,
+    data: DataSums,
+    moments: Moments,
+) -> None:
+    """Take a batch, all of it on the CPU, into the sums of every subject."""
+    block_B = torch.from_numpy(sample.block[part])
+    data.add(x_BD, block_B)
+    moments.add(x_BD)
+    truth_BN = acts.true_features(sample.rows[part]) if acts.truth else None
+    stretches = sample.stretches(part, _NULL_ROWS, _STRETCH)
+    for subject, firings, soft in encoded:
+        subject.sums.add(x_BD, firings, decoded(subject.model, firings).cpu(), block_B)
+        if subject.trees:
+            subject.trees.add(x_BD, firings, block_B, truth_BN)
+            for start, stop in stretches:
+                subject.trees.add_stretch(firings.between(start, stop))
+        if soft and subject.soft:
+            sums, edges = subject.soft
+            sums.add(x_BD, soft, decoded(subject.model, soft).cpu(), block_B)
+            edges.add(soft, block_B)
+
+
+def _batches(acts: ActivationSet, rows: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
     """Batches (B, D) float32 of ``rows`` (ascending), with the part of ``rows`` that each is."""
-    for start in range(0, len(rows), size):
-        part = slice(start, min(start + size, len(rows)))
-        yield part, acts.rows_at(rows[part]).to(device, torch.float32)
+    for start in range(0, len(rows), _READ_ROWS):
+        part = slice(start, min(start + _READ_ROWS, len(rows)))
+        yield part, acts.rows_at(rows[part]).float()
 
 
 @torch.inference_mode()
@@ -243,7 +266,7 @@ def _losses(
         return torch.cat([x_BTD[:, :dropped], y_BTD[:, dropped:]], 1)
 
     mean = torch.from_numpy(acts.moments()[0])
-    interventions = {subject.name: partial(reconstructed, subject.run.model) for subject in subjects}
+    interventions = {subject.name: partial(reconstructed, subject.model) for subject in subjects}
     interventions |= {ZERO: partial(ablated, 0.0), MEAN: partial(ablated, mean)}
     sums = LossSums(sample.blocks, interventions)
     starts, lengths, blocks = _windows(acts, sample, config.loss_tokens)

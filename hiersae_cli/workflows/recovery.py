@@ -1,188 +1,290 @@
-"""What ``hiersae eval`` says of trees as wholes: description length, hierarchy score, recovery of a known truth.
+"""What ``hiersae eval`` says of trees: their edges, description length, hierarchy score, recovery of a known truth.
 
-Legend of shapes: B rows of a batch, D width, F latents, N true features, K blocks of documents, n weightings of
-the blocks.
+Legend of shapes: B rows of a batch, D width, F latents, N true features, E edges and P parents of a tree, K blocks of
+documents, n weightings of the blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from hiersae_cli.console import Console
-from hiersae_cli.formats.activations import ActivationSet
-from hiersae_cli.metrics.description import PairCounts, SupportCode, chow_liu, most_informative_parents
-from hiersae_cli.metrics.firings import NONE
-from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits
-from hiersae_cli.metrics.intervals import Bootstrap, Draws, Share
-from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums
+from hiersae_cli.formats.report import CHOW_LIU, OWN, SHUFFLED
+from hiersae_cli.metrics.description import FiringRows, SupportCode, chow_liu, most_informative_parents
+from hiersae_cli.metrics.firings import NONE, Firings
+from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits, nearest_latents
+from hiersae_cli.metrics.intervals import Bootstrap, Draws, Figure, Share
+from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums, Moments
 from hiersae_cli.metrics.recovery import (
     DetectorSums,
+    edge_f1,
     edge_recovery,
     match_features,
-    mean_correlation,
     shuffled_parents,
-    uniqueness,
     within_reach,
 )
+from hiersae_cli.metrics.shift_null import ShiftNull
+from hiersae_cli.metrics.tree import edge_statistics, max_mi_bits, or_distance, sibling_cosine, sibling_overlap
 from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.synth import Truth
 
 Array = np.ndarray[Any, Any]
-Figures = dict[str, Draws | Share]
+Figures = dict[str, Figure]
 
-# Trees of a run, by what is added to a metric's name: its own (learned, or the best parents of a flat run), the
-# best that its firings allow, and the control.
-_OWN, _CHOW_LIU, _SHUFFLED = "", "_chow_liu", "_shuffled"
+LEAST_FIRINGS = 20  # of a child in the sample: below, an edge's statistics are left out of the means
+BEYOND = 3.0  # deviations from which on an edge's firings together are more than those of the circular-shift null
+
+# Means over the edges of a tree, with their units.
+EDGE_METRICS = {
+    "mi_bits": "bits",
+    "mi_over_max": "1",
+    "mi_over_entropy": "1",
+    "p_parent_given_child": "1",
+    "p_child_given_parent": "1",
+    "lift": "1",
+}
+# Figures of its families: of parents with their children.
+_FAMILY_METRICS = ("or_distance", "sibling_overlap")
+TREE_METRICS = (*EDGE_METRICS, *_FAMILY_METRICS)
+
+_SHIFTS = 20
+_EDGES, _WEIGHTINGS = 512, 64  # of a table of statistics at a time
 
 
 class TreeSums:
-    """What is summed over held-out rows for one run.
+    """What is summed over held-out rows for the trees of one dictionary.
 
     Args:
-        model: the run's.
-        learned_F: its tree, the index of each latent's parent or ``NONE``; None for a flat run.
-        pairs: counts over training rows, that post-hoc trees and codes are fitted on; None where there are no such
-            rows, and then no such figures.
+        model: the dictionary.
+        learned_F: its tree, the index of each latent's parent or ``NONE``; None for a flat one.
+        fitted: its firings in training rows, that post-hoc trees and codes are fitted on; where there are none there
+            are no such figures.
         truth: of synthetic activations.
-        mean_D: of the activations, roughly.
+        moments: of the held-out rows' activations, gathered beside.
         blocks: K.
-        seed: of the shuffled control.
+        seed: of the shuffled control and of the shifts.
+
+    Attributes:
+        trees: parents (F,) by ``OWN``, ``CHOW_LIU`` and ``SHUFFLED``, as far as there are any.
+        edges: what is summed over the edges of each.
+        codes: of each tree that has one, how supports are coded under it.
     """
 
     def __init__(
         self,
         model: SparseAutoencoder,
         learned_F: Array | None,
-        pairs: PairCounts | None,
+        fitted: FiringRows,
         truth: Truth | None,
-        mean_D: torch.Tensor,
+        moments: Moments,
         blocks: int,
         seed: int,
     ):
         self._decoder_FD = model.W_dec_FD.detach()
         self._truth = truth
-        self._trees: dict[str, Array] = {} if learned_F is None else {_OWN: learned_F}
-        self._codes: dict[str, SupportCode] = {}
-        self._both: dict[str, EdgeSums] = {}
-        if pairs:
-            self._fit(pairs, blocks)
-        if _OWN in self._trees:
-            self._trees[_SHUFFLED] = shuffled_parents(self._trees[_OWN], model.widths, seed)
-        self._probes = ProbeSums(mean_D, model.latents)
+        self.trees: dict[str, Array] = {} if learned_F is None else {OWN: learned_F}
+        self.codes: dict[str, SupportCode] = {}
+        if fitted.rows:
+            pairs = fitted.pairs()
+            self.trees = {OWN: most_informative_parents(pairs), **self.trees, CHOW_LIU: chow_liu(pairs)}
+            self._flat = _coded(np.full(model.latents, NONE), fitted)
+            self.codes = {suffix: _coded(parent_F, fitted) for suffix, parent_F in self.trees.items()}
+        if OWN in self.trees:
+            self.trees[SHUFFLED] = shuffled_parents(self.trees[OWN], model.widths, seed)
+        self.edges = {suffix: EdgeSums(blocks, parent_F) for suffix, parent_F in self.trees.items()}
+        self._null = ShiftNull(list(self.trees.values()), _SHIFTS, seed)
+        self._probes = ProbeSums(moments, model.latents)
         if truth:
             self._matching = match_features(self._decoder_FD, truth.features_ND)
-            self._detectors = DetectorSums(blocks, self._matching.nearest_F)
+            self._detectors = DetectorSums(blocks, self._matching.nearest_F, len(truth))
 
-    def _fit(self, pairs: PairCounts, blocks: int) -> None:
-        """Post-hoc trees, and the codes of the flat dictionary and of trees."""
-        latents = len(self._decoder_FD)
-        self._flat = SupportCode.fitted(np.full(latents, NONE), pairs)
-        self._trees[_CHOW_LIU] = chow_liu(pairs)
-        for suffix, parent_F in self._trees.items():
-            self._codes[suffix] = SupportCode.fitted(parent_F, pairs)
-            # Roots are summed with latent 0, and not read.
-            self._both[suffix] = EdgeSums(blocks, torch.arange(latents), torch.from_numpy(parent_F.clip(min=0)))
-        # The parents of a flat run are more frequent latents, but it is coded through the best tree there is.
-        if _OWN not in self._trees:
-            self._trees[_OWN] = most_informative_parents(pairs)
-
-    def add(
-        self, x_BD: torch.Tensor, code_BF: torch.Tensor, block_B: torch.Tensor, truth_BN: torch.Tensor | None
-    ) -> None:
-        """Take in a batch, with the true features of its rows where there is a truth."""
-        for sums in self._both.values():
-            sums.add(code_BF, block_B)
-        self._probes.add(x_BD, code_BF)
+    def add(self, x_BD: torch.Tensor, firings: Firings, block_B: torch.Tensor, truth_BN: torch.Tensor | None) -> None:
+        """Take in a batch, all of it on the CPU, with the true features of its rows where there is a truth."""
+        for edges in self.edges.values():
+            edges.add(firings, block_B)
+        self._probes.add(x_BD, firings)
         if truth_BN is not None:
-            self._detectors.add(code_BF, truth_BN, block_B)
+            self._detectors.add(firings, truth_BN, block_B)
 
-    def figures(self, sums: CodeSums, data: DataSums, bootstrap: Bootstrap, least_firings: int) -> Figures:
-        """All figures by their names in the report; edges whose child fires less than ``least_firings`` are no trials.
+    def add_stretch(self, firings: Firings) -> None:
+        """Take in rows that follow one another in a document, for the circular-shift null."""
+        self._null.add(firings)
 
-        That holds for the hierarchy score alone: the code is of all latents, and recovery is of weights.
-        """
-        found = self._description(sums, data, bootstrap) | self._hierarchy(sums.fired_KF.sum(0) >= least_firings)
+    def figures(self, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
+        """All figures by their names in the report."""
+        found: Figures = {}
+        for suffix, edges in self.edges.items():
+            found |= {f"{name}{suffix}": figure for name, figure in tree_figures(edges, sums, data, bootstrap).items()}
+        found |= self._over_edges(sums.fired_KF.sum(0), bootstrap) | self._description(sums, data, bootstrap)
         if self._truth:
-            found |= self._detection(int(data.rows_K.sum()), bootstrap) | self._edges(self._truth)
+            found |= self._detection(int(data.rows_K.sum()), bootstrap) | self._recovered_edges(self._truth, bootstrap)
         return found
 
+    def table(self, suffix: str, sums: CodeSums, data: DataSums) -> dict[str, Array]:
+        """Columns (E,) of what is known of every edge of a tree, as in the file of edges."""
+        edges, fired_F, rows = self.edges[suffix], sums.fired_KF.sum(0, dtype=float), data.rows_K.sum()
+        child_E, parent_E, both_E = edges.child_E, edges.parent_E, edges.both_KE.sum(0, dtype=float)
+        columns = {
+            "child": child_E,
+            "parent": parent_E,
+            "n_rows": np.full(len(child_E), int(rows)),
+            "n_parent": fired_F[parent_E].astype(int),
+            "n_child": fired_F[child_E].astype(int),
+            "n_both": both_E.astype(int),
+            **edge_statistics(fired_F[parent_E], fired_F[child_E], both_E, rows),
+            "max_mi_bits": max_mi_bits(fired_F[parent_E], fired_F[child_E], rows),
+            "z_shift": self._null.scores(list(self.trees).index(suffix))[child_E],
+            "hierarchy_hit": hierarchy_hits(self._near_FN, child_E, parent_E).astype(int),
+        }
+        # The same columns for every tree, for they stand below each other in one file.
+        fitted_F = self.codes[suffix].on_F if suffix in self.codes else np.full(len(fired_F), np.nan)
+        return {**columns, "p_child_given_parent_fitted": fitted_F[child_E]}
+
+    @cached_property
+    def _near_FN(self) -> Array:
+        return nearest_latents(self._probes.directions(), self._decoder_FD.cpu())
+
     def _description(self, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
-        def a_token(code: SupportCode, both_KF: Array) -> Draws:
-            bits_K = code.bits(data.rows_K, sums.fired_KF, both_KF)
-            rows = int(data.rows_K.sum())
+        if not self.codes:
+            return {}
+
+        def a_token(code: SupportCode, edges: EdgeSums | None) -> Draws:
+            both_KF = np.zeros_like(sums.fired_KF)
+            if edges:
+                both_KF[:, edges.child_E] = edges.both_KE
+            bits_K, rows = code.bits(data.rows_K, sums.fired_KF, both_KF), int(data.rows_K.sum())
             return bootstrap.draws(lambda w_nK: (w_nK @ bits_K) / (w_nK @ data.rows_K), rows, "bits")
 
-        if not self._codes:
-            return {}
-        own = _OWN if _OWN in self._codes else _CHOW_LIU
         return {
-            "bits_per_token": a_token(self._flat, np.zeros_like(sums.fired_KF)),
-            "bits_per_token_tree": a_token(self._codes[own], self._both[own].both_KE),
-            "bits_per_token_chow_liu": a_token(self._codes[_CHOW_LIU], self._both[_CHOW_LIU].both_KE),
+            "bits_per_token": a_token(self._flat, None),
+            "bits_per_token_tree": a_token(self.codes[OWN], self.edges[OWN]),
+            "bits_per_token_chow_liu": a_token(self.codes[CHOW_LIU], self.edges[CHOW_LIU]),
         }
 
-    def _hierarchy(self, known_F: Array) -> Figures:
+    def _over_edges(self, fired_F: Array, bootstrap: Bootstrap) -> Figures:
+        """Figures that are shares of edges, or rest on weights alone."""
         found: Figures = {}
-        direction_FD = self._probes.directions()
-        for suffix, parent_F in self._trees.items():
-            child_E = np.flatnonzero((parent_F != NONE) & known_F)
+        for number, (suffix, edges) in enumerate(self.edges.items()):
+            known_E = fired_F[edges.child_E] >= LEAST_FIRINGS
+            child_E, parent_E = edges.child_E[known_E], edges.parent_E[known_E]
+            z_E = self._null.scores(number)[child_E]
+            measured = int(np.isfinite(z_E).sum())
+            if measured:
+                found[f"beyond_shift{suffix}"] = Share(int((z_E > BEYOND).sum()), measured)
             if len(child_E):
-                parent_E = torch.from_numpy(parent_F[child_E])
-                hits_E = hierarchy_hits(
-                    direction_FD[child_E], self._decoder_FD.cpu(), torch.from_numpy(child_E), parent_E
-                )
+                hits_E = hierarchy_hits(self._near_FN, child_E, parent_E)
                 found[f"hierarchy_score{suffix}"] = Share(int(hits_E.sum()), len(hits_E))
+            cosine_P = sibling_cosine(self.trees[suffix], self._decoder_FD)
+            if len(cosine_P):
+                found[f"sibling_cosine{suffix}"] = _mean_over_units(cosine_P, bootstrap)
         return found
 
     def _detection(self, rows: int, bootstrap: Bootstrap) -> Figures:
-        latents = len(self._decoder_FD)
+        matched_F = self._matching.matched_F != NONE
+        cosine_F = self._matching.cosine_F[matched_F]
         found: Figures = {
-            "mcc": _plain(mean_correlation(self._matching), int((self._matching.matched_F != NONE).sum())),
-            "uniqueness": _plain(uniqueness(self._matching), latents),
+            "mcc": _mean_over_units(cosine_F, bootstrap),
+            "uniqueness": Share(len(np.unique(self._matching.nearest_F)), len(matched_F)),
         }
-        whole = self._detectors.scores(np.ones((1, bootstrap.weights_RK.shape[1])))
+        blocks = bootstrap.weights_RK.shape[1]
+        whole = self._detectors.scores(np.ones((1, blocks)))
         resampled = self._detectors.scores(bootstrap.weights_RK)
-        return found | {name: Draws(float(whole[name][0]), resampled[name], rows, "1") for name in whole}
+        return found | {name: Draws(float(whole[name][0]), resampled[name], rows, "1", blocks) for name in whole}
 
-    def _edges(self, truth: Truth) -> Figures:
+    def _recovered_edges(self, truth: Truth, bootstrap: Bootstrap) -> Figures:
         found: Figures = {}
         parent_N = truth.parent_N.numpy()
         reachable_N = within_reach(truth.probability_N.numpy(), len(self._decoder_FD))
-        for prefix, suffix in (("edge", _OWN), ("ancestor", _OWN), ("edge", _CHOW_LIU), ("edge", _SHUFFLED)):
-            if suffix not in self._trees:
+        for prefix, suffix in (("edge", OWN), ("ancestor", OWN), ("edge", CHOW_LIU), ("edge", SHUFFLED)):
+            if suffix not in self.trees:
                 continue
-            tree_F, ancestors = self._trees[suffix], prefix == "ancestor"
+            tree_F, ancestors = self.trees[suffix], prefix == "ancestor"
             edges = edge_recovery(self._matching, tree_F, parent_N, reachable_N, ancestors=ancestors)
-            found[f"{prefix}_f1{suffix}"] = _plain(edges.f1, edges.recovered)
-            if suffix == _OWN and edges.recovered and edges.reachable:
+            if edges.recovered or edges.reachable:
+                found[f"{prefix}_f1{suffix}"] = bootstrap.over_units(edges.units, edge_f1)
+            if suffix == OWN and edges.recovered and edges.reachable:
                 found[f"{prefix}_precision"] = Share(edges.correct, edges.recovered)
                 found[f"{prefix}_recall"] = Share(edges.found, edges.reachable)
         return found
 
 
-@torch.inference_mode()
-def count_pairs(
-    model: SparseAutoencoder,
-    name: str,
-    acts: ActivationSet,
-    rows: Array,
-    batch: int,
-    device: torch.device,
-    console: Console,
-) -> PairCounts:
-    """Firings of pairs of latents over ``rows`` (ascending)."""
-    pairs = PairCounts(model.latents)
-    with console.progress(f"pairs of {name}", len(rows), "tokens") as progress:
-        for start in range(0, len(rows), batch):
-            x_BD = acts.rows_at(rows[start : start + batch]).to(device, torch.float32)
-            pairs.add(model.encode(x_BD))
-            progress.advance(len(x_BD))
-    return pairs
+def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
+    """Means over the edges of a tree, and over its families, as far as children fire often enough in the sample.
+
+    A family is a parent with its children; only those of two children or more have siblings.
+    """
+    known_E = sums.fired_KF[:, edges.child_E].sum(0) >= LEAST_FIRINGS
+    if not known_E.any():
+        return {}
+    child_KE, parent_KE = sums.fired_KF[:, edges.child_E], sums.fired_KF[:, edges.parent_E]
+    size_P = np.bincount(edges.place_E)
+    in_families = child_KE[:, np.argsort(edges.place_E, kind="stable")]
+    children_KP = np.add.reduceat(in_families, np.cumsum(size_P) - size_P, axis=1)
+    known_P = (edges.any_KP.sum(0) >= LEAST_FIRINGS) & (sums.fired_KF[:, edges.parent_P].sum(0) > 0)
+    several_P = (size_P > 1) & (edges.any_KP.sum(0) > 0)
+    per_edge = (parent_KE[:, known_E], child_KE[:, known_E], edges.both_KE[:, known_E])
+    per_family = (sums.fired_KF[:, edges.parent_P[known_P]], edges.any_KP[:, known_P], edges.covered_KP[:, known_P])
+    siblings_K = (children_KP[:, several_P].sum(1, dtype=float), edges.any_KP[:, several_P].sum(1, dtype=float))
+
+    def statistics(w_nK: Array) -> Array:
+        """(metrics, n)."""
+        rows_n = w_nK @ data.rows_K
+        means = [
+            *_means(per_edge, w_nK, lambda part, *counts: _of_edges(counts, rows_n[part, None])),
+            *_means(per_family, w_nK, lambda part, *counts: [or_distance(*counts)]),
+        ]
+        return np.stack([*means, sibling_overlap(*(w_nK @ counts_K for counts_K in siblings_K))])
+
+    whole, resampled = statistics(np.ones((1, len(data.rows_K))))[:, 0], statistics(bootstrap.weights_RK)
+    trials = {"or_distance": int(known_P.sum()), "sibling_overlap": int(several_P.sum())}
+    return {
+        name: Draws(
+            float(whole[number]),
+            resampled[number],
+            trials.get(name, int(known_E.sum())),
+            EDGE_METRICS.get(name, "1"),
+            len(data.rows_K),
+        )
+        for number, name in enumerate(TREE_METRICS)
+        if trials.get(name, 1)
+    }
 
 
-def _plain(value: float, n: int) -> Draws:
-    """A share that rests on weights alone, not on rows: there is nothing to resample, so no interval."""
-    return Draws(value, np.empty(0), n, "1")
+def _mean_over_units(values_n: Array, bootstrap: Bootstrap) -> Figure:
+    return bootstrap.over_units(values_n[None], lambda sums_nR: sums_nR[0] / len(values_n))
+
+
+def _of_edges(counts: Sequence[Array], n_rows: Array) -> list[Array]:
+    n_parent, n_child, n_both = counts
+    values = edge_statistics(n_parent, n_child, n_both, n_rows)
+    return [values[name] for name in EDGE_METRICS]
+
+
+def _means(counts_KE: Sequence[Array], weights_nK: Array, statistics: Callable[..., Sequence[Array]]) -> Array:
+    """Means over edges of some statistics of weighted counts, (statistics, n), leaving out where they are not defined.
+
+    ``statistics`` is given which weightings a part is of, then counts (part, edges). Few edges and weightings at a
+    time: such tables stay in the processor's cache.
+    """
+    sums: Any = 0.0
+    defined: Any = 0.0
+    weightings = range(0, max(len(weights_nK), 1), _WEIGHTINGS)
+    for first in range(0, max(counts_KE[0].shape[1], 1), _EDGES):
+        counted = [weights_nK @ counts[:, first : first + _EDGES].astype(float) for counts in counts_KE]
+        found = []
+        for start in weightings:
+            part = slice(start, start + _WEIGHTINGS)
+            values_Sne = np.stack(statistics(part, *(counts_ne[part] for counts_ne in counted)))
+            known_Sne = np.isfinite(values_Sne)
+            found.append((np.where(known_Sne, values_Sne, 0.0).sum(2), known_Sne.sum(2)))
+        sums = sums + np.concatenate([part_sums for part_sums, _ in found], 1)
+        defined = defined + np.concatenate([part_defined for _, part_defined in found], 1)
+    return np.divide(sums, defined, out=np.full(sums.shape, np.nan), where=defined > 0)
+
+
+def _coded(parent_F: Array, fitted: FiringRows) -> SupportCode:
+    return SupportCode.fitted(parent_F, fitted.rows, fitted.fired_F, fitted.both(parent_F))

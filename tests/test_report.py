@@ -1,0 +1,268 @@
+"""What ``hiersae eval`` writes: groups of seeds, controls, doubts, verdicts, and the same in every form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hiersae_cli import load_run
+from hiersae_cli.config import EvalConfig, TrainConfig
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.report import MORE_IS_BETTER, PLOTS, of_the_whole, verdict
+from hiersae_cli.formats.report_tables import doubts, tables
+from hiersae_cli.formats.report_writers import html, markdown
+from hiersae_cli.metrics.intervals import holm
+from hiersae_cli.metrics.stability import recurring_edges
+from hiersae_cli.workflows import evaluate, train
+from tests.helpers import hiersae
+
+
+@pytest.fixture(scope="module")
+def seeds(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Two seeds of a small hierarchical run, and three of a flat one, given in no order."""
+    folder = tmp_path_factory.mktemp("seeds")
+    sizes: dict[str, dict[str, Any]] = {
+        "hier": {"widths": (8, 40), "k": (2, 3)},
+        "batchtopk": {"widths": (48,), "k": (5,)},
+    }
+    made: dict[str, list[Path]] = {}
+    for arch, numbers in (("hier", (0, 1)), ("batchtopk", (2, 0, 1))):
+        for seed in numbers:
+            out = folder / f"{arch}-{seed}"
+            train.run(
+                TrainConfig(
+                    acts=[str(tiny_acts)], out=str(out), arch=arch, tokens=40_000, batch=512, buffer=16, seed=seed,
+                    device="cpu", **sizes[arch],
+                )
+            )  # fmt: skip
+            made.setdefault(arch, []).append(out)
+    return made
+
+
+@pytest.fixture(scope="module")
+def written(seeds: dict[str, list[Path]], tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every output of one command: two seeds against three."""
+    folder = tmp_path_factory.mktemp("written")
+    baselines = [word for path in seeds["batchtopk"] for word in ("--baseline", path)]
+    done = hiersae(
+        "eval", *seeds["hier"], *baselines, "--acts", tiny_acts, "-o", folder / "report.json", "--edges",
+        folder / "edges.csv", "--markdown", folder / "report.md", "--html", folder / "report.html", "--plots",
+        folder / "plots",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "terminal.txt").write_text(done.stdout)
+    (folder / "messages.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(written: Path) -> dict[str, Any]:
+    return dict(json.loads((written / "report.json").read_text()))
+
+
+def test_runs_that_differ_in_their_seed_are_one(report: dict[str, Any]) -> None:
+    groups = report["groups"]
+    assert list(groups) == ["hier", "batchtopk", "random", "neurons", "pca"]
+    assert groups["hier"]["seeds"] == [0, 1] and groups["batchtopk"]["seeds"] == [0, 1, 2]
+    assert groups["batchtopk"]["subjects"] == ["batchtopk-0", "batchtopk-1", "batchtopk-2"]
+    for name, group in groups.items():
+        for metric, figure in group["figures"].items():
+            if metric.startswith("stability"):
+                continue
+            values = [report["runs"][subject][metric]["value"] for subject in group["subjects"]]
+            assert figure["value"] == pytest.approx(np.mean(values)), (name, metric)
+    for metric, figure in report["paired"]["batchtopk"].items():
+        one, two = (groups[name]["figures"][metric]["value"] for name in ("hier", "batchtopk"))
+        assert figure["value"] == pytest.approx(one - two)
+        assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_stability_is_that_of_the_learned_trees(report: dict[str, Any], seeds: dict[str, list[Path]]) -> None:
+    one, two = (load_run(path).model for path in seeds["hier"])
+    expected = recurring_edges(one.W_dec_FD, one.parent_F.numpy(), two.W_dec_FD, two.parent_F.numpy())  # type: ignore[union-attr, operator]
+    figures = report["groups"]["hier"]["figures"]
+    assert figures["stability"]["value"] == pytest.approx(expected)
+    assert 0 <= figures["stability_shuffled"]["value"] <= 1 and 0 < figures["stability_latents"]["value"] <= 1
+    assert "stability" in report["groups"]["batchtopk"]["figures"]  # of post-hoc trees
+    assert "stability" not in report["groups"]["random"]["figures"]
+
+
+def test_stability_with_further_runs(seeds: dict[str, list[Path]], tiny_acts: Path, report: dict[str, Any]) -> None:
+    first, second = map(str, seeds["hier"])
+    config = EvalConfig(runs=[first], stability=[second], acts=[str(tiny_acts)], controls=False, device="cpu")
+    found = evaluate.run(config)
+    assert list(found["runs"]) == ["hier-0"]
+    figure = found["groups"]["hier-0"]["figures"]["stability"]
+    assert figure["value"] == report["groups"]["hier"]["figures"]["stability"]["value"]
+    assert second in found["inputs"]
+
+
+def test_seeds_of_another_configuration_are_refused(seeds: dict[str, list[Path]], tiny_acts: Path) -> None:
+    done = hiersae("eval", seeds["hier"][0], seeds["batchtopk"][0], "--acts", tiny_acts)
+    assert done.returncode == 2 and "is no other seed of" in done.stderr and "--baseline" in done.stderr
+    with pytest.raises(UsageError, match="both of seed 0"):
+        evaluate.run(EvalConfig(runs=[str(seeds["hier"][0])] * 2, acts=[str(tiny_acts)]))
+
+
+def test_controls_have_the_runs_size(report: dict[str, Any]) -> None:
+    subjects, runs = report["subjects"], report["runs"]
+    assert subjects["random"]["latents"] == 48 and subjects["neurons"]["latents"] == subjects["pca"]["latents"] == 64
+    for name in ("random", "neurons", "pca"):
+        assert subjects[name]["arch"] == "control" and subjects[name]["tree"] == "post-hoc"
+        assert runs[name]["l0"]["value"] == pytest.approx(runs["hier-0"]["l0"]["value"], rel=0.12)  # a whole number
+        assert runs[name]["fvu"]["value"] > runs["hier-0"]["fvu"]["value"]
+        assert {"mi_bits", "hierarchy_score", "or_distance", "bits_per_token"} <= set(runs[name])
+        assert report["paired"][name]["fvu"]["verdict"] in ("better", "no evidence")
+
+
+def test_own_trees_are_compared_with_shuffled_parents(report: dict[str, Any]) -> None:
+    for name, subjects in (("hier", ["hier-0", "hier-1"]), ("batchtopk", ["batchtopk-0"])):
+        shuffled = report["control_trees"][name]["shuffled"]
+        assert {"mi_bits", "mi_over_max", "p_parent_given_child", "or_distance", "hierarchy_score"} <= set(shuffled)
+        if name == "hier":
+            runs = [report["runs"][subject] for subject in subjects]
+            differences = [run["lift"]["value"] - run["lift_shuffled"]["value"] for run in runs]
+            assert shuffled["lift"]["value"] == pytest.approx(np.mean(differences))
+        assert set(report["control_trees"][name]["chow_liu"]) >= {"mi_bits", "hierarchy_score"}
+
+
+def test_verdicts_are_those_of_corrected_tests(report: dict[str, Any]) -> None:
+    families = [*report["paired"].values()]
+    families += [compared for of_group in report["control_trees"].values() for compared in of_group.values()]
+    verdicts = set()
+    for compared in families:
+        tested = {
+            metric: figure
+            for metric, figure in compared.items()
+            if MORE_IS_BETTER[of_the_whole(metric)] is not None and figure["p"] is not None
+        }
+        corrected = holm([figure["p"] for figure in tested.values()])
+        assert [figure["p_holm"] for figure in tested.values()] == corrected
+        for metric, figure in compared.items():
+            expected = verdict(metric, figure["value"], figure["p_holm"], 0.05)
+            assert figure["verdict"] == expected and (metric in tested or not expected)
+            verdicts.add(expected)
+    assert verdicts == {"", "better", "worse", "no evidence"}
+
+
+def test_verdict() -> None:
+    assert verdict("fvu", -0.1, 0.01, 0.05) == "better" and verdict("fvu_soft", 0.1, 0.01, 0.05) == "worse"
+    assert verdict("ev", 0.1, 0.01, 0.05) == "better" and verdict("ev", 0.1, 0.05, 0.05) == "no evidence"
+    assert verdict("l0_level_1", 0.1, 0.0, 0.05) == verdict("ev", 0.1, None, 0.05) == ""
+
+
+def test_the_file_of_edges_has_every_edge(written: Path, report: dict[str, Any], seeds: dict[str, list[Path]]) -> None:
+    with open(written / "edges.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    trees = {(row["subject"], row["tree"]) for row in rows}
+    assert {(name, tree) for name in report["runs"] for tree in ("own", "Chow–Liu", "shuffled")} == trees
+    mine = [row for row in rows if (row["subject"], row["tree"]) == ("hier-0", "own")]
+    parents = load_run(seeds["hier"][0]).model.parent_F.tolist()  # type: ignore[union-attr, operator]
+    expected = {(f"1.{child - 8}", f"0.{parent}") for child, parent in enumerate(parents) if parent >= 0}
+    assert {(row["child"], row["parent"]) for row in mine} == expected
+    known = [row for row in mine if int(row["n_child"]) >= 20]
+    for column in ("mi_bits", "mi_over_max", "mi_over_entropy", "p_parent_given_child", "p_child_given_parent", "lift"):
+        figure = report["runs"]["hier-0"][column]
+        assert figure["n"] == len(known)
+        assert figure["value"] == pytest.approx(np.mean([float(row[column]) for row in known]), rel=1e-4)
+    hits = [int(row["hierarchy_hit"]) for row in known]
+    assert report["runs"]["hier-0"]["hierarchy_score"]["value"] == pytest.approx(np.mean(hits))
+    scored = [float(row["z_shift"]) for row in known if row["z_shift"]]
+    assert report["runs"]["hier-0"]["beyond_shift"]["value"] == pytest.approx(np.mean(np.array(scored) > 3))
+    for row in known:
+        assert float(row["p_parent_given_child"]) == pytest.approx(int(row["n_both"]) / int(row["n_child"]), rel=1e-5)
+        assert float(row["mi_over_max"]) == pytest.approx(float(row["mi_bits"]) / float(row["max_mi_bits"]), rel=1e-4)
+
+
+def test_all_forms_say_the_same(written: Path, report: dict[str, Any]) -> None:
+    texts = {name: (written / name).read_text() for name in ("terminal.txt", "report.md", "report.html")}
+    fvu = f"{report['groups']['hier']['figures']['fvu']['value']:.4g}"
+    difference = f"{report['paired']['batchtopk']['fvu']['value']:.4g}"
+    for name, text in texts.items():
+        for words in ("hier against batchtopk", "Reconstruction", "Description length", fvu, difference, "shuffled"):
+            assert words in text, (name, words)
+        for metric in ("or_distance", "hierarchy_score", "sibling_overlap", "stability_shuffled", "pca"):
+            assert metric in text, (name, metric)
+    # Doubts come before any figure, in every form.
+    for text in ((written / "messages.txt").read_text(), texts["report.md"], texts["report.html"]):
+        assert "seed: 0, 1 against 0, 1, 2" in text and "fewer than 3 seeds of hier" in text
+    for name in ("report.md", "report.html"):
+        assert texts[name].index("seed: 0, 1 against") < texts[name].index("fvu")
+    assert "(not matched)" in texts["terminal.txt"]
+
+
+def test_the_page_needs_nothing_else(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/svg\+xml;base64,)", page)
+    assert "<script" not in page and "url(" not in page
+    assert page.count("data:image/svg+xml") == len(PLOTS)
+    for name, title in PLOTS.items():
+        svg = (written / "plots" / f"{name}.svg").read_text()
+        assert svg.startswith("<?xml") and "</svg>" in svg and title in page
+
+
+def test_names_are_escaped(report: dict[str, Any]) -> None:
+    text = json.dumps(report).replace("batchtopk", "<b>|x")
+    renamed = json.loads(text)
+    page = html(renamed, {})
+    assert "<b>" not in page and "&lt;b&gt;|x" in page
+    table_lines = [line for line in markdown(renamed).splitlines() if line.startswith("| ")]
+    assert all("<b>" not in line for line in table_lines)
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table_lines[:10]}
+    assert len(widths) == 1
+
+
+def test_a_report_without_baselines_has_tables_too(tiny_hier: Path, tiny_acts: Path) -> None:
+    config = EvalConfig(runs=[str(tiny_hier)], acts=[str(tiny_acts)], controls=False, device="cpu")
+    report = evaluate.run(config)
+    first, trees = tables(report)
+    assert first.columns == ["", "hier"] and "beside other trees" in trees.title
+    assert report["paired"] == {} and "pca" not in report["groups"]
+    assert markdown(report) and html(report, {})
+
+
+def test_nothing_is_overwritten_and_nothing_computed_first(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "rates.svg").write_text("mine")  # none of ours
+    (tmp_path / "plots" / "frontier.svg").write_text("precious")
+    (tmp_path / "taken").write_text("precious")
+    for flag, path, words in (
+        ("html", "taken", "already exists"),
+        ("markdown", "taken", "already exists"),
+        ("edges", "taken", "already exists"),
+        ("plots", "plots", "frontier.svg: already exists"),
+        ("plots", "taken", "a folder was expected"),
+    ):
+        config = EvalConfig(runs=[str(tiny_hier)], acts=["nothing.h5"], **{flag: str(tmp_path / path)})
+        with pytest.raises(FileError, match=words):
+            evaluate.run(config)
+    with pytest.raises(UsageError, match="path of its own"):
+        EvalConfig(runs=["a"], acts=["b"], html="x", markdown="x")
+
+
+def test_a_baseline_of_other_l0_and_of_another_cache_is_named(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    train.run(
+        TrainConfig(
+            acts=[str(tiny_acts)], out=str(other), arch="batchtopk", widths=(128,), k=(9,), tokens=100_000, batch=512,
+            buffer=16, device="cpu",
+        )
+    )  # fmt: skip
+    header = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**header, "inputs": {"else.h5": "0" * 64}}))
+    config = EvalConfig(
+        runs=[str(tiny_hier)], baseline=[str(other)], acts=[str(tiny_acts)], controls=False, device="cpu"
+    )
+    report = evaluate.run(config)
+    found = "; ".join(report["mismatches"]["other"])
+    for words in ("wanted L0: 8 against 9", "measured L0: ", "trained on another cache"):
+        assert words in found
+    assert "latents" not in found and "parameters" not in found
+    assert any("rows held out here may be among those it saw" in text for text in report["warnings"])
+    assert "not matched" in tables(report)[0].title and found in doubts(report)[0]

@@ -65,8 +65,8 @@ def main() -> None:
     for _ in range(3):  # thresholds and allocations settle
         trainer.step(batch_BD)
     step = seconds(lambda: trainer.step(batch_BD), options.steps)
-    fired_BF = model.step(batch_BD, 0.0).code_BF > 0
-    count = seconds(lambda: model._count(fired_BF), options.steps)
+    fired = [code.fired for code in model.step(batch_BD, 0.0).codes]
+    count = seconds(lambda: model._count(fired), options.steps)
     choose = seconds(lambda: model._refresh(1.0), 3) / config.tree_every
     if options.relevel:
         choose += seconds(model._moves, 3) / config.tree_every / 2

@@ -11,6 +11,7 @@ import torch
 
 from hiersae_cli.config import TrainConfig
 from hiersae_cli.sae import JumpReLU, Matryoshka, build
+from hiersae_cli.sae.sparse import dense
 from hiersae_cli.sae.training import Trainer
 from tests.helpers import hiersae
 
@@ -64,7 +65,7 @@ def test_thresholds_begin_where_the_first_batch_has_the_wanted_l0() -> None:
     model = build(TrainConfig(acts=[], arch="jumprelu", widths=(64,), k=(6,)), 16)
     model.initialise(torch.zeros(16), 0)
     x_BD = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
-    assert (model.train().step(x_BD, 0.0).code_BF > 0).sum() == pytest.approx(6 * 500, abs=2)
+    assert len(model.train().step(x_BD, 0.0).codes[0].fired) == pytest.approx(6 * 500, abs=2)
 
 
 def test_a_matryoshka_loss_is_the_sum_of_its_prefixes_losses() -> None:
@@ -73,10 +74,10 @@ def test_a_matryoshka_loss_is_the_sum_of_its_prefixes_losses() -> None:
     model.initialise(torch.ones(7), 0)
     x_BD = torch.randn(50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     step = model.step(x_BD, 0.0)
-    assert (step.code_BF > 0).sum() == 4 * 50  # of the whole, however it is shared out
+    assert len(step.codes[0].fired) == 4 * 50  # of the whole, however it is shared out
     losses = []
     for end in (3, 8, 16):
-        kept_BF = step.code_BF.clone()
+        kept_BF = dense(step.codes).clone()
         kept_BF[:, end:] = 0
         losses.append((x_BD - model.decode(kept_BF)).square().mean())
     assert step.loss.item() == pytest.approx(sum(losses).item(), rel=1e-9)

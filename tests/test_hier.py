@@ -14,6 +14,7 @@ from hiersae_cli.config.train import parse_curriculum
 from hiersae_cli.errors import UsageError
 from hiersae_cli.sae.curriculum import Curriculum
 from hiersae_cli.sae.hier import BASE_PRICE, HierarchicalSAE
+from hiersae_cli.sae.sparse import Pattern
 from hiersae_cli.sae.tree import NO_PARENT, CoActivation, mutual_information
 
 
@@ -35,7 +36,7 @@ def test_sparse_counts_equal_the_dense_product(rows: int, parents: int, children
     parent = torch.rand(rows, parents, generator=generator) < 0.4
     child = torch.rand(rows, children, generator=generator) < 0.3
     counts = CoActivation(parents, children)
-    counts.add(parent, child)
+    counts.add(Pattern.of(parent), Pattern.of(child))
     assert torch.equal(counts.both_FP, child.float().T @ parent.float())
     assert torch.equal(counts.parent_P, parent.float().sum(0))
     assert torch.equal(counts.child_F, child.float().sum(0))
@@ -44,7 +45,7 @@ def test_sparse_counts_equal_the_dense_product(rows: int, parents: int, children
 
 def test_best_parents_finds_containment_and_leaves_strangers_alone() -> None:
     counts = CoActivation(3, 4)
-    counts.add(*firings(4000))
+    counts.add(*map(Pattern.of, firings(4000)))
     best = counts.best_parents()
     assert best[:2].tolist() == [0, 1]
     assert best[3] == NO_PARENT
@@ -62,7 +63,7 @@ def test_an_independent_child_gets_no_information_on_average() -> None:
 
 def test_a_parent_must_contain_its_child_beyond_chance() -> None:
     counts = CoActivation(3, 4)
-    counts.add(*firings(4000))
+    counts.add(*map(Pattern.of, firings(4000)))
     assert counts.best_parents(least_containment=0.1).tolist() == [0, 1, NO_PARENT, NO_PARENT]
     assert counts.best_parents(least_containment=1.0).tolist() == [NO_PARENT] * 4
 
@@ -70,7 +71,7 @@ def test_a_parent_must_contain_its_child_beyond_chance() -> None:
 def test_prices_follow_the_parent() -> None:
     """With the tree in force a child is cheap where its parent fires, and dear where not."""
     model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=1.0, tree_every=1)
-    model.counts[0].add(*firings(4000))
+    model.counts[0].add(*map(Pattern.of, firings(4000)))
     model.after_step(0, progress=1.0)
     assert model.parent_F.tolist() == [NO_PARENT] * 3 + [0, 1, NO_PARENT, NO_PARENT]
     assert (model.price_on_F[3:5] < 1.5).all()
@@ -79,9 +80,21 @@ def test_prices_follow_the_parent() -> None:
     assert torch.equal(model.price_on_F[without], model.price_off_F[without])
 
 
+def test_orphans_can_be_made_dearer_root_children_not() -> None:
+    prices = []
+    for weight in (1.0, 3.0):
+        model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=1.0, orphan_weight=weight, tree_every=1)
+        model.counts[0].add(*map(Pattern.of, firings(4000)))
+        model.after_step(0, progress=1.0)
+        prices.append((model.price_on_F.clone(), model.price_off_F.clone()))
+    child = model.parent_F != NO_PARENT
+    assert torch.equal(prices[0][0], prices[1][0])
+    assert torch.equal(prices[1][1], prices[0][1] * torch.where(child, 3.0, 1.0))
+
+
 def test_without_a_tree_every_price_is_the_same() -> None:
     model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=0.0, tree_every=1)
-    model.counts[0].add(*firings(4000))
+    model.counts[0].add(*map(Pattern.of, firings(4000)))
     model.after_step(0, progress=1.0)
     for price in (model.price_on_F, model.price_off_F):
         assert (price == BASE_PRICE).all()
@@ -158,14 +171,18 @@ def test_a_child_goes_down_a_level_and_what_lies_within_nothing_comes_up() -> No
     root = torch.rand(4000, 2, generator=generator) < 0.3
     child = root[:, :1] & (torch.rand(4000, 2, generator=generator) < 0.4)
     fired = torch.cat([root[:, :1], child[:, :1], child[:, 1:], root[:, 1:]], dim=1)
+
+    def patterns(fired: torch.Tensor) -> list[Pattern]:
+        return [Pattern.of(fired[:, part], part.start, 4) for part in (slice(0, 2), slice(2, 4))]
+
     model = HierarchicalSAE(8, (2, 2), (1, 1), relevel=True, tree_every=1, curriculum=Curriculum(anneal=1.0)).train()
     model.initialise(torch.zeros(8), 0)
-    model._count(fired)
+    model._count(patterns(fired))
     before = model.W_dec_FD.detach().clone()
     order = model.after_step(1, progress=0.5)
     assert order is not None and order.tolist() == [0, 3, 2, 1]
     assert torch.allclose(model.W_dec_FD, before[order])
-    model._count(fired[:, order])
+    model._count(patterns(fired[:, order]))
     assert model.after_step(3, progress=0.5) is None, "each level has what belongs to it"
 
 
@@ -173,7 +190,7 @@ def test_the_curriculum_widens_l0_at_first() -> None:
     model = HierarchicalSAE(6, (4, 8), (1, 2), k_start=2.0, curriculum=Curriculum(anneal=0.5)).train()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    active = [(model.step(x, progress).code_BF > 0).sum() / len(x) for progress in (0.0, 0.25, 0.9)]
+    active = [sum(len(code.fired) for code in model.step(x, progress).codes) / len(x) for progress in (0.0, 0.25, 0.9)]
     assert active == pytest.approx([6.0, 4.5, 3.0], abs=0.05)
 
 
@@ -205,5 +222,6 @@ def test_the_lead_phase_trains_coarse_latents_alone() -> None:
     model = HierarchicalSAE(6, (3, 4), (1, 2), curriculum=Curriculum(lead=0.5, ramp=0.5)).train()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    assert (model.step(x, 0.1).code_BF[:, 3:] == 0).all()
-    assert (model.step(x, 0.9).code_BF[:, 3:] > 0).any()
+    assert (model.step(x, 0.1).codes[0].pattern.latent_n < 3).all()
+    assert len(model.step(x, 0.1).codes) == 1
+    assert len(model.step(x, 0.9).codes[1].fired) > 0

@@ -99,6 +99,11 @@ class TrainConfig(TruthConfig):
         0.5,
         help="hier: how far a firing's price follows its code length given the parent; 0 trains without a tree.",
     )
+    orphan_weight: float = option(
+        1.0,
+        help="hier: what the price of a child's firing without its parent is multiplied with, once the tree is in "
+        "force; the more, the closer the gate is to closed.",
+    )
     tree_every: int = option(50, help="hier: steps between re-assignments of parents.")
     least_containment: float = option(
         0.1,
@@ -143,6 +148,7 @@ class TrainConfig(TruthConfig):
         self.require(self.arch != "jumprelu" or not self.refine, "refine", refusal)
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
+        self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")
         for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in (

@@ -24,6 +24,7 @@ def build(config: TrainConfig, width: int) -> SparseAutoencoder:
             coarse_weight=config.coarse_weight,
             coherence_weight=config.coherence_weight,
             tree_weight=config.tree_weight,
+            orphan_weight=config.orphan_weight,
             tree_every=config.tree_every,
             least_containment=config.least_containment,
             relevel=config.relevel,

@@ -1,6 +1,7 @@
 """What every sparse autoencoder of this project is: tensors in, tensors out, no files.
 
-Legend of shapes: B rows of a batch, D width of the activations, F latents, L levels.
+Legend of shapes: B rows of a batch, D width of the activations, F latents, C latents of one level, L levels,
+n active latents of all rows.
 
 Every architecture here is positively homogeneous: ReLU pre-activations, and a selection that compares
 pre-activations with each other. So scaling the input by s scales codes and biases by s and nothing
@@ -9,11 +10,18 @@ else, and a scale used in training folds into the saved biases and thresholds ex
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
+
+# Candidates for selection are found from a product that may be rounded, and before the threshold of the batch is known:
+# this share of the last threshold leaves room for both.
+_SLACK = 0.7
 
 
 @dataclass
@@ -22,15 +30,28 @@ class Step:
 
     Attributes:
         loss: scalar to minimise.
-        code_BF: the code, active latents positive.
+        codes: the code of each level; the latents of all are numbered as one.
         error: scalar, summed squared reconstruction error.
         figures: more for the log: tensors are sums over the rows, anything else describes the moment.
     """
 
     loss: torch.Tensor
-    code_BF: torch.Tensor
+    codes: list[SparseCode]
     error: torch.Tensor
     figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pre-activations of one level.
+
+    Attributes:
+        dense_BC: all of them, without gradients, in whatever type the product is taken in: to find candidates in.
+        at: those at the places of a pattern, (n,), exact, not negative, with gradients.
+    """
+
+    dense_BC: torch.Tensor
+    at: Callable[[Pattern], torch.Tensor]
 
 
 class SparseAutoencoder(nn.Module):
@@ -70,9 +91,17 @@ class SparseAutoencoder(nn.Module):
             self.W_enc_FD.copy_(self.W_dec_FD)
             self.b_dec_D.copy_(mean_D)
 
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """The code (B, F) of activations (B, D), each row by itself: at inference no row sees its batch."""
+    def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
+        """The code of each level for activations (B, D), each row by itself: at inference no row sees its batch."""
         raise NotImplementedError
+
+    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """The code (B, F) of activations (B, D), as ``codes``."""
+        return dense(self.codes(x_BD))
+
+    def reconstruct(self, codes: Sequence[SparseCode]) -> torch.Tensor:
+        """The reconstruction (B, D) of the codes of some levels."""
+        return self.b_dec_D + sum(code.decode(self.W_dec_FD) for code in codes)
 
     def decode(self, code_BF: torch.Tensor) -> torch.Tensor:
         """The reconstruction (B, D) of a code (B, F)."""
@@ -109,7 +138,7 @@ class SparseAutoencoder(nn.Module):
         ends = [sum(self.widths[: level + 1]) for level in range(len(self.widths))]
         return [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
 
-    def revival_inputs(self, x_BD: torch.Tensor, code_BF: torch.Tensor) -> list[torch.Tensor]:
+    def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
         """What each level's encoder reads, (B, D) each, for the loss that revives dead latents."""
         return [x_BD - self.b_dec_D]
 
@@ -132,35 +161,84 @@ class SparseAutoencoder(nn.Module):
         refine = [self.refine_F, self.b_refine_F] if self.refine else []
         return [self.W_enc_FD, self.b_enc_F, self.W_dec_FD, *refine]
 
-    def _pre_activation(self, input_BD: torch.Tensor, part: slice) -> torch.Tensor:
-        # Whatever type the product is taken in: selection and thresholds need float32 to tell values apart.
-        return torch.relu(nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part]).to(input_BD.dtype))
+    def _read(self, input_BD: torch.Tensor, part: slice) -> Reading:
+        """What the latents of ``part`` make of an input."""
 
-    def _refined(self, code_BF: torch.Tensor, left_BD: torch.Tensor) -> torch.Tensor:
-        """Pre-activations (B, F) once more, from a first code and what it leaves unexplained (B, D).
+        def at(pattern: Pattern) -> torch.Tensor:
+            return torch.relu(pattern.dots(input_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
+
+        with torch.no_grad():
+            dense_BC = nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part])
+        return Reading(dense_BC, at)
+
+    def _read_again(self, code: SparseCode, left_BD: torch.Tensor, part: slice) -> Reading:
+        """Pre-activations once more, from a first code and what all first codes leave unexplained (B, D).
 
         One step of ISTA with a learned step size for each latent: what other latents have explained no longer
         disturbs. Source: Gregor, LeCun (2010), Learning Fast Approximations of Sparse Coding.
         """
-        first = slice(code_BF.shape[1])  # the curriculum may give only the first levels a code
-        step_BF = nn.functional.linear(left_BD, self.W_enc_FD[first]).to(code_BF.dtype)
-        return torch.relu(code_BF + self.refine_F[first] * step_BF + self.b_refine_F[first])
 
-    def _select_batch(self, score_BF: torch.Tensor, threshold: torch.Tensor, k: float) -> torch.Tensor:
-        """Mask (B, F) of the best scores such that ``k`` a row are kept on average (BatchTopK).
+        def at(pattern: Pattern) -> torch.Tensor:
+            latent_n = pattern.latent_n
+            step_n = self.refine_F[latent_n] * pattern.dots(left_BD, self.W_enc_FD)
+            return torch.relu(code.at(pattern) + step_n + self.b_refine_F[latent_n])
 
-        ``threshold``, a scalar, follows in place as a running mean of the least score kept, for inference.
+        with torch.no_grad():
+            weights_CD = self.refine_F[part, None] * self.W_enc_FD[part]
+            dense_BC = nn.functional.linear(left_BD, weights_CD, self.b_refine_F[part])
+            column_n = code.pattern.latent_n - part.start
+            places = (code.pattern.row_n, column_n)
+            dense_BC.index_put_(places, code.value_n.to(dense_BC.dtype), accumulate=True)
+        return Reading(dense_BC, at)
+
+    def _select(
+        self,
+        reading: Reading,
+        part: slice,
+        threshold: torch.Tensor,
+        k: float,
+        price: Callable[[Pattern], torch.Tensor] | None = None,
+        least_price_C: torch.Tensor | float = 1.0,
+    ) -> SparseCode:
+        """The latents of ``part`` whose energy z^2 is worth ``threshold`` times their price, 1 unless given.
+
+        In training those that are worth most, such that ``k`` a row are kept on average (BatchTopK); ``threshold``, a
+        scalar, follows in place as a running mean of the least worth kept, for inference.
         Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
-        """
-        least = self._least_kept(score_BF, threshold, k)
-        if self.training:
-            threshold.lerp_(least, 1.0 if threshold == 0 else self.threshold_rate)
-        return (score_BF >= least) & (score_BF > 0)
 
-    def _least_kept(self, score_BF: torch.Tensor, near: torch.Tensor | float, k: float) -> torch.Tensor:
-        """The least of the best scores such that ``k`` a row are kept on average; it lies about ``near``, or above."""
-        count = max(1, min(round(k * len(score_BF)), score_BF.numel()))
-        scores = score_BF.detach().flatten()
-        # Only scores near the last threshold can matter: sorting these alone is exact and 10 x faster.
-        candidates = scores[scores > near / 4]
-        return (candidates if len(candidates) >= count else scores).topk(count, sorted=False).values.min()
+        Args:
+            price: the prices (n,) at the places of a pattern.
+            least_price_C: a lower bound of the prices of each latent.
+        """
+        with torch.no_grad():
+            least = threshold
+            pattern, worth_n = self._worth(reading, part, _SLACK * least * least_price_C, price)
+            if self.training:
+                count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
+                least = least_kept(worth_n, count)
+                if least < _SLACK * threshold:  # others than the candidates may be worth more
+                    pattern, worth_n = self._worth(reading, part, 0.0 * least * least_price_C, price)
+                    least = least_kept(worth_n, count)
+                threshold.lerp_(least.to(threshold.dtype), 1.0 if threshold == 0 else self.threshold_rate)
+            pattern = pattern.where((worth_n >= least) & (worth_n > 0))
+        return SparseCode(pattern, reading.at(pattern))
+
+    def _worth(
+        self,
+        reading: Reading,
+        part: slice,
+        least_energy_C: torch.Tensor,
+        price: Callable[[Pattern], torch.Tensor] | None,
+    ) -> tuple[Pattern, torch.Tensor]:
+        """Where energies may exceed a bound, and their worth there (n,)."""
+        bound_C = least_energy_C.sqrt().to(reading.dense_BC.dtype)
+        pattern = Pattern.of(reading.dense_BC > bound_C, part.start, self.latents)
+        energy_n = reading.at(pattern).square()
+        return pattern, energy_n / price(pattern) if price else energy_n
+
+
+def least_kept(score_n: torch.Tensor, count: int) -> torch.Tensor:
+    """The ``count``-th largest of some scores; 0 where there are fewer."""
+    if len(score_n) < count:
+        return score_n.new_zeros(())
+    return score_n.topk(count, sorted=False).values.min()

@@ -1,37 +1,40 @@
-"""Flat dictionaries: the baselines. Legend of shapes: see ``base``, and G, latents of a group."""
+"""Flat dictionaries: the baselines. Legend of shapes: see ``base``."""
 
 from __future__ import annotations
 
 import torch
 
-from hiersae_cli.sae.base import SparseAutoencoder, Step
+from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step
+from hiersae_cli.sae.sparse import Pattern, SparseCode
 
 
 class _Flat(SparseAutoencoder):
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        centred_BD = x_BD - self.b_dec_D
-        pre_BF = self._pre_activation(centred_BD, slice(None))
+    def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
+        centred_BD, whole = x_BD - self.b_dec_D, slice(0, self.latents)
+        code = self._sparse(self._read(centred_BD, whole), first=self.refine)
         if self.refine:
-            code_BF = self._sparse(pre_BF, first=True)
-            pre_BF = self._refined(code_BF, centred_BD - code_BF @ self.W_dec_FD)
-        return self._sparse(pre_BF, first=False)
+            left_BD = centred_BD - code.decode(self.W_dec_FD)
+            code = self._sparse(self._read_again(code, left_BD, whole), first=False)
+        return [code]
 
-    def _sparse(self, pre_BF: torch.Tensor, first: bool) -> torch.Tensor:
-        """The code (B, F) that the pre-activations give; ``first`` where it will be refined."""
+    def _sparse(self, reading: Reading, first: bool) -> SparseCode:
+        """The code that the pre-activations give; ``first`` where it will be refined."""
         raise NotImplementedError
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        code_BF = self.encode(x_BD)
-        error = (x_BD - self.decode(code_BF)).square().sum()
-        return Step(error / x_BD.numel(), code_BF, error.detach(), {})
+        codes = self.codes(x_BD)
+        error = (x_BD - self.reconstruct(codes)).square().sum()
+        return Step(error / x_BD.numel(), codes, error.detach(), {})
 
 
 class TopK(_Flat):
     """The k largest pre-activations of every row. Source: Gao et al. (2024), Scaling and evaluating SAEs."""
 
-    def _sparse(self, pre_BF: torch.Tensor, first: bool) -> torch.Tensor:
-        values, places = pre_BF.topk(int(self.k[0]), dim=1, sorted=False)
-        return torch.zeros_like(pre_BF).scatter(1, places, values)
+    def _sparse(self, reading: Reading, first: bool) -> SparseCode:
+        latents_Bk = reading.dense_BC.topk(int(self.k[0]), dim=1, sorted=False).indices.sort(1).values
+        row_n, place_n = (reading.dense_BC.gather(1, latents_Bk) > 0).nonzero(as_tuple=True)
+        pattern = Pattern(len(latents_Bk), self.latents, row_n, latents_Bk[row_n, place_n])
+        return SparseCode(pattern, reading.at(pattern))
 
 
 class BatchTopK(_Flat):
@@ -40,12 +43,9 @@ class BatchTopK(_Flat):
     Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
     """
 
-    def _sparse(self, pre_BF: torch.Tensor, first: bool) -> torch.Tensor:
+    def _sparse(self, reading: Reading, first: bool) -> SparseCode:
         threshold = (self.threshold_first_L if first else self.threshold_L)[0]
-        score_BF = pre_BF.square()
-        if self.training:
-            return pre_BF * self._select_batch(score_BF, threshold, self.k[0])
-        return pre_BF * (score_BF >= threshold)
+        return self._select(reading, slice(0, self.latents), threshold, self.k[0])
 
 
 class Matryoshka(BatchTopK):
@@ -68,9 +68,10 @@ class Matryoshka(BatchTopK):
         self.groups = groups
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        code_BF = self.encode(x_BD)
-        left_BD, errors = x_BD - self.b_dec_D, []
-        for code_BG, rows_GD in zip(code_BF.split(self.groups, 1), self.W_dec_FD.split(self.groups), strict=True):
-            left_BD = left_BD - code_BG @ rows_GD
+        (code,) = self.codes(x_BD)
+        left_BD, errors, start = x_BD - self.b_dec_D, [], 0
+        for size in self.groups:
+            left_BD = left_BD - code.among(slice(start, start + size)).decode(self.W_dec_FD)
             errors.append(left_BD.square().sum())
-        return Step(torch.stack(errors).sum() / x_BD.numel(), code_BF, errors[-1].detach(), {})
+            start += size
+        return Step(torch.stack(errors).sum() / x_BD.numel(), [code], errors[-1].detach(), {})

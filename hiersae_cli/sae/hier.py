@@ -1,18 +1,20 @@
 """The hierarchical sparse autoencoder: levels of latents, each on what the levels before it leave, and a soft tree.
 
-Legend of shapes: B rows, D width, L levels, F latents of all levels, C latents of one level.
+Legend of shapes: B rows, D width, L levels, F latents of all levels, C latents of one level, n active latents.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
 import torch
 
-from hiersae_cli.sae.base import SparseAutoencoder, Step
+from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step
 from hiersae_cli.sae.curriculum import Curriculum
+from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
 from hiersae_cli.sae.tree import LEAST_COUNT, NO_PARENT, CoActivation
 
 BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in force
@@ -40,6 +42,7 @@ class HierarchicalSAE(SparseAutoencoder):
         coarse_weight: weight of the loss of what each level but the last reconstructs with those before it.
         coherence_weight: weight of the penalty on decoder rows of one level, the last apart, that resemble each other.
         tree_weight: 0 keeps the constant price, 1 takes the code length whole.
+        orphan_weight: what the price of a child that fires without its parent is multiplied with, 1 or more.
         tree_every: steps between re-assignments of parents.
         least_containment: how far beyond chance a child must lie within a latent to have it as its parent, 0 to 1.
         relevel: whether, while the tree anneals, latents may change places between levels.
@@ -62,6 +65,7 @@ class HierarchicalSAE(SparseAutoencoder):
         coarse_weight: float = 0.25,
         coherence_weight: float = 0.0,
         tree_weight: float = 0.5,
+        orphan_weight: float = 1.0,
         tree_every: int = 50,
         least_containment: float = 0.1,
         relevel: bool = False,
@@ -70,7 +74,8 @@ class HierarchicalSAE(SparseAutoencoder):
     ):
         super().__init__(width, widths, k, refine)
         self.coarse_weight, self.coherence_weight = coarse_weight, coherence_weight
-        self.tree_weight, self.tree_every, self.relevel = tree_weight, tree_every, relevel
+        self.tree_weight, self.orphan_weight = tree_weight, orphan_weight
+        self.tree_every, self.relevel = tree_every, relevel
         self.least_containment = least_containment
         self.k_start, self.curriculum = k_start, curriculum or Curriculum()
         self.parts = self.level_slices()
@@ -82,24 +87,25 @@ class HierarchicalSAE(SparseAutoencoder):
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("hard", torch.tensor(False))
 
+    def codes(self, x_BD: torch.Tensor, hard: bool | None = None) -> list[SparseCode]:
+        """Codes; ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
+        return self._codes(x_BD - self.b_dec_D, self.k, bool(self.hard) if hard is None else hard)[0]
+
     def encode(self, x_BD: torch.Tensor, hard: bool | None = None) -> torch.Tensor:
-        """The code (B, F); ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
-        closed = bool(self.hard) if hard is None else hard
-        codes, _ = self._codes(x_BD - self.b_dec_D, self.k, closed)
-        return torch.cat(codes, dim=1)
+        """The code (B, F), as ``codes``."""
+        return dense(self.codes(x_BD, hard))
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
         phase = self.curriculum.at(progress)
         wide = 1 + (self.k_start - 1) * phase.wide
         wanted = [min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True)]
         wanted[1:] = [k * phase.fine for k in wanted[1:]]
-        codes, left = self._codes(x_BD - self.b_dec_D, [k for k in wanted if k > 0], phase.closed or bool(self.hard))
+        given = [k for k in wanted if k > 0]
+        codes, left = self._codes(x_BD - self.b_dec_D, given, phase.closed or bool(self.hard))
         errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
         loss = errors[-1] + self.coarse_weight * sum(errors[: len(self.parts) - 1], x_BD.new_zeros(()))
-        code_BF = torch.cat(codes, dim=1)
-        code_BF = torch.nn.functional.pad(code_BF, (0, self.latents - code_BF.shape[1]))
         if self.training:
-            self._count(code_BF > 0)
+            self._count([code.fired for code in codes])
         figures = {
             "phase": phase.name,
             "tree": phase.tree,
@@ -109,7 +115,7 @@ class HierarchicalSAE(SparseAutoencoder):
         loss = loss / x_BD.numel()
         if self.coherence_weight and phase.wide:
             loss = loss + self.coherence_weight * phase.wide * self._coherence()
-        return Step(loss, code_BF, errors[-1].detach(), figures)
+        return Step(loss, codes, errors[-1].detach(), figures)
 
     def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
         super().after_step(step_number, progress)
@@ -119,14 +125,14 @@ class HierarchicalSAE(SparseAutoencoder):
             return None
         order_F = self._moves() if self.relevel and phase.name == "anneal" and turn % 2 == 0 else None
         if order_F is None:
-            self._refresh(phase.tree * self.tree_weight)
+            self._refresh(phase.tree)
         else:
             self.permute(order_F)
         return order_F
 
     def finish(self) -> None:
         if not self.curriculum.closed:
-            self._refresh(self.tree_weight)
+            self._refresh(1.0)
 
     @torch.no_grad()
     def harden(self) -> None:
@@ -164,61 +170,68 @@ class HierarchicalSAE(SparseAutoencoder):
         self.price_off_F[orphan_F] = self.price_on_F[orphan_F]
         self._forget(0.0)
 
-    def revival_inputs(self, x_BD: torch.Tensor, code_BF: torch.Tensor) -> list[torch.Tensor]:
-        return self._leave([x_BD - self.b_dec_D], code_BF.split(self.widths, dim=1)[:-1])
+    def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
+        left = self._leave([x_BD - self.b_dec_D], codes[: len(self.parts) - 1])
+        return left + left[-1:] * (len(self.parts) - len(left))  # levels may have no code yet
 
-    def _leave(self, left: list[torch.Tensor], codes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def _leave(self, left: list[torch.Tensor], codes: Sequence[SparseCode]) -> list[torch.Tensor]:
         """``left``, which begins with x - b_dec (B, D), continued by what is left after each of ``codes``."""
-        for level in range(len(left) - 1, len(codes)):
-            left.append(left[-1] - codes[level] @ self.W_dec_FD[self.parts[level]])
+        for code in codes[len(left) - 1 :]:
+            left.append(left[-1] - code.decode(self.W_dec_FD))
         return left
 
     def _codes(
         self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The code (B, C) of each of the first levels, as many as ``wanted`` has L0s, of x - b_dec (B, D).
+    ) -> tuple[list[SparseCode], list[torch.Tensor]]:
+        """The code of each of the first levels, as many as ``wanted`` has L0s, of x - b_dec (B, D).
 
         With it what these codes leave, see ``_leave``, as far as it has been computed.
         """
-        left, codes = [centred_BD], list[torch.Tensor]()
+        left, codes = [centred_BD], list[SparseCode]()
         first_L = self.threshold_first_L if self.refine else self.threshold_L
         for level, k in enumerate(wanted):
-            pre_BC = self._pre_activation(self._leave(left, codes)[-1], self.parts[level])
-            codes.append(self._sparse(pre_BC, level, codes, first_L[level], k, closed))
+            reading = self._read(self._leave(left, codes)[-1], self.parts[level])
+            codes.append(self._sparse(reading, level, codes, first_L[level], k, closed))
         if not self.refine:
             return codes, left
-        pre_BF = self._refined(torch.cat(codes, dim=1), self._leave(left, codes)[-1])
-        codes = []
+        left_BD, refined = self._leave(left, codes)[-1], list[SparseCode]()
         for level, k in enumerate(wanted):
-            codes.append(self._sparse(pre_BF[:, self.parts[level]], level, codes, self.threshold_L[level], k, closed))
-        return codes, [centred_BD]
+            reading = self._read_again(codes[level], left_BD, self.parts[level])
+            refined.append(self._sparse(reading, level, refined, self.threshold_L[level], k, closed))
+        return refined, [centred_BD]
 
     def _sparse(
         self,
-        pre_BC: torch.Tensor,
+        reading: Reading,
         level: int,
-        above: list[torch.Tensor],
+        above: list[SparseCode],
         threshold: torch.Tensor,
         k: float,
         closed: bool,
-    ) -> torch.Tensor:
+    ) -> SparseCode:
         """A level's code: the pre-activations whose energy is worth its price, given the code of the level above.
 
         A root child's two prices are equal, so its (absent) parent does not matter.
         """
         part = self.parts[level]
-        per_bit = 1 / self.price_on_F[part]
-        if level:
-            parent_C = self.parent_F[part]
-            otherwise_C = 1 / self.price_off_F[part]
-            if closed:  # an infinite price
-                otherwise_C = otherwise_C.masked_fill(parent_C != NO_PARENT, 0.0)
-            announced_BC = (above[-1] > 0)[:, (parent_C - self.parts[level - 1].start).clamp_min(0)]
-            per_bit = torch.where(announced_BC, per_bit, otherwise_C)
-        score_BC = pre_BC.detach().square() * per_bit
-        if self.training:
-            return pre_BC * self._select_batch(score_BC, threshold, k)
-        return pre_BC * ((score_BC >= threshold) & (score_BC > 0))
+        if not level:
+            return self._select(
+                reading, part, threshold, k, lambda pattern: self.price_on_F[pattern.latent_n], self.price_on_F[part]
+            )
+        announced = above[-1].fired
+        fired_BC = torch.zeros(announced.rows, self.widths[level - 1], dtype=torch.bool, device=threshold.device)
+        fired_BC[announced.row_n, announced.latent_n - self.parts[level - 1].start] = True
+        parent_F, off_F = self.parent_F, self.price_off_F
+        if closed:
+            off_F = off_F.masked_fill(parent_F != NO_PARENT, math.inf)
+
+        def price(pattern: Pattern) -> torch.Tensor:
+            latent_n = pattern.latent_n
+            place_n = (parent_F[latent_n] - self.parts[level - 1].start).clamp_min(0)
+            on_n = fired_BC[pattern.row_n, place_n]
+            return torch.where(on_n, self.price_on_F[latent_n], off_F[latent_n])
+
+        return self._select(reading, part, threshold, k, price, torch.minimum(self.price_on_F, off_F)[part])
 
     def _coherence(self) -> torch.Tensor:
         """How much decoder rows of one level, the last apart, resemble each other: mean over rows of summed cos^2.
@@ -232,20 +245,22 @@ class HierarchicalSAE(SparseAutoencoder):
             penalty = penalty + cosine_CC.relu().square().sum() / len(cosine_CC)
         return penalty
 
-    def _count(self, fired_BF: torch.Tensor) -> None:
-        fired = [fired_BF[:, part] for part in self.parts]
-        for counts, upper_BC, lower_BC in zip(self.counts, fired, fired[1:], strict=False):
-            counts.add(upper_BC, lower_BC)
-        for counts, fired_BC in zip(self.own_counts, fired, strict=False):
-            counts.add(fired_BC, fired_BC)
+    def _count(self, fired: list[Pattern]) -> None:
+        nothing = fired[0].where(torch.zeros_like(fired[0].row_n, dtype=torch.bool))
+        fired = fired + [nothing] * (len(self.parts) - len(fired))  # levels may have no code yet
+        for level, counts in enumerate(self.counts):
+            counts.add(fired[level], fired[level + 1], self.parts[level].start, self.parts[level + 1].start)
+        for part, counts, own in zip(self.parts, self.own_counts, fired, strict=False):
+            counts.add(own, own, part.start, part.start)
 
     def _forget(self, keep: float) -> None:
         for counts in [*self.counts, *self.own_counts]:
             counts.forget(keep)
 
     @torch.no_grad()
-    def _refresh(self, weight: float) -> None:
-        """Take parents and prices anew from the counts; ``weight`` of the price is code length."""
+    def _refresh(self, tree: float) -> None:
+        """Take parents and prices anew from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
+        weight, orphans = tree * self.tree_weight, 1 + tree * (self.orphan_weight - 1)
         for level, part in enumerate(self.parts):
             counts = self.counts[max(level - 1, 0)]
             if level:
@@ -257,6 +272,8 @@ class HierarchicalSAE(SparseAutoencoder):
             for price_F, rate_C in zip((self.price_on_F, self.price_off_F), rates, strict=True):
                 bits_C = torch.log2((1 - rate_C) / rate_C).clamp(*PRICE_RANGE)
                 price_F[part] = (1 - weight) * BASE_PRICE + weight * bits_C
+            if level:
+                self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphans)
         self._forget(_KEEP)
 
     def _moves(self) -> torch.Tensor | None:

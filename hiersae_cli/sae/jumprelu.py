@@ -10,7 +10,8 @@ import math
 import torch
 from torch import nn
 
-from hiersae_cli.sae.base import SparseAutoencoder, Step
+from hiersae_cli.sae.base import SparseAutoencoder, Step, least_kept
+from hiersae_cli.sae.sparse import Pattern, SparseCode
 
 # Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about its rate a step, which is so little of a
 # logarithm that thresholds would lag behind the weights, and L0 with them, for most of a training of some 1,000 steps.
@@ -49,26 +50,33 @@ class JumpReLU(SparseAutoencoder):
         self.log_threshold_F = nn.Parameter(torch.zeros(self.latents))
         self.register_buffer("threshold_F", torch.zeros(self.latents))  # of inference; 0 before the first step
 
-    def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        pre_BF = self._linear(x_BD)
-        return pre_BF * (pre_BF > self.threshold_F)
+    def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
+        centred_BD = x_BD - self.b_dec_D
+        pattern = Pattern.of(self._linear(centred_BD) > self.threshold_F)
+        return [SparseCode(pattern, self._at(centred_BD, pattern))]
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        pre_BF = self._linear(x_BD)
+        centred_BD = x_BD - self.b_dec_D
+        pre_BF = self._linear(centred_BD)
         if not self.threshold_F.any():
             self._begin(pre_BF)
         threshold_F = (_UNIT * self.log_threshold_F).exp()
         if self.training and progress >= 1:
             self._calibrate(pre_BF, threshold_F)
-        active_BF = (pre_BF > threshold_F).to(pre_BF.dtype)
+        # Only what lies above a threshold fires, but also what lies a little below has a say in where it should be.
+        near = Pattern.of(pre_BF > (threshold_F - self.bandwidth / 2).detach())
+        pre_n, threshold_n = pre_BF[near.row_n, near.latent_n].to(x_BD.dtype), threshold_F[near.latent_n]
+        active_n = pre_n > threshold_n
         # The ramp's slope is the kernel. The jump is 0 in value, but the threshold has its gradient through it.
-        ramp_BF = ((pre_BF.detach() - threshold_F) / self.bandwidth + 0.5).clamp(0, 1)
-        jump_BF = ramp_BF - ramp_BF.detach()
-        code_BF = pre_BF * active_BF + threshold_F.detach() * jump_BF
-        l0 = (active_BF + jump_BF).sum() / len(x_BD)
-        error = (x_BD - self.decode(code_BF)).square().sum()
+        ramp_n = ((pre_n - threshold_n) / self.bandwidth + 0.5).clamp(0, 1)
+        jump_n = ramp_n - ramp_n.detach()
+        code = SparseCode(near.where(active_n), self._at(centred_BD, near.where(active_n)))
+        value_n = torch.zeros_like(pre_n).masked_scatter(active_n, code.value_n)
+        whole = SparseCode(near, value_n + threshold_n.detach() * jump_n)
+        l0 = (len(code.pattern) + jump_n.sum()) / len(x_BD)
+        error = (x_BD - self.reconstruct([whole])).square().sum()
         loss = error / x_BD.numel() + self.l0_weight * (l0 / self.k[0] - 1).square()
-        return Step(loss, code_BF, error.detach(), {})
+        return Step(loss, [code], error.detach(), {})
 
     def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
         with torch.no_grad():
@@ -84,14 +92,18 @@ class JumpReLU(SparseAutoencoder):
     def per_latent(self) -> list[torch.Tensor]:
         return [*super().per_latent(), self.log_threshold_F]
 
-    def _linear(self, x_BD: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def _linear(self, centred_BD: torch.Tensor) -> torch.Tensor:
         """Pre-activations (B, F), negative ones too: as zeros they would all lie in the kernel of a low threshold."""
-        return nn.functional.linear(x_BD - self.b_dec_D, self.W_enc_FD, self.b_enc_F).to(x_BD.dtype)
+        return nn.functional.linear(centred_BD, self.W_enc_FD, self.b_enc_F)
+
+    def _at(self, centred_BD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+        return torch.relu(pattern.dots(centred_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
 
     @torch.no_grad()
     def _begin(self, pre_BF: torch.Tensor) -> None:
         """One threshold for all latents, such that the first batch has the wanted L0."""
-        least = self._least_kept(pre_BF, 0.0, self.k[0]).clamp_min(1e-3 * self.bandwidth)
+        least = self._least(pre_BF).clamp_min(1e-3 * self.bandwidth)
         self.log_threshold_F.copy_(least.log() / _UNIT)
 
     @torch.no_grad()
@@ -100,5 +112,9 @@ class JumpReLU(SparseAutoencoder):
 
         The penalty leaves L0 a little off ``k``, where a firing is worth as much as it costs.
         """
-        factor = self._least_kept(pre_BF / threshold_F, 1.0, self.k[0])
+        factor = self._least(pre_BF / threshold_F)
         self.threshold_F.lerp_(threshold_F * factor, self.threshold_rate)
+
+    def _least(self, score_BF: torch.Tensor) -> torch.Tensor:
+        """The least of the scores that are kept where the wanted L0 are."""
+        return least_kept(score_BF.flatten(), max(1, round(self.k[0] * len(score_BF))))

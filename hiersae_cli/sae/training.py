@@ -16,6 +16,7 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.sae.base import SparseAutoencoder
 from hiersae_cli.sae.hier import HierarchicalSAE
+from hiersae_cli.sae.sparse import SparseCode
 
 
 class Trainer:
@@ -52,7 +53,9 @@ class Trainer:
             dead_F = self.silent_F > config.dead_after
             loss = out.loss
             if config.aux_weight and dead_F.any():
-                loss = loss + config.aux_weight * self._revival_loss(x_BD, out.code_BF.detach(), dead_F)
+                loss = loss + config.aux_weight * self._revival_loss(
+                    x_BD, [code.detach() for code in out.codes], dead_F
+                )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         model.before_step()
@@ -60,7 +63,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * self._rate(progress)
         self.optimizer.step()
-        fired_F = (out.code_BF > 0).sum(0)
+        fired_F = torch.stack([code.fired.counts() for code in out.codes]).sum(0)
         self.silent_F += len(x_BD)
         self.silent_F[fired_F > 0] = 0
         order_F = model.after_step(self.step_number, progress)
@@ -172,15 +175,15 @@ class Trainer:
         falling = (1 - progress) / config.decay if config.decay else 1.0
         return min(1.0, rising, falling)
 
-    def _revival_loss(self, x_BD: torch.Tensor, code_BF: torch.Tensor, dead_F: torch.Tensor) -> torch.Tensor:
+    def _revival_loss(self, x_BD: torch.Tensor, codes: list[SparseCode], dead_F: torch.Tensor) -> torch.Tensor:
         """How much of the reconstruction's error the dead latents leave unexplained, as a share of it.
 
         Source: the auxiliary loss of Gao et al. (2024), k_aux = D / 2, each level reading what its encoder reads.
         """
         model = self.model
         with torch.no_grad():
-            error_BD = x_BD - model.decode(code_BF)
-            inputs = model.revival_inputs(x_BD, code_BF)
+            error_BD = x_BD - model.reconstruct(codes)
+            inputs = model.revival_inputs(x_BD, codes)
         pre, decoder = [], []
         for part, input_BD in zip(model.level_slices(), inputs, strict=True):
             dead = dead_F[part].nonzero().squeeze(1) + part.start

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import nn
 
+from hiersae_cli.sae.sparse import Pattern
+
 NO_PARENT = -1
 LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
 
@@ -33,20 +35,18 @@ class CoActivation(nn.Module):
         self.register_buffer("both_FP", torch.zeros(children, parents))
 
     @torch.no_grad()
-    def add(self, parent_BP: torch.Tensor, child_BF: torch.Tensor) -> None:
-        """Count a batch of firings (bool)."""
-        parent_row, parent = parent_BP.nonzero(as_tuple=True)
-        child_row, child = child_BF.nonzero(as_tuple=True)
-        self.rows += len(parent_BP)
+    def add(self, parents: Pattern, children: Pattern, first_parent: int = 0, first_child: int = 0) -> None:
+        """Count the firings of a batch; latents are numbered from ``first_parent`` and ``first_child`` on."""
+        parent, child = parents.latent_n - first_parent, children.latent_n - first_child
+        self.rows += parents.rows
         self.parent_P += parent.bincount(minlength=len(self.parent_P))
         self.child_F += child.bincount(minlength=len(self.child_F))
         # Pair every firing child with each parent that fires in its row; rows are sorted in both lists.
-        counts_B = parent_row.bincount(minlength=len(parent_BP))
-        first_B = counts_B.cumsum(0) - counts_B
-        repeats = counts_B[child_row]
+        first_B = parents.first_B
+        repeats = first_B.diff()[children.row_n]
         within = torch.arange(int(repeats.sum()), device=child.device)
         within -= (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
-        pair_parent = parent[first_B[child_row].repeat_interleave(repeats) + within]
+        pair_parent = parent[first_B[children.row_n].repeat_interleave(repeats) + within]
         flat = child.repeat_interleave(repeats) * self.both_FP.shape[1] + pair_parent
         self.both_FP.view(-1).scatter_add_(0, flat, torch.ones_like(flat, dtype=self.both_FP.dtype))
 

@@ -11,6 +11,7 @@ import torch
 
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.sae import SparseAutoencoder
+from hiersae_cli.sae.sparse import SparseCode
 
 # Numbers in a dense code on the CPU: what is larger no longer fits its caches, and is slower by half.
 _CELLS = 1 << 22
@@ -20,12 +21,21 @@ def firings_of(
     model: SparseAutoencoder,
     x_BD: torch.Tensor,
     batch: int,
-    encode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    codes: Callable[[torch.Tensor], list[SparseCode]] | None = None,
 ) -> Firings:
     """The firings of activations on the model's device, ``batch`` rows at a time at most."""
     if x_BD.device.type == "cpu":
         batch = max(1, min(batch, _CELLS // model.latents))
-    return Firings.joined([Firings.of((encode or model.encode)(part_BD)) for part_BD in x_BD.split(batch)])
+    return Firings.joined([_firings((codes or model.codes)(part_BD)) for part_BD in x_BD.split(batch)])
+
+
+def _firings(codes: list[SparseCode]) -> Firings:
+    place_n, order_n = torch.cat([code.pattern.place_n for code in codes]).sort(stable=True)
+    value_n = torch.cat([code.value_n.detach() for code in codes])[order_n]
+    fired_n = value_n > 0
+    pattern = codes[0].pattern
+    columns = [column[fired_n].cpu().numpy() for column in (place_n, value_n.float())]
+    return Firings(pattern.rows, pattern.latents, *columns)
 
 
 def decoded(model: SparseAutoencoder, firings: Firings) -> torch.Tensor:

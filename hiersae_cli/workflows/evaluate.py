@@ -202,7 +202,7 @@ def _encoded(subject: Subject, x_BD: torch.Tensor, batch: int) -> tuple[Firings,
     """The code of a batch, and the soft one of a hardened tree."""
     soft = None
     if subject.run and subject.run.hardened:
-        soft = firings_of(subject.model, x_BD, batch, partial(subject.run.hardened.encode, hard=False))
+        soft = firings_of(subject.model, x_BD, batch, partial(subject.run.hardened.codes, hard=False))
     return firings_of(subject.model, x_BD, batch), soft
 
 

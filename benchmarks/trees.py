@@ -283,7 +283,12 @@ def options_of(arch: Arch, options: argparse.Namespace) -> dict[str, Any]:
     """Training options, as rows record them; what SAELens is not told it has from ``_SAELENS``."""
     if arch.kind == "hier":
         return {**HIER[options.suite], **dict(options.set)}
-    return {**FLAT[arch.kind], **dict(options.set_flat)}
+    given = {**FLAT[arch.kind], **dict(options.set_flat)}
+    if arch.kind == "saelens" and "refine" in given:
+        raise UsageError(
+            "--set-flat refine: SAELens has no second pass", "Leave its dictionaries out: --only batchtopk."
+        )
+    return given
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
@@ -331,9 +336,9 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def flat_setting(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE`` of what the flat dictionaries of both packages have."""
-    if text.partition("=")[0] not in _SAELENS:
-        raise argparse.ArgumentTypeError(f"only {' and '.join(_SAELENS)} can be set for flat dictionaries")
+    """``KEY=VALUE`` of what flat dictionaries have; those of SAELens have no second pass."""
+    if text.partition("=")[0] not in (*_SAELENS, "refine"):
+        raise argparse.ArgumentTypeError(f"only {', '.join(_SAELENS)} and refine can be set for flat dictionaries")
     return setting(text)
 
 
@@ -356,7 +361,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="lr or batch of the flat ones and of SAELens",
+        help="lr, batch or refine of the flat ones; lr or batch of SAELens",
     )
     add("--scratch", metavar="FOLDER", help="where drawn rows are kept")
     add("--acts", help="cache for shakespeare")

@@ -211,13 +211,14 @@ class SparseAutoencoder(nn.Module):
             least_price_C: a lower bound of the prices of each latent.
         """
         with torch.no_grad():
-            least = threshold
-            pattern, worth_n = self._worth(reading, part, _SLACK * least * least_price_C, price)
+            least, bound = threshold, _SLACK * threshold
+            pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
             if self.training:
                 count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
                 least = least_kept(worth_n, count)
-                if least < _SLACK * threshold:  # others than the candidates may be worth more
-                    pattern, worth_n = self._worth(reading, part, 0.0 * least * least_price_C, price)
+                while least < bound:  # others than the candidates may be worth more
+                    bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
+                    pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
                     least = least_kept(worth_n, count)
                 threshold.lerp_(least.to(threshold.dtype), 1.0 if threshold == 0 else self.threshold_rate)
             pattern = pattern.where((worth_n >= least) & (worth_n > 0))

@@ -9,18 +9,7 @@
 set -euo pipefail
 out=${1:-demo}
 
-# step FILE COMMAND...: make FILE by COMMAND, unless it is there and complete.
-step() {
-  local file=$1
-  shift
-  if [[ -e $file ]] && hiersae info --json "$file" | grep '"complete": true' >/dev/null; then
-    echo "$file is there" >&2
-  else
-    echo "\$ $*" >&2
-    "$@"
-    echo >&2
-  fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
 
 # A character-level GPT of 3 blocks, 128 wide.
 step "$out/host" hiersae lm -o "$out/host" --layers 3 --width 128 --context 128 --steps 500

@@ -201,27 +201,6 @@ def test_a_wrong_curriculum_is_refused(text: str) -> None:
         parse_curriculum(text)
 
 
-def test_free_rows_are_let_go_as_l0_narrows() -> None:
-    """At first the coarse loss moves everything; when anneal has ended, only what decides on firings."""
-    x = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
-
-    def gradients(progress: float, **options: object) -> dict[str, torch.Tensor]:
-        model = HierarchicalSAE(6, (3, 4), (1, 1), curriculum=Curriculum(anneal=0.5), **options).train()  # type: ignore[arg-type]
-        model.initialise(torch.ones(6), 0)
-        model.step(x, progress).loss.backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters()}  # type: ignore[misc]
-
-    for progress in (0.0, 0.25, 0.9):
-        free, held = (gradients(progress, coarse_weight=0.5, free_rows=each) for each in (True, False))
-        without = gradients(progress, coarse_weight=0.0)
-        share = max(0.0, 1 - progress / 0.5)
-        assert not torch.allclose(held["W_dec_FD"], without["W_dec_FD"], rtol=1e-3)
-        expected = without["W_dec_FD"] + share * (held["W_dec_FD"] - without["W_dec_FD"])
-        assert torch.allclose(free["W_dec_FD"], expected, atol=1e-6)
-        for name in ("W_enc_FD", "b_enc_F"):
-            assert torch.allclose(free[name], held[name], atol=1e-6)
-
-
 def test_the_lead_phase_trains_coarse_latents_alone() -> None:
     model = HierarchicalSAE(6, (3, 4), (1, 2), curriculum=Curriculum(lead=0.5, ramp=0.5)).train()
     model.initialise(torch.zeros(6), 0)

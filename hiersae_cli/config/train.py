@@ -90,11 +90,6 @@ class TrainConfig(TruthConfig):
     coarse_weight: float = option(
         0.25, help="hier: weight of the loss of what each level but the last reconstructs with those before it."
     )
-    free_rows: bool = option(
-        False,
-        help="hier: the loss of --coarse-weight lets go of decoder rows and bias, wholly when the curriculum's anneal "
-        "ends; so a parent's row need not carry the mean of its children.",
-    )
     coherence_weight: float = option(
         0.0,
         help="hier: weight, falling to 0 until the curriculum's anneal ends, of the penalty on decoder rows of one "

@@ -25,7 +25,6 @@ def build(config: TrainConfig, width: int, hierarchy: type[HierarchicalSAE] = Hi
             config.k,
             refine=config.refine,
             coarse_weight=config.coarse_weight,
-            free_rows=config.free_rows,
             coherence_weight=config.coherence_weight,
             tree_weight=config.tree_weight,
             tree_every=config.tree_every,

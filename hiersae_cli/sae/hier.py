@@ -38,7 +38,6 @@ class HierarchicalSAE(SparseAutoencoder):
         k: wanted L0 of each level.
         refine: see ``SparseAutoencoder``.
         coarse_weight: weight of the loss of what each level but the last reconstructs with those before it.
-        free_rows: whether that loss lets go of decoder rows and bias, wholly when the curriculum's anneal ends.
         coherence_weight: weight of the penalty on decoder rows of one level, the last apart, that resemble each other.
         tree_weight: 0 keeps the constant price, 1 takes the code length whole.
         tree_every: steps between re-assignments of parents.
@@ -61,7 +60,6 @@ class HierarchicalSAE(SparseAutoencoder):
         *,
         refine: bool = False,
         coarse_weight: float = 0.25,
-        free_rows: bool = False,
         coherence_weight: float = 0.0,
         tree_weight: float = 0.5,
         tree_every: int = 50,
@@ -71,7 +69,7 @@ class HierarchicalSAE(SparseAutoencoder):
         curriculum: Curriculum | None = None,
     ):
         super().__init__(width, widths, k, refine)
-        self.coarse_weight, self.free_rows, self.coherence_weight = coarse_weight, free_rows, coherence_weight
+        self.coarse_weight, self.coherence_weight = coarse_weight, coherence_weight
         self.tree_weight, self.tree_every, self.relevel = tree_weight, tree_every, relevel
         self.least_containment = least_containment
         self.k_start, self.curriculum = k_start, curriculum or Curriculum()
@@ -96,10 +94,8 @@ class HierarchicalSAE(SparseAutoencoder):
         wanted = [min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True)]
         wanted[1:] = [k * phase.fine for k in wanted[1:]]
         codes, left = self._codes(x_BD - self.b_dec_D, [k for k in wanted if k > 0], phase.closed or bool(self.hard))
-        left = self._leave(left, codes)
-        errors = [left_BD.square().sum() for left_BD in left[1:]]
-        alone = self._alone(left[0], codes, phase.wide) if self.free_rows else errors[: len(self.parts) - 1]
-        loss = errors[-1] + self.coarse_weight * sum(alone, x_BD.new_zeros(()))
+        errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
+        loss = errors[-1] + self.coarse_weight * sum(errors[: len(self.parts) - 1], x_BD.new_zeros(()))
         code_BF = torch.cat(codes, dim=1)
         code_BF = torch.nn.functional.pad(code_BF, (0, self.latents - code_BF.shape[1]))
         if self.training:
@@ -185,21 +181,6 @@ class HierarchicalSAE(SparseAutoencoder):
         for level in range(len(left) - 1, len(codes)):
             left.append(left[-1] - codes[level] @ self.W_dec_FD[self.parts[level]])
         return left
-
-    def _alone(self, centred_BD: torch.Tensor, codes: Sequence[torch.Tensor], held: float) -> list[torch.Tensor]:
-        """Squared errors of what each level but the last reconstructs of x - b_dec (B, D) with those before it.
-
-        Only ``held`` of their gradient, 0 to 1, reaches decoder rows and bias. A row that must reconstruct alone
-        carries the mean of its children; one that is free of that may be the parent's own direction, while all of
-        the gradient still makes the parent fire, with its full strength, where a child would do without it.
-        """
-        rows_FD = self.W_dec_FD.detach().lerp(self.W_dec_FD, held)
-        left_BD = centred_BD.detach().lerp(centred_BD, held)
-        errors = []
-        for part, code_BC in zip(self.parts[:-1], codes, strict=False):
-            left_BD = left_BD - code_BC @ rows_FD[part]
-            errors.append(left_BD.square().sum())
-        return errors
 
     def _codes(
         self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool

@@ -1,7 +1,7 @@
 """Trees against flat dictionaries, with the same rows, latents and L0: on known trees, and on a language model.
 
     python benchmarks/trees.py SUITE --json FILE [--seeds N] [--seed-base S] [--samples COUNT] [--l0 N[,N…]]
-        [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--set-flat KEY=VALUE …]
+        [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--set-flat KEY=VALUE …] [--ablate PART]
         [--scratch FOLDER] [--quick] [--device cpu]
 
 Suites:
@@ -44,6 +44,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tree_ablations import ABLATIONS
 from tree_measures import Dictionary, measure
 from tree_results import Results, show
 from tree_rows import BATCH, CachedRows, DrawnRows, Rows, moments
@@ -175,14 +176,14 @@ def architectures(suite: Suite, only: list[str]) -> list[Arch]:
 
 
 def config_for(arch: Arch, suite: Suite, l0: float, seed: int, options: dict[str, Any]) -> TrainConfig:
-    """The training of one of ours; ``options`` may give ``k`` too."""
+    """The training of one of ours; ``options`` may give ``k`` too, and ``ablate``, which is no option of training."""
     if arch.kind == "hier":
         shares = suite.shares.get(len(arch.widths), (1.0,) * len(arch.widths))
         k = tuple(min(width, l0 * share / sum(shares)) for width, share in zip(arch.widths, shares, strict=True))
     else:
         k = (l0,)
     given = {"arch": arch.kind, "widths": arch.widths, "k": k, "tokens": suite.samples, "batch": BATCH, "seed": seed}
-    config = TrainConfig(**{**given, **options})
+    config = TrainConfig(**{**given, **{name: value for name, value in options.items() if name != "ablate"}})
     if BATCH % config.batch:
         flag = "--set" if arch.kind == "hier" else "--set-flat"
         raise UsageError(f"{flag} batch={config.batch}: must divide {BATCH}, the rows of a block")
@@ -190,11 +191,12 @@ def config_for(arch: Arch, suite: Suite, l0: float, seed: int, options: dict[str
 
 
 def train_ours(
-    config: TrainConfig, rows: Rows, device: torch.device, title: str, console: Console
+    config: TrainConfig, ablation: str, rows: Rows, device: torch.device, title: str, console: Console
 ) -> SparseAutoencoder:
     """A model of ours for the rows as they are."""
     mean_D, scale = moments(rows)
-    model = build(config, rows.width)
+    hierarchy = ABLATIONS[ablation]
+    model = build(config, rows.width, hierarchy)
     model.initialise(mean_D * scale, config.seed)
     trainer = Trainer(model.to(device).train(), config, scale)
     stream = rows.training(config.seed)
@@ -206,7 +208,7 @@ def train_ours(
             progress.advance(BATCH)
     trainer.require_finite(float(figures["loss"]))
     trainer.finish(islice(stream, _CALIBRATION_BATCHES))
-    trained = build(config, rows.width)
+    trained = build(config, rows.width, hierarchy)
     trained.load_state_dict(trainer.folded())
     return trained.to(device).eval()
 
@@ -243,7 +245,7 @@ def run_one(
         model, trainer = train_peer(arch, suite, l0, seed, options, rows, device)
     else:
         config = config_for(arch, suite, l0, seed, options)
-        model = train_ours(config, rows, device, arch.name, console)
+        model = train_ours(config, options.get("ablate", ""), rows, device, arch.name, console)
         learned_F = model.parent_F.cpu().numpy() if isinstance(model, HierarchicalSAE) else None
     seconds = time.monotonic() - started
     results.add(key, trainer, round(seconds, 1), model.W_dec_FD, measure(model, learned_F, rows))
@@ -282,7 +284,8 @@ def choose_suite(options: argparse.Namespace, device: torch.device) -> Suite:
 def options_of(arch: Arch, options: argparse.Namespace) -> dict[str, Any]:
     """Training options, as rows record them; what SAELens is not told it has from ``_SAELENS``."""
     if arch.kind == "hier":
-        return {**HIER[options.suite], **dict(options.set)}
+        ablate = {"ablate": options.ablate} if options.ablate else {}
+        return {**HIER[options.suite], **dict(options.set), **ablate}
     given = {**FLAT[arch.kind], **dict(options.set_flat)}
     if arch.kind == "saelens" and "refine" in given:
         raise UsageError(
@@ -355,6 +358,7 @@ def parser() -> argparse.ArgumentParser:
     add("--widths", type=parse_counts, action="append", metavar="N,N…", help="of a hierarchy; may be repeated")
     add("--only", default="", metavar="ARCH[,ARCH]", help="beginnings of the names to train")
     add("--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="training option of hier")
+    add("--ablate", default="", choices=list(filter(None, ABLATIONS)), help="a part that hier lacks: tree_ablations.py")
     add(
         "--set-flat",
         type=flat_setting,

@@ -63,6 +63,27 @@ def test_rows_of_the_toy_and_going_on(trees: ModuleType, tmp_path: Path, monkeyp
     assert tuned[-1]["options"] == {"lr": 0.01} and tuned[-1]["fvu"] != rows[-1]["fvu"]
 
 
+def test_ablations_lack_their_part(trees: ModuleType, tmp_path: Path) -> None:
+    learned = {}
+    for part in ("hard", "activation", "random-tree"):
+        row = bench(trees, tmp_path, "toy", "--samples=60k", "--seeds=1", "--only=hier-5", f"--ablate={part}")[-1]
+        assert row["options"]["ablate"] == part
+        with np.load(tmp_path / "rows" / row["dictionary"]) as content:
+            learned[part] = content["hier-5-15"]
+        assert (row["p_parent_given_child"] == 1) == (part == "hard")
+    again = bench(trees, tmp_path, "toy", "--samples=20k", "--seeds=1", "--only=hier-5", "--ablate=random-tree")[-1]
+    with np.load(tmp_path / "rows" / again["dictionary"]) as content:
+        assert (content["hier-5-15"] == learned["random-tree"]).all() and (learned["random-tree"][5:] >= 0).all()
+    assert (learned["activation"] != learned["random-tree"]).any()
+
+    from tree_ablations import ReadsTheActivation
+
+    model = ReadsTheActivation(6, (2, 3), (1, 1)).eval()  # thresholds of 0: whatever is positive fires
+    model.initialise(torch.zeros(6), 0)
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(model.encode(x), torch.relu(x @ model.W_enc_FD.T), atol=1e-6)
+
+
 def test_saelens_reads_the_same_rows(trees: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("sae_lens")
     shape = ["--truth-features=40", "--truth-width=16", "--truth-roots=4", "--truth-branching=2", "--truth-depth=1"]

@@ -13,10 +13,13 @@ from hiersae_cli.sae.jumprelu import JumpReLU
 __all__ = ["BatchTopK", "HierarchicalSAE", "JumpReLU", "Matryoshka", "SparseAutoencoder", "Step", "TopK", "build"]
 
 
-def build(config: TrainConfig, width: int) -> SparseAutoencoder:
-    """The untrained model that a configuration describes, for activations of ``width``."""
+def build(config: TrainConfig, width: int, hierarchy: type[HierarchicalSAE] = HierarchicalSAE) -> SparseAutoencoder:
+    """The untrained model that a configuration describes, for activations of ``width``.
+
+    ``hierarchy`` is the class that ``hier`` stands for: a variant of it in experiments.
+    """
     if config.arch == "hier":
-        return HierarchicalSAE(
+        return hierarchy(
             width,
             config.widths,
             config.k,

@@ -172,7 +172,16 @@ class HierarchicalSAE(SparseAutoencoder):
 
     def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
         left = self._leave([x_BD - self.b_dec_D], codes[: len(self.parts) - 1])
-        return left + left[-1:] * (len(self.parts) - len(left))  # levels may have no code yet
+        left += left[-1:] * (len(self.parts) - len(left))  # levels may have no code yet
+        return [self._input(left[: level + 1]) for level in range(len(left))]
+
+    def _input(self, left: list[torch.Tensor]) -> torch.Tensor:
+        """What the encoder of the next level reads, of x - b_dec and what is left after each level before it."""
+        return left[-1]
+
+    def _best_parents(self, level: int) -> torch.Tensor:
+        """The parent (C,) of each latent of a level but the first, as its number in the level above, or none."""
+        return self.counts[level - 1].best_parents(self.least_containment)
 
     def _leave(self, left: list[torch.Tensor], codes: Sequence[SparseCode]) -> list[torch.Tensor]:
         """``left``, which begins with x - b_dec (B, D), continued by what is left after each of ``codes``."""
@@ -190,7 +199,7 @@ class HierarchicalSAE(SparseAutoencoder):
         left, codes = [centred_BD], list[SparseCode]()
         first_L = self.threshold_first_L if self.refine else self.threshold_L
         for level, k in enumerate(wanted):
-            reading = self._read(self._leave(left, codes)[-1], self.parts[level])
+            reading = self._read(self._input(self._leave(left, codes)), self.parts[level])
             codes.append(self._sparse(reading, level, codes, first_L[level], k, closed))
         if not self.refine:
             return codes, left
@@ -264,7 +273,7 @@ class HierarchicalSAE(SparseAutoencoder):
         for level, part in enumerate(self.parts):
             counts = self.counts[max(level - 1, 0)]
             if level:
-                best_C = counts.best_parents(self.least_containment)
+                best_C = self._best_parents(level)
                 rates = counts.child_rates(best_C)
                 self.parent_F[part] = torch.where(best_C == NO_PARENT, NO_PARENT, best_C + self.parts[level - 1].start)
             else:

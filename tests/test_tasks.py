@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from hiersae_cli import load_run
-from hiersae_cli.config import TrainConfig
+from hiersae_cli.config import EvalConfig, TrainConfig
+from hiersae_cli.config.evaluate import TASKS
+from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Rows
 from hiersae_cli.formats.report import MORE_IS_BETTER, of_the_whole
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
 from hiersae_cli.sae import HierarchicalSAE, build
+from hiersae_cli.workflows import evaluate
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import hiersae
@@ -34,8 +37,8 @@ def report(
     folder = tmp_path_factory.mktemp("tasks")
     done = hiersae(
         "eval", tiny_hier, "--baseline", tiny_flat, "--acts", tiny_acts, "--model", tiny_host, "--tasks", "all",
-        "--resamples", 200, "-o", folder / "report.json", "--markdown", folder / "report.md", "--html",
-        folder / "report.html",
+        "--no-controls", "--resamples", 200, "-o", folder / "report.json", "--markdown", folder / "report.md", "--html",
+        folder / "report.html", timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = dict(json.loads((folder / "report.json").read_text()))
@@ -43,7 +46,7 @@ def report(
     return {**found, "texts": texts}
 
 
-def test_every_run_baseline_and_control_is_measured(report: dict[str, Any]) -> None:
+def test_every_run_and_baseline_is_measured(report: dict[str, Any]) -> None:
     # The untrained host hardly tells tokens apart, so no direction does the damage that steering wants.
     wanted = [*SPARSE, "probe_f1_reconstruction", "concept_score", "concept_score_shuffled", "absorption", "tpp"]
     for name, figures in report["runs"].items():
@@ -51,7 +54,7 @@ def test_every_run_baseline_and_control_is_measured(report: dict[str, Any]) -> N
             figure = figures[metric]
             assert figure["value"] is not None and figure["low"] <= figure["value"] <= figure["high"], (name, metric)
         assert set(map(of_the_whole, figures)) <= set(MORE_IS_BETTER)
-    assert report["paired"]["random"]["probe_f1_k1"]["p_holm"] is not None
+    assert next(iter(report["paired"].values()))["probe_f1_k1"]["p_holm"] is not None
     assert "concept_score" in report["control_trees"][next(iter(report["groups"]))]["shuffled"]
 
 
@@ -98,10 +101,8 @@ def test_all_forms_show_the_tasks(report: dict[str, Any]) -> None:
         assert "probe_f1_k1" in text and "character: letter" in text and "Dense probes on the activations" in text
 
 
-def test_no_tasks_unless_asked_for(tiny_acts: Path, tiny_hier: Path) -> None:
-    done = hiersae("eval", tiny_hier, "--acts", tiny_acts, "--no-controls", "--json")
-    found = json.loads(done.stdout)
-    assert "tasks" not in found and "probe_f1_k1" not in found["runs"][tiny_hier.name]
+def test_no_tasks_unless_asked_for() -> None:
+    assert EvalConfig(runs=["run"], acts=["acts.h5"]).tasks == ()
 
 
 @pytest.mark.parametrize(
@@ -110,22 +111,30 @@ def test_no_tasks_unless_asked_for(tiny_acts: Path, tiny_hier: Path) -> None:
         (["--tasks", "all"], "--tasks"),
         (["--tasks", "probing,nothing", "--model", "HOST"], "'nothing' is no task"),
         (["--labels", "l.csv"], "add --tasks all"),
-        (["--tasks", "probing", "--model", "HOST", "--labels", "none.csv"], "no such file"),
         (["--tasks", "probing", "--model", "HOST", "--labeller", "latin"], "--labeller"),
         (["--tasks", "probing", "--model", "HOST", "--task-rows", "0"], "--task-rows"),
     ],
 )
-def test_wrong_requests(flags: list[str], message: str, tiny_acts: Path, tiny_hier: Path, tiny_host: Path) -> None:
-    flags = [str(tiny_host) if flag == "HOST" else flag for flag in flags]
-    done = hiersae("eval", tiny_hier, "--acts", tiny_acts, *flags)
+def test_wrong_requests(flags: list[str], message: str) -> None:
+    done = hiersae("eval", "run", "--acts", "acts.h5", *flags)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_too_few_rows_for_any_concept(tiny_acts: Path, tiny_hier: Path, tiny_host: Path) -> None:
-    done = hiersae(
-        "eval", tiny_hier, "--acts", tiny_acts, "--model", tiny_host, "--tasks", "probing", "--task-rows", "50"
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"task_rows": 50}, FileError, "has enough rows for and against it"),
+        ({"labels": "none.csv"}, UsageError, "none.csv: no such file"),
+    ],
+)
+def test_what_cannot_be_labelled_is_refused_before_any_work(
+    more: dict[str, Any], error: type[Exception], message: str, tiny_acts: Path, tiny_hier: Path, tiny_host: Path
+) -> None:
+    config = EvalConfig(
+        runs=[str(tiny_hier)], acts=[str(tiny_acts)], model=str(tiny_host), tasks=TASKS, device="cpu", **more
     )
-    assert done.returncode == 1 and "has enough rows for and against it" in done.stderr
+    with pytest.raises(error, match=message):
+        evaluate.run(config)
 
 
 class Planted:
@@ -192,12 +201,23 @@ def planted(tmp_path_factory: pytest.TempPathFactory, tiny_hier: Path) -> dict[s
     made = Planted(tmp_path_factory.mktemp("planted"), tiny_hier)
     true = [number // MEMBERS for number in range(len(LETTERS))]
     half = [(group + 1) % GROUPS if number % 2 else group for number, group in enumerate(true)]
-    done = hiersae(
-        "eval", made.run("true", true), "--baseline", made.run("half", half), "--acts", made.acts, "--model", made.host,
-        "--tasks", "all", "--labels", made.labels, "--resamples", 200, "--json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    config = EvalConfig(
+        runs=[str(made.run("true", true))],
+        baseline=[str(made.run("half", half))],
+        acts=[str(made.acts)],
+        model=str(made.host),
+        tasks=TASKS,
+        labels=str(made.labels),
+        resamples=200,
+        device="cpu",
+    )
+    return evaluate.run(config)
+
+
+def test_controls_are_measured_alike(planted: dict[str, Any]) -> None:
+    told = [set(planted["runs"][name]) for name in ("true", "random", "neurons", "pca")]
+    names = {*SPARSE, "probe_f1_reconstruction", "concept_score", "absorption", "tpp", "splitting"}
+    assert all(names <= metrics for metrics in told)
 
 
 def value(report: dict[str, Any], subject: str, metric: str) -> float:

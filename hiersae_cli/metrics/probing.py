@@ -159,8 +159,7 @@ def dense_probes(
         likelihood = known * (torch.nn.functional.softplus(score) - truth * score) / rows_C
         return float(likelihood.sum() + penalty / 2 * weights[:-1].square().sum())
 
-    with torch.enable_grad(), torch.inference_mode(False):
-        solver.step(loss)
+    solver.step(loss)
     weight_DC = (weights.detach()[:-1] / scale_D[:, None]).cpu().double().numpy()
     bias_C = weights.detach()[-1].cpu().double().numpy() - mean_D.cpu().double().numpy() @ weight_DC
     score_NC = x_ND @ weight_DC.astype(np.float32) + bias_C

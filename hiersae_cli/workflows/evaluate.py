@@ -67,6 +67,9 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         console.warn(
             "the cache has no training rows: no post-hoc trees, no description length, no controls and no tasks"
         )
+    tasks, warnings = None, list[str]()
+    if config.tasks and host and len(rows):
+        tasks, warnings = _tasks(host, acts, sample, config, device)
     moments = Moments(torch.from_numpy(acts.moments()[0]).float())
     _fit([*subjects, *further], acts, rows, moments, config, device, console)
     _encode(subjects, acts, sample, config, device, console)
@@ -76,11 +79,12 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         _fit(unlearned, acts, _training_rows(acts, _CONTROL_ROWS, config), None, config, device, console)
         _encode(unlearned, acts, sample.of_fewer(_CONTROL_ROWS), config, device, console)
     loss = _losses(subjects, host, acts, sample, config, device, console) if host else None
-    warnings = [text for run in runs + baselines + others for text in cautions(run, acts.fingerprints())]
-    tasks = None
-    if config.tasks and host and len(rows):
-        tasks, more = _tasks([*subjects, *unlearned], host, acts, sample, config, device, console)
-        warnings += more
+    if tasks:
+        with console.progress("tasks", len(subjects + unlearned), "dictionaries") as progress:
+            for subject in subjects + unlearned:
+                subject.tasks = measure(tasks, subject, config, device)
+                progress.advance(1)
+    warnings += [text for run in runs + baselines + others for text in cautions(run, acts.fingerprints())]
     report = build_report(groups, control_groups, further, loss, tasks, sample, warnings, acts, config)
     publish(report, [*groups, *control_groups], config, console)
     return report
@@ -297,25 +301,13 @@ def _losses(
 
 
 def _tasks(
-    subjects: list[Subject],
-    host: Host,
-    acts: ActivationSet,
-    sample: Sample,
-    config: EvalConfig,
-    device: torch.device,
-    console: Console,
+    host: Host, acts: ActivationSet, sample: Sample, config: EvalConfig, device: torch.device
 ) -> tuple[Tasks, list[str]]:
-    """Measure every subject at the downstream tasks; and what to warn of."""
+    """The downstream tasks, before anything is measured at them; and what to warn of."""
     fit = _sample(acts, TRAIN, config.task_rows, config).rows
     held_out = sample.of_fewer(config.task_rows)
     windows = _windows(acts, held_out, _STEERED_TOKENS) if "steering" in config.tasks else None
-    with console.progress("tasks", len(subjects) + 1, "steps") as progress:
-        tasks, warnings = prepare(acts, host, fit, held_out, windows, config, device)
-        progress.advance(1)
-        for subject in subjects:
-            subject.tasks = measure(tasks, subject, config, device)
-            progress.advance(1)
-    return tasks, warnings
+    return prepare(acts, host, fit, held_out, windows, config, device)
 
 
 def _windows(acts: ActivationSet, sample: Sample, tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

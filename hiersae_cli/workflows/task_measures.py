@@ -131,6 +131,7 @@ class Measurement:
         for name, (allowed_F, which) in settings.items():
             useful_CF = np.where(allowed_F, effect_CF.clip(0), 0.0)
             ranked_CF = best_latents(useful_CF, ABLATED)
+            useful_CF[~np.isin(np.arange(len(useful_CF)), which)] = 0  # nothing is told of the others
             chosen = [latents[useful_F[latents] > 0] for latents, useful_F in zip(ranked_CF, useful_CF, strict=True)]
             self.found.perturbed[name] = (
                 Perturbation(

@@ -6,6 +6,20 @@ from dataclasses import dataclass
 
 from hiersae_cli.config.base import Config, argument, option, options, parse_count
 
+TASKS = ("probing", "absorption", "ablation", "steering", "hierarchy")
+LABELLERS = ("text", "python")
+
+
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """``all``, or some of the tasks, separated by commas."""
+    if text == "all":
+        return TASKS
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no task; write all, or some of: {','.join(TASKS)}")
+    return tuple(name for name in TASKS if name in names)
+
 
 @dataclass(kw_only=True)
 class EvalConfig(Config):
@@ -38,6 +52,22 @@ class EvalConfig(Config):
         "--controls/--no-controls",
         help="Measure random directions, neurons and principal components beside the runs.",
     )
+    tasks: tuple[str, ...] = option(
+        (),
+        parse=parse_tasks,
+        metavar="all|TASK[,TASK…]",
+        help=f"Downstream tasks on concepts of the text: {', '.join(TASKS)}. Needs --model.",
+    )
+    labeller: str = option(
+        "text", choices=LABELLERS, help="What the concepts are made of: plain text (plays, wikis), or Python source."
+    )
+    labels: str = option("", help="CSV or Parquet file of your own concepts, instead of --labeller.", metavar="FILE")
+    task_rows: int = option(
+        65_536,
+        parse=parse_count,
+        metavar="COUNT",
+        help="Training rows that probes are fitted on, and held-out rows that they are scored on.",
+    )
     tokens: int = option(
         10**6, parse=parse_count, metavar="COUNT", help="Held-out rows for reconstruction and tree metrics."
     )
@@ -55,7 +85,9 @@ class EvalConfig(Config):
         self.require(len(self.acts) > 0, "acts", "name the cache to evaluate on: --acts acts.h5")
         written = [path for path in (self.out, self.edges, self.markdown, self.html, self.plots) if path]
         self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")
-        for name in ("tokens", "loss_tokens", "batch"):
+        self.require(bool(self.model or not self.tasks), "tasks", "needs the host's tokenizer: --model MODEL")
+        self.require(bool(self.tasks or not self.labels), "labels", "is for downstream tasks: add --tasks all")
+        for name in ("tokens", "loss_tokens", "task_rows", "batch"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(self.resamples >= 100, "resamples", "must be at least 100")
         self.require(0 < self.confidence < 1, "confidence", "must lie between 0 and 1")

@@ -56,6 +56,33 @@ SECTIONS: dict[str, dict[str, bool | None]] = {
         "ancestor_recall": True,
         "ancestor_f1": True,
     },
+    "Probes for concepts": {
+        "probe_f1_k1": True,
+        "probe_f1_k2": True,
+        "probe_f1_k5": True,
+        "probe_f1_k16": True,
+        "probe_f1_reconstruction": True,
+        "probe_accuracy_k1": True,
+        "probe_accuracy_k2": True,
+        "probe_accuracy_k5": True,
+        "probe_accuracy_k16": True,
+        "probe_accuracy_reconstruction": True,
+    },
+    "Hierarchy of concepts": {
+        "concept_score": True,
+        "detector_depth": None,
+        "splitting": None,
+        "absorption": None,
+        "absorption_fraction": None,
+    },
+    "Interventions": {
+        "tpp": True,
+        "tpp_level_0": None,
+        "tpp_level_1": None,
+        "steering_parent": True,
+        "steering_child": True,
+        "steering_child_by_parent": None,
+    },
 }
 MORE_IS_BETTER = {metric: better for section in SECTIONS.values() for metric, better in section.items()}
 

@@ -277,6 +277,6 @@ def _two_sided(value: float, variance: float, degrees: float) -> float | None:
     """p of a difference under no difference; None where nothing is known of its variance, as with a single document."""
     if not np.isfinite(value):
         return None
-    if variance <= 0:
+    if variance <= 0 or degrees <= 0:
         return 1.0 if value == 0 else None
     return float(2 * student.sf(abs(value) / variance**0.5, degrees))

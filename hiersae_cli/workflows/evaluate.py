@@ -28,8 +28,11 @@ from hiersae_cli.workflows.encoding import decoded, firings_of
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.publishing import publish, refuse
 from hiersae_cli.workflows.recovery import TreeSums
-from hiersae_cli.workflows.reporting import MEAN, ZERO, Sample, build_report
+from hiersae_cli.workflows.reporting import MEAN, ZERO, build_report
+from hiersae_cli.workflows.sampling import Sample
 from hiersae_cli.workflows.subjects import Group, Subject, cautions, grouped, new_group, new_subject
+from hiersae_cli.workflows.task_measures import measure
+from hiersae_cli.workflows.tasks import Tasks, prepare
 
 _MOST_BLOCKS = 200  # of documents, for the bootstrap: finer ones change intervals little and cost memory
 _FIT_ROWS = 200_000  # training rows on which post-hoc trees and codes are fitted
@@ -38,6 +41,7 @@ _TRAINING_RUN = 64  # neighbouring rows taken together, where there are more
 _NULL_ROWS = 65_536  # held-out rows for the circular-shift null
 _READ_ROWS = 4096  # at a time
 _STRETCH = 1024  # rows that are shifted round at most; divides _READ_ROWS
+_STEERED_TOKENS = 1024  # held-out rows in which directions are tried, again and again
 _MOST_LOGITS = 1 << 27  # numbers in a batch of next-token distributions
 
 
@@ -54,13 +58,18 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
     others = [load_run(path, device) for path in config.stability]
     acts = _opened(runs + baselines + others, config)
     host = load_host(config.model, runs[0], device) if config.model else None
-    sample = _sample(acts, config)
+    sample = _sample(acts, HELD_OUT, config.tokens, config)
     groups = _groups(runs, baselines, sample)
     subjects = [subject for group in groups for subject in group.subjects]
     further = [new_subject(run.name, run.model, run, sample.blocks, ()) for run in others]
     rows = _training_rows(acts, _FIT_ROWS, config)
     if not len(rows):
-        console.warn("the cache has no training rows: no post-hoc trees, no description length and no controls")
+        console.warn(
+            "the cache has no training rows: no post-hoc trees, no description length, no controls and no tasks"
+        )
+    tasks, warnings = None, list[str]()
+    if config.tasks and host and len(rows):
+        tasks, warnings = _tasks(host, acts, sample, config, device)
     moments = Moments(torch.from_numpy(acts.moments()[0]).float())
     _fit([*subjects, *further], acts, rows, moments, config, device, console)
     _encode(subjects, acts, sample, config, device, console)
@@ -70,8 +79,13 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         _fit(unlearned, acts, _training_rows(acts, _CONTROL_ROWS, config), None, config, device, console)
         _encode(unlearned, acts, sample.of_fewer(_CONTROL_ROWS), config, device, console)
     loss = _losses(subjects, host, acts, sample, config, device, console) if host else None
-    warnings = [text for run in runs + baselines + others for text in cautions(run, acts.fingerprints())]
-    report = build_report(groups, control_groups, further, loss, sample, warnings, acts, config)
+    if tasks:
+        with console.progress("tasks", len(subjects + unlearned), "dictionaries") as progress:
+            for subject in subjects + unlearned:
+                subject.tasks = measure(tasks, subject, config, device)
+                progress.advance(1)
+    warnings += [text for run in runs + baselines + others for text in cautions(run, acts.fingerprints())]
+    report = build_report(groups, control_groups, further, loss, tasks, sample, warnings, acts, config)
     publish(report, [*groups, *control_groups], config, console)
     return report
 
@@ -87,15 +101,15 @@ def _opened(runs: list[Run], config: EvalConfig) -> ActivationSet:
     return acts
 
 
-def _sample(acts: ActivationSet, config: EvalConfig) -> Sample:
-    """Whole held-out documents, chosen at random until there are enough rows, in blocks of neighbours."""
-    rows = np.flatnonzero(acts.usable(HELD_OUT))
+def _sample(acts: ActivationSet, split: int, most: int, config: EvalConfig) -> Sample:
+    """Whole documents of a split, chosen at random until there are enough rows, in blocks of neighbours."""
+    rows = np.flatnonzero(acts.usable(split))
     document = acts.column("document")[rows]
     names, first, counts = np.unique(document, return_index=True, return_counts=True)
     order = np.random.default_rng(config.seed).permutation(len(names))
-    chosen = order[: int(np.searchsorted(np.cumsum(counts[order]), config.tokens)) + 1]
+    chosen = order[: int(np.searchsorted(np.cumsum(counts[order]), most)) + 1]
     kept = np.sort(chosen)
-    take = np.concatenate([np.arange(first[k], first[k] + counts[k]) for k in kept])[: config.tokens]
+    take = np.concatenate([np.arange(first[k], first[k] + counts[k]) for k in kept])[:most]
     blocks = min(_MOST_BLOCKS, len(kept))
     block_of_document, rank_of_document = np.zeros((2, names.max() + 1), np.int64)
     for number, members in enumerate(np.array_split(names[kept], blocks)):
@@ -284,6 +298,16 @@ def _losses(
             sums.add(host, acts.module, torch.from_numpy(batch), length_B, block_B)
             progress.advance(int(lengths[of].sum()))
     return sums
+
+
+def _tasks(
+    host: Host, acts: ActivationSet, sample: Sample, config: EvalConfig, device: torch.device
+) -> tuple[Tasks, list[str]]:
+    """The downstream tasks, before anything is measured at them; and what to warn of."""
+    fit = _sample(acts, TRAIN, config.task_rows, config).rows
+    held_out = sample.of_fewer(config.task_rows)
+    windows = _windows(acts, held_out, _STEERED_TOKENS) if "steering" in config.tasks else None
+    return prepare(acts, host, fit, held_out, windows, config, device)
 
 
 def _windows(acts: ActivationSet, sample: Sample, tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

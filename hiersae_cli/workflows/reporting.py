@@ -1,12 +1,11 @@
 """The report of ``hiersae eval``: from sums over the held-out rows to metrics, differences and tests.
 
-Legend of shapes: N rows of the sample, K blocks of documents, n weightings of the blocks.
+Legend of shapes: K blocks of documents, n weightings of the blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -32,9 +31,11 @@ from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.recovery import shuffled_parents
 from hiersae_cli.metrics.stability import mean_over_pairs, same_latents, shared_edges, shared_latents
 from hiersae_cli.workflows.recovery import LEAST_FIRINGS, TREE_METRICS, tree_figures
+from hiersae_cli.workflows.sampling import Sample
 from hiersae_cli.workflows.subjects import Group, Subject, mismatches
+from hiersae_cli.workflows.tasks import Tasks
 
-__all__ = ["LEAST_FIRINGS", "MEAN", "MORE_IS_BETTER", "ZERO", "Sample", "build_report"]
+__all__ = ["LEAST_FIRINGS", "MEAN", "MORE_IS_BETTER", "ZERO", "build_report"]
 
 FEW_BLOCKS = 10  # of documents: below, intervals deserve a warning
 FEW_SEEDS = 3  # of a configuration: below, a claim about it deserves one
@@ -42,55 +43,12 @@ FEW_SEEDS = 3  # of a configuration: below, a claim about it deserves one
 ZERO, MEAN = "(zero)", "(mean)"  # names of the ablations among the interventions; no run folder is called so
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Held-out rows, the documents that they are of, and the block of documents that each belongs to.
-
-    Attributes:
-        rows: (N,) row numbers, ascending.
-        document: (N,) number of each row's document.
-        block: (N,) int64.
-        rank: (N,) place of each row's document in a random order.
-        blocks: K.
-    """
-
-    rows: np.ndarray
-    document: np.ndarray
-    block: np.ndarray
-    rank: np.ndarray
-    blocks: int
-
-    @property
-    def documents(self) -> int:
-        """How many documents the rows come from."""
-        return len(np.unique(self.document))
-
-    def of_fewer(self, rows: int) -> Sample:
-        """Whole documents of this sample, at random, until there are ``rows`` rows."""
-        kept = self._first(rows)
-        return Sample(self.rows[kept], self.document[kept], self.block[kept], self.rank[kept], self.blocks)
-
-    def stretches(self, part: slice, most: int, longest: int) -> list[tuple[int, int]]:
-        """First and past-the-last row, within ``part``, of stretches of one document each, of ``longest`` rows at most.
-
-        They are of the documents that come first in the random order, with ``most`` rows together or little more.
-        """
-        kept, document = self._first(most)[part], self.document[part]
-        starts = np.unique([*range(0, len(document), longest), *(np.flatnonzero(np.diff(document)) + 1)]).astype(int)
-        stops = [*starts[1:], len(document)]
-        return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True) if kept[start]]
-
-    def _first(self, rows: int) -> np.ndarray:
-        """Which rows (N,) bool are of the first documents of the random order."""
-        size = np.bincount(self.rank)
-        return self.rank <= np.searchsorted(np.cumsum(size), rows)
-
-
 def build_report(
     groups: list[Group],
     control_groups: list[Group],
     further: list[Subject],
     loss: LossSums | None,
+    tasks: Tasks | None,
     sample: Sample,
     warnings: list[str],
     acts: ActivationSet,
@@ -101,6 +59,7 @@ def build_report(
     Args:
         groups, control_groups: what was measured: of runs, the first being the subject, and of controls.
         further: runs for the stability of the first group's tree alone.
+        tasks: the downstream tasks, if any.
         warnings: what is known to make the figures doubtful.
     """
     bootstrap = Bootstrap(sample.blocks, config.resamples, config.seed)
@@ -134,6 +93,8 @@ def build_report(
         "paired": {group.name: _differences(first, group, config.confidence) for group in everything[1:]},
         "control_trees": {group.name: _against_controls(group, config.confidence) for group in groups},
     }
+    if tasks:
+        report["tasks"] = _tasks(tasks, subjects, bootstrap, config)
     report["tests"] = _correct(report, 1 - config.confidence)
     return report
 
@@ -161,12 +122,27 @@ def _measure(subject: Subject, loss: LossSums | None, bootstrap: Bootstrap) -> d
         add("kl", "nats", tokens, partial(loss.kl, name))
     if subject.trees:
         found |= subject.trees.figures(sums, data, bootstrap)
+    if subject.tasks:
+        found |= subject.tasks.figures(bootstrap)
     if subject.soft:
         soft, edges = subject.soft
         add(f"fvu{SOFT}", "1", rows, partial(soft.fvu, data))
         add(f"l0{SOFT}", "latents", rows, partial(soft.l0, data))
         found |= {f"{metric}{SOFT}": figure for metric, figure in tree_figures(edges, soft, data, bootstrap).items()}
     return found
+
+
+def _tasks(tasks: Tasks, subjects: list[Subject], bootstrap: Bootstrap, config: EvalConfig) -> dict[str, Any]:
+    """The concepts, what probes on the activations reach, and by subject what is said of each concept."""
+    ceiling = tasks.ceiling_figures(bootstrap)
+    return {
+        "labeller": config.labels or config.labeller,
+        "rows": {"fitted": len(tasks.fit.x_ND), "scored": len(tasks.held_out.x_ND)},
+        "concepts_found": tasks.found,
+        "concepts": tasks.described(),
+        "ceiling": {name: figure.estimate(config.confidence).as_json() for name, figure in ceiling.items()},
+        "subjects": {subject.name: subject.tasks.table(subject.model.widths) for subject in subjects if subject.tasks},
+    }
 
 
 def _group(group: Group, further: list[Subject], config: EvalConfig) -> dict[str, Any]:

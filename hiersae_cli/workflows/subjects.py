@@ -18,6 +18,7 @@ from hiersae_cli.metrics.intervals import Figure
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.recovery import TreeSums
+from hiersae_cli.workflows.tasks import TaskSums
 
 L0_TOLERANCE = 0.03  # share by which L0s as measured may differ
 _PARAMETER_TOLERANCE = 0.01  # the same of numbers of parameters: thresholds and step sizes of encoders are few
@@ -36,6 +37,7 @@ class Subject:
         sums, data: what is summed over its codes, and over the activations of the same rows.
         trees: what is summed for the figures of trees.
         soft: sums over the soft firing of a hardened tree, where a child may fire without its parent.
+        tasks: what it does at the downstream tasks, if any.
         figures: every metric, once measured.
     """
 
@@ -47,6 +49,7 @@ class Subject:
     data: DataSums
     trees: TreeSums | None = None
     soft: tuple[CodeSums, EdgeSums] | None = None
+    tasks: TaskSums | None = None
     figures: dict[str, Figure] = field(default_factory=dict)
 
     @property

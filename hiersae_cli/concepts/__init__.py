@@ -1,0 +1,25 @@
+"""What a text's tokens are, as a hierarchy of labels: the concepts that downstream tasks ask a dictionary for.
+
+Pure: texts in, labels out. A labeller is a function from passages to a label for every character; a token's label is
+that of one of its characters, see ``tokens``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hiersae_cli.concepts import plain, python_source
+from hiersae_cli.concepts.labels_file import LabelsFile
+from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Concepts, Passage, Vocabulary, choose
+
+__all__ = ["LABELLERS", "OUTSIDE", "UNKNOWN", "Concepts", "Labeller", "LabelsFile", "Passage", "Vocabulary", "choose"]
+
+# From passages to the label of every character, (families, characters) for each passage; concepts are entered into
+# the vocabulary as they are met.
+Labeller = Callable[[list[Passage], Vocabulary], list[Array]]
+
+# The labellers by name, with the names of their families.
+LABELLERS: dict[str, tuple[Labeller, tuple[str, ...]]] = {
+    "text": (plain.label_text, plain.FAMILIES),
+    "python": (python_source.label_python, python_source.FAMILIES),
+}

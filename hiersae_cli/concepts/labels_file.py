@@ -1,0 +1,160 @@
+"""Concepts that the user brings along: a file of labelled stretches of text.
+
+A CSV file with a line of names, or a Parquet file, with the columns
+
+- ``document``: the source, as the cache names it;
+- ``start``, ``end``: its characters, counted from 0, ``end`` not included;
+- ``label``: the concept with those above it, ``parent/child``.
+
+Where stretches overlap, the shorter one counts. What lies outside all stretches of a source belongs to no concept;
+sources that do not occur are unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Passage, Vocabulary
+from hiersae_cli.errors import FileError, UsageError
+
+COLUMNS = ("document", "start", "end", "label")
+_HINT = f"It needs the columns {', '.join(COLUMNS)}; see docs/metrics.md."
+
+Stretch = tuple[int, int, tuple[str, ...]]
+
+
+class LabelsFile:
+    """A labeller by a file; see ``read`` for errors."""
+
+    families = ("label",)
+
+    def __init__(self, path: str):
+        self.path = path
+        self.stretches = read(path)
+
+    def __call__(self, passages: list[Passage], vocabulary: Vocabulary) -> list[Array]:
+        """Labels of every character, (1, characters) for each passage.
+
+        Raises ``FileError`` where the file names none of the passages' sources, or they have no known place in them.
+        """
+        names = {passage.name for passage in passages}
+        if not names & set(self.stretches):
+            raise FileError(
+                f"{self.path}: labels {_some(self.stretches)}; the cache's text is from {_some(names)}",
+                "Name documents as the cache does: 'hiersae cache' took these names from its command line.",
+            )
+        return [self._labels(passage, vocabulary)[None] for passage in passages]
+
+    def _labels(self, passage: Passage, vocabulary: Vocabulary) -> Array:
+        labels = np.full(len(passage.text), UNKNOWN, np.int32)
+        if passage.name not in self.stretches:
+            return labels
+        if any(offset < 0 for _, offset in passage.anchors):
+            raise FileError(
+                f"{self.path}: the cache does not know where its documents stand in {passage.name}",
+                "Its tokenizer does not tell offsets: cache with a fast tokenizer.",
+            )
+        labels[:] = OUTSIDE
+        stops = [place for place, _ in passage.anchors[1:]] + [len(passage.text)]
+        for start, end, path in self.stretches[passage.name]:  # the shortest last
+            number = vocabulary.number(0, *path)
+            for (place, offset), stop in zip(passage.anchors, stops, strict=True):
+                first, last = (place + max(at - offset, 0) for at in (start, end))
+                labels[min(first, stop) : min(last, stop)] = number
+        return labels
+
+
+def read(path: str) -> dict[str, list[Stretch]]:
+    """By document, the labelled stretches, the longest first.
+
+    Raises ``UsageError`` where there is no such file or it cannot be read here, ``FileError`` that names the row where
+    one is not as it must be.
+    """
+    found: dict[str, list[Stretch]] = {}
+    for where, row in _rows(path):
+        document, label = row["document"], row["label"]
+        start, end = (_offset(row[name], name, where) for name in ("start", "end"))
+        if not isinstance(document, str) or not document:
+            raise FileError(f"{where}: names no document", _HINT)
+        if end <= start:
+            raise FileError(f"{where}: ends at character {end:,}, where it begins or before ({start:,})")
+        steps = tuple(step.strip() for step in label.split("/")) if isinstance(label, str) else ("",)
+        if not all(steps):
+            raise FileError(f"{where}: the label {label!r} has an empty part", "Write parent/child, such as verb/past.")
+        found.setdefault(document, []).append((start, end, steps))
+    if not found:
+        raise FileError(f"{path}: holds no labels", _HINT)
+    for stretches in found.values():
+        stretches.sort(key=lambda stretch: stretch[0] - stretch[1])
+    return found
+
+
+def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with what an error calls it."""
+    if not Path(path).is_file():
+        raise UsageError(f"--labels {path}: no such file", "Give a CSV or Parquet file of labels.")
+    yield from _parquet_rows(path) if path.endswith((".parquet", ".pq")) else _csv_rows(path)
+
+
+def _csv_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            _require_columns(path, reader.fieldnames or [])
+            for row in reader:
+                where = f"{path}: line {reader.line_num:,}"
+                if None in row or None in row.values():
+                    raise FileError(f"{where}: has not as many fields as the first line", _HINT)
+                yield where, row
+    except UnicodeDecodeError:
+        raise FileError(f"{path}: is not UTF-8 text", "Labels are CSV in UTF-8, or Parquet (.parquet).") from None
+    except csv.Error as error:
+        raise FileError(f"{path}: not a CSV file ({error})", _HINT) from None
+
+
+def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UsageError(
+            f"--labels {path}: Parquet needs the package pyarrow",
+            "Install it: pip install 'hiersae[labels]'. Or give the labels as CSV.",
+        ) from None
+    try:
+        file = parquet.ParquetFile(path)
+        _require_columns(path, file.schema_arrow.names)
+        number = 0
+        for batch in file.iter_batches(columns=list(COLUMNS)):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}: row {number:,}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileError(f"{path}: not a Parquet file that can be read ({reason})", _HINT) from None
+
+
+def _require_columns(path: str, names: Any) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise FileError(f"{path}: lacks the column {', '.join(missing)} (it has: {', '.join(names) or 'none'})", _HINT)
+
+
+def _offset(value: Any, name: str, where: str) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0 or (isinstance(value, float) and value != number):
+        raise FileError(f"{where}: {name} is {value!r}, not a number of characters", "Count them from 0.")
+    return number
+
+
+def _some(names: Any) -> str:
+    names = sorted(names)
+    return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")

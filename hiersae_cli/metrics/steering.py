@@ -1,0 +1,91 @@
+"""Steering: what a direction, added to the activations, does to what the host says next.
+
+Legend of shapes: B windows, T tokens, D width, V vocabulary.
+
+The targets of a latent are the tokens that follow more often where it fires than elsewhere. The effect of a direction
+on them is how much their log-probability rises against that of the tokens that follow less often:
+    sum_v t(v) (log p_steered(v) - log p_clean(v)), t = (q - q0) / (half of sum_v |q - q0|),
+q the distribution of the next token in rows in which the latent fires and q0 that in all rows; a mean over positions.
+Any direction can be added more or less strongly, so every one is added as strongly as costs the same damage,
+KL(clean || steered) of ``DAMAGE`` nats a token, and the effect is told per nat of damage. The measure is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiersae_cli.host.model import Host
+
+Array = np.ndarray[Any, Any]
+
+DAMAGE = 0.1  # nats a token
+_NEAR = 1.1  # factor within which the damage has to be that
+_TRIES = 8
+_LARGEST_STEP = 8.0  # factor by which the strength changes at most from one try to the next
+
+
+def targets(following_V: Array, all_following_V: Array) -> Array:
+    """Weights (V,) of tokens, those that follow more often 1 in all and the others -1; zeros where nothing differs.
+
+    Args:
+        following_V, all_following_V: how often each token follows where the latent fires, and in all rows.
+    """
+    difference = following_V / max(following_V.sum(), 1) - all_following_V / max(all_following_V.sum(), 1)
+    size = np.abs(difference).sum() / 2
+    return difference / size if following_V.sum() and size > 0 else np.zeros(len(difference))
+
+
+class Steering:
+    """Windows on which directions are tried.
+
+    Args:
+        host, path: the model, and the module whose output is steered.
+        tokens_BT, lengths_B: windows, padded at the right.
+        dropped: positions at the beginning of windows that are left alone and not measured.
+    """
+
+    def __init__(self, host: Host, path: str, tokens_BT: torch.Tensor, lengths_B: torch.Tensor, dropped: int):
+        self._host, self._path, self._dropped = host, path, dropped
+        self._tokens_BT = tokens_BT.to(host.device)
+        place_T = torch.arange(tokens_BT.shape[1])
+        self._counted_BT = ((place_T >= dropped) & (place_T < lengths_B[:, None])).to(host.device)
+        self._clean_NV = host.log_probabilities(self._tokens_BT)[self._counted_BT]
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return int(self._clean_NV.shape[1])
+
+    def response(self, direction_D: torch.Tensor, strength: float) -> tuple[Array, float]:
+        """Mean change (V,) of log-probabilities by a direction of the wanted damage, and that damage in nats a token.
+
+        Args:
+            strength: length of what is added that is tried first.
+        """
+        unit_D = torch.nn.functional.normalize(direction_D.float(), dim=0)
+        tried: dict[bool, tuple[float, float]] = {}  # the last strength of too little and of too much, with its damage
+        for _ in range(_TRIES):
+            change_NV = self._change(strength * unit_D)
+            damage = max(-float((self._clean_NV.exp() * change_NV).sum(1).double().mean()), 1e-12)
+            off = DAMAGE / damage
+            if 1 / _NEAR <= off <= _NEAR:
+                break
+            tried[off < 1] = strength, damage
+            if len(tried) == 2:
+                (little, less), (much, more) = tried[False], tried[True]
+                strength = little * (much / little) ** (np.log(DAMAGE / less) / np.log(more / less))
+            else:  # damage grows with the square of a small strength
+                strength *= min(max(off**0.5, 1 / _LARGEST_STEP), _LARGEST_STEP)
+        return change_NV.double().mean(0).cpu().numpy(), damage
+
+    def _change(self, added_D: torch.Tensor) -> torch.Tensor:
+        added_D = added_D.to(self._host.device)
+
+        def steered(x_BTD: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x_BTD[:, : self._dropped], x_BTD[:, self._dropped :] + added_D.to(x_BTD.dtype)], 1)
+
+        with self._host.spliced(self._path, steered):
+            return self._host.log_probabilities(self._tokens_BT)[self._counted_BT] - self._clean_NV

@@ -1,0 +1,282 @@
+"""Concepts of texts: labellers, the user's own labels, and from tokens to characters."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hiersae_cli.concepts import LABELLERS, OUTSIDE, UNKNOWN, Concepts, LabelsFile, Passage, Vocabulary, choose
+from hiersae_cli.concepts.tokens import places, whole_pieces
+from hiersae_cli.errors import FileError, UsageError
+
+PLAY = """First Citizen:
+Speak to me, good sir.
+The end is near.
+
+ROMEO:
+But soft, the sun is up!
+"""
+
+
+def labelled(text: str, labeller: str = "text") -> dict[str, list[str]]:
+    """By family, the name of every character's concept; "-" for none and "?" for unknown."""
+    label, families = LABELLERS[labeller]
+    vocabulary = Vocabulary(families)
+    (labels,) = label([Passage("a", text)], vocabulary)
+    assert labels.shape == (len(families), len(text))
+    special = {OUTSIDE: "-", UNKNOWN: "?"}
+    names = ["/".join(path) for path in vocabulary.paths]
+    return {
+        family: [special[label] if label < 0 else names[label] for label in row.tolist()]
+        for family, row in zip(families, labels, strict=True)
+    }
+
+
+def of(text: str, piece: str, names: list[str]) -> set[str]:
+    """The labels of the characters of a piece of the text that occurs once."""
+    assert text.count(piece) == 1
+    return set(names[text.index(piece) : text.index(piece) + len(piece)])
+
+
+def test_characters() -> None:
+    names = labelled("aB 7é.\n+\t中/")["character"]
+    assert names == [
+        "letter/a", "letter/b", "space/blank", "digit/7", "letter/é", "punctuation/.", "space/newline", "symbol/+",
+        "space/tab", "letter/中", "punctuation/slash",
+    ]  # fmt: skip
+
+
+def test_words() -> None:
+    text = "the the the the I saw The end"
+    names = labelled(text)["word"]
+    assert names[0] == "lower/start/frequent" and names[1] == "lower/middle/frequent"
+    assert names[2] == "lower/end/frequent" and names[3] == "-"
+    assert of(text, "I", names) == {"upper/single/rare"}
+    assert of(text, "saw", names) == {"lower/start/rare", "lower/middle/rare", "lower/end/rare"}
+    assert of(text, "T", names) == {"upper/start/frequent"}
+
+
+def test_frequent_words_are_half_of_all() -> None:
+    names = labelled("a a a b b c d e f g")["word"]  # ten words: a and b are five
+    assert names[0].endswith("frequent") and names[6].endswith("frequent") and names[10].endswith("rare")
+
+
+def test_lines_of_plays_and_of_other_texts() -> None:
+    names = labelled(PLAY)["line"]
+    assert of(PLAY, "First Citizen:\n", names) == {"speaker/First Citizen"}
+    assert of(PLAY, "Speak to me, good sir.\n", names) == {"speech/first"}
+    assert of(PLAY, "The end is near.\n", names) == {"speech/later"}
+    assert names[PLAY.index("\n\n") + 1] == "blank"
+    assert of(PLAY, "ROMEO:", names) == {"speaker/ROMEO"}
+    assert set(labelled("No play.\n\nJust lines.\n")["line"]) == {"text", "blank"}
+
+
+def test_markup_of_wikis() -> None:
+    text = (
+        "== History ==\nThe '''bold''' and ''slanted'' [[king]] of [[France|the French]], [[Image:a.png]] and "
+        "[http://a.org page] {{cite book|x}} &quot; <ref name='a'> &lt;nowiki&gt; <!-- no --> plain\n"
+    )
+    names = labelled(text)["markup"]
+    assert of(text, "== History ==", names) == {"heading/2"}
+    assert of(text, "'''bold'''", names) == {"emphasis/bold"}
+    assert of(text, "''slanted''", names) == {"emphasis/italic"}
+    assert of(text, "[[king]]", names) == {"link/simple"}
+    assert of(text, "[[France|the French]]", names) == {"link/piped"}
+    assert of(text, "[[Image:a.png]]", names) == {"link/namespace"}
+    assert of(text, "[http://a.org page]", names) == {"link/external"}
+    assert of(text, "{{cite book|x}}", names) == {"template/cite"}
+    assert of(text, "&quot;", names) == {"entity/quot"}
+    assert of(text, "<ref name='a'>", names) == {"tag/ref"}
+    assert of(text, "&lt;nowiki&gt;", names) == {"tag/nowiki"}
+    assert of(text, "<!-- no -->", names) == {"tag/comment"}
+    assert of(text, " plain", names) == {"plain"}
+
+
+@pytest.mark.parametrize("text", ["", "\n", " ", "a", "'''", "[[", "<", "\ufffd\x00", "x" * 5000 + "'" * 500])
+@pytest.mark.parametrize("labeller", LABELLERS)
+def test_any_text_has_labels(text: str, labeller: str) -> None:
+    labelled(text, labeller)
+
+
+def test_python_source() -> None:
+    text = 'class Old(dict):  # why\n    def run(self):\n        return self.size + len("é") * 2.5 + 0x1e\n'
+    names = labelled(text, "python")["token"]
+    for piece, name in {
+        "class": "keyword/class",
+        "Old": "name/definition",
+        "dict": "name/builtin",
+        "# why": "comment",
+        "run": "name/definition",
+        "return": "keyword/return",
+        "size": "name/attribute",
+        "len": "name/builtin",
+        '"é"': "literal/string",
+        "2.5": "literal/float",
+        "0x1e": "literal/int",
+        "*": "operator/*",
+        "        ": "space/indent",
+    }.items():
+        assert of(text, piece, names) == {name}, piece
+    assert "?" not in names and names[-1] == "space/newline" and names[5] == "space/blank"
+
+
+def test_python_source_that_is_cut_or_broken() -> None:
+    """What cannot be tokenised is unknown, and only that."""
+    text = "    x = 1\n  y = 2\nfor $ in '\nz = 3\nw = '''never\nends"
+    names = labelled(text, "python")["token"]
+    assert of(text, "1", names) == of(text, "2", names) == of(text, "3", names) == {"literal/int"}
+    assert of(text, "never\nends", names) == {"?"}
+    source = inspect.getsource(tokenize)
+    for start in (0, 777, 5_001):
+        names = labelled(source[start : start + 4000], "python")["token"]
+        assert names.count("?") < 0.7 * len(names)
+    whole = labelled(source, "python")["token"]
+    assert {character for character, name in zip(source, whole, strict=True) if name == "?"} <= {"\\"}  # at lines' ends
+
+
+def concepts(labels: list[list[int]], parents: list[int], families: list[int]) -> Concepts:
+    return Concepts(
+        [f"f{number}" for number in range(len(labels))],
+        [str(number) for number in range(len(parents))],
+        np.array(families),
+        np.array(parents),
+        np.array(labels),
+    )
+
+
+def test_members_of_a_concept_are_those_of_all_below_it() -> None:
+    found = concepts([[0, 1, 2, OUTSIDE, UNKNOWN], [3, UNKNOWN, 3, 3, OUTSIDE]], [-1, 0, 1, -1], [0, 0, 0, 1])
+    assert found.level_C.tolist() == [0, 1, 2, 0]
+    assert found.members().T.astype(int).tolist() == [
+        [1, 1, 1, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 1, 0, 0],
+        [1, 0, 1, 1, 0],
+    ]
+    assert found.known().T.astype(int).tolist() == [[1, 1, 1, 1, 0]] * 3 + [[1, 0, 1, 1, 1]]
+
+
+def test_only_some_concepts() -> None:
+    found = concepts([[0, 1, 2, 3, OUTSIDE, UNKNOWN]], [-1, 0, 1, -1], [0] * 4).only(np.array([0, 1]))
+    assert found.labels_GN.tolist() == [[0, 1, 1, OUTSIDE, OUTSIDE, UNKNOWN]]
+    assert found.parent_C.tolist() == [-1, 0]
+
+
+def test_concepts_are_chosen_that_can_be_measured() -> None:
+    # 0: 300 rows, of which 1 has 200 and 2 all but ten; 3: 30 rows; 4: the rest; 5 below 3.
+    counts = {0: 10, 1: 200, 2: 90, 3: 20, 4: 680, 5: 10}
+    labels = np.repeat(list(counts), list(counts.values()))
+    parents = [-1, 0, 0, -1, -1, 3]
+    found = concepts([labels.tolist()], parents, [0] * 6)
+    assert choose(found, found).tolist() == [0, 1, 2, 4]
+    assert choose(found, found, most=2).tolist() == [0, 4]  # the most frequent first, and a child never without parent
+    few = found.rows(slice(0, 215))  # held out: nothing against 0, five rows of 2
+    assert choose(found, few).tolist() == []
+    same = concepts([[0] * 10 + [1] * 190 + [2] * 800], [-1, 0, -1], [0] * 3)
+    assert choose(same, same).tolist() == [0, 2]  # 1 is 0 by another name
+
+
+def test_families_are_taken_in_turn() -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 2000)
+    found = concepts([labels.tolist(), (10 + labels % 2).tolist()], [-1] * 12, [0] * 10 + [1] * 2)
+    kept = choose(found, found, most=5)
+    assert (kept >= 10).sum() == 2 and len(kept) == 5
+
+
+def test_places_of_tokens() -> None:
+    assert places(["The", " cat", "  ", "\n\n", "", "s"]) == [0, 4, 7, 9, 11, 11]
+
+
+def test_characters_of_several_tokens() -> None:
+    """As byte-level tokenizers have them: the last token of a character has its text."""
+    pieces = {token: bytes([token]).decode(errors="replace") for token in "né中x".encode()}
+    tokens = list("né中x".encode())
+    decode: Any = lambda ids: bytes(ids).decode(errors="replace")  # noqa: E731
+    found = whole_pieces(tokens, [pieces[token] for token in tokens], decode)
+    assert found == ["n", "", "é", "", "", "中", "x"]
+    assert [("".join(found) + "x")[place] for place in places(found)] == ["n", "é", "é", "中", "中", "中", "x"]
+    broken = [0xE4, 0x6E]
+    assert whole_pieces(broken, ["\ufffd", "n"], decode) == ["", "\ufffdn"]
+    assert whole_pieces([0xE4], ["\ufffd"], decode) == ["\ufffd"]
+
+
+ROWS = [
+    ("a.txt", 0, 6, "noun phrase"),
+    ("a.txt", 4, 6, "noun phrase / noun"),
+    ("a.txt", 10, 12, "verb"),
+    ("other.txt", 0, 3, "verb"),
+]
+
+
+def write_csv(path: Path, rows: list[Any] = ROWS, columns: str = "document,start,end,label") -> Path:
+    with path.open("w", newline="") as file:
+        file.write(columns + "\n")
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def write_parquet(path: Path) -> Path:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = dict(zip(("document", "start", "end", "label"), map(list, zip(*ROWS, strict=True)), strict=True))
+    parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_labels_of_ones_own(kind: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "l.csv") if kind == "csv" else write_parquet(tmp_path / "l.parquet")
+    vocabulary = Vocabulary(LabelsFile.families)
+    # Of the source, the first passage has the characters from 2 to 9 and then those from 10 on.
+    passages = [Passage("a.txt", "x" * 10, [(0, 2), (7, 10)]), Passage("b.txt", "xx")]
+    first, second = LabelsFile(str(path))(passages, vocabulary)
+    names = ["/".join(path) for path in vocabulary.paths]
+    assert [names[label] if label >= 0 else label for label in first[0].tolist()] == (
+        ["noun phrase"] * 2 + ["noun phrase/noun"] * 2 + [OUTSIDE] * 3 + ["verb"] * 2 + [OUTSIDE]
+    )
+    assert (second == UNKNOWN).all()
+    with pytest.raises(FileError, match=r"labels a\.txt, other\.txt; the cache's text is from b\.txt"):
+        LabelsFile(str(path))(passages[1:], vocabulary)
+    with pytest.raises(FileError, match="does not know where its documents stand"):
+        LabelsFile(str(path))([Passage("a.txt", "xx", [(0, -1)])], vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("a.txt", "x", 3, "a"), "line 3: start is 'x'"),
+        (("a.txt", -1, 3, "a"), "line 3: start is '-1'"),
+        (("a.txt", 3, 3, "a"), "line 3: ends at character 3"),
+        (("a.txt", 0, 3, "a//b"), "line 3: the label 'a//b' has an empty part"),
+        (("a.txt", 0, 3, ""), "line 3: the label '' has an empty part"),
+        (("", 0, 3, "a"), "line 3: names no document"),
+        (("a.txt", 0, 3), "line 3: has not as many fields"),
+        (("a.txt", 0, 3, "a", "b"), "line 3: has not as many fields"),
+    ],
+)
+def test_errors_of_labels_name_file_and_row(row: Any, message: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "l.csv", [ROWS[0], row])
+    with pytest.raises(FileError) as error:
+        LabelsFile(str(path))
+    assert f"{path}: {message}" in error.value.message
+
+
+def test_errors_of_label_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        LabelsFile(str(tmp_path / "none.csv"))
+    with pytest.raises(FileError, match=r"lacks the column end, label \(it has: document, start\)"):
+        LabelsFile(str(write_csv(tmp_path / "c.csv", [], "document,start")))
+    with pytest.raises(FileError, match="holds no labels"):
+        LabelsFile(str(write_csv(tmp_path / "e.csv", [])))
+    for name, message in (("b.csv", "is not UTF-8 text"), ("b.parquet", "not a Parquet file")):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00document")
+        with pytest.raises(FileError, match=message):
+            LabelsFile(str(tmp_path / name))
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="needs the package pyarrow"):
+        LabelsFile(str(tmp_path / "b.parquet"))

@@ -63,6 +63,7 @@ _HIER = {
     "coarse_weight": 1.0,
     "coherence_weight": 1.0,
     "tree_weight": 1.0,
+    "orphan_weight": 1.0,
     "relevel": True,
     "lr": 3e-3,
     "curriculum": "anneal=0.7",

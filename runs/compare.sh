@@ -6,7 +6,7 @@
 #
 # Writes FOLDER/l0-16.{json,md,html} and FOLDER/l0-32.{json,md,html}, with plots beside. Run it again after an
 # interruption: what is complete is kept, and the step that was stopped goes on.
-# TOKENS (1M) and SEEDS ("0 1 2") may be set in the environment.
+# SEEDS ("0 1 2") may be set in the environment.
 set -euo pipefail
 text=${1:?usage: bash runs/compare.sh TEXT FOLDER}
 out=${2:?usage: bash runs/compare.sh TEXT FOLDER}
@@ -20,8 +20,7 @@ step "$out/acts.h5" hiersae cache "$text" --model "$out/host" --layer 2 --tokens
 train() {
   local run="$out/runs/$1-$seed"
   shift
-  step "$run" hiersae train "$out/acts.h5" -o "$run" --seed "$seed" --tokens "${TOKENS:-1M}" --lr 3e-3 \
-    --dtype bfloat16 "$@"
+  step "$run" hiersae train "$out/acts.h5" -o "$run" --seed "$seed" --tokens 1M --lr 3e-3 --dtype bfloat16 "$@"
 }
 
 for l0 in 16 32; do

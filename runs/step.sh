@@ -1,4 +1,7 @@
+#!/usr/bin/env bash
 # For scripts that can be run again after an interruption: what is complete is kept, what was stopped goes on.
+
+set -euo pipefail
 
 # step FILE COMMAND...: make FILE by COMMAND, unless it is there and complete.
 step() {

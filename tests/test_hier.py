@@ -93,7 +93,7 @@ def test_orphans_can_be_made_dearer_root_children_not() -> None:
 
 
 def test_without_a_tree_every_price_is_the_same() -> None:
-    model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=0.0, tree_every=1)
+    model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1)
     model.counts[0].add(*map(Pattern.of, firings(4000)))
     model.after_step(0, progress=1.0)
     for price in (model.price_on_F, model.price_off_F):

@@ -100,7 +100,7 @@ class TrainConfig(TruthConfig):
         help="hier: how far a firing's price follows its code length given the parent; 0 trains without a tree.",
     )
     orphan_weight: float = option(
-        1.0,
+        10.0,
         help="hier: what the price of a child's firing without its parent is multiplied with, once the tree is in "
         "force; the more, the closer the gate is to closed.",
     )

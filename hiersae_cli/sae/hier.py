@@ -65,7 +65,7 @@ class HierarchicalSAE(SparseAutoencoder):
         coarse_weight: float = 0.25,
         coherence_weight: float = 0.0,
         tree_weight: float = 0.5,
-        orphan_weight: float = 1.0,
+        orphan_weight: float = 10.0,
         tree_every: int = 50,
         least_containment: float = 0.1,
         relevel: bool = False,

@@ -63,20 +63,16 @@ class JumpReLU(SparseAutoencoder):
         threshold_F = (_UNIT * self.log_threshold_F).exp()
         if self.training and progress >= 1:
             self._calibrate(pre_BF, threshold_F)
-        # Only what lies above a threshold fires, but also what lies a little below has a say in where it should be.
-        near = Pattern.of(pre_BF > (threshold_F - self.bandwidth / 2).detach())
-        pre_n, threshold_n = pre_BF[near.row_n, near.latent_n].to(x_BD.dtype), threshold_F[near.latent_n]
-        active_n = pre_n > threshold_n
-        # The ramp's slope is the kernel. The jump is 0 in value, but the threshold has its gradient through it.
-        ramp_n = ((pre_n - threshold_n) / self.bandwidth + 0.5).clamp(0, 1)
-        jump_n = ramp_n - ramp_n.detach()
-        code = SparseCode(near.where(active_n), self._at(centred_BD, near.where(active_n)))
-        value_n = torch.zeros_like(pre_n).masked_scatter(active_n, code.value_n)
-        whole = SparseCode(near, value_n + threshold_n.detach() * jump_n)
-        l0 = (len(code.pattern) + jump_n.sum()) / len(x_BD)
-        error = (x_BD - self.reconstruct([whole])).square().sum()
-        loss = error / x_BD.numel() + self.l0_weight * (l0 / self.k[0] - 1).square()
-        return Step(loss, [code], error.detach(), {})
+        pattern = Pattern.of(pre_BF > threshold_F)
+        code = SparseCode(pattern, self._at(centred_BD, pattern))
+        left_BD = x_BD - self.reconstruct([code])
+        error = left_BD.square().sum()
+        slope_F, near_F = self._near(pre_BF, threshold_F, left_BD.detach())
+        # Whether a latent near its threshold fires is a jump, whose slope is taken for the kernel's: 0 in value here.
+        moved_F = (threshold_F - threshold_F.detach()) / self.bandwidth
+        l0 = (len(pattern) - (near_F * moved_F).sum()) / len(x_BD)
+        loss = (error + (slope_F * threshold_F.detach() * moved_F).sum()) / x_BD.numel()
+        return Step(loss + self.l0_weight * (l0 / self.k[0] - 1).square(), [code], error.detach(), {})
 
     def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
         with torch.no_grad():
@@ -99,6 +95,18 @@ class JumpReLU(SparseAutoencoder):
 
     def _at(self, centred_BD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         return torch.relu(pattern.dots(centred_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
+
+    @torch.no_grad()
+    def _near(
+        self, pre_BF: torch.Tensor, threshold_F: torch.Tensor, left_BD: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums by latent, (F,), over what lies within half a bandwidth of its threshold.
+
+        What a unit more of activation would take from the squared error; and the number of such rows.
+        """
+        near_BF = (pre_BF - threshold_F).abs() < self.bandwidth / 2
+        gain_BF = 2 * nn.functional.linear(left_BD, self.W_dec_FD)
+        return gain_BF.masked_fill_(~near_BF, 0.0).sum(0, dtype=left_BD.dtype), near_BF.sum(0)
 
     @torch.no_grad()
     def _begin(self, pre_BF: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ saved files and the generated reference all read it from here.
 from hiersae_cli.config.base import Config
 from hiersae_cli.config.cache import CacheConfig, JoinConfig
 from hiersae_cli.config.convert import ConvertConfig
+from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
@@ -18,6 +19,7 @@ __all__ = [
     "CacheConfig",
     "Config",
     "ConvertConfig",
+    "DashboardConfig",
     "EvalConfig",
     "ExportTreeConfig",
     "InfoConfig",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hiersae_cli.formats.labels import Label as Label  # as they are in the run's file
+
 
 @dataclass(frozen=True)
 class Context:
@@ -37,21 +39,6 @@ class Context:
     def activation(self) -> float:
         """The activation at the focus."""
         return self.activations[self.focus]
-
-
-@dataclass(frozen=True)
-class Label:
-    """What a feature is called, by whom and when.
-
-    Attributes:
-        text: the label.
-        author: a person's name, or ``MODEL (automatic)``.
-        time: UTC, ISO 8601.
-    """
-
-    text: str
-    author: str
-    time: str
 
 
 @dataclass(frozen=True)

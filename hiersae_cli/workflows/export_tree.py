@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from hiersae_cli.metrics.tree import edge_statistics
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.reporting import LEAST_FIRINGS
+from hiersae_cli.workflows.rows import batches_of, spread_blocks
 from hiersae_cli.workflows.tree_evidence import (
     gather_contexts,
     gather_tokens,
@@ -37,9 +37,6 @@ from hiersae_cli.workflows.tree_evidence import (
     token_texts,
 )
 
-# Rows of one place in the cache, where only a part of it is looked at: a few documents each.
-_BLOCK_ROWS = 4096
-_LEAST_BLOCKS = 16
 _SHOWN_PARENTS = 10
 _SHOWN_EVIDENCE = 60  # characters
 _SHOWN_TOKENS = 6
@@ -130,7 +127,7 @@ def _pass(
     held_out = acts.usable(HELD_OUT)
     usable = held_out | np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches])
     position = acts.column("position")
-    blocks = _blocks(acts.rows, config.tokens)
+    blocks = spread_blocks(acts.rows, config.tokens)
     if not any(held_out[start:stop].any() for start, stop in blocks):
         raise UsageError(f"--tokens {config.tokens:,}: none of the rows looked at is held out", "Look at more rows.")
     counts, top = FiringCounts(parent_F), TopFirings(len(parent_F), config.contexts)
@@ -138,7 +135,7 @@ def _pass(
     parents = torch.from_numpy(parent_F).to(device)
     looked_at = 0
     with console.progress("export-tree", sum(stop - start for start, stop in blocks), "tokens") as progress:
-        for start, stop in _batches(blocks, config.batch):
+        for start, stop in batches_of(blocks, config.batch):
             x_BD = acts.rows_at(np.arange(start, stop)).to(device, torch.float32)
             row, latent, value, with_parent = firings(trained.model.encode(x_BD), parents)
             row += start
@@ -154,21 +151,6 @@ def _pass(
             looked_at += int(usable[start:stop].sum())
             progress.advance(stop - start)
     return counts, soft, top, looked_at
-
-
-def _blocks(rows: int, wanted: int) -> list[tuple[int, int]]:
-    """First and past-the-last row of blocks of neighbours, spread evenly over the cache, ``wanted`` rows at most."""
-    if rows <= wanted:
-        return [(0, rows)]
-    size = max(1, min(_BLOCK_ROWS, wanted // _LEAST_BLOCKS))
-    starts = np.linspace(0, rows - size, max(1, wanted // size)).astype(int).tolist()
-    return [(start, start + size) for start in starts]
-
-
-def _batches(blocks: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    for first, last in blocks:
-        for start in range(first, last, size):
-            yield start, min(start + size, last)
 
 
 def _statistics(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[str, Any]]:

@@ -46,9 +46,9 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.iterdir():
-            os.chmod(file, 0o666 & ~_umask())
-            sync(file)
+        for inside in temporary.rglob("*"):
+            os.chmod(inside, (0o777 if inside.is_dir() else 0o666) & ~_umask())
+            sync(inside)
         if path.exists():
             os.replace(path, replaced)
         os.replace(temporary, path)

@@ -11,6 +11,7 @@ from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
+from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
@@ -25,6 +26,7 @@ __all__ = [
     "InfoConfig",
     "JoinConfig",
     "LMConfig",
+    "LabelConfig",
     "SynthConfig",
     "TrainConfig",
 ]

@@ -25,7 +25,10 @@ class DashboardConfig(Config):
         "", "--out", "-o", help="Folder of static pages to write; opens from disk.", metavar="DIR", recorded=False
     )
     neuronpedia: str = option(
-        "", help="Folder to write feature rows for Neuronpedia to, the tree beside them.", metavar="DIR", recorded=False
+        "",
+        help="Folder to write feature rows to, as SAEDashboard makes them for Neuronpedia, the tree beside them.",
+        metavar="DIR",
+        recorded=False,
     )
     host_address: str = option(
         "127.0.0.1", help="Address to serve at; the default is reached from this machine alone.", recorded=False
@@ -41,12 +44,16 @@ class DashboardConfig(Config):
     )
     batch: int = option(4096, help="Rows at a time.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.", recorded=False)
-    overwrite: bool = option(False, help="Replace the index and the output.", recorded=False)
+    rebuild: bool = option(False, "--rebuild", help="Build the index anew.", recorded=False)
+    overwrite: bool = option(False, help="Replace what was written before, the index apart.", recorded=False)
 
     def check(self) -> None:
         self.require(len(self.acts) > 0, "acts", "name the cache to read firings from: --acts acts.h5")
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
         self.require(self.seed >= 0, "seed", "must not be negative")
+        self.require(not self.neuronpedia or bool(self.model), "neuronpedia", "needs the host model: --model MODEL")
+        written = [path for path in (self.out, self.neuronpedia) if path]
+        self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")
         for name in ("tokens", "batch"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
 

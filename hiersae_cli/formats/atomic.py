@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,22 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
         raise FileError(f"{path}: this is a folder, a file was expected", "Choose another --out.")
     if not overwrite and (path.exists() or path.is_symlink()):
         raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another --out.")
+
+
+def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]) -> None:
+    """Raise ``FileError`` where the folder ``path`` cannot be written: it is a file, or there is something in it.
+
+    With ``overwrite``, a folder may be replaced where all names in it are ``ours``. Nothing is removed here.
+    """
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir():
+        raise FileError(f"{path}: this is a file, a folder was expected", "Choose another path.")
+    if others := sorted(file.name for file in path.iterdir() if not ours(file.name)):
+        raise FileError(f"{path}: a folder with other files in it, such as {others[0]}", "Choose another path.")
+    if not overwrite:
+        raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another path.")
 
 
 def require_space(path: str | Path, size: int) -> None:

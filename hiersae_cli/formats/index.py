@@ -36,7 +36,7 @@ RUN, BASELINE = "run", "baseline"  # the dictionaries
 _COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
 _APPENDED = {"count": np.dtype("<i4"), "latent": np.dtype("<i4"), "value": np.dtype("<f4")}
 _TRANSPOSED = 1 << 21  # firings sorted at once: some 50 MB
-_HINT = "Build it again: hiersae dashboard with --overwrite."
+_HINT = "Build it again: hiersae dashboard with --rebuild."
 
 Array = np.ndarray[Any, Any]
 
@@ -277,19 +277,18 @@ class IndexWriter:
         return open(path, "ab")
 
     def _load(self) -> tuple[int, dict[str, int]]:
-        saved = read_json(self.folder / "header.json")
-        if saved.get("made_of") != self.header["made_of"]:
+        if not is_partial_of(self.path, self.header["made_of"]):
             raise FileError(
                 f"{self.folder}: was begun with other inputs or flags",
-                "Give the same ones to go on, or --overwrite to begin again.",
+                "Give the same ones to go on, or --rebuild to begin again.",
             )
         try:
             with safe_open(self._state, "np") as file:
                 noted = {key: int(value) for key, value in (file.metadata() or {}).items()}
             self.sums = {name: np.array(values) for name, values in load_file(self._state).items()}
         except (SafetensorError, ValueError) as error:
-            raise FileError(f"{self._state}: damaged ({error})", "Begin again with --overwrite.") from None
-        self.header = saved
+            raise FileError(f"{self._state}: damaged ({error})", "Begin again with --rebuild.") from None
+        self.header = read_json(self.folder / "header.json")
         return noted.pop("rows"), noted
 
 
@@ -297,6 +296,12 @@ def partial_folder(path: str | Path) -> Path:
     """Where an index is while it is being built."""
     path = Path(path)
     return path.with_name(path.name + ".partial")
+
+
+def is_partial_of(path: str | Path, made_of: dict[str, Any]) -> bool:
+    """Whether what is left unfinished of an index is of these inputs."""
+    file = partial_folder(path) / "header.json"
+    return file.exists() and read_json(file).get("made_of") == made_of
 
 
 def _lists(path: Path, file: h5py.File, name: str, mode: str = "r") -> FiringLists:

@@ -50,6 +50,9 @@ class Index:
         baseline_decoder_GD: the decoder of the baseline, where the index has one.
         report: a report of ``hiersae eval``, as read from its file.
         encoder: tells what fires on a text, where a host model was given.
+
+    Attributes:
+        nodes, dictionary, contexts: what the answers are made from.
     """
 
     def __init__(
@@ -63,22 +66,22 @@ class Index:
     ):
         self.file, self._labels, self._report, self._encoder = file, labels, report, encoder
         self._encoding = threading.Lock()
-        self._contexts = ContextReader(file)
-        self._dictionary = Dictionary(file, RUN, decoder_FD, self._contexts)
-        self._nodes = Nodes(file.header["run"]["widths"], self._dictionary, labels)
-        self._family = Family(file, self._nodes, self._dictionary, self._contexts)
-        self._search = Search(self._nodes, self._dictionary)
+        self.contexts = ContextReader(file)
+        self.dictionary = Dictionary(file, RUN, decoder_FD, self.contexts)
+        self.nodes = Nodes(file.header["run"]["widths"], self.dictionary, labels)
+        self._family = Family(file, self.nodes, self.dictionary, self.contexts)
+        self._search = Search(self.nodes, self.dictionary)
         self._comparison: Comparison | None = None
         if baseline_decoder_GD is not None:
-            theirs = Dictionary(file, BASELINE, baseline_decoder_GD, self._contexts)
-            self._comparison = Comparison(self._nodes, self._dictionary, theirs)
+            theirs = Dictionary(file, BASELINE, baseline_decoder_GD, self.contexts)
+            self._comparison = Comparison(self.nodes, self.dictionary, theirs)
 
     def overview(self) -> Overview:
         """The whole tree in columns, with its labels as they are now."""
         labels = self.labels()
         columns = dict(self._columns)
         return Overview(
-            label=[labels[id].text if id in labels else None for id in self._nodes.ids],
+            label=[labels[id].text if id in labels else None for id in self.nodes.ids],
             run=self.file.header["run"],
             host=self.file.header["host"]["name"],
             baseline=self.file.header["baseline"]["name"] if self._comparison else None,
@@ -95,30 +98,30 @@ class Index:
     @cached_property
     def _columns(self) -> dict[str, Any]:
         """What of the overview does not change."""
-        parent_F, statistics = self._nodes.parent_F, self._family.statistics
-        widths = self._nodes.widths
+        parent_F, statistics = self.nodes.parent_F, self._family.statistics
+        widths = self.nodes.widths
         return {
             "level": [level for level, width in enumerate(widths) for _ in range(width)],
             "latent": [latent for width in widths for latent in range(width)],
             "parent": parent_F.tolist(),
-            "hint": self._nodes.hints,
-            "rate": _plain(self._dictionary.rate_F),
+            "hint": self.nodes.hints,
+            "rate": _plain(self.dictionary.rate_F),
             **{name: _plain(statistics[name]) for name in ("mi_bits", "max_mi_bits", "mi_over_max")},
-            "fvu_increase": _plain(self._dictionary.tables["fvu_increase"]),
-            "dead": (self._dictionary.lists.fired_F == 0).tolist(),
+            "fvu_increase": _plain(self.dictionary.tables["fvu_increase"]),
+            "dead": (self.dictionary.lists.fired_F == 0).tolist(),
             "root_child": ((parent_F == NONE) & (np.arange(len(parent_F)) >= widths[0])).tolist(),
         }
 
     def ids(self) -> list[str]:
         """Every node, in the order of the overview."""
-        return self._nodes.ids
+        return self.nodes.ids
 
     def feature(self, id: str) -> FeaturePage:
         """All of one node; raises ``KeyError`` for an id that there is not."""
-        latent, dictionary = self._nodes.latent(id), self._dictionary
+        latent, dictionary = self.nodes.latent(id), self.dictionary
         row_n, value_n = dictionary.lists.of(latent)
         history = self._labels.history().get(id, [])
-        ancestors = [self._nodes.neighbour(above) for above in self._nodes.ancestors(latent)]
+        ancestors = [self.nodes.neighbour(above) for above in self.nodes.ancestors(latent)]
         nearest = dictionary.nearest(dictionary.decoder_FD[latent], _NEAREST, but=latent)
         level, _, number = id.partition(".")
         return FeaturePage(
@@ -129,7 +132,7 @@ class Index:
             ancestors=ancestors,
             label=history[-1] if history and history[-1].text else None,
             label_history=history[-2::-1],
-            hint=self._nodes.hints[latent],
+            hint=self.nodes.hints[latent],
             rows=self.file.rows,
             firings=len(row_n),
             rate=float(dictionary.rate_F[latent]),
@@ -139,11 +142,11 @@ class Index:
             dead=not len(row_n),
             histogram=histogram(value_n) if len(row_n) else None,
             top=dictionary.strongest(latent, _TOP),
-            deciles=self._contexts.deciles(row_n, value_n, _PER_DECILE, (self.file.header["made_of"]["seed"], latent)),
+            deciles=self.contexts.deciles(row_n, value_n, _PER_DECILE, (self.file.header["made_of"]["seed"], latent)),
             tokens=dictionary.tokens(latent),
             promoted=dictionary.lens(latent, "promoted"),
             suppressed=dictionary.lens(latent, "suppressed"),
-            nearest=[self._nodes.neighbour(other, cosine) for other, cosine in nearest],
+            nearest=[self.nodes.neighbour(other, cosine) for other, cosine in nearest],
             as_parent=self._family.as_parent(latent),
             as_child=self._family.as_child(latent),
             baseline=self._comparison.matches(latent) if self._comparison else [],
@@ -181,17 +184,17 @@ class Index:
             raise UsageError("what fires on a text is told by the host model", "Give it: --model HOST.")
         with self._encoding:
             tokens, firings, cut = self._encoder(text)
-        ids = self._nodes.ids
+        ids = self.nodes.ids
         total: dict[int, float] = {}
         for of_token in firings:
             for latent, value in of_token:
                 total[latent] = total.get(latent, 0.0) + value
-        active = [sorted(of_token, key=lambda one: (self._nodes.level_of(one[0]), -one[1])) for of_token in firings]
+        active = [sorted(of_token, key=lambda one: (self.nodes.level_of(one[0]), -one[1])) for of_token in firings]
         return TextCodes(
             tokens=tokens,
             active=[[(ids[latent], rounded(value)) for latent, value in of_token] for of_token in active],
             nodes={
-                ids[latent]: self._nodes.neighbour(latent)
+                ids[latent]: self.nodes.neighbour(latent)
                 for latent in sorted(total, key=lambda latent: (-total[latent], latent))
             },
             cut=cut,
@@ -199,7 +202,7 @@ class Index:
 
     def set_label(self, id: str, text: str, author: str) -> Label | None:
         """Label a feature, or with an empty text take its label away; saved at once. Raises ``KeyError``."""
-        self._nodes.latent(id)
+        self.nodes.latent(id)
         self._labels.set({id: text}, author)
         return self.labels().get(id)
 

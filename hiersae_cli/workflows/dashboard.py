@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +14,53 @@ from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import ActivationSet
-from hiersae_cli.formats.atomic import human_bytes, read_json
+from hiersae_cli.formats.atomic import human_bytes, read_json, refuse_folder
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.report import SCHEMA as REPORT
 from hiersae_cli.formats.report import SCHEMA_VERSION as REPORT_VERSION
 from hiersae_cli.formats.run import Run, load_run
+from hiersae_cli.host.model import Host
+from hiersae_cli.pages import static
 from hiersae_cli.pages.index import Index
 from hiersae_cli.sae import HierarchicalSAE
+from hiersae_cli.workflows.feature_rows import TREE_FILE, is_ours, write_feature_rows
 from hiersae_cli.workflows.indexing import ensure_index
+from hiersae_cli.workflows.label import default_author
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.text_codes import TextEncoder
 
 
-def open_dashboard(config: DashboardConfig, console: Console | None = None) -> Index:
-    """The index of a run, built first where there is none.
+def run(config: DashboardConfig, console: Console | None = None) -> dict[str, Any]:
+    """Build the index or open it, and make what is asked for; returns the summary that ``--json`` prints.
+
+    Serving ends with Ctrl-C. Raises as ``open_dashboard`` does, and before any work where an output is in the way.
+    """
+    console = console or Console.silent()
+    if config.out:
+        refuse_folder(config.out, config.overwrite, {"index.html", "assets"}.__contains__)
+    if config.neuronpedia:
+        refuse_folder(config.neuronpedia, config.overwrite, is_ours)
+    index, host = open_dashboard(config, console)
+    path, features = index.file.path, len(index.ids())
+    console.say(f"{path}: {features:,} features on {index.file.rows:,} rows; {human_bytes(path.stat().st_size)}")
+    summary: dict[str, Any] = {"index": str(path), "features": features, "rows": index.file.rows}
+    if config.neuronpedia and host:
+        with console.progress("rows", features, "features") as progress:
+            summary["files"] = write_feature_rows(index, host, config, progress.advance, console)
+        console.say(f"{config.neuronpedia}: {summary['files']:,} files of feature rows, and {TREE_FILE}")
+    if config.out:
+        with console.progress("pages", features + index.baseline_latents(), "features") as progress:
+            written = static.write(index, Path(config.out), advance=progress.advance)
+        console.say(f"{written.path}: {written.pages:,} pages, {human_bytes(written.size)}")
+        summary |= {"pages": str(written.path), "bytes": written.size}
+    if config.serve:
+        _serve(config, index, console)
+    return summary
+
+
+def open_dashboard(config: DashboardConfig, console: Console | None = None) -> tuple[Index, Host | None]:
+    """The index of a run, built first where there is none, and the host model, if one was named.
 
     Raises ``UsageError`` and ``FileError``, before any work, where run, baseline, caches, host and report do not
     belong together, or the index that there is is of others; ``Interrupted`` where the user stops the building.
@@ -43,17 +77,22 @@ def open_dashboard(config: DashboardConfig, console: Console | None = None) -> I
     file = ensure_index(config, run, baseline, acts, host, device, console)
     encoder = TextEncoder(host, run, *_window(acts)) if host else None
     acts.close()
-    return Index(file, _decoder(run), labels, _decoder(baseline) if baseline else None, report, encoder)
+    return Index(file, _decoder(run), labels, _decoder(baseline) if baseline else None, report, encoder), host
 
 
-def run(config: DashboardConfig, console: Console | None = None) -> dict[str, Any]:
-    """Build or open the index and make what is asked for; returns the summary that ``--json`` prints."""
-    console = console or Console.silent()
-    index = open_dashboard(config, console)
-    overview = index.overview()
-    size = index.file.path.stat().st_size
-    console.say(f"{index.file.path}: {len(index.ids()):,} features on {overview.rows:,} rows; {human_bytes(size)}")
-    return {"index": str(index.file.path), "features": len(index.ids()), "rows": overview.rows}
+def _serve(config: DashboardConfig, index: Index, console: Console) -> None:
+    from hiersae_cli.pages import server
+
+    if config.host_address not in server.LOOPBACK:
+        console.warn(f"--host-address {config.host_address}: others may read the texts and change the labels")
+    with contextlib.suppress(KeyboardInterrupt):  # how serving ends
+        server.serve(
+            index,
+            host=config.host_address,
+            port=config.port,
+            author=config.author or default_author(),
+            ready=lambda address: console.say(f"serving at {address} (Ctrl-C ends it)"),
+        )
 
 
 def _baseline(config: DashboardConfig, run: Run, device: torch.device) -> Run | None:

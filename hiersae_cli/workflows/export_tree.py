@@ -19,13 +19,13 @@ from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing
+from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, node_id, save_tree
-from hiersae_cli.formats.tree_writers import SOFT, context_text, edge_statistic
+from hiersae_cli.formats.tree_writers import context_text, edge_statistic
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
-from hiersae_cli.metrics.tree import edge_statistics
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.reporting import LEAST_FIRINGS
@@ -36,6 +36,7 @@ from hiersae_cli.workflows.tree_evidence import (
     token_ids,
     token_texts,
 )
+from hiersae_cli.workflows.tree_statistics import edges_of, statistics_of
 
 _SHOWN_PARENTS = 10
 _SHOWN_EVIDENCE = 60  # characters
@@ -57,13 +58,14 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     root = _root(config, trained, ids)
     acts = open_acts(trained, config.acts)
     host = load_host(config.model, trained, device) if config.model else None
+    labels = {id: label.text for id, label in Labels(config.run, trained.sha256).current().items()}
     steps = trained.config.steps
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
     parent_F = _parents(trained.model, root)
     counts, soft, top, looked_at = _pass(config, trained, acts, parent_F, device, console)
     kept_F = _select(config, counts, soft or counts, root)
-    statistics = _statistics(counts, soft)
+    statistics = statistics_of(counts, soft)
     evidence = _evidence(config, trained.model, acts, host, top, kept_F, device, console)
     nodes = [
         Node(
@@ -73,6 +75,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
             latent=int(ids[latent].partition(".")[2]),
             statistics=statistics[latent],
             evidence=evidence[latent],
+            label=labels.get(ids[latent]),
         )
         for latent in np.flatnonzero(kept_F).tolist()
     ]
@@ -153,36 +156,6 @@ def _pass(
     return counts, soft, top, looked_at
 
 
-def _statistics(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[str, Any]]:
-    """The statistics of every latent; what is not defined is None."""
-    rows, active_F, parent_F = counts.rows, counts.active_F, counts.parent_active_F
-    edges = _edges(counts)
-    if soft:
-        edges |= {f"{name}{SOFT}": values for name, values in _edges(soft).items()}
-    found = []
-    for latent, parent in enumerate(counts.parent_F.tolist()):
-        own: dict[str, Any] = {
-            "n_rows": rows,
-            "n_active": int(active_F[latent]),
-            "rate": active_F[latent] / rows,
-            "mean_activation": _defined(counts.mean_F[latent]),
-            "dead": not active_F[latent],
-        }
-        if parent != NONE:
-            own |= {"n_parent": int(parent_F[latent]), "n_both": int(counts.both_F[latent])}
-            own |= {name: _defined(values[latent]) for name, values in edges.items()}
-        found.append(own)
-    return found
-
-
-def _edges(counts: FiringCounts) -> dict[str, np.ndarray]:
-    return edge_statistics(counts.parent_active_F, counts.active_F, counts.both_F, counts.rows)
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
 def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, root: int | None) -> np.ndarray:
     """Which latents (F,) bool are written: what ``--root``, ``--min-rate`` and ``--max-children`` leave.
 
@@ -204,7 +177,7 @@ def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, 
     for latent in has_parent[::-1]:
         kept_F[parent_F[latent]] |= kept_F[latent]
     if config.max_children:
-        information_F = _edges(soft)["mi_bits"]
+        information_F = edges_of(soft)["mi_bits"]
         child = has_parent[kept_F[has_parent]]
         child = child[np.lexsort((child, -information_F[child], parent_F[child]))]
         _, first, number = np.unique(parent_F[child], return_index=True, return_inverse=True)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from hiersae_cli.config import DashboardConfig
-from hiersae_cli.config.base import first_difference
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, ActivationSet
@@ -26,6 +25,7 @@ from hiersae_cli.formats.index import (
     FiringLists,
     IndexFile,
     IndexWriter,
+    is_partial_of,
     partial_folder,
 )
 from hiersae_cli.formats.provenance import header
@@ -69,7 +69,7 @@ def ensure_index(
 ) -> IndexFile:
     """The index of these inputs: the one that there is, or a new one.
 
-    Raises ``FileError`` where the one that there is is of others, unless ``config.overwrite``; ``UsageError`` where
+    Raises ``FileError`` where the one that there is is of others, unless ``config.rebuild``; ``UsageError`` where
     no row to index is held out; ``Interrupted`` where the user stops it, after which the same command goes on.
     """
     path = Path(config.index_file)
@@ -82,15 +82,14 @@ def ensure_index(
         "rows": sum(stop - start for start, stop in blocks),
         "seed": config.seed,
     }
-    if config.overwrite:
-        path.unlink(missing_ok=True)
+    if config.rebuild and not is_partial_of(path, made_of):
         shutil.rmtree(partial_folder(path), ignore_errors=True)
-    if path.exists():
+    if path.exists() and not config.rebuild:
         index = IndexFile(path)
-        if difference := first_difference(index.header["made_of"], made_of):
+        if different := _different(index.header["made_of"], made_of):
             raise FileError(
-                f"{path}: an index of other inputs: {difference}",
-                "Give the same ones, --overwrite to build it again, or another place with --index.",
+                f"{path}: an index {different}",
+                "Give what it was built with, --rebuild to build it anew, or another place with --index.",
             )
         return index
     description = header(SCHEMA, SCHEMA_VERSION, config, _inputs(config, run, baseline, acts, host))
@@ -112,6 +111,19 @@ def _inputs(
     of_baseline = {config.baseline: baseline.sha256} if baseline else {}
     of_host = {config.model: host.fingerprint} if host else {}
     return {config.run: run.sha256, **of_baseline, **of_host, **acts.fingerprints()}
+
+
+def _different(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """In what the inputs of an index differ from those wanted, in words; "" where in nothing."""
+    flags = {"run": "run", "acts": "--acts", "baseline": "--baseline", "host": "--model"}
+    for name, value in wanted.items():
+        if saved.get(name) != value:
+            if name not in flags:
+                return f"with another {name}: {saved.get(name):,}, not {value:,}"
+            if value is None or saved.get(name) is None:
+                return f"built {'with' if value is None else 'without'} {flags[name]}"
+            return f"of another {flags[name]}"
+    return ""
 
 
 class _Builder:
@@ -171,8 +183,7 @@ class _Builder:
                     writer.close()
                     raise Interrupted(f"stopped after {last:,} of {total:,} rows")
         writer.commit(total)
-        if not self._console.quiet:
-            self._console.say("index: sorting firings by latent, then tokens and comparisons of every latent")
+        self._console.say("index: sorting firings by latent, then tokens and comparisons of every latent")
         documents, document_R = np.unique(self._acts.column("document")[self._row_R], return_inverse=True)
         names = self._acts.document_names()
         columns = {

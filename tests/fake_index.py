@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
 
 from hiersae_cli.errors import UsageError
 from hiersae_cli.pages.model import (
@@ -27,6 +34,7 @@ from hiersae_cli.pages.model import (
     Token,
     TokenSearch,
 )
+from hiersae_cli.pages.server import app
 
 ATTACK = "<script>alert(1)</script>"
 QUOTES = "\"><img src=x onerror=alert(2)>'"
@@ -248,3 +256,17 @@ class FakeIndex:
         tokens = [word + " " for word in text.split()]
         active = [[("0.1", 2.5), ("1.8", 1.0 + at)] if at % 2 == 0 else [] for at in range(len(tokens))]
         return TextCodes(tokens, active, {"1.8": self.near(self.names.index("1.8")), "0.1": self.near(1)}, 0)
+
+
+@contextmanager
+def serving(index: Any) -> Iterator[str]:
+    """The address of a server of an index, in a thread."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app(index, author="Ada"), log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)

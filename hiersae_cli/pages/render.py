@@ -114,6 +114,7 @@ class Pages:
             count=lambda number: f"{number:,}",
             percent=percent,
             number=number,
+            running=text.running,
             shown=text.shown,
             token=text.token,
             value=text.value,

@@ -39,6 +39,11 @@ def token(text: str) -> Markup:
     return _quiet(text.replace(" ", "␣") if text.strip(" ") != text or not text else text)
 
 
+def running(text: str) -> Markup:
+    """A token among others, with its white space as it is, and a sign for what ends a line."""
+    return _quiet(text)
+
+
 def value(number: float) -> str:
     """A number with three figures: ``12.0``, ``0.0123``; ``0`` is 0."""
     if number == 0:

@@ -50,9 +50,8 @@
     const [kind, one, number = 1] = parts;
     if (kind === "feature" || kind === "compare") {
       await script("tree");
-      const [level, latent] = one.split(".").map(Number);
-      const place = hiersae.tree.widths.slice(0, level).reduce((sum, width) => sum + width, 0) + latent;
-      return `feature-${Math.floor(place / TOGETHER)}`;
+      const place = hiersae.place(one ?? "");
+      return place < 0 ? "" : `feature-${Math.floor(place / TOGETHER)}`;
     }
     if (kind === "baseline" && /^\d+$/.test(one ?? "")) return `baseline-${Math.floor(one / TOGETHER)}`;
     if (kind === "list") return `list-${one}-${Math.floor((number - 1) / TOGETHER)}`;
@@ -63,11 +62,16 @@
     if (!parts.length) return [overviewTitle.split(" · ")[0], "tree", overview];
     const key = parts.join("/") + (parts[0] === "list" && parts.length === 2 ? "/1" : "");
     try {
-      const found = (await pages(await fileOf(parts)))[key];
+      const file = await fileOf(parts);
+      const found = file && (await pages(file))[key];
       if (found) return found;
     } catch (error) {
       if (typeof DecompressionStream === "undefined") return message("This browser is too old", "Pages are unpacked by DecompressionStream, which browsers have since 2023.");
     }
+    return missing();
+  }
+
+  function missing() {
     return message("No such page", "There is no feature, list or picture of that name in this folder. Look for it in the tree, or search.");
   }
 

@@ -12,6 +12,12 @@ hiersae.id = (place) => {
   }
   return `${level}.${place}`;
 };
+hiersae.place = (id) => {
+  const { widths } = hiersae.tree;
+  const [, level, latent] = /^(\d+)\.(\d+)$/.exec(id) ?? [];
+  if (level === undefined || +latent >= (widths[level] ?? 0)) return -1;
+  return widths.slice(0, +level).reduce((sum, width) => sum + width, +latent);
+};
 hiersae.figure = (number) => (number == null ? "–" : String(+number.toPrecision(3)).replace("-", "−"));
 hiersae.percent = (share) => (share == null ? "–" : `${hiersae.figure(100 * share)} %`);
 
@@ -566,9 +572,8 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
       }
       const at = asked.get("at") ?? "";
       const { n, LONE, DEAD, WHOLE, up } = this.grown;
-      const [level, latent] = at.split(".").map(Number);
-      let node = { "no-parent": LONE, dead: DEAD }[at] ?? WHOLE;
-      if (Number.isInteger(latent) && latent < this.tree.widths[level]) node = this.tree.widths.slice(0, level).reduce((sum, width) => sum + width, 0) + latent;
+      let node = { "no-parent": LONE, dead: DEAD }[at] ?? hiersae.place(at);
+      if (node < 0) node = WHOLE;
       this.chosen = -1;
       if (node < n && !this.has(node)) {
         this.chosen = node;

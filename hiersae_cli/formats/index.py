@@ -304,6 +304,18 @@ def is_partial_of(path: str | Path, made_of: dict[str, Any]) -> bool:
     return file.exists() and read_json(file).get("made_of") == made_of
 
 
+def rows_committed(folder: str | Path) -> int:
+    """How many rows are done of an unfinished index, whose folder this is."""
+    state = Path(folder) / "state.safetensors"
+    if not state.exists():
+        return 0
+    try:
+        with safe_open(state, "np") as file:
+            return int((file.metadata() or {})["rows"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise FileError(f"{state}: damaged ({error})", "Begin again with --rebuild.") from None
+
+
 def _lists(path: Path, file: h5py.File, name: str, mode: str = "r") -> FiringLists:
     of = {column: _mapped(path, file[f"{name}/{column}"], mode) for column in ("latent", "row", "value")}
     start_R, start_F = (file[f"{name}/{column}"][...] for column in ("start_R", "start_F"))

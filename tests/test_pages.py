@@ -206,7 +206,7 @@ def test_a_child_shows_its_evidence_and_a_parent_its_children():
     ):
         assert part in child
     parent = Elements(pages.feature("0.0").body).text
-    for part in ("How its children divide it", "The parent alone", "23.0 %", "20.0 % of it with a sibling"):
+    for part in ("How its children divide it", "The parent alone", "23.0 %", "shared 20.0 %"):
         assert part in parent
 
 

@@ -386,8 +386,14 @@ def percent(share: float | None) -> str:
 
 
 def number(figure: float | None) -> str:
-    """Three figures; a dash where undefined."""
-    return "–" if figure is None else text.value(figure).replace("-", "−")
+    """Three figures, ``2.42 × 10⁻⁷`` where it is small; a dash where undefined."""
+    if figure is None:
+        return "–"
+    if 0 < abs(figure) < 1e-4:
+        digits, _, power = f"{figure:.2e}".partition("e")
+        raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{digits} × 10{raised}".replace("-", "−")
+    return text.value(figure).replace("-", "−")
 
 
 def _rounded(figures: list[Any]) -> list[float | None]:

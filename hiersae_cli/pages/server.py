@@ -134,7 +134,8 @@ class _Guard:
             "cross-origin-opener-policy": "same-origin",
             # Keeps a foreign page from reading tree.js through a script element of its own.
             "cross-origin-resource-policy": "same-origin",
-            "referrer-policy": "no-referrer",
+            # Not "no-referrer", with which browsers would not say where a form comes from.
+            "referrer-policy": "same-origin",
             "x-content-type-options": "nosniff",
             "cache-control": "no-cache",
         }

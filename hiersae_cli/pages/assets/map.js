@@ -18,7 +18,12 @@ hiersae.place = (id) => {
   if (level === undefined || +latent >= (widths[level] ?? 0)) return -1;
   return widths.slice(0, +level).reduce((sum, width) => sum + width, +latent);
 };
-hiersae.figure = (number) => (number == null ? "–" : String(+number.toPrecision(3)).replace("-", "−"));
+hiersae.figure = (number) => {
+  if (number == null) return "–";
+  if (number === 0 || Math.abs(number) >= 1e-4) return String(+number.toPrecision(3)).replace("-", "−");
+  const [digits, power] = number.toExponential(2).split("e");
+  return `${digits} × 10${[...String(+power)].map((one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]).join("")}`.replace("-", "−");
+};
 hiersae.percent = (share) => (share == null ? "–" : `${hiersae.figure(100 * share)} %`);
 
 // The tree as nodes 0 … n-1, and three that are not features: the whole, those without a parent, those that never fire.
@@ -156,6 +161,13 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
       }
     }
 
+    resize() {
+      const { width, height } = this.element.getBoundingClientRect();
+      if (!width || (width === this.width && height === this.height && this.ratio === devicePixelRatio)) return;
+      this.measure();
+      this.place();
+    }
+
     children(node) {
       const { from, child } = this.grown;
       return child.subarray(from[node], from[node + 1]);
@@ -171,7 +183,7 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
       const { n, LONE, DEAD } = this.grown;
       // Heaviest first, groups that are no features last.
       const key = (node) => (node >= n ? (node === LONE ? -1 : -2) : this.weight[node]);
-      for (let node = 0; node < n + 3; node++) if (this.has(node) && node !== DEAD) this.children(node).sort((a, b) => key(b) - key(a));
+      for (let node = 0; node < n + 3; node++) if (this.has(node) && node !== DEAD) this.children(node).sort((a, b) => key(b) - key(a) || a - b);
       this.place();
     }
 
@@ -201,8 +213,9 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
             let all = 0, outside = 0;
             for (const one of this.children(node)) all += this.weight[one];
             for (const one of apart) outside += this.weight[one];
-            const share = Math.min(0.4, Math.max(0.08, outside / all));
             const wide = w > h;
+            // Wide enough for its title.
+            const share = Math.min(0.4, Math.max(0.08, (wide ? 112 : 64) / (wide ? w : h), outside / all));
             const [bx, by, bw, bh] = inside.length ? (wide ? [x + w * (1 - share), y, w * share, h] : [x, y + h * (1 - share), w, h * share]) : [x, y, w, h];
             let offset = 0;
             for (const one of apart) {
@@ -529,7 +542,7 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
         put("span", this.grown.dead[node] ? "never fires" : `fires in ${hiersae.percent(this.tree.rate[node])}`);
         if (kids) put("span", `${kids.toLocaleString("en")} ${kids === 1 ? "child" : "children"}`);
         if (this.tree.bits[node] != null) put("span", `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
-        if (this.tree.fvu[node] != null) put("span", `FVU +${hiersae.figure(this.tree.fvu[node])} without it`);
+        if (this.tree.fvu[node] != null) put("span", `FVU ${this.tree.fvu[node] > 0 ? "+" : ""}${hiersae.figure(this.tree.fvu[node])} without it`);
       } else if (node === WHOLE) put("span", "Area is size; colour is how well a child belongs. Click to zoom; ? shows the keys.");
       else if (node === LONE) put("span", `${kids.toLocaleString("en")} features whose best parent tells too little about them.`);
       else put("span", `${kids.toLocaleString("en")} features that fire in no row indexed.`);
@@ -646,7 +659,10 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
       $("#about").textContent = "The tree could not be loaded. Reload the page; the lists below have the same features.";
       return;
     }
-    if (document.contains(element)) map = new TreeMap(element, hiersae.tree, hiersae.labels);
+    if (!document.contains(element)) return; // gone on meanwhile
+    map = new TreeMap(element, hiersae.tree, hiersae.labels);
+    sizes.disconnect();
+    sizes.observe(element);
     element.dataset.ready = "";
   }
   hiersae.mapKey = (key) => map?.key(key) ?? false;
@@ -659,12 +675,9 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
     map?.draw();
   });
   let resized = 0;
-  addEventListener("resize", () => {
+  const sizes = new ResizeObserver(() => {
     clearTimeout(resized);
-    resized = setTimeout(() => {
-      map?.measure();
-      map?.place();
-    }, 60);
+    resized = setTimeout(() => map?.resize(), 60);
   });
   if (document.documentElement.dataset.links === "path") start();
 }

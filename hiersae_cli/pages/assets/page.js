@@ -162,25 +162,27 @@ window.hiersae ??= {};
   // --- what fires on a text: one token, or where one feature fires
   document.addEventListener("click", (event) => {
     const token = event.target.closest?.("#tokens button");
-    if (token) {
-      for (const one of document.querySelectorAll("#firings > .at, #tokens .at")) one.classList.remove("at");
-      const row = document.getElementById(`token-${token.dataset.at}`);
-      row.classList.add("at");
-      token.classList.add("at");
-      row.scrollIntoView({ block: "nearest" });
-    }
+    if (token) chooseToken(token);
     const show = event.target.closest?.("[data-show]");
     if (show) showFeature(show);
   });
-  let before = null;
+  function chooseToken(token) {
+    for (const one of document.querySelectorAll("#firings > .at, #tokens .at")) one.classList.remove("at");
+    $("#firings").classList.add("one");
+    document.getElementById(`token-${token.dataset.at}`).classList.add("at");
+    token.classList.add("at");
+  }
+  const last = $("#tokens button:last-of-type");
+  if (last) chooseToken(last);
+
   function showFeature(button) {
     const tokens = [...document.querySelectorAll("#tokens button")];
-    before ??= tokens.map((token) => token.className);
+    for (const token of tokens) token.dataset.before ??= token.className.replace(" at", "");
     const on = button.getAttribute("aria-pressed") !== "true";
     for (const one of document.querySelectorAll("[data-show]")) one.setAttribute("aria-pressed", "false");
     button.setAttribute("aria-pressed", String(on));
     if (!on) {
-      tokens.forEach((token, at) => (token.className = before[at]));
+      for (const token of tokens) token.className = token.dataset.before + (token.matches(".at") ? " at" : "");
       return;
     }
     const rows = [...document.querySelectorAll("#firings > li")];
@@ -189,6 +191,9 @@ window.hiersae ??= {};
       return hit ? +hit.dataset.a : 0;
     });
     const most = Math.max(...found);
-    tokens.forEach((token, at) => (token.className = `h${found[at] ? Math.max(1, Math.ceil((9 * found[at]) / most)) : 0} c0`));
+    tokens.forEach((token, at) => {
+      const step = found[at] ? Math.max(1, Math.ceil((9 * found[at]) / most)) : 0;
+      token.className = `h${step} c0${token.matches(".at") ? " at" : ""}`;
+    });
   }
 }

@@ -11,3 +11,5 @@ def dashboard(config: DashboardConfig, console: Console) -> None:
     from hiersae_cli.workflows.dashboard import run
 
     console.result(run(config, console), "")
+    if not (config.serve or config.out or config.neuronpedia):
+        console.next(f"the same command with --serve, to look at it in a browser, or with -o {config.run}-pages")

@@ -34,9 +34,6 @@ def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[s
 
     Raises ``UsageError`` where the address cannot be had.
     """
-    config = uvicorn.Config(
-        app(index, host=host, author=author), log_level="error", access_log=False, server_header=False
-    )
     try:
         listening = _listen(host, port)
     except OSError as error:
@@ -44,6 +41,8 @@ def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[s
             f"--port {port}: cannot be listened on at {host} ({error.strerror or error})",
             "Another program may have it: choose another --port, or 0 for a free one.",
         ) from None
+    answers = app(index, host=host, author=author)
+    config = uvicorn.Config(answers, log_level="error", access_log=False, server_header=False)
     name = f"[{host}]" if ":" in host else host
     ready(f"http://{name}:{listening.getsockname()[1]}/")
     uvicorn.Server(config).run(sockets=[listening])
@@ -52,6 +51,7 @@ def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[s
 def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
     """The application. It answers to loopback's names and to ``host`` alone."""
     pages = Pages(index, served=True, author=author, token=secrets.token_urlsafe())
+    pages.prepare()
 
     def page(make: Callable[[Request], Page]) -> Callable[[Request], Response]:
         def endpoint(request: Request) -> Response:
@@ -107,7 +107,7 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         Route("/text", page(lambda request: pages.text(request.query_params.get("text", "")))),
         Route("/picture/{id}.svg", picture),
         Route("/label/{id}", label, methods=["POST"]),
-        Route("/assets/tree.js", data(pages.tree_data)),
+        Route("/assets/tree.js", data(lambda: pages.tree_data)),
         Route("/assets/labels.js", data(pages.label_data)),
         Route("/assets/{name}", file),
     ]

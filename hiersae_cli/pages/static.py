@@ -42,7 +42,7 @@ def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda
         assets = temporary / "assets"
         assets.mkdir()
         texts = {name: asset_text(name) for name in (*ASSETS, "folder.js")}
-        texts |= {"tree.js": pages.tree_data(), "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
+        texts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
         for name, text in texts.items():
             size += (assets / name).write_bytes(text.encode())
         for name, some, features in _files(pages, index):

@@ -36,12 +36,12 @@ def shown(text: str) -> str:
 
 def token(text: str) -> Markup:
     """A token by itself: its white space is seen too."""
-    return _quiet(text.replace(" ", "␣") if text.strip(" ") != text or not text else text)
+    return Markup(_quiet(text.replace(" ", "␣") if text.strip(" ") != text else text))
 
 
 def running(text: str) -> Markup:
     """A token among others, with its white space as it is, and a sign for what ends a line."""
-    return _quiet(text)
+    return Markup(_quiet(text))
 
 
 def value(number: float) -> str:
@@ -72,24 +72,27 @@ def contexts(many: Iterable[Context], most: float | None) -> Markup:
     return Markup("").join(context(one, most) for one in many)
 
 
-def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = False) -> Markup:
-    parts = []
+def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = False) -> str:
+    parts, plain = [], ""
     for place, (text, activation) in enumerate(pairs):
         here = step(activation, most)
-        if here or (focus and place == 0):
-            name = f"h{here} focus" if focus and place == 0 else f"h{here}"
-            parts.append(f'<mark class="{name}" data-a="{value(activation)}">{_quiet(text)}</mark>')
+        chosen = focus and place == 0
+        if here or chosen:
+            name = f"h{here} focus" if chosen else f"h{here}"
+            mark = f'<mark class="{name}" data-a="{value(activation)}">{_quiet(text)}</mark>'
+            parts += [_quiet(plain), mark] if plain else [mark]
+            plain = ""
         else:
-            parts.append(_quiet(text))
-    return Markup("".join(parts))
+            plain += text
+    return "".join([*parts, _quiet(plain)])
 
 
-def _quiet(text: str) -> Markup:
+def _quiet(text: str) -> str:
     """Escaped; signs that stand for white space are set back."""
     escaped = str(escape(_HIDDEN.sub(_code, text)))
     for raw, sign in _SIGNS.items():
         escaped = escaped.replace(raw, f"<i>{sign}</i>")
-    return Markup(escaped)
+    return escaped
 
 
 def _code(match: re.Match[str]) -> str:

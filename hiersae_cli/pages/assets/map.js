@@ -135,6 +135,7 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
       this.box = new Float32Array(4 * (n + 3)); // x, y, width, height of each node, in pixels
       this.laid = new Uint8Array(n + 3); // whether it has a box in this view
       this.open = new Uint8Array(n + 3); // whether its children are seen
+      this.dust = new Uint8Array(n + 3); // whether some of them are less than a pixel
       this.focus = WHOLE;
       this.chosen = -1;
       this.over = -1;
@@ -190,6 +191,7 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
     place() {
       this.laid.fill(0);
       this.open.fill(0);
+      this.dust.fill(0);
       this.at(this.focus, 0, 0, this.width, this.height);
       const { WHOLE, LONE, DEAD, n } = this.grown;
       const stack = [this.focus];
@@ -206,31 +208,30 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
         this.open[node] = 1;
         let inside = this.children(node);
         if (node === WHOLE) {
-          // Those without a parent and the dead lie in a band of their own along the end.
+          // Those without a parent and the dead lie in a band of their own at the foot.
           const apart = inside.filter((one) => one >= n);
           if (apart.length) {
             inside = inside.filter((one) => one < n);
             let all = 0, outside = 0;
             for (const one of this.children(node)) all += this.weight[one];
             for (const one of apart) outside += this.weight[one];
-            const wide = w > h;
-            // Wide enough for its title.
-            const share = Math.min(0.4, Math.max(0.08, (wide ? 112 : 64) / (wide ? w : h), outside / all));
-            const [bx, by, bw, bh] = inside.length ? (wide ? [x + w * (1 - share), y, w * share, h] : [x, y + h * (1 - share), w, h * share]) : [x, y, w, h];
-            let offset = 0;
+            // High enough for its title.
+            const share = inside.length ? Math.min(0.4, Math.max(64 / h, outside / all)) : 1;
+            const part = Math.min(0.4, Math.max(0.2, this.weight[DEAD] / outside));
+            let left = x;
             for (const one of apart) {
-              const part = apart.length === 1 ? 1 : one === DEAD ? Math.min(0.4, Math.max(0.2, this.weight[DEAD] / outside)) : 1 - Math.min(0.4, Math.max(0.2, this.weight[DEAD] / outside));
-              if (wide) this.at(one, bx, by + offset * bh, bw, bh * part);
-              else this.at(one, bx + offset * bw, by, bw * part, bh);
-              offset += part;
+              const wide = w * (apart.length === 1 ? 1 : one === DEAD ? part : 1 - part);
+              this.at(one, left, y + h * (1 - share), wide, h * share);
+              left += wide;
               stack.push(one);
             }
-            if (wide) w *= 1 - share; else h *= 1 - share;
+            h *= 1 - share;
           }
         }
         hiersae.squarify(inside, this.weight, x, y, w, h, (one, ...box) => {
           this.at(one, ...box);
           if (box[2] >= 1 && box[3] >= 1) stack.push(one);
+          else this.dust[node] = 1;
         });
       }
       this.read();
@@ -322,6 +323,11 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
           x += gap / 2; y += gap / 2; w -= gap; h -= gap;
           if (this.open[node]) {
             to.rect(x, y, w, h, this.ground);
+            if (this.dust[node]) {
+              const head = this.titled(w, h) ? HEAD : 1;
+              const mean = this.mean(node);
+              to.rect(x + 1, y + head, w - 2, h - head - 1, mean < 0 ? this.line : this.steps[mean]);
+            }
             if (this.titled(w, h)) {
               const text = to.fit(this.name(node), w - 8, 12, true);
               to.text(x + 4, y + 14, text, 12, this.ink, true);
@@ -543,7 +549,7 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
         if (kids) put("span", `${kids.toLocaleString("en")} ${kids === 1 ? "child" : "children"}`);
         if (this.tree.bits[node] != null) put("span", `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
         if (this.tree.fvu[node] != null) put("span", `FVU ${this.tree.fvu[node] > 0 ? "+" : ""}${hiersae.figure(this.tree.fvu[node])} without it`);
-      } else if (node === WHOLE) put("span", "Area is size; colour is how well a child belongs. Click to zoom; ? shows the keys.");
+      } else if (node === WHOLE) put("span", "Colour is of a child’s edge; grey has none to measure. Click to zoom in; ? shows the keys.");
       else if (node === LONE) put("span", `${kids.toLocaleString("en")} features whose best parent tells too little about them.`);
       else put("span", `${kids.toLocaleString("en")} features that fire in no row indexed.`);
       about.replaceChildren(...parts);

@@ -274,7 +274,10 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
 
 def unpacked(file: Path) -> dict[str, list[str]]:
     packed = re.search(r'"([^"]+)"\);', file.read_text())[1]
-    return json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
+    lines, pages = json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
+    for page in pages.values():
+        page[2] = re.sub("\x01([0-9]+);", lambda place: lines[int(place[1])], page[2])
+    return pages
 
 
 def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):

@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hiersae_cli.pages import static
+from hiersae_cli.errors import UsageError
+from hiersae_cli.pages import server, static
 from hiersae_cli.pages.model import Context, Histogram
 from hiersae_cli.pages.render import Pages, asset_text
 from hiersae_cli.pages.text import STEPS, context, shown, step
@@ -190,6 +191,33 @@ def test_a_dictionary_of_one_level_has_pages():
     pages = Pages(FakeIndex(levels=1), served=True)
     assert f"{PARENTS} latents" in pages.overview().body
     assert "Latent 0.1" in pages.feature("0.1").body and set(pages.groups) == {"level-0", "dead"}
+
+
+def test_a_tree_of_three_levels_has_pages():
+    pages = Pages(FakeIndex(levels=3), served=True)
+    assert "6 at level 0" in Elements(pages.overview().body).text
+    html = pages.feature("2.5").body
+    crumbs = [attributes["href"] for name, attributes in Elements(html).found if name == "a"][:3]
+    assert crumbs == ["/?at=0.0", "/feature/0.0", "/feature/1.2"] and "Level 2 2.5" in html
+    assert len(re.findall("<circle", pages.picture("0.0"))) == 1 + 8 + 16
+
+
+def test_a_text_is_read_with_the_line_ends_that_were_typed():
+    index = FakeIndex()
+    index.encode_text = lambda typed: read.append(typed) or FakeIndex().encode_text(typed)
+    read: list[str] = []
+    with serving(index) as address:
+        assert ask(address, "/text?text=one%0D%0Atwo")[0] == 200
+    assert read == ["one\ntwo"]
+
+
+def test_an_address_that_cannot_be_had():
+    with serving(FakeIndex()) as address:
+        port = urlsplit(address).port
+        with pytest.raises(UsageError, match=f"--port {port}: cannot be listened on"):
+            server.serve(FakeIndex(), host="127.0.0.1", port=port, author="Ada", ready=print)
+    with pytest.raises(UsageError, match="every address"):
+        server.serve(FakeIndex(), host="0.0.0.0", port=0, author="Ada", ready=print)
 
 
 def test_a_child_shows_its_evidence_and_a_parent_its_children():

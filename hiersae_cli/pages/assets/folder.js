@@ -106,6 +106,7 @@
       if (!first) content.focus({ preventScroll: true });
     }
     if (parts[0] === "search") await search(new URLSearchParams(asked));
+    delete document.documentElement.dataset.opening;
     dispatchEvent(new Event("hiersae:open"));
   }
 

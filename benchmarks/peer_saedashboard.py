@@ -3,8 +3,8 @@
     PYTHON benchmarks/peer_saedashboard.py HOST SAE TOKENS.npy LAYER FEATURES PAGE.html
 
 Prints seconds, bytes and versions as JSON. It needs other versions of transformers and typer than hiersae, so it has an
-environment of its own: python -m venv PEER && PEER/bin/pip install sae-dashboard. HOST is a GPT-2 in Hugging Face's
-form, SAE a folder of SAELens.
+environment of its own: python -m venv PEER && PEER/bin/pip install sae-dashboard 'pyarrow<20' (newer ones need NumPy 2,
+which sae-dashboard does not take). HOST is a GPT-2 in Hugging Face's form, SAE a folder of SAELens.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hiersae_cli import load_run
-from hiersae_cli.config import CacheConfig, TrainConfig
+from hiersae_cli.config import CacheConfig, DashboardConfig, TrainConfig
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.charlm import character_tokenizer
 from hiersae_cli.sae import HierarchicalSAE
-from hiersae_cli.workflows import cache, train
+from hiersae_cli.workflows import cache, dashboard, train
 
 CONTEXT = 64
 _SUBJECTS = ("The old king", "A small bird", "Our neighbour", "Every sailor", "The clock", "My sister")
@@ -127,3 +128,17 @@ def _train(acts: Path, out: Path, arch: str, widths: tuple[int, ...], k: tuple[i
         )
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_dashboard(
+    tiny_acts: Path, tiny_host: Path, tiny_hier: Path, tiny_flat: Path, tmp_path_factory: pytest.TempPathFactory
+) -> DashboardConfig:
+    """What opens the dashboard of a copy of the hierarchical run, beside the flat one; its index is built."""
+    run = tmp_path_factory.mktemp("dashboard") / "hier"
+    shutil.copytree(tiny_hier, run)
+    config = DashboardConfig(
+        run=str(run), acts=[str(tiny_acts)], baseline=str(tiny_flat), model=str(tiny_host), device="cpu"
+    )
+    dashboard.open_dashboard(config)
+    return config

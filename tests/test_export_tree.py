@@ -23,8 +23,8 @@ from hiersae_cli.formats.run import RunFolder, load_run
 from hiersae_cli.formats.tree import Tree, load_tree
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import TopFirings
-from hiersae_cli.workflows import export_tree
 from hiersae_cli.workflows.export_tree import run
+from hiersae_cli.workflows.rows import spread_blocks
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import hiersae
@@ -254,7 +254,7 @@ def test_a_part_of_the_rows_is_spread_over_the_cache(tiny_hier: Path, tiny_acts:
 
 @pytest.mark.parametrize(("rows", "wanted"), [(100, 100), (100, 99), (100, 7), (10**6, 123_456), (5, 1)])
 def test_blocks_do_not_overlap(rows: int, wanted: int):
-    blocks = export_tree._blocks(rows, wanted)
+    blocks = spread_blocks(rows, wanted)
     assert sum(stop - start for start, stop in blocks) <= wanted
     assert sum(stop - start for start, stop in blocks) > 0.9 * wanted - 1
     edges = [edge for block in blocks for edge in block]

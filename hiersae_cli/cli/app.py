@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 
 from hiersae_cli import __version__
-from hiersae_cli.cli import cache, convert, evaluate, export_tree, info, lm, synth, train
+from hiersae_cli.cli import cache, convert, dashboard, evaluate, export_tree, info, label, lm, synth, train
 from hiersae_cli.cli.flags import verb
 from hiersae_cli.config import (
     CacheConfig,
     ConvertConfig,
+    DashboardConfig,
     EvalConfig,
     ExportTreeConfig,
     InfoConfig,
     JoinConfig,
+    LabelConfig,
     LMConfig,
     SynthConfig,
     TrainConfig,
@@ -25,7 +27,7 @@ from hiersae_cli.config import (
 app = typer.Typer(
     name="hiersae",
     help="From a language model's activations to a tree of interpretable features.",
-    epilog="Steps chain by files: lm -> cache (or synth) -> train -> eval, export-tree. Each has --help.",
+    epilog="Steps chain by files: lm -> cache (or synth) -> train -> eval, export-tree, dashboard. Each has --help.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -40,6 +42,8 @@ verb(app, "synth", SynthConfig)(synth.synth)
 verb(app, "train", TrainConfig)(train.train)
 verb(app, "eval", EvalConfig)(evaluate.evaluate)
 verb(app, "export-tree", ExportTreeConfig)(export_tree.export_tree)
+verb(app, "dashboard", DashboardConfig)(dashboard.dashboard)
+verb(app, "label", LabelConfig)(label.label)
 verb(app, "convert", ConvertConfig)(convert.convert)
 verb(app, "info", InfoConfig)(info.info)
 

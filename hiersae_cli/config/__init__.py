@@ -7,9 +7,11 @@ saved files and the generated reference all read it from here.
 from hiersae_cli.config.base import Config
 from hiersae_cli.config.cache import CacheConfig, JoinConfig
 from hiersae_cli.config.convert import ConvertConfig
+from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
+from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
@@ -18,11 +20,13 @@ __all__ = [
     "CacheConfig",
     "Config",
     "ConvertConfig",
+    "DashboardConfig",
     "EvalConfig",
     "ExportTreeConfig",
     "InfoConfig",
     "JoinConfig",
     "LMConfig",
+    "LabelConfig",
     "SynthConfig",
     "TrainConfig",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,9 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.iterdir():
-            os.chmod(file, 0o666 & ~_umask())
-            sync(file)
+        for inside in temporary.rglob("*"):
+            os.chmod(inside, (0o777 if inside.is_dir() else 0o666) & ~_umask())
+            sync(inside)
         if path.exists():
             os.replace(path, replaced)
         os.replace(temporary, path)
@@ -97,6 +97,28 @@ def read_json(path: str | Path) -> Any:
         raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged or of another kind.") from None
 
 
+@contextmanager
+def exclusive(folder: str | Path, wait: bool = True) -> Iterator[None]:
+    """Alone within the block among the programs that ask for the same folder; where there are no locks, on trust.
+
+    Raises ``FileError`` where another program is within, unless it is to be waited for.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise FileError(f"{folder}: another program is writing it", "Wait until it has ended.") from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
     """Raise ``FileError`` where the file ``path`` cannot be written: it exists, unless ``overwrite``, or is a folder.
 
@@ -107,6 +129,22 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
         raise FileError(f"{path}: this is a folder, a file was expected", "Choose another --out.")
     if not overwrite and (path.exists() or path.is_symlink()):
         raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another --out.")
+
+
+def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]) -> None:
+    """Raise ``FileError`` where the folder ``path`` cannot be written: it is a file, or there is something in it.
+
+    With ``overwrite``, a folder may be replaced where all names in it are ``ours``. Nothing is removed here.
+    """
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir():
+        raise FileError(f"{path}: this is a file, a folder was expected", "Choose another path.")
+    if others := sorted(file.name for file in path.iterdir() if not ours(file.name)):
+        raise FileError(f"{path}: a folder with other files in it, such as {others[0]}", "Choose another path.")
+    if not overwrite:
+        raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another path.")
 
 
 def require_space(path: str | Path, size: int) -> None:

@@ -103,6 +103,11 @@ def node_id(level: int, latent: int) -> str:
     return f"{level}.{latent}"
 
 
+def rounded(value: float) -> float:
+    """An activation or a logit to six significant digits: what float32 holds, without the noise of its conversion."""
+    return float(f"{value:.6g}")
+
+
 def save_tree(path: str | Path, tree: Tree, format: str = "json") -> None:
     """Write a tree atomically in one of ``WRITERS``; raises ``UsageError`` for another format."""
     if format not in WRITERS:

@@ -137,11 +137,11 @@ def write_csv(tree: Tree) -> str:
                 node.parent,
                 node.level,
                 node.latent,
-                _cell(visible(node.label or "")),
+                cell(visible(node.label or "")),
                 len(tree.children(node.id)),
                 *(node.statistics.get(name) for name in statistics),
-                *(_cell(json.dumps(promoted(node, which)) if node.evidence.get(which) else "") for which in _TOKENS),
-                _cell(context_text(node)),
+                *(cell(json.dumps(promoted(node, which)) if node.evidence.get(which) else "") for which in _TOKENS),
+                cell(context_text(node)),
             ]
         )
     return text.getvalue()
@@ -207,5 +207,6 @@ def _newick_list(items: list[str]) -> str:
     return "(" + ",".join(reversed(items)) + ")" if items else ""
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as a cell of CSV that no spreadsheet takes for a formula."""
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text

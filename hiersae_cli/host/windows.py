@@ -66,7 +66,7 @@ def cut_windows(
     offsets: list[int] = []
     count = 0
     for source in documents:
-        ids, places = _encode(tokenizer, source, limit - count if limit else 0)
+        ids, places = tokenized(tokenizer, source, limit - count if limit else 0)
         part = body * windows_a_part or len(ids)
         for start in range(0, len(ids), part or 1):
             rows, position, length = _one_document(ids[start : start + part], body, bos)
@@ -104,7 +104,7 @@ def choose_held_out(documents: int, share: float, seed: int) -> np.ndarray:
     return held_out
 
 
-def _encode(tokenizer: Any, source: Document, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+def tokenized(tokenizer: Any, source: Document, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of a document, and the character each begins at (empty where the tokenizer cannot tell).
 
     Once there are ``wanted`` tokens (0: all), the rest is left out: a few may come out of a huge text.

@@ -15,6 +15,8 @@ import torch
 
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
 
+_GATHERED = 1 << 14  # firings whose decoder rows are put side by side at once
+
 
 class DataSums:
     """What is summed over the activations themselves, whatever the model: shared by all runs of a report."""
@@ -135,6 +137,27 @@ class EdgeSums:
         covered = both_m[first]
         add_by_block(self.any_KP, block_b[row], place)
         add_by_block(self.covered_KP, block_b[row[covered]], place[covered])
+
+
+def error_without(
+    x_BD: torch.Tensor, reconstruction_BD: torch.Tensor, firings: Firings, decoder_FD: torch.Tensor
+) -> np.ndarray:
+    """By how much the summed squared error grows if one latent is taken out of the codes, for each latent, (F,).
+
+    With e = x - x_hat and a firing of activation z and decoder row w: ||e + z w||^2 - ||e||^2 = 2 z e.w + z^2 ||w||^2.
+    Over the rows' summed squared deviation from their mean it is the growth of FVU. Negative where a latent does harm.
+    """
+    error_BD, square_F = x_BD - reconstruction_BD, decoder_FD.square().sum(1)
+    found_F = np.zeros(len(decoder_FD))
+    for start in range(0, len(firings.latent_n), _GATHERED):
+        row, latent, value = (
+            torch.from_numpy(column[start : start + _GATHERED]).to(x_BD.device)
+            for column in (firings.row_n, firings.latent_n, firings.value_n)
+        )
+        along = (error_BD[row] * decoder_FD[latent]).sum(1)
+        growth = 2 * value * along + value.square() * square_F[latent]
+        found_F += np.bincount(latent.cpu().numpy(), growth.cpu().numpy(), minlength=len(found_F))
+    return found_F
 
 
 def by_block(values: torch.Tensor, block_B: torch.Tensor, blocks: int) -> np.ndarray:

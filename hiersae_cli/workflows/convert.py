@@ -15,7 +15,7 @@ from hiersae_cli.config import ConvertConfig, TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
-from hiersae_cli.formats.atomic import replacing_folder
+from hiersae_cli.formats.atomic import refuse_folder, replacing_folder
 from hiersae_cli.formats.dictionaries import Dictionary, read_dictionary, recognise, saelens, sparsify
 from hiersae_cli.formats.dictionaries.base import damaged
 from hiersae_cli.formats.dictionaries.places import same_place
@@ -45,23 +45,12 @@ def run(config: ConvertConfig, console: Console | None = None) -> dict[str, Any]
     """
     console = console or Console.silent()
     source, out = Path(config.source), Path(config.out)
-    _check_output(out, config.overwrite)
+    refuse_folder(out, config.overwrite, _REPLACEABLE.__contains__)
+    if RunFolder(out).config_file.exists():
+        RunFolder(out).read_header()  # other tools' folders have a config.json too
     if out.resolve() == source.resolve():
         raise UsageError(f"--out {out}: is the source", "Choose another folder.")
     return _export(config, source, out, console) if config.to else _import(config, source, out, console)
-
-
-def _check_output(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise FileError(f"{out}: this is a file, a folder was expected", "Choose another --out.")
-    if others := sorted({file.name for file in out.iterdir()} - _REPLACEABLE):
-        raise FileError(f"{out}: a folder with other files in it, such as {others[0]}", "Choose another --out.")
-    if RunFolder(out).config_file.exists():
-        RunFolder(out).read_header()  # other tools' folders have a config.json too
-    if not overwrite:
-        raise FileError(f"{out}: already exists", "Give --overwrite to replace it, or choose another --out.")
 
 
 def _import(config: ConvertConfig, source: Path, out: Path, console: Console) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,25 @@ from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing
+from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, node_id, save_tree
-from hiersae_cli.formats.tree_writers import SOFT, context_text, edge_statistic
+from hiersae_cli.formats.tree_writers import context_text, edge_statistic
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
-from hiersae_cli.metrics.tree import edge_statistics
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.reporting import LEAST_FIRINGS
+from hiersae_cli.workflows.rows import batches_of, spread_blocks
 from hiersae_cli.workflows.tree_evidence import (
     gather_contexts,
     gather_tokens,
     token_ids,
     token_texts,
 )
+from hiersae_cli.workflows.tree_statistics import edges_of, statistics_of
 
-# Rows of one place in the cache, where only a part of it is looked at: a few documents each.
-_BLOCK_ROWS = 4096
-_LEAST_BLOCKS = 16
 _SHOWN_PARENTS = 10
 _SHOWN_EVIDENCE = 60  # characters
 _SHOWN_TOKENS = 6
@@ -60,13 +58,14 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     root = _root(config, trained, ids)
     acts = open_acts(trained, config.acts)
     host = load_host(config.model, trained, device) if config.model else None
+    labels = _labels(trained, console)
     steps = trained.config.steps
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
     parent_F = _parents(trained.model, root)
     counts, soft, top, looked_at = _pass(config, trained, acts, parent_F, device, console)
     kept_F = _select(config, counts, soft or counts, root)
-    statistics = _statistics(counts, soft)
+    statistics = statistics_of(counts, soft)
     evidence = _evidence(config, trained.model, acts, host, top, kept_F, device, console)
     nodes = [
         Node(
@@ -76,6 +75,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
             latent=int(ids[latent].partition(".")[2]),
             statistics=statistics[latent],
             evidence=evidence[latent],
+            label=labels.get(ids[latent]),
         )
         for latent in np.flatnonzero(kept_F).tolist()
     ]
@@ -100,6 +100,15 @@ def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
     if root is not None:
         parent_F[root] = NONE
     return parent_F
+
+
+def _labels(trained: Run, console: Console) -> dict[str, str]:
+    """The labels beside the run; none where they cannot be read or are of other weights, with a warning."""
+    try:
+        return {id: label.text for id, label in Labels(trained.path, trained.sha256).current().items()}
+    except FileError as error:
+        console.warn(f"no labels: {error.message}")
+        return {}
 
 
 def _root(config: ExportTreeConfig, trained: Run, ids: list[str]) -> int | None:
@@ -130,7 +139,7 @@ def _pass(
     held_out = acts.usable(HELD_OUT)
     usable = held_out | np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches])
     position = acts.column("position")
-    blocks = _blocks(acts.rows, config.tokens)
+    blocks = spread_blocks(acts.rows, config.tokens)
     if not any(held_out[start:stop].any() for start, stop in blocks):
         raise UsageError(f"--tokens {config.tokens:,}: none of the rows looked at is held out", "Look at more rows.")
     counts, top = FiringCounts(parent_F), TopFirings(len(parent_F), config.contexts)
@@ -138,7 +147,7 @@ def _pass(
     parents = torch.from_numpy(parent_F).to(device)
     looked_at = 0
     with console.progress("export-tree", sum(stop - start for start, stop in blocks), "tokens") as progress:
-        for start, stop in _batches(blocks, config.batch):
+        for start, stop in batches_of(blocks, config.batch):
             x_BD = acts.rows_at(np.arange(start, stop)).to(device, torch.float32)
             row, latent, value, with_parent = firings(trained.model.encode(x_BD), parents)
             row += start
@@ -154,51 +163,6 @@ def _pass(
             looked_at += int(usable[start:stop].sum())
             progress.advance(stop - start)
     return counts, soft, top, looked_at
-
-
-def _blocks(rows: int, wanted: int) -> list[tuple[int, int]]:
-    """First and past-the-last row of blocks of neighbours, spread evenly over the cache, ``wanted`` rows at most."""
-    if rows <= wanted:
-        return [(0, rows)]
-    size = max(1, min(_BLOCK_ROWS, wanted // _LEAST_BLOCKS))
-    starts = np.linspace(0, rows - size, max(1, wanted // size)).astype(int).tolist()
-    return [(start, start + size) for start in starts]
-
-
-def _batches(blocks: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    for first, last in blocks:
-        for start in range(first, last, size):
-            yield start, min(start + size, last)
-
-
-def _statistics(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[str, Any]]:
-    """The statistics of every latent; what is not defined is None."""
-    rows, active_F, parent_F = counts.rows, counts.active_F, counts.parent_active_F
-    edges = _edges(counts)
-    if soft:
-        edges |= {f"{name}{SOFT}": values for name, values in _edges(soft).items()}
-    found = []
-    for latent, parent in enumerate(counts.parent_F.tolist()):
-        own: dict[str, Any] = {
-            "n_rows": rows,
-            "n_active": int(active_F[latent]),
-            "rate": active_F[latent] / rows,
-            "mean_activation": _defined(counts.mean_F[latent]),
-            "dead": not active_F[latent],
-        }
-        if parent != NONE:
-            own |= {"n_parent": int(parent_F[latent]), "n_both": int(counts.both_F[latent])}
-            own |= {name: _defined(values[latent]) for name, values in edges.items()}
-        found.append(own)
-    return found
-
-
-def _edges(counts: FiringCounts) -> dict[str, np.ndarray]:
-    return edge_statistics(counts.parent_active_F, counts.active_F, counts.both_F, counts.rows)
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, root: int | None) -> np.ndarray:
@@ -222,7 +186,7 @@ def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, 
     for latent in has_parent[::-1]:
         kept_F[parent_F[latent]] |= kept_F[latent]
     if config.max_children:
-        information_F = _edges(soft)["mi_bits"]
+        information_F = edges_of(soft)["mi_bits"]
         child = has_parent[kept_F[has_parent]]
         child = child[np.lexsort((child, -information_F[child], parent_F[child]))]
         _, first, number = np.unique(parent_F[child], return_index=True, return_inverse=True)

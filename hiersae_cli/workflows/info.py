@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from hiersae_cli.config import InfoConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats import report, tree
+from hiersae_cli.formats import labels, report, tree
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, Activations, writer
 from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, read_json
@@ -22,11 +22,19 @@ from hiersae_cli.formats.run import SCHEMA as RUN_SCHEMA
 from hiersae_cli.formats.run import RunFolder, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows import lm
+from hiersae_cli.workflows.info_index import (
+    HEADER_FILE,
+    Described,
+    describe_index,
+    describe_labels,
+    describe_partial,
+    is_index,
+)
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TOLERANCE = 1e-6  # of statistics: sums may be taken in another order elsewhere
 _LABEL_WIDTH = 12
-_KINDS = "a cache, run folder, host model, report.json or tree.json"
+_KINDS = "a cache, run folder, host model, report.json, tree.json, labels.json or an index"
 
 Lines = list[tuple[str, str]]
 
@@ -53,7 +61,7 @@ def _describe(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
     if not start:
         raise FileError(f"{path}: the file is empty", f"info describes {_KINDS}.")
     if start.startswith(_HDF5):
-        return _cache(path, verify)
+        return _dashboard(path, describe_index(path)) if is_index(path) else _cache(path, verify)
     if start.lstrip()[:1] != b"{":
         raise FileError(f"{path}: not a file of ours", f"info describes {_KINDS}.")
     data = read_json(path)
@@ -62,9 +70,16 @@ def _describe(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         return _report(path, data)
     if schema == tree.SCHEMA:
         return _tree(path)
+    if schema == labels.SCHEMA:
+        return _dashboard(path, describe_labels(path, data))
     if schema in (RUN_SCHEMA, lm.SCHEMA):
         return _folder(path.parent, verify)
     raise FileError(f"{path}: not a file of ours (it is of schema {schema!r})", f"info describes {_KINDS}.")
+
+
+def _dashboard(path: Path, found: Described) -> tuple[dict[str, Any], Lines]:
+    finish = "run the same 'hiersae dashboard' command again"
+    return _answer(path, found.kind, found.header, found.details, found.lines, found.unfinished, finish, verified="")
 
 
 def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
@@ -137,6 +152,8 @@ def _verify_cache(acts: Activations) -> None:
 
 
 def _folder(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
+    if (path / HEADER_FILE).exists():
+        return _dashboard(path, describe_partial(path))
     if (path / lm.CHECKPOINT).exists() and not (path / "config.json").exists():
         return _host_in_training(path)
     if not (path / "config.json").exists():

@@ -1,7 +1,7 @@
 """What a person looks at to understand a latent: its strongest contexts, the tokens that it promotes and suppresses.
 
 Legend of shapes: F latents, K contexts of each, E contexts in all, S tokens of a context, U rows to encode,
-V vocabulary.
+T tokens listed, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
+from hiersae_cli.formats.tree import rounded
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import NONE, TopFirings
 
 _DIRECTIONS = 256  # sent through the unembedding at once
-_DIGITS = 6  # significant ones of an activation or a logit; float32 holds no more
 
 Texts = Callable[[np.ndarray], list[Any]]
 
@@ -80,25 +80,38 @@ def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Te
 
     Raises ``FileError`` where the directions are not of the space that the unembedding reads.
     """
-    found = []
+    promoted, suppressed = extreme_logits(host, directions_FD, count)
+    return [
+        {
+            name: [
+                {"token": text, "id": int(token), "logit": rounded(value)}
+                for text, token, value in zip(texts(id_T), id_T, logit_T, strict=True)
+            ]
+            for name, (id_T, logit_T) in zip(("promoted", "suppressed"), of_latent, strict=True)
+        }
+        for of_latent in zip(zip(*promoted, strict=True), zip(*suppressed, strict=True), strict=True)
+    ]
+
+
+def extreme_logits(
+    host: Host, directions_FD: torch.Tensor, count: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Ids and logits, (F, T) each, of the T tokens that each direction promotes most, and of those it suppresses most.
+
+    T is ``count``, or the vocabulary's size where that is smaller. Raises as ``Host.direct_logits`` does.
+    """
+    parts = []
     for part_FD in directions_FD.split(_DIRECTIONS):
         # An unembedding may be padded beyond the tokens that there are.
         logits_FV = host.direct_logits(part_FD)[:, : len(host.tokenizer)]
         most = min(count, logits_FV.shape[1])
-        for_each = [
-            (values.tolist(), ids.cpu().numpy())
-            for values, ids in (logits_FV.topk(most), logits_FV.topk(most, largest=False))
-        ]
-        for latent in range(len(part_FD)):
-            lists = [
-                [
-                    {"token": text, "id": int(token), "logit": rounded(value)}
-                    for text, token, value in zip(texts(ids[latent]), ids[latent], values[latent], strict=True)
-                ]
-                for values, ids in for_each
-            ]
-            found.append({"promoted": lists[0], "suppressed": lists[1]})
-    return found
+        sides = (logits_FV.topk(most), logits_FV.topk(most, largest=False))
+        parts.append([(ids.cpu().numpy(), values.cpu().numpy()) for values, ids in sides])
+    promoted, suppressed = (
+        (np.concatenate([part[side][0] for part in parts]), np.concatenate([part[side][1] for part in parts]))
+        for side in (0, 1)
+    )
+    return promoted, suppressed
 
 
 def token_ids(tokens: np.ndarray) -> list[int]:
@@ -123,11 +136,6 @@ def token_texts(host: Host) -> Texts:
         return [known[token] for token in tokens.tolist()]
 
     return texts
-
-
-def rounded(value: float) -> float:
-    """To six significant digits: what float32 holds, without the noise of its conversion."""
-    return float(f"{value:.{_DIGITS}g}")
 
 
 class _Memo(dict[int, Any]):

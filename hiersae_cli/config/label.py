@@ -1,0 +1,65 @@
+"""Configuration of ``hiersae label``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiersae_cli.config.base import Config, argument, option, options
+
+LABEL_FORMATS = ("json", "csv")
+
+
+@dataclass(kw_only=True)
+class LabelConfig(Config):
+    """Which features of a run are labelled, by a person or by a language model, and where labels are written to."""
+
+    run: str = argument(help="Run folder made by 'hiersae train'.", metavar="RUN")
+    set: list[str] = options(
+        help="Label of a feature; an empty text takes it away. May be given several times.", metavar="ID=TEXT"
+    )
+    author: str = option("", help="Name that these labels carry. Default: the user's.", metavar="NAME")
+    out: str = option("", "--out", "-o", help="File to write all labels to: .json or .csv.", metavar="FILE")
+    endpoint: str = option(
+        "",
+        help="Label automatically, by the OpenAI-compatible service at this address: contexts are sent there.",
+        metavar="URL",
+    )
+    llm: str = option("", help="Name of the service's model.", metavar="NAME")
+    key_env: str = option("", help="Environment variable that holds the key of the service.", metavar="VARIABLE")
+    index: str = option(
+        "", help="Index that contexts are taken from, made by 'hiersae dashboard'. Default: RUN/dashboard.h5."
+    )
+    node: list[str] = options(help="Label this feature only; may be given several times.", metavar="ID")
+    most: int = option(50, help="Features to label automatically, the coarsest and most frequent first.")
+    contexts: int = option(10, help="Contexts in each prompt.")
+    relabel: bool = option(False, "--relabel", help="Label automatically what has a label, too.")
+    show_prompts: bool = option(False, "--show-prompts", help="Print the prompts and what the model answers.")
+    dry_run: bool = option(False, "--dry-run", help="Print the prompts and send nothing.")
+    timeout: float = option(60.0, help="Seconds to wait for an answer.")
+    overwrite: bool = option(False, help="Replace the output.")
+
+    def check(self) -> None:
+        automatic = bool(self.endpoint or self.dry_run)
+        for text in self.set:
+            id, equals, _ = text.partition("=")
+            self.require(bool(equals and id), "set", "write ID=TEXT, such as --set '0.12=names of rivers'")
+        self.require(not (self.set and automatic), "set", "is for labels given by hand, without --endpoint")
+        for name in ("llm", "key_env"):
+            self.require(automatic or not getattr(self, name), name, "is for automatic labels, with --endpoint")
+        self.require(not self.endpoint or bool(self.llm), "llm", "name the model that the service shall use")
+        self.require(
+            not self.endpoint or self.endpoint.startswith(("http://", "https://")),
+            "endpoint",
+            "begin it with http:// or https://, such as http://127.0.0.1:8000/v1",
+        )
+        for name in ("most", "contexts"):
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(self.timeout > 0, "timeout", "must be more than 0")
+        self.require(
+            not self.out or self.out.rpartition(".")[2].lower() in LABEL_FORMATS, "out", "must end in .json or .csv"
+        )
+
+    @property
+    def index_file(self) -> str:
+        """Where the index stands."""
+        return self.index or f"{self.run.rstrip('/')}/dashboard.h5"

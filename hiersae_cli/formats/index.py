@@ -1,0 +1,342 @@
+"""The index of firings behind the dashboard (``dashboard.h5``): specified in ``docs/file-formats.md``.
+
+Legend of shapes: R rows indexed, F latents of a dictionary, n firings of a dictionary in these rows.
+
+Every firing stands in it twice, by row and by latent, so that whatever a page asks is a look into a few sorted lists:
+nothing grows with F x F. Until it is whole it is a folder of files that are only appended to, ``dashboard.h5.partial``.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.activations import DROPPED
+from hiersae_cli.formats.activations.layout import create_dataset
+from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
+from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.metrics.firings import Firings
+
+SCHEMA = "hiersae.index"
+SCHEMA_VERSION = 1
+
+RUN, BASELINE = "run", "baseline"  # the dictionaries
+_COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
+_APPENDED = {"count": np.dtype("<i4"), "latent": np.dtype("<i4"), "value": np.dtype("<f4")}
+_TRANSPOSED = 1 << 21  # firings sorted at once: some 50 MB
+_HINT = "Build it again: hiersae dashboard with --rebuild."
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FiringLists:
+    """All firings of a dictionary.
+
+    Attributes:
+        start_R, latent_n: of row r fire ``latent_n[start_R[r] : start_R[r + 1]]``, ascending.
+        start_F, row_n, value_n: latent f fires in ``row_n[start_F[f] : start_F[f + 1]]``, ascending, with these
+            activations.
+    """
+
+    start_R: Array
+    latent_n: Array
+    start_F: Array
+    row_n: Array
+    value_n: Array
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.start_R) - 1
+
+    @property
+    def latents(self) -> int:
+        """F."""
+        return len(self.start_F) - 1
+
+    @property
+    def fired_F(self) -> Array:
+        """In how many rows each latent fires."""
+        return np.diff(self.start_F)
+
+    def of(self, latent: int) -> tuple[Array, Array]:
+        """Rows in which a latent fires, ascending, and its activations there."""
+        inside = slice(int(self.start_F[latent]), int(self.start_F[latent + 1]))
+        return np.asarray(self.row_n[inside]), np.asarray(self.value_n[inside])
+
+    def rows_of(self, latent: int) -> Array:
+        """Rows in which a latent fires, ascending."""
+        return np.asarray(self.row_n[int(self.start_F[latent]) : int(self.start_F[latent + 1])])
+
+    def at(self, row_m: Array) -> tuple[Array, Array]:
+        """What fires in some rows: the place of each firing's row in ``row_m``, ascending, and its latent."""
+        first_m = self.start_R[row_m]
+        count_m = self.start_R[row_m + 1] - first_m
+        before_m = np.cumsum(count_m) - count_m
+        place = np.repeat(first_m - before_m, count_m) + np.arange(int(count_m.sum()))
+        return np.repeat(np.arange(len(row_m)), count_m), np.asarray(self.latent_n[place])
+
+
+class IndexFile:
+    """An index opened for reading; its lists stay on the disk and are read where they are looked into.
+
+    Attributes:
+        path: the file.
+        header: configuration, inputs and descriptions of run, baseline and host.
+        columns: of the rows: ``cache_row`` (their numbers in the caches), ``token``, ``document`` (a place in
+            ``documents``), ``position``, ``split``.
+        documents: names.
+        lists: firings by dictionary, ``run`` and perhaps ``baseline``.
+        tables: what is known of latents, by ``DICTIONARY/NAME``.
+        token_texts: text of tokens by id; empty where no host model was given.
+
+    Raises:
+        FileError: it is missing, not an index, or damaged.
+        VersionError: it is of a version that this release does not read.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileError(f"{path}: no such file", "Build it with 'hiersae dashboard'.")
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                attributes = {key: file.attrs[key] for key in ("schema", "schema_version") if key in file.attrs}
+                found = {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
+                check_schema(path, found, SCHEMA, SCHEMA_VERSION)
+                self.header: dict[str, Any] = json.loads(file["header"][()])
+                self.columns = {name: _mapped(self.path, file[f"rows/{name}"]) for name in _COLUMNS}
+                self.documents = [name.decode() for name in file["documents"][...]]
+                texts = [text.decode() for text in file["vocabulary/text"][...]]
+                self.token_texts = dict(zip(file["vocabulary/id"][...].tolist(), texts, strict=True))
+                names = [name for name in (RUN, BASELINE) if name in file]
+                self.lists = {name: _lists(self.path, file, name) for name in names}
+                self.tables = {
+                    f"{name}/{table}": _mapped(self.path, data)
+                    for name in names
+                    for table, data in file[name]["tables"].items()
+                }
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:  # what h5py raises on damaged bytes
+            raise FileError(f"{path}: damaged: {error}", _HINT) from None
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows in which firings were looked for: all but dropped ones."""
+        return int((self.columns["split"] != DROPPED).sum())
+
+
+class IndexWriter:
+    """An index being built: append firings of the next rows, commit now and then, finish.
+
+    Args:
+        path: where the index is to stand.
+        header: what the file will say of itself; a folder left by another header is refused.
+        latents: of each dictionary.
+        sums: what is summed over the rows, by name; in place of it comes what was committed.
+
+    Attributes:
+        rows_committed: rows that are done.
+
+    Raises:
+        FileError: what was left unfinished there is of other inputs, or another program is at it.
+    """
+
+    def __init__(self, path: str | Path, header: dict[str, Any], latents: Mapping[str, int], sums: Mapping[str, Array]):
+        self.path = Path(path)
+        self.folder = partial_folder(path)
+        self.header, self.latents = header, dict(latents)
+        self.rows_committed = 0
+        self.sums = {name: np.array(value) for name, value in sums.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._open = ExitStack()
+        self._open.enter_context(exclusive(self.folder, wait=False))
+        self._state = self.folder / "state.safetensors"
+        lengths: dict[str, int] = {}
+        if self._state.exists():
+            self.rows_committed, lengths = self._load()
+        else:
+            write_json(self.folder / "header.json", header)
+        self._files = {
+            f"{name}.{column}": self._open.enter_context(self._appending(f"{name}.{column}", lengths))
+            for name in self.latents
+            for column in _APPENDED
+        }
+
+    def append(self, name: str, firings: Firings) -> None:
+        """Add the firings of the next rows in a dictionary."""
+        counts = np.bincount(firings.row_n, minlength=firings.rows)
+        for column, values in (("count", counts), ("latent", firings.latent_n), ("value", firings.value_n)):
+            self._files[f"{name}.{column}"].write(np.ascontiguousarray(values, _APPENDED[column]).data)
+
+    def commit(self, rows: int) -> None:
+        """Declare the first ``rows`` rows done, with ``sums`` as they are: they are on the disk before it is said."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        lengths = {name: str(file.tell()) for name, file in self._files.items()}
+        with replacing(self._state) as temporary:
+            save_file(self.sums, temporary, {"rows": str(rows), **lengths})
+        self.rows_committed = rows
+
+    def close(self) -> None:
+        """Let the files go; what was not committed will be done again."""
+        self._open.close()
+
+    def finish(
+        self,
+        columns: Mapping[str, Array],
+        documents: list[str],
+        tables: Callable[[dict[str, FiringLists]], tuple[dict[str, Array], dict[int, str]]],
+    ) -> None:
+        """Write the index and remove what it was made from.
+
+        ``tables`` gives, from all firings, the tables by ``DICTIONARY/NAME`` and the texts of tokens by id.
+        """
+        self.close()
+        rows = len(columns["token"])
+        for leftover in self.path.absolute().parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)  # of a process killed here
+        with replacing(self.path) as temporary:
+            with h5py.File(temporary, "w") as file:
+                header = dict(self.header)
+                for key in ("schema", "schema_version", "hiersae_version", "created"):
+                    file.attrs[key] = header.pop(key)
+                file.create_dataset("header", data=json.dumps(header, ensure_ascii=False))
+                for name, kind in _COLUMNS.items():
+                    create_dataset(file, f"rows/{name}", (rows,), np.dtype(kind))[...] = columns[name]
+                file.create_dataset("documents", data=documents, dtype=h5py.string_dtype())
+                for name in self.latents:
+                    self._create_lists(file, name, rows)
+            with h5py.File(temporary, "r") as file:
+                found = {name: _lists(temporary, file, name, "r+") for name in self.latents}
+            for name, lists in found.items():
+                self._transpose(name, lists)
+            of_latents, texts = tables(found)
+            with h5py.File(temporary, "r+") as file:
+                for path, values in of_latents.items():
+                    dictionary, _, name = path.partition("/")
+                    values = np.asarray(values)
+                    create_dataset(file, f"{dictionary}/tables/{name}", values.shape, values.dtype)[...] = values
+                file.create_dataset("vocabulary/id", data=np.array(sorted(texts), "<i4"))
+                ordered = [texts[token].encode("utf-8", "replace").decode() for token in sorted(texts)]
+                file.create_dataset("vocabulary/text", data=ordered, dtype=h5py.string_dtype())
+        shutil.rmtree(self.folder)
+
+    def _create_lists(self, file: h5py.File, name: str, rows: int) -> None:
+        count_R = np.fromfile(self.folder / f"{name}.count", _APPENDED["count"])
+        latent_n = (
+            np.memmap(self.folder / f"{name}.latent", _APPENDED["latent"]) if count_R.any() else np.zeros(0, "<i4")
+        )
+        start_R, start_F = np.zeros(rows + 1, "<i8"), np.zeros(self.latents[name] + 1, "<i8")
+        np.cumsum(count_R, out=start_R[1:])
+        for part in _parts(len(latent_n)):
+            start_F[1:] += np.bincount(latent_n[part], minlength=self.latents[name])
+        start_F[1:] = np.cumsum(start_F[1:])
+        create_dataset(file, f"{name}/start_R", start_R.shape, start_R.dtype)[...] = start_R
+        create_dataset(file, f"{name}/start_F", start_F.shape, start_F.dtype)[...] = start_F
+        latents = create_dataset(file, f"{name}/latent", (len(latent_n),), _APPENDED["latent"])
+        for part in _parts(len(latent_n)):
+            latents[part] = latent_n[part]
+        create_dataset(file, f"{name}/row", (len(latent_n),), np.dtype("<i4"))
+        create_dataset(file, f"{name}/value", (len(latent_n),), _APPENDED["value"])
+
+    def _transpose(self, name: str, lists: FiringLists) -> None:
+        """Put the firings, which come by row, into their latents' lists: part by part, each sorted by latent."""
+        if not len(lists.latent_n):
+            return
+        value_n = np.memmap(self.folder / f"{name}.value", _APPENDED["value"])
+        filled_F = np.array(lists.start_F[:-1])
+        for part in _parts(len(value_n)):
+            latent = np.asarray(lists.latent_n[part])
+            row = np.searchsorted(lists.start_R, np.arange(part.start, part.stop), side="right") - 1
+            order = np.argsort(latent, kind="stable")
+            count_F = np.bincount(latent, minlength=lists.latents)
+            before_F = np.cumsum(count_F) - count_F
+            place = np.repeat(filled_F - before_F, count_F) + np.arange(len(order))
+            lists.row_n[place] = row[order]
+            lists.value_n[place] = value_n[part][order]
+            filled_F += count_F
+        for written in (lists.row_n, lists.value_n):
+            if isinstance(written, np.memmap):  # else there is no firing
+                written.flush()
+
+    def _appending(self, name: str, lengths: Mapping[str, int]) -> BinaryIO:
+        path = self.folder / name
+        path.touch()
+        os.truncate(path, lengths.get(name, 0))
+        return open(path, "ab")
+
+    def _load(self) -> tuple[int, dict[str, int]]:
+        if not is_partial_of(self.path, self.header["made_of"]):
+            raise FileError(
+                f"{self.folder}: was begun with other inputs or flags",
+                "Give the same ones to go on, or --rebuild to begin again.",
+            )
+        try:
+            with safe_open(self._state, "np") as file:
+                noted = {key: int(value) for key, value in (file.metadata() or {}).items()}
+            self.sums = {name: np.array(values) for name, values in load_file(self._state).items()}
+        except (SafetensorError, ValueError) as error:
+            raise FileError(f"{self._state}: damaged ({error})", "Begin again with --rebuild.") from None
+        self.header = read_json(self.folder / "header.json")
+        return noted.pop("rows"), noted
+
+
+def partial_folder(path: str | Path) -> Path:
+    """Where an index is while it is being built."""
+    path = Path(path)
+    return path.with_name(path.name + ".partial")
+
+
+def is_partial_of(path: str | Path, made_of: dict[str, Any]) -> bool:
+    """Whether what is left unfinished of an index is of these inputs."""
+    file = partial_folder(path) / "header.json"
+    return file.exists() and read_json(file).get("made_of") == made_of
+
+
+def rows_committed(folder: str | Path) -> int:
+    """How many rows are done of an unfinished index, whose folder this is."""
+    state = Path(folder) / "state.safetensors"
+    if not state.exists():
+        return 0
+    try:
+        with safe_open(state, "np") as file:
+            return int((file.metadata() or {})["rows"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise FileError(f"{state}: damaged ({error})", "Begin again with --rebuild.") from None
+
+
+def _lists(path: Path, file: h5py.File, name: str, mode: str = "r") -> FiringLists:
+    of = {column: _mapped(path, file[f"{name}/{column}"], mode) for column in ("latent", "row", "value")}
+    start_R, start_F = (file[f"{name}/{column}"][...] for column in ("start_R", "start_F"))
+    return FiringLists(start_R, of["latent"], start_F, of["row"], of["value"])
+
+
+def _mapped(path: Path, data: h5py.Dataset, mode: str = "r") -> Array:
+    """A dataset as an array whose bytes are read when they are looked at, from any thread."""
+    offset = data.id.get_offset()
+    if offset is None or not data.size:
+        found: Array = data[...]
+        return found
+    mapped = np.memmap(path, data.dtype, mode, offset, data.shape)  # type: ignore[call-overload]
+    return np.asarray(mapped) if mode == "r" else mapped  # a plain array is several times faster to look into
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for start in range(0, count, _TRANSPOSED):
+        yield slice(start, min(start + _TRANSPOSED, count))

@@ -1,0 +1,143 @@
+"""Labels of a run's features (``labels.json`` in its folder): specified in ``docs/file-formats.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli import __version__
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.atomic import exclusive, read_json, write_json
+from hiersae_cli.formats.provenance import check_schema
+
+SCHEMA = "hiersae.labels"
+SCHEMA_VERSION = 1
+LONGEST = 500  # characters
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a feature is called, by whom and when.
+
+    Attributes:
+        text: the label; "" where it was taken away.
+        author: a person's name, or ``MODEL (automatic)``.
+        time: UTC, ISO 8601, to the second.
+    """
+
+    text: str
+    author: str
+    time: str
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The content of the file at one moment, with what tells it from others."""
+
+    stamp: tuple[int, ...]
+    created: str
+    history: dict[str, list[Label]]
+
+    @cached_property
+    def current(self) -> dict[str, Label]:
+        return {id: of_node[-1] for id, of_node in self.history.items() if of_node[-1].text}
+
+
+class Labels:
+    """The labels of one run, as its file is at the moment: several programs may read and write it at once.
+
+    Args:
+        run: the run's folder.
+        sha256: of the run's weights: labels of other weights are of other features, and are refused.
+    """
+
+    def __init__(self, run: str | Path, sha256: str):
+        self.path = Path(run) / "labels.json"
+        self._sha256 = sha256
+        self._known: _Snapshot | None = None
+
+    def history(self) -> dict[str, list[Label]]:
+        """Every label ever given, by node, the latest last.
+
+        Raises ``FileError`` where the file is damaged or of other weights, ``VersionError`` for another version.
+        """
+        return self._read().history
+
+    def current(self) -> dict[str, Label]:
+        """The label of every node that has one. Raises as ``history`` does."""
+        return self._read().current
+
+    def set(self, texts: Mapping[str, str], author: str) -> None:
+        """Label nodes; an empty text takes a node's label away. Texts are cut to one line of ``LONGEST`` characters."""
+        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with exclusive(self.path.parent):
+            found = self._read()
+            history = dict(found.history)
+            for id, text in texts.items():
+                label = Label(tidy(text), author, time)
+                before = history.get(id, [])
+                if label.text != (before[-1].text if before else ""):
+                    history[id] = [*before, label]
+            ordered = sorted(history.items(), key=lambda item: tuple(map(int, item[0].split("."))))
+            write_json(
+                self.path,
+                {
+                    "schema": SCHEMA,
+                    "schema_version": SCHEMA_VERSION,
+                    "hiersae_version": __version__,
+                    "created": found.created or time,
+                    "run": self._sha256,
+                    "labels": {id: [asdict(label) for label in of_node] for id, of_node in ordered},
+                },
+            )
+
+    def _read(self) -> _Snapshot:
+        """The file's content; what has been read is kept for as long as the file is the same."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return _Snapshot((), "", {})
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        known = self._known
+        if known is None or known.stamp != stamp:
+            self._known = known = _Snapshot(stamp, *self._parsed())
+        return known
+
+    def _parsed(self) -> tuple[str, dict[str, list[Label]]]:
+        data = read_json(self.path)
+        check_schema(self.path, data, SCHEMA, SCHEMA_VERSION)
+        if data.get("run") != self._sha256:
+            raise FileError(
+                f"{self.path}: labels of other weights than those of this run",
+                "The run was trained again: move the file away to begin anew.",
+            )
+        try:
+            history = {_id(id): [_label(label) for label in of_node] for id, of_node in data["labels"].items()}
+            if not all(history.values()):
+                raise ValueError("a node without labels")
+            return str(data["created"]), history
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileError(f"{self.path}: damaged: {error}", "Mend it by hand, or move it away.") from None
+
+
+def tidy(text: str) -> str:
+    """A label in one line, white space and its length cut."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST].rstrip()
+
+
+def _id(id: str) -> str:
+    level, latent = id.split(".")
+    if id != f"{int(level)}.{int(latent)}":
+        raise ValueError(f"no node is called {id!r}")
+    return id
+
+
+def _label(found: Any) -> Label:
+    label = Label(**{name: found[name] for name in ("text", "author", "time")})
+    if not all(isinstance(value, str) for value in asdict(label).values()):
+        raise ValueError("a label that is no text")
+    return label

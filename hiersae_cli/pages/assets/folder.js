@@ -1,0 +1,175 @@
+// A folder of pages: opens what stands behind "#" in the address, and searches without a server.
+"use strict";
+
+{
+  const TOGETHER = 32; // pages in a file, as pages/static.py has it
+  const $ = (selector) => document.querySelector(selector);
+  const content = $("#content");
+  const overview = content.innerHTML;
+  const overviewTitle = document.title;
+  const loading = new Map();
+  const unpacked = new Map();
+  const scrolled = new Map();
+  let at = null;
+
+  function script(name) {
+    if (!loading.has(name)) {
+      loading.set(name, new Promise((resolve, reject) => {
+        const element = document.createElement("script");
+        element.src = `assets/${name}.js`;
+        element.addEventListener("load", resolve);
+        element.addEventListener("error", () => {
+          loading.delete(name);
+          reject(new Error(name));
+        });
+        document.head.append(element);
+      }));
+    }
+    return loading.get(name);
+  }
+  hiersae.unpack = (name, packed) => unpacked.set(name, packed);
+
+  async function pages(name) {
+    await script(name);
+    let found = unpacked.get(name);
+    if (typeof found === "string") {
+      const bytes = Uint8Array.from(atob(found), (character) => character.charCodeAt(0));
+      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+      const [lines, content] = await new Response(stream).json();
+      for (const page of Object.values(content)) page[2] = page[2].replace(/\x01(\d+);/g, (_, number) => lines[number]);
+      found = content;
+      unpacked.set(name, found);
+      // A few files are kept unpacked; a walk through all of a large tree must not fill the memory.
+      if (unpacked.size > 24) for (const old of [...unpacked.keys()].slice(0, -12)) {
+        unpacked.delete(old);
+        loading.delete(old);
+      }
+    }
+    return found;
+  }
+
+  async function fileOf(parts) {
+    const [kind, one, number = 1] = parts;
+    if (kind === "feature" || kind === "compare") {
+      await script("tree");
+      const place = hiersae.place(one ?? "");
+      return place < 0 ? "" : `feature-${Math.floor(place / TOGETHER)}`;
+    }
+    if (kind === "baseline" && /^\d+$/.test(one ?? "")) return `baseline-${Math.floor(one / TOGETHER)}`;
+    if (kind === "list") return `list-${one}-${Math.floor((number - 1) / TOGETHER)}`;
+    return "rest";
+  }
+
+  async function find(parts) {
+    if (!parts.length) return [overviewTitle.split(" · ")[0], "tree", overview];
+    const key = parts.join("/") + (parts[0] === "list" && parts.length === 2 ? "/1" : "");
+    try {
+      const file = await fileOf(parts);
+      const found = file && (await pages(file))[key];
+      if (found) return found;
+    } catch (error) {
+      if (typeof DecompressionStream === "undefined") return message("This browser is too old", "Pages are unpacked by DecompressionStream, which browsers have since 2023.");
+    }
+    return missing();
+  }
+
+  function missing() {
+    return message("No such page", "There is no feature, list or picture of that name in this folder. Look for it in the tree, or search.");
+  }
+
+  function message(title, says) {
+    return [title, "", `<header class="head"><h1>${title}</h1><p class="lede">${says}</p><p><a href="#/">Back to the tree</a></p></header>`];
+  }
+
+  async function open() {
+    if (location.hash && !location.hash.startsWith("#/")) return;
+    const [path, asked = ""] = location.hash.slice(1).split("?");
+    const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+    const address = location.hash;
+    if (at !== null) scrolled.set(at, scrollY);
+    const first = at === null;
+    const [title, view, html] = await find(parts);
+    if (location.hash !== address) return; // gone on meanwhile
+    // Opened at another view of the map: the map looks after itself.
+    const sameMap = !parts.length && content.dataset.view === "tree" && $("#map") && !first;
+    at = address;
+    if (!sameMap && !(first && !parts.length)) {
+      // Written by pages/render.py with everything escaped; the policy would stop what is not ours.
+      content.innerHTML = html;
+      document.title = `${title} · HierSAE`;
+      content.dataset.view = view;
+      for (const link of document.querySelectorAll(".bar nav a")) {
+        if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+        else link.removeAttribute("aria-current");
+      }
+      scrollTo(0, scrolled.get(address) ?? 0);
+      if (!first) content.focus({ preventScroll: true });
+    }
+    if (parts[0] === "search") await search(new URLSearchParams(asked));
+    delete document.documentElement.dataset.opening;
+    dispatchEvent(new Event("hiersae:open"));
+  }
+
+  // --- search
+  async function search(asked) {
+    const query = asked.get("q") ?? "";
+    const by = asked.get("by") === "label" ? "label" : "token";
+    $("#query").value = query;
+    $(`input[name=by][value=${by}]`).checked = true;
+    if (!query) return $("#query").focus();
+    await Promise.all([script("tree"), script("labels"), script("tokens")]);
+    const places = by === "token" ? byToken(query) : byLabel(query);
+    $("#found").replaceChildren(...(places.length ? [list(places.slice(0, 50))] : [nothing(by)]));
+  }
+
+  function byToken(query) {
+    const { tokens } = hiersae;
+    if (Object.hasOwn(tokens, query)) return tokens[query];
+    // No such token: those that contain it, or that it contains, the longest first.
+    const near = Object.keys(tokens).filter((token) => token.trim() && (token.includes(query) || query.includes(token)));
+    near.sort((one, other) => Math.min(other.length, query.length) - Math.min(one.length, query.length));
+    return [...new Set(near.slice(0, 40).flatMap((token) => tokens[token].slice(0, 8)))];
+  }
+
+  function byLabel(query) {
+    const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+    const { tree, labels } = hiersae;
+    const found = [];
+    for (let place = 0; place < tree.hint.length; place++) {
+      const text = `${hiersae.id(place)} ${labels[place] ?? ""} ${tree.hint[place]}`.toLowerCase();
+      if (words.every((word) => text.includes(word))) found.push(place);
+    }
+    const labelled = (place) => (labels[place] ? 1 : 0);
+    return found.sort((one, other) => labelled(other) - labelled(one) || tree.rate[other] - tree.rate[one]);
+  }
+
+  function make(name, properties, ...children) {
+    const element = Object.assign(document.createElement(name), properties);
+    element.append(...children);
+    return element;
+  }
+
+  function list(places) {
+    const { tree, labels } = hiersae;
+    return make("ol", { className: "roots" }, ...places.map((place) => {
+      const name = labels[place] ? make("span", { className: "label" }, labels[place]) : make("span", { className: "hint" }, tree.hint[place]);
+      const link = make("a", { className: "node", href: `#/feature/${hiersae.id(place)}` }, make("span", { className: "id" }, hiersae.id(place)), " ", name);
+      return make("li", {}, link, make("span", {}, hiersae.percent(tree.rate[place])));
+    }));
+  }
+
+  function nothing(by) {
+    return make("p", { className: "empty" }, by === "token" ? "No feature fires at it. Try a part of it, or with a space before it." : "No label, id or typical token has these words.");
+  }
+
+  document.addEventListener("submit", (event) => {
+    if (event.target.id !== "search") return;
+    event.preventDefault();
+    location.hash = `#/search?${new URLSearchParams(new FormData(event.target))}`;
+  });
+
+  history.scrollRestoration = "manual";
+  addEventListener("hashchange", open);
+  hiersae.script = script;
+  open();
+}

@@ -1,0 +1,199 @@
+// What every page does: theme, keys, exact activations, pictures. Pages work without it, as far as they can.
+"use strict";
+
+window.hiersae ??= {};
+
+{
+  const root = document.documentElement;
+  const byHash = root.dataset.links === "hash";
+  const $ = (selector, within = document) => within.querySelector(selector);
+
+  // Addresses: "/feature/0.1?x=y", which a folder of pages keeps behind "#".
+  hiersae.address = () => (byHash ? location.hash.slice(1) || "/" : location.pathname + location.search);
+  hiersae.go = (address) => {
+    if (address) location.assign(address);
+  };
+  hiersae.link = (path) => (byHash ? "#" : "") + path;
+
+  // --- theme
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  $("#theme").addEventListener("click", () => {
+    const now = root.dataset.theme || (dark.matches ? "dark" : "light");
+    root.dataset.theme = now === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem("hiersae-theme", root.dataset.theme);
+    } catch { /* holds for this page alone */ }
+    dispatchEvent(new Event("hiersae:theme"));
+  });
+  dark.addEventListener("change", () => dispatchEvent(new Event("hiersae:theme")));
+
+  // --- help
+  const help = $("#help");
+  $("#keys").addEventListener("click", () => help.showModal());
+  $(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    $("#content").focus();
+  });
+
+  // --- the exact activation of a token
+  const tip = $("#tip");
+  let shownAt = null;
+  function showTip(mark) {
+    hideTip();
+    const where = mark.closest("[data-where]");
+    tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: mark.dataset.a }));
+    if (where) tip.append(" " + where.dataset.where);
+    tip.hidden = false;
+    const box = mark.getBoundingClientRect();
+    const left = Math.min(Math.max(8, box.left + box.width / 2 - tip.offsetWidth / 2), innerWidth - tip.offsetWidth - 8);
+    tip.style.left = `${left}px`;
+    tip.style.top = `${box.top > tip.offsetHeight + 12 ? box.top - tip.offsetHeight - 6 : box.bottom + 6}px`;
+    mark.classList.add("at");
+    shownAt = mark;
+  }
+  function hideTip() {
+    tip.hidden = true;
+    shownAt?.classList.remove("at");
+    shownAt = null;
+  }
+  document.addEventListener("pointerover", (event) => {
+    const mark = event.target.closest?.("mark[data-a]");
+    if (mark) showTip(mark);
+    else if (shownAt && event.pointerType === "mouse") hideTip();
+  });
+  addEventListener("scroll", hideTip, { passive: true });
+  document.addEventListener("focusin", (event) => {
+    if (event.target.matches?.(".line")) showTip($("mark.focus", event.target) ?? $("mark", event.target));
+    else hideTip();
+  });
+  document.addEventListener("click", (event) => {
+    const line = event.target.closest?.(".line");
+    if (line && !getSelection().toString()) line.classList.toggle("whole");
+  });
+
+  function keyInLine(line, key) {
+    if (key === "Enter") line.classList.toggle("whole");
+    else if (key === "ArrowUp" || key === "ArrowDown") {
+      const next = key === "ArrowUp" ? line.previousElementSibling : line.nextElementSibling;
+      if (!next) return false;
+      next.focus();
+    } else if (key === "ArrowLeft" || key === "ArrowRight") {
+      const marks = [...line.querySelectorAll("mark")];
+      const at = marks.indexOf(shownAt) + (key === "ArrowLeft" ? -1 : 1);
+      if (marks[at]) showTip(marks[at]);
+    } else if (key === "Escape") line.blur();
+    else return false;
+    return true;
+  }
+
+  // --- keys
+  function keyOnFeature(feature, key) {
+    const to = { ArrowLeft: "previous", ArrowRight: "next", Enter: "below", Escape: "up", c: "compare" }[key];
+    if (to && feature.dataset[to]) {
+      hiersae.go(feature.dataset[to]);
+      return true;
+    }
+    const edit = $("#edit");
+    if (key !== "e" || !edit) return false;
+    edit.open = true;
+    $("input[name=text]", edit).select();
+    return true;
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+    const { target, key } = event;
+    if (target.matches("input:not([type=radio]), textarea, select")) {
+      if (key === "Escape") {
+        target.blur();
+        target.closest("details")?.removeAttribute("open");
+      }
+      return;
+    }
+    const done = () => {
+      const line = target.closest(".line");
+      if (line && keyInLine(line, key)) return true;
+      if (target.closest("#map") && hiersae.mapKey?.(key)) return true;
+      if (key === "?") help.showModal();
+      else if (key === "/") {
+        const query = $("#query");
+        if (query) query.select();
+        else hiersae.go(hiersae.link("/search"));
+      } else if (key === "t") hiersae.go(hiersae.link("/"));
+      else if (target.matches("a, button, summary, input") && key === "Enter") return false;
+      else if ($("article.feature") && !target.matches("input")) return keyOnFeature($("article.feature"), key);
+      else return false;
+      return true;
+    };
+    if (done()) event.preventDefault();
+  });
+
+  // --- pictures
+  hiersae.save = (name, blob) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  };
+  hiersae.savePng = (name, svg, width, height) => {
+    const image = new Image();
+    image.addEventListener("load", () => {
+      const canvas = document.createElement("canvas");
+      // Three pixels a point: 300 dpi or more in print; no side beyond what browsers can draw.
+      const scale = Math.min(3, 8000 / Math.max(width, height));
+      canvas.width = width * scale;
+      canvas.height = height * scale;
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => hiersae.save(name, blob));
+    });
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".figure .save button");
+    if (!button) return;
+    const figure = $("figure", button.closest(".figure"));
+    const drawing = $("svg", figure);
+    const svg = new XMLSerializer().serializeToString(drawing);
+    const name = `feature-${figure.dataset.name}`;
+    if (button.classList.contains("save-svg")) hiersae.save(`${name}.svg`, new Blob([svg], { type: "image/svg+xml" }));
+    else hiersae.savePng(`${name}.png`, svg, +drawing.getAttribute("width"), +drawing.getAttribute("height"));
+  });
+
+  // --- what fires on a text: one token, or where one feature fires
+  document.addEventListener("click", (event) => {
+    const token = event.target.closest?.("#tokens button");
+    if (token) chooseToken(token);
+    const show = event.target.closest?.("[data-show]");
+    if (show) showFeature(show);
+  });
+  function chooseToken(token) {
+    for (const one of document.querySelectorAll("#firings > .at, #tokens .at")) one.classList.remove("at");
+    $("#firings").classList.add("one");
+    document.getElementById(`token-${token.dataset.at}`).classList.add("at");
+    token.classList.add("at");
+  }
+  const last = $("#tokens button:last-of-type");
+  if (last) chooseToken(last);
+
+  function showFeature(button) {
+    const tokens = [...document.querySelectorAll("#tokens button")];
+    for (const token of tokens) token.dataset.before ??= token.className.replace(" at", "");
+    const on = button.getAttribute("aria-pressed") !== "true";
+    for (const one of document.querySelectorAll("[data-show]")) one.setAttribute("aria-pressed", "false");
+    button.setAttribute("aria-pressed", String(on));
+    if (!on) {
+      for (const token of tokens) token.className = token.dataset.before + (token.matches(".at") ? " at" : "");
+      return;
+    }
+    const rows = [...document.querySelectorAll("#firings > li")];
+    const found = rows.map((row) => {
+      const hit = [...row.querySelectorAll("[data-node]")].find((one) => one.dataset.node === button.dataset.show);
+      return hit ? +hit.dataset.a : 0;
+    });
+    const most = Math.max(...found);
+    tokens.forEach((token, at) => {
+      const step = found[at] ? Math.max(1, Math.ceil((9 * found[at]) / most)) : 0;
+      token.className = `h${step} c0${token.matches(".at") ? " at" : ""}`;
+    });
+  }
+}

@@ -1,0 +1,127 @@
+"""Drawings as SVG: a histogram within a page, and a subtree as a figure for a paper."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from hiersae_cli.pages.model import Histogram, Overview
+from hiersae_cli.pages.text import shown, value
+
+# The figure stands on white paper wherever it is shown, so its colours are fixed.
+_INK, _QUIET, _ACCENT = "#1d1b18", "#6b655d", "#a33b1c"
+_ROW, _COLUMN, _TOP, _MARGIN = 22, 300, 46, 24
+
+
+def histogram(one: Histogram) -> Markup:
+    """Bars over a line; the style sheet colours them."""
+    width, height, most = 320, 84, max([*one.counts, 1])
+    each = width / max(1, len(one.counts))
+    bars = []
+    for place, count in enumerate(one.counts):
+        tall = max(1.5, height * count / most) if count else 0
+        low, high = value(one.edges[place]), value(one.edges[place + 1])
+        bars.append(
+            f'<rect x="{place * each + 0.5:.2f}" y="{height - tall:.2f}" width="{max(0.5, each - 1):.2f}" '
+            f'height="{tall:.2f}"><title>{count:,} firings from {low} to {high}</title></rect>'
+        )
+    total = sum(one.counts)
+    name = f"Histogram of {total:,} activations from {value(one.edges[0])} to {value(one.edges[-1])}"
+    return Markup(
+        f'<svg class="histogram" viewBox="0 0 {width} {height + 1}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(name)}">{"".join(bars)}<line x1="0" x2="{width}" y1="{height + 0.5}" '
+        f'y2="{height + 0.5}"/></svg>'
+    )
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A node's place in the figure; ``more`` children of it are left out."""
+
+    node: int
+    depth: int
+    y: float
+    more: int
+    below: list[_Spot]
+
+
+def subtree(tree: Overview, root: int, most: int = 40) -> str:
+    """A node and everything below it, as SVG that stands by itself.
+
+    Of each node's children the ``most`` with the largest MI are drawn, and how many are left out is said.
+    ``root`` is a place in the columns.
+    """
+    below: dict[int, list[int]] = {}
+    for place, parent in enumerate(tree.parent):
+        if parent >= 0:
+            below.setdefault(parent, []).append(place)
+    rows = 0
+
+    def put(node: int, depth: int) -> _Spot:
+        nonlocal rows
+        children = sorted(below.get(node, ()), key=lambda child: -(tree.mi_bits[child] or 0))
+        spots = [put(child, depth + 1) for child in children[:most]]
+        more = len(children) - len(spots)
+        if not spots:
+            rows += 1
+            return _Spot(node, depth, rows - 0.5, 0, [])
+        middle = (spots[0].y + spots[-1].y) / 2
+        rows += bool(more)
+        return _Spot(node, depth, middle, more, spots)
+
+    top = put(root, 0)
+    deepest = _deepest(top)
+    width, height = _MARGIN * 2 + _COLUMN * (deepest + 1), _TOP + max(rows, 1) * _ROW + 44
+    highest = max([tree.rate[place] for place in range(len(tree.rate))], default=0) or 1
+    parts: list[str] = []
+    _draw(tree, top, highest, parts)
+    caption = "Line width: mutual information over its bound. Circle area: firing rate."
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="Helvetica, Arial, sans-serif" font-size="12">'
+        f"<title>{escape(_name(tree, root))} and what is below it</title>"
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>{"".join(parts)}'
+        f'<text x="{_MARGIN}" y="{height - 16}" font-size="10.5" fill="{_QUIET}">{caption}</text></svg>'
+    )
+
+
+def _deepest(spot: _Spot) -> int:
+    return max([spot.depth, *(_deepest(child) for child in spot.below)])
+
+
+def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None:
+    x, y = _MARGIN + spot.depth * _COLUMN + 8, _TOP + spot.y * _ROW
+    radius = 2.5 + 6 * math.sqrt(tree.rate[spot.node] / highest)
+    # A name beside the node at the end of a branch, above it where lines leave to the right, over all at the root.
+    place = f'x="{x + 12:.1f}" y="{y + 4:.1f}"'
+    if spot.below:
+        place = f'x="{x - radius:.1f}" y="{y - radius - 6 if spot.depth else _MARGIN:.1f}"'
+    for child in spot.below:
+        to_x, to_y = _MARGIN + child.depth * _COLUMN + 8, _TOP + child.y * _ROW
+        strength = min(1.0, max(0.0, tree.mi_over_max[child.node] or 0))
+        parts.append(
+            f'<path d="M{x:.1f} {y:.1f}C{x + 130:.1f} {y:.1f} {to_x - 130:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}" '
+            f'fill="none" stroke="{_ACCENT}" stroke-opacity="0.55" stroke-width="{0.6 + 5 * strength:.2f}"/>'
+        )
+        _draw(tree, child, highest, parts)
+    parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{_ACCENT}"/>')
+    bold = ' font-weight="bold"' if spot.below else ""
+    name = escape(_short(_name(tree, spot.node)))
+    # A white rim keeps a name legible where lines pass behind it.
+    rim = 'stroke="#ffffff" stroke-width="3" stroke-linejoin="round" paint-order="stroke"'
+    parts.append(f'<text {place} fill="{_INK}" {rim}{bold}>{name}</text>')
+    if spot.more:
+        low = _TOP + (spot.below[-1].y + 1) * _ROW
+        text = f"and {spot.more:,} more"
+        parts.append(f'<text x="{x + _COLUMN + 12:.1f}" y="{low + 4:.1f}" fill="{_QUIET}">{text}</text>')
+
+
+def _name(tree: Overview, place: int) -> str:
+    text = tree.label[place] or tree.hint[place]
+    return shown(f"{tree.level[place]}.{tree.latent[place]}  {text}")
+
+
+def _short(text: str, most: int = 44) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,223 @@
+"""The dashboard over HTTP, for the people of this machine.
+
+What a foreign page in the same browser could try is refused: by the name it must call us by (DNS rebinding), by where
+a request says it comes from (reading data by a script element, changing labels), and by a token in every form.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hiersae_cli.errors import HierSAEError, UsageError
+from hiersae_cli.pages.index import Index
+from hiersae_cli.pages.render import ASSETS, Page, Pages, asset_text
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LONGEST_FORM = 10_000  # bytes
+
+
+def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[str], None]) -> None:
+    """Answer until interrupted. ``ready`` is called with the address once it can be opened; port 0 takes a free one.
+
+    Raises ``UsageError`` where the address cannot be had, or is none that a browser would name.
+    """
+    if host in ("", "0.0.0.0", "::"):
+        raise UsageError(
+            f"--host-address {host or repr(host)}: stands for every address of this machine",
+            "Name the one that others use; the dashboard answers to no other name.",
+        )
+    try:
+        listening = _listen(host, port)
+    except OSError as error:
+        raise UsageError(
+            f"--port {port}: cannot be listened on at {host} ({error.strerror or error})",
+            "Another program may have it: choose another --port, or 0 for a free one.",
+        ) from None
+    answers = app(index, host=host, author=author)
+    config = uvicorn.Config(answers, log_level="error", access_log=False, server_header=False)
+    name = f"[{host}]" if ":" in host else host
+    ready(f"http://{name}:{listening.getsockname()[1]}/")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
+    """The application. It answers to loopback's names and to ``host`` alone."""
+    pages = Pages(index, served=True, author=author, token=secrets.token_urlsafe())
+    pages.prepare()
+
+    def page(make: Callable[[Request], Page]) -> Callable[[Request], Response]:
+        def endpoint(request: Request) -> Response:
+            try:
+                return _html(pages, make(request))
+            except KeyError:
+                raise HTTPException(404) from None
+            except HierSAEError as error:
+                return _html(pages, pages.message(error.message, error.hint, 422))
+
+        return endpoint
+
+    def data(make: Callable[[], str]) -> Callable[[Request], Response]:
+        return lambda request: Response(make(), media_type="text/javascript")
+
+    def picture(request: Request) -> Response:
+        try:
+            return Response(pages.picture(request.path_params["id"]), media_type="image/svg+xml")
+        except KeyError:
+            raise HTTPException(404) from None
+
+    def file(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in ASSETS:
+            raise HTTPException(404)
+        return Response(asset_text(name), media_type=ASSETS[name])
+
+    async def label(request: Request) -> Response:
+        return await _label(request, pages)
+
+    def failed(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        title, says = _MESSAGES.get(status, _MESSAGES[500])
+        return _html(pages, pages.message(title, says, status))
+
+    routes = [
+        Route("/", page(lambda request: pages.overview())),
+        Route("/feature/{id}", page(lambda request: pages.feature(request.path_params["id"]))),
+        Route("/compare/{id}", page(lambda request: pages.compare(request.path_params["id"]))),
+        Route("/baseline", page(lambda request: pages.fates())),
+        Route("/baseline/are/{verdict}", page(lambda request: pages.fates(request.path_params["verdict"]))),
+        Route("/baseline/{latent:int}", page(lambda request: pages.baseline(request.path_params["latent"]))),
+        Route("/list/{name}", page(lambda request: pages.listing(request.path_params["name"]))),
+        Route(
+            "/list/{name}/{page:int}",
+            page(lambda request: pages.listing(request.path_params["name"], request.path_params["page"])),
+        ),
+        Route("/report", page(lambda request: pages.report())),
+        Route(
+            "/search",
+            page(lambda request: pages.search(*(request.query_params.get(name, "") for name in ["q", "by"]))),
+        ),
+        Route("/text", page(lambda request: pages.text(_typed(request)))),
+        Route("/picture/{id}.svg", picture),
+        Route("/label/{id}", label, methods=["POST"]),
+        Route("/assets/tree.js", data(lambda: pages.tree_data)),
+        Route("/assets/labels.js", data(pages.label_data)),
+        Route("/assets/{name}", file),
+    ]
+    answers = Starlette(routes=routes, exception_handlers={HTTPException: failed, Exception: failed})
+    return _Guard(answers, {*LOOPBACK, host}, pages.policy)
+
+
+_MESSAGES = {
+    400: ("Not understood", "The request was not one of this dashboard's forms."),
+    403: ("Refused", "The form is not of this server, or of one that has been started again. Reload the page."),
+    404: ("No such page", "There is no feature, list or picture of that name. Look for it in the tree, or search."),
+    405: ("Not here", "This address answers no such request."),
+    500: ("Something failed", "The terminal that serves the dashboard says more. The other pages go on working."),
+}
+
+
+class _Guard:
+    """Refuses what comes under another name or from another page, and sets the headers of every answer."""
+
+    def __init__(self, inner: ASGIApp, names: set[str], policy: str):
+        self.inner, self.names = inner, names
+        self.headers = {
+            "content-security-policy": f"{policy}; frame-ancestors 'none'",
+            "cross-origin-opener-policy": "same-origin",
+            # Keeps a foreign page from reading tree.js through a script element of its own.
+            "cross-origin-resource-policy": "same-origin",
+            # Not "no-referrer", with which browsers would not say where a form comes from.
+            "referrer-policy": "same-origin",
+            "x-content-type-options": "nosniff",
+            "cache-control": "no-cache",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.inner(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self.headers)
+            await send(message)
+
+        refusal = self._refusal(Headers(scope=scope), scope)
+        answer: ASGIApp = Response(refusal, 403, media_type="text/plain") if refusal else self.inner
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, headers: Headers, scope: Scope) -> str:
+        host = headers.get("host", "")
+        if _without_port(host) not in self.names:
+            return f"This dashboard does not answer to the name {host!r}. Open it as it was printed in the terminal.\n"
+        origin = headers.get("origin")
+        if scope["method"] not in ("GET", "HEAD") and origin != f"http://{host}":
+            return "Refused: the request comes from another page.\n"
+        link = headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not link:
+            return "Refused: the request comes from another page.\n"
+        return ""
+
+
+async def _label(request: Request, pages: Pages) -> Response:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            raise HTTPException(400)
+    try:
+        form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=10)
+        text, author, token = (form[name][0].strip() for name in ("text", "author", "token"))
+    except (KeyError, ValueError):
+        raise HTTPException(400) from None
+    if not secrets.compare_digest(token.encode(), pages.token.encode()):
+        raise HTTPException(403)
+    id = request.path_params["id"]
+    try:
+        await run_in_threadpool(pages.index.set_label, id, text, author)
+    except KeyError:
+        raise HTTPException(404) from None
+    except HierSAEError as error:
+        return _html(pages, pages.message(error.message, error.hint, 422))
+    return RedirectResponse(pages.link("feature", id), 303)
+
+
+def _typed(request: Request) -> str:
+    """The text of the form, with the ends of lines as they were typed: browsers send CR LF."""
+    return request.query_params.get("text", "").replace("\r\n", "\n")
+
+
+def _html(pages: Pages, page: Page) -> HTMLResponse:
+    return HTMLResponse(pages.document(page), page.status)
+
+
+def _without_port(host: str) -> str:
+    """``::1`` for ``[::1]:8000``."""
+    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    return name.strip("[]").lower()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(128)
+    except OSError:
+        listening.close()
+        raise
+    return listening

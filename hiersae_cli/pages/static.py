@@ -1,0 +1,95 @@
+"""The dashboard as a folder of pages, which opens from a disk without a server and loads nothing from elsewhere.
+
+The pages are those of the server, compressed, some together in a file: the browser unpacks them as they are opened.
+Plain pages would take several times the space. The files are scripts, since a page on a disk may load scripts from
+beside it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiersae_cli.formats.atomic import replacing_folder
+from hiersae_cli.pages.index import Index
+from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages, asset_text
+
+# Pages in a file, as folder.js has it: more would make each slower to open, fewer would make many files.
+TOGETHER = 32
+
+_LINE = re.compile('<li class="line".*?</li>')
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was written: the ``path`` of the page to open, how many ``pages``, and the ``size`` of it all in bytes."""
+
+    path: Path
+    pages: int
+    size: int
+
+
+def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda features: None) -> Folder:
+    """Write all pages to ``folder``, in place of what was there.
+
+    ``advance`` is told of every few features (and latents of the baseline) that are done.
+    """
+    pages = Pages(index, served=False)
+    size = count = 0
+    with replacing_folder(folder) as temporary:
+        assets = temporary / "assets"
+        assets.mkdir()
+        texts = {name: asset_text(name) for name in (*ASSETS, "folder.js")}
+        texts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
+        for name, text in texts.items():
+            size += (assets / name).write_bytes(text.encode())
+        for name, some, features in _files(pages, index):
+            size += (assets / f"{name}.js").write_bytes(_packed(name, some).encode())
+            count += len(some)
+            advance(features)
+        size += (temporary / "index.html").write_bytes(pages.document(pages.overview()).encode())
+    return Folder(folder / "index.html", count + 1, size)
+
+
+def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], int]]:
+    """Every file's name, its pages by address, and how many features they are of. ``folder.js`` knows the names."""
+    ids, baseline = index.ids(), index.baseline_latents()
+    for start in range(0, len(ids), TOGETHER):
+        some: dict[str, Page] = {}
+        for id in ids[start : start + TOGETHER]:
+            some[f"feature/{id}"], some[f"compare/{id}"] = pages.both(id)
+        yield f"feature-{start // TOGETHER}", some, len(ids[start : start + TOGETHER])
+    for start in range(0, baseline, TOGETHER):
+        latents = range(start, min(start + TOGETHER, baseline))
+        found = {f"baseline/{latent}": pages.baseline(latent) for latent in latents}
+        yield f"baseline-{start // TOGETHER}", found, len(latents)
+    for name in pages.groups:
+        last = pages.last(name)
+        for start in range(0, last, TOGETHER):
+            numbers = range(start + 1, min(start + TOGETHER, last) + 1)
+            some = {f"list/{name}/{number}": pages.listing(name, number) for number in numbers}
+            yield f"list-{name}-{start // TOGETHER}", some, 0
+    rest = {"report": pages.report(), "search": pages.search(), "text": pages.text(), "baseline": pages.fates()}
+    yield "rest", rest | {f"baseline/are/{verdict}": pages.fates(verdict) for verdict in VERDICTS}, 0
+
+
+def _packed(name: str, some: dict[str, Page]) -> str:
+    """The script of a file. A context that stands in several places is stored once, which saves a third.
+
+    Its place is ``\\x01NUMBER;``; pages have no such character, since ``pages.text`` shows it as its code.
+    """
+    lines: dict[str, int] = {}
+
+    def numbered(line: re.Match[str]) -> str:
+        return f"\x01{lines.setdefault(line[0], len(lines))};"
+
+    content = {address: [page.title, page.view, _LINE.sub(numbered, page.body)] for address, page in some.items()}
+    data = json.dumps([list(lines), content], ensure_ascii=False, separators=(",", ":")).encode()
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = base64.b64encode(deflate.compress(data) + deflate.flush()).decode()
+    return f'window.hiersae.unpack("{name}", "{packed}");\n'

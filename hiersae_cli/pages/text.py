@@ -1,0 +1,115 @@
+"""Corpus text as HTML: tokens marked by activation, white space made visible, everything escaped.
+
+Contexts are the bulk of a page, so they are put together here and not in a template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from markupsafe import Markup, escape
+
+from hiersae_cli.pages.model import Context
+
+# Steps of the accent's ramp in the style sheet: h1 (weakest) to h9. 0 is no activation.
+STEPS = 9
+
+# What a page would not show, or what would turn the text around it (U+202E and its like).
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+)
+_SIGNS = {"\n": "↵", "\t": "⇥"}
+
+
+def step(activation: float, most: float | None) -> int:
+    """The step of the ramp for an activation, where ``most`` is the strongest: 0 for none, else 1 to ``STEPS``."""
+    if activation <= 0 or not most or most <= 0:
+        return 0
+    return max(1, min(STEPS, -int(-activation * STEPS // most)))
+
+
+def shown(text: str) -> str:
+    """A text in one line: line ends and tabs as signs, what cannot be seen as its code."""
+    return _HIDDEN.sub(_code, text.replace("\n", "↵").replace("\t", "⇥"))
+
+
+def token(text: str) -> Markup:
+    """A token by itself: its white space is seen too."""
+    return Markup(_quiet(text.replace(" ", "␣") if text.strip(" ") != text else text))
+
+
+def running(text: str) -> Markup:
+    """A token among others, with its white space as it is, and a sign for what ends a line."""
+    return Markup(_quiet(text))
+
+
+def value(number: float) -> str:
+    """A number with three figures: ``12.0``, ``0.0123``; ``0`` is 0."""
+    if number == 0:
+        return "0"
+    text = f"{number:#.3g}".rstrip(".")
+    return f"{number:.0f}" if "e+" in text else text
+
+
+def percent(share: float | None) -> str:
+    """``2.31 %``, with three figures; a dash where undefined."""
+    return "–" if share is None else f"{value(100 * share)} %"
+
+
+def number(figure: float | None) -> str:
+    """Three figures, ``2.42 × 10⁻⁷`` where it is small; a dash where undefined."""
+    if figure is None:
+        return "–"
+    if 0 < abs(figure) < 1e-4:
+        digits, _, power = f"{figure:.2e}".partition("e")
+        raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{digits} × 10{raised}".replace("-", "−")
+    return value(figure).replace("-", "−")
+
+
+def context(one: Context, most: float | None) -> Markup:
+    """A context as a line of a concordance: what stands before the focus, then the focus and what follows.
+
+    ``most`` is the activation of the darkest step. Only tokens with an activation are elements of their own.
+    """
+    pairs = list(zip(one.tokens, one.activations, strict=True))
+    before = _marked(pairs[: one.focus], most)
+    after = _marked(pairs[one.focus :], most, focus=True)
+    where = escape(f"{shown(one.document)}, token {one.position:,}" + (", held out" if one.held_out else ""))
+    return Markup(
+        f'<li class="line" tabindex="0" data-where="{where}"><span class="strength">{value(one.activation)}</span>'
+        f'<span class="before"><bdi>{before}</bdi></span><span class="after"><bdi>{after}</bdi></span></li>'
+    )
+
+
+def contexts(many: Iterable[Context], most: float | None) -> Markup:
+    """The lines of a list of contexts."""
+    return Markup("").join(context(one, most) for one in many)
+
+
+def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = False) -> str:
+    parts, plain = [], ""
+    for place, (text, activation) in enumerate(pairs):
+        here = step(activation, most)
+        chosen = focus and place == 0
+        if here or chosen:
+            name = f"h{here} focus" if chosen else f"h{here}"
+            mark = f'<mark class="{name}" data-a="{value(activation)}">{_quiet(text)}</mark>'
+            parts += [_quiet(plain), mark] if plain else [mark]
+            plain = ""
+        else:
+            plain += text
+    return "".join([*parts, _quiet(plain)])
+
+
+def _quiet(text: str) -> str:
+    """Escaped; signs that stand for white space are set back."""
+    escaped = str(escape(_HIDDEN.sub(_code, text)))
+    for raw, sign in _SIGNS.items():
+        escaped = escaped.replace(raw, f"<i>{sign}</i>")
+    return escaped
+
+
+def _code(match: re.Match[str]) -> str:
+    return f"‹{ord(match[0]):02X}›"

@@ -1,0 +1,125 @@
+"""Asking a language model behind an OpenAI-compatible service: one request, one answer, nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from typing import Any
+
+from hiersae_cli.errors import HierSAEError, UsageError
+
+_TRIES = 4
+_BUSY = (429, 500, 502, 503, 504)
+_LONGEST_WAIT = 30.0  # seconds
+_SHOWN = 200  # characters of a service's own message
+_MOST_BYTES = 1 << 20  # of an answer
+
+
+class ChatEndpoint:
+    """A service that answers ``POST ADDRESS/chat/completions``.
+
+    Args:
+        address: such as ``http://127.0.0.1:8000/v1``.
+        model: the name that the service knows the model by.
+        key: sent as a bearer token, where there is one.
+        timeout: seconds to wait for an answer.
+        sleep: waits between tries.
+    """
+
+    def __init__(self, address: str, model: str, key: str, timeout: float, sleep: Callable[[float], None] = time.sleep):
+        self._url = address.rstrip("/") + "/chat/completions"
+        self._model, self._key, self._timeout, self._sleep = model, key, timeout, sleep
+        # A redirect would carry the key and the contexts to somebody whom the user has not named.
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def ask(self, system: str, user: str) -> str:
+        """The model's answer; tried again a few times where the service is busy.
+
+        Raises ``HierSAEError`` where it cannot be reached, refuses, or answers with something else.
+        """
+        body = {
+            "model": self._model,
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
+            "temperature": 0,
+        }
+        headers = {"Content-Type": "application/json", "User-Agent": "hiersae"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        try:
+            request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
+        except ValueError as error:
+            raise UsageError(f"--endpoint {self._url}: no address ({error})") from None
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                with self._opener.open(request, timeout=self._timeout) as response:
+                    return self._content(response.read(_MOST_BYTES))
+            except urllib.error.HTTPError as error:
+                if error.code not in _BUSY or not left:
+                    raise self._refusal(error) from None
+                self._sleep(_wait(error.headers, _TRIES - left))
+            except (OSError, http.client.HTTPException) as error:  # OSError: URLError and timeouts, too
+                reason = getattr(error, "reason", None) or error
+                raise HierSAEError(
+                    f"{self._url}: cannot be reached ({str(reason) or type(reason).__name__})",
+                    "Check --endpoint, and that the service is running; --timeout says how long to wait.",
+                ) from None
+        raise AssertionError("unreachable")
+
+    def _content(self, answer: bytes) -> str:
+        try:
+            content = json.loads(answer)["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise self._foreign(answer) from None
+        if not isinstance(content, str):
+            raise self._foreign(answer)
+        return content
+
+    def _foreign(self, answer: bytes) -> HierSAEError:
+        shown = " ".join(answer[:_SHOWN].decode("utf-8", "replace").split())
+        return HierSAEError(
+            f"{self._url}: its answer is not that of a chat completion: {shown!r}",
+            "--endpoint is what stands before /chat/completions, often ending in /v1.",
+        )
+
+    def _refusal(self, error: urllib.error.HTTPError) -> HierSAEError:
+        hints = {
+            401: "Name the variable with the key: --key-env VARIABLE.",
+            403: "Name the variable with the key: --key-env VARIABLE.",
+            404: "Check --endpoint (what stands before /chat/completions) and --llm.",
+            429: "Wait, then run the same command again: what is labelled stays.",
+        }
+        redirected = "It points elsewhere: give the address that it points to." if 300 <= error.code < 400 else ""
+        said = _message(error.read(_MOST_BYTES))
+        return HierSAEError(
+            f"{self._url}: {error.code} {error.reason}{f': {said}' if said else ''}",
+            redirected or hints.get(error.code, "Check --endpoint and --llm."),
+        )
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _wait(headers: Message, tried: int) -> float:
+    """Seconds before the next try: what the service asks for, or more each time."""
+    try:
+        return min(max(float(headers.get("Retry-After", "")), 0.0), _LONGEST_WAIT)
+    except ValueError:
+        return min(2.0**tried, _LONGEST_WAIT)
+
+
+def _message(answer: bytes) -> str:
+    """What a service says of an error, in one line."""
+    try:
+        found = json.loads(answer)
+        found = found.get("error", found) if isinstance(found, dict) else found
+        found = found.get("message", found) if isinstance(found, dict) else found
+    except ValueError:
+        found = answer.decode("utf-8", "replace")
+    return " ".join(str(found).split())[:_SHOWN]

@@ -1,0 +1,75 @@
+"""What ``hiersae info`` says of what a dashboard is made from: an index, finished or not, and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.atomic import read_json
+from hiersae_cli.formats.index import BASELINE, RUN, SCHEMA, IndexFile, rows_committed
+from hiersae_cli.formats.labels import Labels
+
+HEADER_FILE = "header.json"  # of an unfinished index
+
+
+@dataclass(frozen=True)
+class Described:
+    """A file's kind, header, details as data and as lines, and in what it is unfinished."""
+
+    kind: str
+    header: dict[str, Any]
+    details: dict[str, Any]
+    lines: list[tuple[str, str]]
+    unfinished: str = ""
+
+
+def is_index(path: Path) -> bool:
+    """Whether an HDF5 file says that it is an index."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return file.attrs.get("schema") == SCHEMA
+    except OSError:
+        return False
+
+
+def describe_index(path: Path) -> Described:
+    """A finished index; raises ``FileError`` where it is damaged."""
+    index = IndexFile(path)
+    with h5py.File(path, "r", locking=False) as file:
+        attributes = {key: getattr(value, "item", lambda value=value: value)() for key, value in file.attrs.items()}
+    header = {**attributes, **index.header}
+    firings = {name: len(lists.latent_n) for name, lists in index.lists.items()}
+    details = {"rows": index.rows, "documents": len(index.documents), "firings": firings, **_names(header)}
+    lines = [("rows", f"{index.rows:,} of {len(index.documents):,} documents")]
+    for name, count in firings.items():
+        lines.append((name, f"{header[name]['name']}: {count:,} firings of {index.lists[name].latents:,} latents"))
+    lines.append(("tokens", "as text" if index.token_texts else "as numbers: built without --model"))
+    return Described("index", header, details, lines)
+
+
+def describe_partial(path: Path) -> Described:
+    """An index in the making."""
+    header = read_json(path / HEADER_FILE)
+    done, total = rows_committed(path), header["made_of"]["rows"]
+    details = {"rows": total, "rows_committed": done, **_names(header)}
+    return Described("index", header, details, [], f"{done:,} of {total:,} rows are indexed")
+
+
+def describe_labels(path: Path, data: dict[str, Any]) -> Described:
+    """Labels; raises ``FileError`` where the file is damaged."""
+    if path.name != "labels.json":
+        raise FileError(f"{path}: labels of a run are called labels.json", "Call it so.")
+    found = Labels(path.parent, str(data.get("run")))
+    current = found.current()
+    authors = sorted({label.author for label in current.values()})
+    details = {"labels": len(current), "authors": authors}
+    lines = [("labels", f"{len(current):,}" + (f" by {', '.join(authors)}" if authors else ""))]
+    return Described("labels", data, details, lines)
+
+
+def _names(header: dict[str, Any]) -> dict[str, Any]:
+    return {"run": header[RUN], "baseline": header[BASELINE], "host": header["host"]}

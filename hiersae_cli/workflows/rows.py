@@ -1,0 +1,27 @@
+"""Which rows of a cache are looked at, where only a part of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+# Rows of one place in the cache: a few documents each.
+_BLOCK_ROWS = 4096
+_LEAST_BLOCKS = 16
+
+
+def spread_blocks(rows: int, wanted: int) -> list[tuple[int, int]]:
+    """First and past-the-last row of blocks of neighbours, spread evenly over the cache, ``wanted`` rows at most."""
+    if rows <= wanted:
+        return [(0, rows)]
+    size = max(1, min(_BLOCK_ROWS, wanted // _LEAST_BLOCKS))
+    starts = np.linspace(0, rows - size, max(1, wanted // size)).astype(int).tolist()
+    return [(start, start + size) for start in starts]
+
+
+def batches_of(blocks: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """The blocks cut into batches of ``size`` rows at most."""
+    for first, last in blocks:
+        for start in range(first, last, size):
+            yield start, min(start + size, last)

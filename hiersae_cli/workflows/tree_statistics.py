@@ -1,0 +1,46 @@
+"""The statistics of a tree's nodes, as ``tree.json`` has them.
+
+Legend of shapes: F latents of all levels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.formats.tree_writers import SOFT
+from hiersae_cli.metrics.firings import NONE, FiringCounts
+from hiersae_cli.metrics.tree import edge_statistics
+
+
+def statistics_of(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[str, Any]]:
+    """The statistics of every latent; what is not defined is None."""
+    rows, active_F, parent_F = counts.rows, counts.active_F, counts.parent_active_F
+    edges = edges_of(counts)
+    if soft:
+        edges |= {f"{name}{SOFT}": values for name, values in edges_of(soft).items()}
+    found = []
+    for latent, parent in enumerate(counts.parent_F.tolist()):
+        own: dict[str, Any] = {
+            "n_rows": rows,
+            "n_active": int(active_F[latent]),
+            "rate": active_F[latent] / rows,
+            "mean_activation": _defined(counts.mean_F[latent]),
+            "dead": not active_F[latent],
+        }
+        if parent != NONE:
+            own |= {"n_parent": int(parent_F[latent]), "n_both": int(counts.both_F[latent])}
+            own |= {name: _defined(values[latent]) for name, values in edges.items()}
+        found.append(own)
+    return found
+
+
+def edges_of(counts: FiringCounts) -> dict[str, np.ndarray]:
+    """The statistics of the edge to each latent's parent, (F,) each."""
+    return edge_statistics(counts.parent_active_F, counts.active_F, counts.both_F, counts.rows)
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,368 @@
+"""The pages without a browser: what is in them, what the server refuses, what a folder holds, and the style sheet."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+from xml.etree import ElementTree
+
+import pytest
+
+from hiersae_cli.errors import UsageError
+from hiersae_cli.pages import server, static
+from hiersae_cli.pages.model import Context, Histogram
+from hiersae_cli.pages.render import Pages, asset_text
+from hiersae_cli.pages.text import STEPS, context, shown, step
+from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
+
+ADDRESSES = [
+    "/",
+    "/feature/0.1",
+    "/feature/1.3",
+    "/feature/1.48",  # no parent
+    "/feature/1.51",  # dead
+    "/compare/0.1",
+    "/baseline",
+    "/baseline/are/split",
+    "/baseline/4",
+    "/list/level-0",
+    "/list/root-children",
+    "/list/dead/1",
+    "/report",
+    "/search?q=king",
+    "/search?q=%3Cscript%3E&by=label",
+    "/text?text=%3Cscript%3Ealert(3)%3C/script%3E",
+]
+
+
+class Elements(HTMLParser):
+    """Names and attributes of all elements of a page, and its text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(str(html))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving(FakeIndex()) as at:
+        yield at
+
+
+def ask(address: str, path: str, method: str = "GET", body: str = "", **headers: str) -> tuple[int, dict, str]:
+    """Status, headers and text of an answer; ``Host`` and all else may be forged."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection.putrequest(method, path, skip_host=True)
+    sent = {"Host": urlsplit(address).netloc, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if method == "POST":
+        sent |= {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body.encode()))}
+    for name, value in sent.items():
+        connection.putheader(name, value)
+    connection.endheaders(body.encode() if body else None)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, text
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
+    status, _, html = ask(address, path)
+    assert status == 200
+    page = Elements(html)
+    own = ("theme.js", "page.js", "layout.js", "drawing.js", "map.js")
+    for name, attributes in page.found:
+        assert name != "img" and not any(key.startswith("on") or key == "style" for key in attributes)
+        if name == "script":
+            assert attributes["src"] in [f"/assets/{one}" for one in own]
+    assert html.count("<script") == len(own)
+
+
+def test_the_attack_can_be_read(address):
+    page = Elements(ask(address, "/feature/0.1")[2])
+    assert f"royalty {ATTACK}" in page.text and QUOTES in page.text
+    assert "\u202e" not in page.text and "‹202E›" in page.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/feature/0.99", "/feature/x", "/list/none", "/list/dead/2", "/baseline/99", "/nowhere"]
+)
+def test_an_unknown_page_says_what_to_do(address, path):
+    status, headers, html = ask(address, path)
+    assert status == 404 and "Look for it in the tree" in html
+    assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_every_answer_carries_the_policy(address):
+    _, headers, _ = ask(address, "/assets/tree.js")
+    policy = headers["content-security-policy"]
+    assert "script-src 'self';" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "[::2]:8000"])
+def test_a_foreign_name_is_not_answered(address, host):
+    status, _, text = ask(address, "/feature/0.1", Host=host)
+    assert status in (400, 403) and ATTACK not in text and "royalty" not in text
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9000", "[::1]:8000", "127.0.0.1:1"])
+def test_loopback_answers_by_its_names_at_any_port(address, host):
+    # A port that is forwarded from elsewhere has another number there.
+    assert ask(address, "/", Host=host)[0] == 200
+
+
+def test_a_foreign_page_cannot_read_by_a_script_element(address):
+    assert ask(address, "/assets/tree.js", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors")[0] == 403
+    assert ask(address, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200  # a link in a mail
+
+
+def label(address: str, id: str = "1.2", **changes: str | None) -> int:
+    html = ask(address, f"/feature/{id}")[2]
+    token = next(a["value"] for name, a in Elements(html).found if name == "input" and a.get("name") == "token")
+    form = {"text": "a label", "author": "Ada", "token": token, **changes}
+    origin = form.pop("origin", address)
+    headers = {"Origin": origin} if origin else {}
+    body = urlencode({name: value for name, value in form.items() if value is not None})
+    return ask(address, f"/label/{id}", "POST", body, **headers)[0]
+
+
+def test_a_label_is_kept_and_taken_away():
+    index = FakeIndex()
+    with serving(index) as address:
+        assert label(address, text=f" king {ATTACK} ", author="Bo") == 303
+        assert (index.named["1.2"].text, index.named["1.2"].author) == (f"king {ATTACK}", "Bo")
+        assert ATTACK in Elements(ask(address, "/feature/1.2")[2]).text
+        assert ATTACK in json.loads(re.search(r"JSON\.parse\((.*)\);", ask(address, "/assets/labels.js")[2])[1])
+        assert label(address, text="") == 303 and "1.2" not in index.named
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": "guessed"},
+        {"token": None},
+        {"text": None},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": None},
+        {"text": "x" * 20_000},
+    ],
+)
+def test_a_label_from_elsewhere_is_refused(changes):
+    index = FakeIndex()
+    with serving(index) as address:
+        assert label(address, **changes) in (400, 403)
+        assert "1.2" not in index.named
+
+
+def test_a_label_for_no_feature_is_not_found(address):
+    html = ask(address, "/feature/1.2")[2]
+    token = next(a["value"] for name, a in Elements(html).found if name == "input" and a.get("name") == "token")
+    body = urlencode({"text": "x", "author": "Ada", "token": token})
+    assert ask(address, "/label/1.999", "POST", body, Origin=address)[0] == 404
+
+
+def test_empty_states_say_what_to_do():
+    with serving(FakeIndex(baseline=False, report=False, host=False)) as address:
+        assert "hiersae eval" in ask(address, "/")[2]
+        assert "--baseline RUN" in ask(address, "/baseline")[2] and "--baseline RUN" in ask(address, "/compare/0.1")[2]
+        assert "--model" in ask(address, "/text")[2] and "--model" in ask(address, "/feature/0.1")[2]
+        assert "--report" in ask(address, "/report")[2]
+        assert "No feature fires at it" in ask(address, "/search?q=qqq")[2]
+
+
+def test_a_dictionary_of_one_level_has_pages():
+    pages = Pages(FakeIndex(levels=1), served=True)
+    assert f"{PARENTS} latents" in pages.overview().body
+    assert "Latent 0.1" in pages.feature("0.1").body and set(pages.groups) == {"level-0", "dead"}
+
+
+def test_a_tree_of_three_levels_has_pages():
+    pages = Pages(FakeIndex(levels=3), served=True)
+    assert "6 at level 0" in Elements(pages.overview().body).text
+    html = pages.feature("2.5").body
+    crumbs = [attributes["href"] for name, attributes in Elements(html).found if name == "a"][:3]
+    assert crumbs == ["/?at=0.0", "/feature/0.0", "/feature/1.2"] and "Level 2 2.5" in html
+    assert len(re.findall("<circle", pages.picture("0.0"))) == 1 + 8 + 16
+
+
+def test_a_text_is_read_with_the_line_ends_that_were_typed():
+    index = FakeIndex()
+    index.encode_text = lambda typed: read.append(typed) or FakeIndex().encode_text(typed)
+    read: list[str] = []
+    with serving(index) as address:
+        assert ask(address, "/text?text=one%0D%0Atwo")[0] == 200
+    assert read == ["one\ntwo"]
+
+
+def test_an_address_that_cannot_be_had():
+    with serving(FakeIndex()) as address:
+        port = urlsplit(address).port
+        with pytest.raises(UsageError, match=f"--port {port}: cannot be listened on"):
+            server.serve(FakeIndex(), host="127.0.0.1", port=port, author="Ada", ready=print)
+    with pytest.raises(UsageError, match="every address"):
+        server.serve(FakeIndex(), host="0.0.0.0", port=0, author="Ada", ready=print)
+
+
+def test_a_child_shows_its_evidence_and_a_parent_its_children():
+    pages = Pages(FakeIndex(), served=True)
+    child = Elements(pages.feature("1.3").body).text
+    for part in (
+        "0.0120 bits",
+        "at most 0.0200",
+        "80.0 %",
+        "4.00 ×",
+        "Without its parent",
+        "Siblings",
+        "Next-best parents",
+    ):
+        assert part in child
+    parent = Elements(pages.feature("0.0").body).text
+    for part in ("How its children divide it", "The parent alone", "23.0 %", "shared 20.0 %"):
+        assert part in parent
+
+
+def test_the_figure_of_a_subtree_is_xml_with_all_its_nodes():
+    index = FakeIndex()
+    index.named["1.9"] = index.named["0.1"]
+    drawn = ElementTree.fromstring(Pages(index, served=True).picture("0.1"))
+    texts = ["".join(one.itertext()) for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    drawn_ids = {text.split()[0] for text in texts if text[0] in "01"}
+    assert drawn_ids == {"0.1", *(f"1.{child}" for child in range(8, 16))}
+    assert any(ATTACK in text for text in texts)
+
+
+def test_steps_of_the_ramp():
+    assert [step(a, 9.0) for a in (0, -1, 1e-9, 1, 1.01, 9, 10)] == [0, 0, 1, 1, 2, 9, STEPS]
+    assert step(1, None) == step(1, 0) == 0
+
+
+def test_a_context_keeps_its_text_and_marks_what_fires():
+    one = Context(["a", "<b>", " c"], [0.0, 2.0, 0.5], 1, "doc", 4, 9, True)
+    line = Elements(str(context(one, 2.0)))
+    marks = [attributes for name, attributes in line.found if name == "mark"]
+    assert [(mark["class"], mark["data-a"]) for mark in marks] == [("h9 focus", "2.00"), ("h3", "0.500")]
+    assert line.text == "2.00a<b> c"
+
+
+def test_what_cannot_be_seen_is_shown_as_its_code():
+    assert shown("a\nb\tc\x00\u202e\ud800\ufeff") == "a↵b⇥c‹00›‹202E›‹D800›‹FEFF›"
+
+
+def test_a_histogram_has_a_bar_for_each_count():
+    from hiersae_cli.pages.charts import histogram
+
+    drawn = ElementTree.fromstring(histogram(Histogram([0, 1, 2, 3], [4, 0, 2])))
+    heights = [float(one.attrib["height"]) for one in drawn.iter("rect")]
+    assert heights[1] == 0 and heights[0] == pytest.approx(2 * heights[2])
+
+
+def test_a_folder_holds_every_page_of_the_server(tmp_path):
+    index = FakeIndex()
+    done: list[int] = []
+    made = static.write(index, tmp_path / "site", advance=done.append)
+    assert sum(done) == len(index.ids()) + index.baseline_latents()
+    assert made.path == tmp_path / "site" / "index.html" and made.path.is_file()
+    assert made.size == sum(file.stat().st_size for file in (tmp_path / "site").rglob("*") if file.is_file())
+    found: dict[str, list[str]] = {}
+    for file in (tmp_path / "site" / "assets").glob("*-*.js"):
+        found |= unpacked(file)
+    found |= unpacked(tmp_path / "site" / "assets" / "rest.js")
+    assert made.pages == len(found) + 1
+    assert {f"feature/{id}" for id in index.ids()} < set(found) and "list/root-children/1" in found
+    served = Pages(index, served=False)
+    assert (
+        found["feature/1.3"][2] == served.feature("1.3").body and found["compare/1.3"][2] == served.compare("1.3").body
+    )
+    # Every link within the folder leads to a page of it.
+    for html in [made.path.read_text(), *(page[2] for page in found.values())]:
+        for name, attributes in Elements(html).found:
+            link = attributes.get("href") or ""
+            if name == "a" and link.startswith("#/"):
+                place = link[2:].split("?")[0]
+                assert place in ("", *found) or f"{place}/1" in found, link
+            assert not re.match("https?:|//", attributes.get("href") or attributes.get("src") or "")
+
+
+def unpacked(file: Path) -> dict[str, list[str]]:
+    packed = re.search(r'"([^"]+)"\);', file.read_text())[1]
+    lines, pages = json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
+    for page in pages.values():
+        page[2] = re.sub("\x01([0-9]+);", lambda place: lines[int(place[1])], page[2])
+    return pages
+
+
+def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    static.write(FakeIndex(), tmp_path / "site")
+    before = (tmp_path / "site" / "index.html").read_text()
+
+    def stop(features: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        static.write(FakeIndex(baseline=False), tmp_path / "site", advance=stop)
+    assert (tmp_path / "site" / "index.html").read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["site"]
+
+
+# --- the style sheet
+
+
+def colours() -> list[dict[str, str]]:
+    """The custom properties that are colours, in light and in dark."""
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", asset_text("dashboard.css"))
+    return [{name: pair[which] for name, *pair in pairs} for which in (0, 1)]
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2.2 (relative luminance of sRGB)."""
+
+    def luminance(colour: str) -> float:
+        linear = []
+        for at in (1, 3, 5):
+            part = int(colour[at : at + 2], 16) / 255
+            linear.append(part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa(theme):
+    found = colours()[theme]
+    grounds = ["paper", "raised", "sunken"]
+    pairs = [(text, ground) for text in ("ink", "quiet", "accent") for ground in grounds]
+    pairs += [(f"h{one}-ink", f"h{one}") for one in range(1, STEPS + 1)]
+    pairs += [("on-accent", "accent"), ("paper", "ink"), ("ink", "line")]
+    low = {pair: round(contrast(found[pair[0]], found[pair[1]]), 2) for pair in pairs}
+    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") == pytest.approx(
+        4.48, abs=0.01
+    )
+
+
+def test_every_colour_of_the_style_sheet_is_a_named_one():
+    """So that the test of contrast sees them all: literals stand in shadows and on the paper of figures alone."""
+    rules = re.sub(r"/\*.*?\*/", "", asset_text("dashboard.css"), flags=re.S)
+    rules = re.sub(r"light-dark\([^)]*\)", "", rules)
+    assert set(re.findall(r"#[0-9a-f]{3,8}\b", rules)) <= {"#0000", "#000", "#0005", "#0006", "#fff"}

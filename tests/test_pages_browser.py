@@ -1,0 +1,393 @@
+"""The dashboard in a browser: Debian's Chromium without a window, driven by Playwright, served and from a folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiersae_cli.pages import static
+from hiersae_cli.pages.model import Overview
+from tests.fake_index import ATTACK, FakeIndex, serving
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
+
+
+@dataclass
+class Watched:
+    """A page, and what must not happen on it."""
+
+    page: Any
+    address: str
+    wrong: list[str] = field(default_factory=list)
+
+    def go(self, path: str) -> None:
+        self.page.goto(self.address + path)
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_load_state("load")
+        if self.page.locator("#map").count():
+            self.page.wait_for_selector("#map[data-ready]")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def title(self, text: str) -> None:
+        """Wait until a page with this heading is open."""
+        playwright.expect(self.page.locator("main h1")).to_contain_text(text)
+        self.settle()
+
+    def view(self) -> str:
+        """The address behind host or file."""
+        url = self.page.evaluate("location.href")  # Page.url may lag behind
+        return url.split("index.html#")[-1] if url.startswith("file:") else re.sub(r"^https?://[^/]+", "", url)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return static.write(FakeIndex(), tmp_path_factory.mktemp("static") / "site").path
+
+
+@pytest.fixture
+def index() -> FakeIndex:
+    return FakeIndex()
+
+
+@pytest.fixture
+def served(browser, index) -> Iterator[Watched]:
+    with serving(index) as address:
+        yield from watched(browser, address)
+
+
+@pytest.fixture
+def opened(browser, folder) -> Iterator[Watched]:
+    """A folder of pages, opened from the disk."""
+    yield from watched(browser, folder.as_uri() + "#")
+
+
+@pytest.fixture(params=["served", "folder"])
+def either(request, browser, index, folder) -> Iterator[Watched]:
+    if request.param == "folder":
+        yield from watched(browser, folder.as_uri() + "#")
+    else:
+        with serving(index) as address:
+            yield from watched(browser, address)
+
+
+def watched(browser: Any, address: str, **options: Any) -> Iterator[Watched]:
+    """A page that fails the test for a request to elsewhere, a message on the console, a dialog or an exception."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce", **options})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    one = Watched(page, address)
+    allowed = (address.split("#")[0].rsplit("/", 1)[0] if address.startswith("file:") else address, "data:", "blob:")
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith(allowed):
+            one.wrong.append(f"asked for {request.url}")
+
+    page.on("request", asked)
+    page.on("console", lambda message: one.wrong.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: one.wrong.append(f"exception: {error}"))
+    page.on("dialog", lambda dialog: (one.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    yield one
+    context.close()
+    assert one.wrong == []
+
+
+def test_a_walk_by_mouse_from_the_tree_to_a_child_and_back(either):
+    either.go("/")
+    page = either.page
+    box = page.locator("#map").bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 80)
+    assert page.locator("#about .id").inner_text().startswith("1.")
+    page.mouse.click(box["x"] + 60, box["y"] + 80)  # within the largest parent, which lies first
+    assert either.view() == "/?at=0.0" and "0.0" in page.locator("#trail").inner_text()
+    page.mouse.click(box["x"] + 60, box["y"] + 80)  # its largest child
+    page.wait_for_selector("article.feature")
+    assert re.fullmatch(r"/feature/1\.[0-7]", either.view())
+    page.locator(".crumbs .node").first.click()
+    page.wait_for_selector("article[data-id='0.0']")
+    assert page.locator(".division > li").count() == 9  # its children, and the parent alone
+    page.go_back()
+    page.go_back()
+    either.settle()
+    assert either.view() == "/?at=0.0" and "0.0" in page.locator("#trail").inner_text()
+
+
+def test_a_walk_by_keys(either):
+    either.go("/")
+    page = either.page
+    page.locator("#map").focus()
+    either.press("Enter")  # chooses the first
+    assert page.locator("#about .id").inner_text() == "0.0"
+    either.press("ArrowRight")
+    assert page.locator("#about .id").inner_text() != "0.0"
+    either.press("Escape", "Enter", "Enter")  # nothing, the first, into it
+    assert either.view() == "/?at=0.0"
+    either.press("ArrowDown", "Enter")
+    page.wait_for_selector("article.feature")
+    child = page.locator("article").get_attribute("data-id")
+    assert child.startswith("1.")
+    either.press("ArrowRight")
+    page.wait_for_selector(f"article.feature:not([data-id='{child}'])")
+    either.press("Escape")
+    page.wait_for_selector("article[data-id='0.0']")
+    either.press("c")
+    either.title("Beside flat")
+    either.press("Escape")
+    page.wait_for_selector("article[data-id='0.0'] .division")
+    either.press("Escape")
+    either.title("hier")
+    assert either.view() == "/?at=0.0"
+    page.locator("#map").focus()
+    either.press("Escape")
+    assert either.view() == "/" and page.locator("#trail").inner_text().strip() == "Whole tree"
+    either.press("?")
+    assert page.locator("#help").is_visible()
+    either.press("Escape", "/")
+    either.title("Search")
+
+
+def test_search_by_token_and_by_label(either):
+    either.go("/search")
+    page = either.page
+    page.fill("#query", " king")
+    either.press("Enter")
+    page.wait_for_selector("#found .node")
+    assert page.locator("#found .node .id").all_inner_texts()[:2] == ["0.1", "1.2"]
+    page.fill("#query", "royalty")
+    page.check("input[value=label]")
+    page.click(".ask button")
+    playwright.expect(page.locator("#found .label")).to_have_text(f"royalty {ATTACK}")
+    page.locator("#found .node").click()
+    page.wait_for_selector("article[data-id='0.1']")
+    page.go_back()
+    page.wait_for_selector("#found .node")
+    page.fill("#query", "nothing like it")
+    either.press("Enter")
+    page.wait_for_selector("#found .empty")
+
+
+def test_the_corpus_is_shown_and_not_run(either):
+    for path in ("/feature/0.1", "/compare/0.1", "/baseline/4", "/list/level-0", "/report"):
+        either.go(path)
+        either.page.wait_for_selector("main h1")
+        assert either.page.locator("main script, main img, main iframe").count() == 0
+    either.go("/feature/0.1")
+    either.page.wait_for_selector("article[data-id='0.1']")
+    assert ATTACK in either.page.locator("h1").inner_text()
+    assert ATTACK in either.page.locator(".lines").first.inner_text().replace("\n", "")
+
+
+def test_the_exact_activation_by_pointer_and_by_keys(either):
+    either.go("/feature/1.3")
+    page, tip = either.page, either.page.locator("#tip")
+    line = page.locator("section[aria-labelledby=top] .line").first
+    line.locator("mark.focus").hover()
+    assert tip.inner_text().startswith("9.00")
+    page.mouse.move(5, 5)
+    line.focus()
+    assert tip.inner_text().startswith("9.00") and "token 8" in tip.inner_text()
+    marks = line.locator("mark")
+    at = [mark.get_attribute("data-a") for mark in marks.all()]
+    focus = marks.evaluate_all("all => all.findIndex(one => one.classList.contains('focus'))")
+    if focus + 1 < len(at):
+        either.press("ArrowRight")
+        assert tip.inner_text().startswith(at[focus + 1])
+    either.press("ArrowDown")
+    assert tip.inner_text().startswith("8.64")
+    either.press("Enter")
+    assert page.locator(".line.whole").count() == 1
+
+
+def test_a_label_is_edited_in_place_and_seen_in_the_tree(served, index):
+    served.go("/feature/0.0")
+    served.press("e")
+    served.page.keyboard.type("kings & <b>queens</b>")
+    served.press("Enter")
+    served.title("kings & <b>queens</b>")
+    assert index.named["0.0"].author == "Ada"
+    served.press("Escape")
+    served.title("hier")
+    assert "kings & <b>queens</b>" in served.page.locator("#trail").inner_text()
+
+
+def test_what_fires_on_a_text(served):
+    served.go("/text")
+    served.page.fill("#typed", "the king <script>alert(4)</script>")
+    served.page.click(".ask button")
+    served.page.wait_for_selector("#tokens button")
+    first = served.page.locator("#tokens button").first
+    first.click()
+    assert served.page.locator("#firings > li:visible").count() == 1
+    assert served.page.locator("#firings > li:visible .node .id").all_inner_texts() == ["0.1", "1.8"]
+    served.page.locator("[data-show='1.8']").click()
+    assert first.get_attribute("class").split()[0] == "h3"  # 1 of at most 3
+    served.page.locator("#firings > li:visible .node").first.click()
+    served.page.wait_for_selector("article[data-id='0.1']")
+
+
+def test_a_folder_says_how_to_run_a_text(opened):
+    opened.go("/text")
+    opened.page.wait_for_selector("main h1")
+    assert "--serve" in opened.page.locator("main").inner_text()
+
+
+def test_an_address_that_leads_nowhere(opened):
+    opened.go("/feature/7.7")
+    opened.title("No such page")
+    opened.page.click("main a")
+    opened.title("hier")
+
+
+def test_the_lists_and_the_baseline_can_be_walked(either):
+    either.go("/")
+    page = either.page
+    page.locator(".groups a", has_text="Root children").click()
+    either.title("Root children")
+    page.locator(".listing .node").first.click()
+    page.wait_for_selector("article.feature")
+    assert "no parent" in page.locator(".eyebrow").inner_text()
+    page.locator(".bar nav a", has_text="Baseline").click()
+    either.title("flat")
+    page.locator(".tabs a", has_text="split").click()
+    page.wait_for_selector(".tabs a[aria-current]:has-text('split')")
+    page.locator(".listing .node").first.click()
+    either.title("Flat latent")
+    assert "split" in page.locator("h1").inner_text()
+
+
+def test_the_switches_of_the_map_are_in_its_address(either):
+    either.go("/")
+    page = either.page
+    before = page.locator("#map canvas").first.evaluate("canvas => canvas.toDataURL()")
+    page.select_option("#size", "equal")
+    page.select_option("#colour", "rate")
+    assert either.view() == "/?size=equal&colour=rate"
+    after = page.locator("#map canvas").first.evaluate("canvas => canvas.toDataURL()")
+    assert before != after
+    page.reload()
+    either.settle()
+    assert page.input_value("#size") == "equal" and page.input_value("#colour") == "rate"
+    assert page.locator("#map canvas").first.evaluate("canvas => canvas.toDataURL()") == after
+
+
+@pytest.mark.parametrize("button", ["#save-svg", "#save-png", ".save-svg", ".save-png"])
+def test_pictures_are_saved(either, button, tmp_path):
+    either.go("/" if button.startswith("#") else "/feature/0.1")
+    if not button.startswith("#"):
+        either.page.locator(".figure summary").click()
+    with either.page.expect_download() as waiting:
+        either.page.click(button)
+    waiting.value.save_as(tmp_path / "picture")
+    data = (tmp_path / "picture").read_bytes()
+    assert data.startswith(b"<svg" if button.endswith("svg") else b"\x89PNG") and len(data) > 2000
+
+
+def test_the_theme_is_that_of_the_system_until_one_is_chosen(browser, index):
+    with serving(index) as address:
+        for one in watched(browser, address, color_scheme="dark"):
+            ground = "() => getComputedStyle(document.documentElement).backgroundColor"
+            one.go("/feature/0.1")
+            dark = one.page.evaluate(ground)
+            one.page.click("#theme")
+            light = one.page.evaluate(ground)
+            assert dark != light
+            one.go("/search")
+            assert one.page.evaluate(ground) == light
+            assert one.page.context.cookies() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(browser, index, scheme):
+    with serving(index) as address:
+        for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+            for path in (
+                "/",
+                "/feature/0.1",
+                "/feature/1.3",
+                "/compare/0.1",
+                "/baseline",
+                "/baseline/4",
+                "/search?q=king",
+                "/report",
+                "/text?text=a+b",
+            ):
+                one.go(path)
+                assert one.page.evaluate("document.documentElement.scrollWidth") <= 360, path
+
+
+def test_a_tree_of_100_000_features_answers_at_once(browser):
+    with serving(LargeIndex()) as address:
+        for one in watched(browser, address):
+            begin = time.monotonic()
+            one.page.goto(address)
+            one.page.wait_for_selector("#map[data-ready]")
+            loaded = time.monotonic() - begin
+            one.page.locator("#map").focus()
+            begin = time.monotonic()
+            one.press("Enter", "Enter")
+            assert one.view() == "/?at=0.0"
+            zoomed = time.monotonic() - begin
+            print(f"loaded in {loaded:.2f} s, zoomed in {zoomed:.2f} s")
+            # 2 s on an idle machine of two cores; tests share theirs.
+            assert loaded < 15 and zoomed < 4
+
+
+class LargeIndex(FakeIndex):
+    """100,000 features below 1,000 parents; its overview alone is asked for."""
+
+    def overview(self) -> Overview:
+        parents, children = 1000, 99_000
+        small = super().overview()
+        parent = [-1] * parents + [(child * child) % parents for child in range(children)]
+        rate = [0.3 / (1 + place) for place in range(parents)] + [0.05 / (1 + child % 997) for child in range(children)]
+        self.widths, self.level = [parents, children], [0] * parents + [1] * children
+        self.latent = [*range(parents), *range(children)]
+        self.names = [f"{level}.{latent}" for level, latent in zip(self.level, self.latent, strict=True)]
+        over = [None] * parents + [child % 100 / 100 for child in range(children)]
+        return Overview(
+            **{
+                **vars(small),
+                "level": self.level,
+                "latent": self.latent,
+                "parent": parent,
+                "label": [None] * len(parent),
+                "hint": [f"tok{place} a b" for place in range(len(parent))],
+                "rate": rate,
+                "mi_bits": over,
+                "max_mi_bits": over,
+                "mi_over_max": over,
+                "fvu_increase": rate,
+                "dead": [False] * len(parent),
+                "root_child": [False] * len(parent),
+            }
+        )

@@ -85,7 +85,7 @@ HIER: dict[str, dict[str, Any]] = {
     },
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
-    "shakespeare": _HIER,
+    "shakespeare": {"lr": 3e-3},  # the rest as `hiersae train` has it
 }
 # The options of the flat ones, by kind; --set-flat changes them. SAELens has only these.
 FLAT: dict[str, dict[str, Any]] = {"batchtopk": {"lr": 3e-3}, "saelens": {}}

@@ -97,7 +97,8 @@ class TrainConfig(TruthConfig):
     )
     tree_weight: float = option(
         0.5,
-        help="hier: how far a firing's price follows its code length given the parent; 0 trains without a tree.",
+        help="hier: how far a firing's price follows its code length given the parent. 0, with --orphan-weight 1, "
+        "trains without a tree.",
     )
     orphan_weight: float = option(
         10.0,

@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     begin, rows = time.monotonic(), []
-    print(f"{'task':8} {'raters':>6} {'sets':>5} {'answ.':>5} {'effect':>6} {'truth':>7} {'cover':>6} {'found':>6} {'plan':>6}")
+    print(
+        f"{'task':8} {'raters':>6} {'sets':>5} {'answ.':>5} {'effect':>6} {'truth':>7} {'cover':>6} {'found':>6} {'plan':>6}"
+    )
     for effect in args.effect or (0.0, 0.5, 1.0):
         for task in (EXAMPLE, CHILD):
             for size in SIZES:

@@ -40,7 +40,9 @@ class StudyNewConfig(Config):
     resamples: int = option(2000, help="Bootstrap resamples.")
     seed: int = option(0, help="Seed of items, sessions and resamples; links are never drawn from it.")
     index: str = option(
-        "", help="Index that contexts are taken from. Default: RUN/dashboard.h5; built where there is none.", metavar="FILE"
+        "",
+        help="Index that contexts are taken from. Default: RUN/dashboard.h5; built where there is none.",
+        metavar="FILE",
     )
     tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to index where there is no index.")
     batch: int = option(4096, help="Rows at a time.", recorded=False)

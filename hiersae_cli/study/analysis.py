@@ -51,9 +51,7 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     excluded = exclusions(study, people, rules)
     kept = people
     if not settings.keep_all:
-        kept = [
-            one for one in people if _who(one) not in excluded and one.ms >= rules.fastest_ms
-        ]
+        kept = [one for one in people if _who(one) not in excluded and one.ms >= rules.fastest_ms]
     checks = [one for one in kept if study.items[one.item].task != CHECK]
     return {
         "raters": len({_who(one) for one in people}),
@@ -187,7 +185,9 @@ def _agreement(table: _Table, task: str, condition: str, settings: Settings) -> 
     resampled = resampled[np.isfinite(resampled)]
     alpha = krippendorff_alpha(value_RU)
     tail = (1 - settings.confidence) / 2
-    ends = np.quantile(resampled, (tail, 1 - tail)).tolist() if len(resampled) and math.isfinite(alpha) else [None, None]
+    ends = (
+        np.quantile(resampled, (tail, 1 - tail)).tolist() if len(resampled) and math.isfinite(alpha) else [None, None]
+    )
     return {
         "task": task,
         "condition": condition,
@@ -255,7 +255,14 @@ def _seconds(study: StudyFiles, answers: Sequence[Answer]) -> list[dict[str, Any
             if ms:
                 quarter, median, three = (np.quantile(ms, (0.25, 0.5, 0.75)) / 1000).tolist()
                 found.append(
-                    {"task": task, "condition": condition, "median": median, "low": quarter, "high": three, "n": len(ms)}
+                    {
+                        "task": task,
+                        "condition": condition,
+                        "median": median,
+                        "low": quarter,
+                        "high": three,
+                        "n": len(ms),
+                    }
                 )
     return found
 
@@ -282,7 +289,9 @@ def departures(
     if settings.keep_all:
         found.append("nobody is left out, against the registered rules")
     people = [one for one in answers if one.kind != MODEL]
-    done: Mapping[int, int] = {rater: sum(one.rater == rater for one in people) for rater in {one.rater for one in people}}
+    done: Mapping[int, int] = {
+        rater: sum(one.rater == rater for one in people) for rater in {one.rater for one in people}
+    }
     if len(done) != design["raters"]:
         found.append(f"{len(done)} raters answered; registered were {design['raters']}")
     open_ = sum(count < len(session(study, rater)) for rater, count in done.items())

@@ -182,7 +182,9 @@ class Drawer:
             found[SHUFFLED] = np.array([one for one in found[SHUFFLED] if shuffled_F[one] != self._learned_F[one]], int)
         figures = {name: self._figures(task, self.sources[name], one) for name, one in found.items() if len(one)}
         if len(figures) < len(conditions):
-            raise UsageError(f"no candidates of {', '.join(set(conditions) - set(figures))} for the task {task}", _FEWER)
+            raise UsageError(
+                f"no candidates of {', '.join(set(conditions) - set(figures))} for the task {task}", _FEWER
+            )
         taken: dict[str, set[int]] = {name: set() for name in conditions}
         chosen: dict[str, list[int]] = {name: [] for name in conditions}
         distances: list[float] = []

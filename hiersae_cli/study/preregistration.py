@@ -12,7 +12,9 @@ _RATERS = (5, 10, 20, 40)
 ASSUMED = Raters()
 
 
-def plan(tasks: tuple[str, ...], sets: int, raters: int, effect: float, confidence: float, wanted: float) -> dict[str, Any]:
+def plan(
+    tasks: tuple[str, ...], sets: int, raters: int, effect: float, confidence: float, wanted: float
+) -> dict[str, Any]:
     """The power of the planned study for each task, and how many sets other numbers of raters need.
 
     The baseline is taken to be answered as ``ASSUMED`` raters do; edges have no chance to be guessed right.
@@ -28,14 +30,20 @@ def plan(tasks: tuple[str, ...], sets: int, raters: int, effect: float, confiden
             continue
         # Of a label's set every other rater is a matcher.
         count = max(1, raters // 2) if scored == MATCH else raters
-        error = difference_error(model, (HIERARCHY, FLAT), chance, count, sets)
+        standard_error = difference_error(model, (HIERARCHY, FLAT), chance, count, sets)
         needed = {
             str(number): sets_for(
-                model, (HIERARCHY, FLAT), chance, max(1, number // 2) if scored == MATCH else number, effect, confidence, wanted
+                model,
+                (HIERARCHY, FLAT),
+                chance,
+                max(1, number // 2) if scored == MATCH else number,
+                effect,
+                confidence,
+                wanted,
             )
             for number in sorted({*_RATERS, raters})
         }
-        found[scored] = {"power": round(power(error, effect, confidence), 3), "sets_needed": needed}
+        found[scored] = {"power": round(power(standard_error, effect, confidence), 3), "sets_needed": needed}
     return found
 
 
@@ -58,7 +66,9 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
     for task in scored:
         for first, other in COMPARISONS:
             if other in CONDITIONS[task]:
-                lines.append(f"- {TASKS[task].title}: {TASKS[task].outcome} differs between {first} and {other} (two-sided).")
+                lines.append(
+                    f"- {TASKS[task].title}: {TASKS[task].outcome} differs between {first} and {other} (two-sided)."
+                )
     lines += [
         "",
         "## Materials",
@@ -88,7 +98,9 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "| --- | --- | --- |",
     ]
     for task, one in design["planned"].items():
-        needed = ", ".join(f"{count or 'more than 4096'} with {raters} raters" for raters, count in one["sets_needed"].items())
+        needed = ", ".join(
+            f"{count or 'more than 4096'} with {raters} raters" for raters, count in one["sets_needed"].items()
+        )
         shown = "–" if one["power"] is None else f"{one['power']:.0%}"
         lines.append(f"| {TASKS[task].title} | {shown} | {needed or one.get('why', '')} |")
     lines += [

@@ -47,7 +47,9 @@ def write(folder: Path, data: Mapping[str, Any], answers: str) -> None:
 def tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, columns and rows of each table of people's figures, as texts."""
     return _of(data) + [
-        (f"{title} · {name}", columns, rows) for name, one in data["models"].items() for title, columns, rows in _of(one)
+        (f"{title} · {name}", columns, rows)
+        for name, one in data["models"].items()
+        for title, columns, rows in _of(one)
     ]
 
 

@@ -43,7 +43,9 @@ class Raters:
     lapse: float = 0.05
 
 
-def probabilities(raters: Raters, conditions: tuple[str, ...], chance: float, shape: tuple[int, int], seed: Any) -> Array:
+def probabilities(
+    raters: Raters, conditions: tuple[str, ...], chance: float, shape: tuple[int, int], seed: Any
+) -> Array:
     """The probability (R, S, C) that each of some raters answers each item right."""
     draw = np.random.default_rng(seed)
     number, sets = shape
@@ -100,7 +102,13 @@ def power(error: float, difference: float, confidence: float) -> float:
 
 
 def sets_for(
-    raters: Raters, pair: tuple[str, str], chance: float, number: int, difference: float, confidence: float, wanted: float
+    raters: Raters,
+    pair: tuple[str, str],
+    chance: float,
+    number: int,
+    difference: float,
+    confidence: float,
+    wanted: float,
 ) -> int | None:
     """The fewest matched sets with which so many raters reach a power; None where no number of sets does."""
     low, high = 2, 4096

@@ -113,7 +113,9 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
         says = one.get("why") or f"power {reached:.0%}; {needed or 'more than 4096'} sets would give {config.power:.0%}"
         console.say(f"  {task}: {says}")
         if reached is not None and reached < config.power:
-            console.warn(f"{task}: with {config.sets} sets and {config.raters} raters a difference of {config.effect} is likely missed")
+            console.warn(
+                f"{task}: with {config.sets} sets and {config.raters} raters a difference of {config.effect} is likely missed"
+            )
     console.say(f"deposit {folder / PREREGISTRATION} before raters begin")
     return {"study": str(folder), "items": len(items), "session": length, "planned": planned, "matching": matching}
 
@@ -220,7 +222,9 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     found = analyse(study, answers, settings)
     registered = study.path / PREREGISTRATION
     text = registered.read_text(encoding="utf-8") if registered.exists() else ""
-    found["departures"] = departures(study, answers, settings, text, fingerprint(design), bool(stopped), config.simulated)
+    found["departures"] = departures(
+        study, answers, settings, text, fingerprint(design), bool(stopped), config.simulated
+    )
     description = header(report.SCHEMA, report.SCHEMA_VERSION, config, {config.study: study.sha256})
     data = description | found
     report.write(out, data, answers_csv(answers))
@@ -230,5 +234,3 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
         console.table(title, columns, rows)
     console.say(f"{out}: report.md, analysis.json, tables and plots")
     return data
-
-

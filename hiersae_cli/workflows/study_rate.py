@@ -62,7 +62,9 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
             progress.advance(1)
     store.close()
     if unusable:
-        console.warn(f"{unusable} answers were none of the options; they are in {PROMPTS_FILE}, and are asked again next time")
+        console.warn(
+            f"{unusable} answers were none of the options; they are in {PROMPTS_FILE}, and are asked again next time"
+        )
     if waiting:
         console.warn(f"{waiting} labels to be matched are not there yet: raters write them")
     console.say(f"{store.place}: {answered} answers of {config.llm}")

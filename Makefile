@@ -19,14 +19,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs clean browser
 
 demo: $(VENV)/.installed
 	. $(BIN)/activate && bash runs/demo.sh demo
 
 # One thread a process: the models of the tests are so small that more threads only wait for each other.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+# Chromium, for the tests of the dashboard: installed where that needs no question, on Debian as root. Elsewhere, and
+# where it fails, they are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
+		  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1; } || \
+		echo "no Chromium: the tests that need a browser are skipped (apt-get install chromium)" >&2
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

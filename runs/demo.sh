@@ -42,6 +42,14 @@ step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5"
 
 hiersae info "$out/tree.json"
 
+# Pages to walk the tree: a folder that opens from the disk.
+if [[ -e $out/dashboard/index.html ]]; then
+  echo "$out/dashboard is there" >&2
+else
+  hiersae dashboard "$out/runs/hier" --acts "$out/acts.h5" --baseline "$out/runs/flat" --model "$out/host" \
+    --report "$out/report.json" --tokens 200k -o "$out/dashboard"
+fi
+
 cat <<END
 
 Made in $out:
@@ -50,9 +58,13 @@ Made in $out:
   runs/hier/, runs/flat/  the hierarchical and the flat sparse autoencoder
   report.json             what they do on held-out rows, side by side
   tree.json               the tree of features, with contexts and tokens
+  dashboard/              the tree as pages
 
 Next:
   hiersae info $out/acts.h5
   hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $out/host -o $out/tree.csv
   bash runs/tinyshakespeare.sh YOUR.txt
+
+Open the dashboard in a browser:
+  file://$(cd "$out" && pwd)/dashboard/index.html
 END

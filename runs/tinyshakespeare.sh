@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The whole chain on one text, such as tinyshakespeare (1.1 MB): a host of 3.2M parameters, 1M activations,
-# a hierarchy and a flat baseline of equal latents and equal L0, their report, and the tree.
+# a hierarchy and a flat baseline of equal latents and equal L0, their report, the tree, and pages to walk it.
 #
 #   bash runs/tinyshakespeare.sh input.txt
 #
-# Writes into the current folder: host/, acts.h5, runs/hier/, runs/flat/, report.json, tree.json.
+# Writes into the current folder: host/, acts.h5, runs/hier/, runs/flat/, report.json, tree.json, dashboard/.
 set -euo pipefail
 text=${1:?usage: bash runs/tinyshakespeare.sh TEXT}
 
@@ -14,4 +14,5 @@ hiersae train acts.h5 --arch hier --widths 64,960 --k 8,8 --tokens 2M -o runs/hi
 hiersae train acts.h5 --arch batchtopk --widths 1024 --k 16 --tokens 2M -o runs/flat
 hiersae eval runs/hier --baseline runs/flat --acts acts.h5 --model host -o report.json
 hiersae export-tree runs/hier --acts acts.h5 --model host -o tree.json
+hiersae dashboard runs/hier --acts acts.h5 --baseline runs/flat --model host --report report.json -o dashboard
 hiersae info acts.h5

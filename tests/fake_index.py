@@ -49,15 +49,18 @@ class FakeIndex:
         self.named: dict[str, Label] = {"0.1": Label(f"royalty {ATTACK}", "Ada", "2026-01-02T03:04:05+00:00")}
         self.has_baseline, self.has_report, self.has_host = baseline, report, host
         children = PARENTS * EACH
-        self.widths = [PARENTS, children + LONE + 1] if levels == 2 else [PARENTS]
+        self.widths = [PARENTS, children + LONE + 1, 2 * children][:levels]
         self.parent = [-1] * PARENTS
-        if levels == 2:
+        if levels > 1:
             self.parent += [child // EACH for child in range(children)] + [-1] * (LONE + 1)
+        if levels > 2:
+            self.parent += [PARENTS + child // 2 for child in range(2 * children)]
         self.level = [level for level, width in enumerate(self.widths) for _ in range(width)]
         self.latent = [latent for width in self.widths for latent in range(width)]
         self.names = [f"{level}.{latent}" for level, latent in zip(self.level, self.latent, strict=True)]
         self.dead = [False] * len(self.names)
-        self.dead[-1] = levels == 2
+        if levels > 1:
+            self.dead[PARENTS + children + LONE] = True
 
     def ids(self) -> list[str]:
         return self.names
@@ -167,7 +170,7 @@ class FakeIndex:
             level=self.level[place],
             latent=self.latent[place],
             parent=self.near(up) if up >= 0 else None,
-            ancestors=[self.near(up)] if up >= 0 else [],
+            ancestors=[self.near(one) for one in (self.parent[up], up) if one >= 0] if up >= 0 else [],
             label=self.named.get(id),
             label_history=[],
             hint=self.hint(place),

@@ -18,6 +18,7 @@ import torch
 from hiersae_cli.config import DashboardConfig, ExportTreeConfig
 from hiersae_cli.errors import FileError, UsageError, VersionError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, Activations
+from hiersae_cli.formats.atomic import exclusive
 from hiersae_cli.formats.index import IndexFile, IndexWriter, partial_folder
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
@@ -157,6 +158,8 @@ def test_an_interrupted_index_goes_on_to_the_same_one(
         file.write(b"\xff" * 1001)
     with pytest.raises(FileError, match="begun with other inputs"):
         open_dashboard(replace(config, baseline=""))
+    with exclusive(folder), pytest.raises(FileError, match="another program"):
+        open_dashboard(config)
     open_dashboard(replace(config, batch=3000))
     assert not folder.exists()
     found, wanted = contents(config.index), contents(tiny_dashboard.index_file)

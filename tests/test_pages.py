@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hiersae_cli.pages import static
+from hiersae_cli.errors import UsageError
+from hiersae_cli.pages import server, static
 from hiersae_cli.pages.model import Context, Histogram
 from hiersae_cli.pages.render import Pages, asset_text
 from hiersae_cli.pages.text import STEPS, context, shown, step
@@ -83,7 +84,7 @@ def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
     status, _, html = ask(address, path)
     assert status == 200
     page = Elements(html)
-    own = ("theme.js", "page.js", "map.js")
+    own = ("theme.js", "page.js", "layout.js", "drawing.js", "map.js")
     for name, attributes in page.found:
         assert name != "img" and not any(key.startswith("on") or key == "style" for key in attributes)
         if name == "script":
@@ -192,6 +193,33 @@ def test_a_dictionary_of_one_level_has_pages():
     assert "Latent 0.1" in pages.feature("0.1").body and set(pages.groups) == {"level-0", "dead"}
 
 
+def test_a_tree_of_three_levels_has_pages():
+    pages = Pages(FakeIndex(levels=3), served=True)
+    assert "6 at level 0" in Elements(pages.overview().body).text
+    html = pages.feature("2.5").body
+    crumbs = [attributes["href"] for name, attributes in Elements(html).found if name == "a"][:3]
+    assert crumbs == ["/?at=0.0", "/feature/0.0", "/feature/1.2"] and "Level 2 2.5" in html
+    assert len(re.findall("<circle", pages.picture("0.0"))) == 1 + 8 + 16
+
+
+def test_a_text_is_read_with_the_line_ends_that_were_typed():
+    index = FakeIndex()
+    index.encode_text = lambda typed: read.append(typed) or FakeIndex().encode_text(typed)
+    read: list[str] = []
+    with serving(index) as address:
+        assert ask(address, "/text?text=one%0D%0Atwo")[0] == 200
+    assert read == ["one\ntwo"]
+
+
+def test_an_address_that_cannot_be_had():
+    with serving(FakeIndex()) as address:
+        port = urlsplit(address).port
+        with pytest.raises(UsageError, match=f"--port {port}: cannot be listened on"):
+            server.serve(FakeIndex(), host="127.0.0.1", port=port, author="Ada", ready=print)
+    with pytest.raises(UsageError, match="every address"):
+        server.serve(FakeIndex(), host="0.0.0.0", port=0, author="Ada", ready=print)
+
+
 def test_a_child_shows_its_evidence_and_a_parent_its_children():
     pages = Pages(FakeIndex(), served=True)
     child = Elements(pages.feature("1.3").body).text
@@ -274,7 +302,10 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
 
 def unpacked(file: Path) -> dict[str, list[str]]:
     packed = re.search(r'"([^"]+)"\);', file.read_text())[1]
-    return json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
+    lines, pages = json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
+    for page in pages.values():
+        page[2] = re.sub("\x01([0-9]+);", lambda place: lines[int(place[1])], page[2])
+    return pages
 
 
 def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):

@@ -97,6 +97,28 @@ def read_json(path: str | Path) -> Any:
         raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged or of another kind.") from None
 
 
+@contextmanager
+def exclusive(folder: str | Path, wait: bool = True) -> Iterator[None]:
+    """Alone within the block among the programs that ask for the same folder; where there are no locks, on trust.
+
+    Raises ``FileError`` where another program is within, unless it is to be waited for.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise FileError(f"{folder}: another program is writing it", "Wait until it has ended.") from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
     """Raise ``FileError`` where the file ``path`` cannot be written: it exists, unless ``overwrite``, or is a folder.
 

@@ -8,12 +8,14 @@ nothing grows with F x F. Until it is whole it is a folder of files that are onl
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
-from hiersae_cli.formats.atomic import read_json, replacing, write_json
+from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
 
@@ -132,7 +134,7 @@ class IndexFile:
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:  # what h5py raises on damaged bytes
             raise FileError(f"{path}: damaged: {error}", _HINT) from None
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows in which firings were looked for: all but dropped ones."""
         return int((self.columns["split"] != DROPPED).sum())
@@ -151,7 +153,7 @@ class IndexWriter:
         rows_committed: rows that are done.
 
     Raises:
-        FileError: what was left unfinished there is of other inputs.
+        FileError: what was left unfinished there is of other inputs, or another program is at it.
     """
 
     def __init__(self, path: str | Path, header: dict[str, Any], latents: Mapping[str, int], sums: Mapping[str, Array]):
@@ -161,13 +163,14 @@ class IndexWriter:
         self.rows_committed = 0
         self.sums = {name: np.array(value) for name, value in sums.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._open = ExitStack()
+        self._open.enter_context(exclusive(self.folder, wait=False))
         self._state = self.folder / "state.safetensors"
         lengths: dict[str, int] = {}
         if self._state.exists():
             self.rows_committed, lengths = self._load()
         else:
             write_json(self.folder / "header.json", header)
-        self._open = ExitStack()
         self._files = {
             f"{name}.{column}": self._open.enter_context(self._appending(f"{name}.{column}", lengths))
             for name in self.latents
@@ -206,6 +209,8 @@ class IndexWriter:
         """
         self.close()
         rows = len(columns["token"])
+        for leftover in self.path.absolute().parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)  # of a process killed here
         with replacing(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
                 header = dict(self.header)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -13,7 +11,7 @@ from typing import Any
 
 from hiersae_cli import __version__
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.atomic import read_json, write_json
+from hiersae_cli.formats.atomic import exclusive, read_json, write_json
 from hiersae_cli.formats.provenance import check_schema
 
 SCHEMA = "hiersae.labels"
@@ -76,7 +74,7 @@ class Labels:
     def set(self, texts: Mapping[str, str], author: str) -> None:
         """Label nodes; an empty text takes a node's label away. Texts are cut to one line of ``LONGEST`` characters."""
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with self._locked():
+        with exclusive(self.path.parent):
             found = self._read()
             history = dict(found.history)
             for id, text in texts.items():
@@ -124,21 +122,6 @@ class Labels:
             return str(data["created"]), history
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileError(f"{self.path}: damaged: {error}", "Mend it by hand, or move it away.") from None
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone among the programs that write labels of this run; where there is no locking, on trust."""
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        handle = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def tidy(text: str) -> str:

@@ -60,8 +60,9 @@ def fate_of(place_m: Array, latent_m: Array, sampled: int, fired: int, fired_F: 
     if not fired:
         none = np.zeros(0)
         return Fate("dead", none.astype(np.int64), none, none, none.astype(bool), float("nan"))
-    part_C, count_C = np.unique(latent_m, return_counts=True)
-    share_C = count_C / sampled
+    count_F = np.bincount(latent_m, minlength=len(fired_F))
+    part_C = np.flatnonzero(count_F)
+    share_C = count_F[part_C] / sampled
     within_C = np.minimum(share_C * fired / fired_F[part_C], 1.0)
     wide_C = _excess(share_C, fired_F[part_C] / rows) >= _LEAST_EXCESS
     inside_C = _excess(within_C, np.full(len(part_C), fired / rows)) >= _LEAST_EXCESS
@@ -94,4 +95,4 @@ def _covered(place_m: Array, latent_m: Array, sampled: int, part_C: Array, fired
     """The share of the sampled rows in which at least one of the parts fires."""
     counts_F = np.zeros(len(fired_F), bool)
     counts_F[part_C] = True
-    return len(np.unique(place_m[counts_F[latent_m]])) / sampled
+    return int((np.bincount(place_m[counts_F[latent_m]], minlength=sampled) > 0).sum()) / sampled

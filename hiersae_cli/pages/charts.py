@@ -94,8 +94,10 @@ def _deepest(spot: _Spot) -> int:
 def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None:
     x, y = _MARGIN + spot.depth * _COLUMN + 8, _TOP + spot.y * _ROW
     radius = 2.5 + 6 * math.sqrt(tree.rate[spot.node] / highest)
-    # A name above the node where lines leave it to the right; beside it at the end of a branch.
-    place = f'x="{x - radius:.1f}" y="{y - radius - 6:.1f}"' if spot.below else f'x="{x + 12:.1f}" y="{y + 4:.1f}"'
+    # A name beside the node at the end of a branch, above it where lines leave to the right, over all at the root.
+    place = f'x="{x + 12:.1f}" y="{y + 4:.1f}"'
+    if spot.below:
+        place = f'x="{x - radius:.1f}" y="{y - radius - 6 if spot.depth else _MARGIN:.1f}"'
     for child in spot.below:
         to_x, to_y = _MARGIN + child.depth * _COLUMN + 8, _TOP + child.y * _ROW
         strength = min(1.0, max(0.0, tree.mi_over_max[child.node] or 0))

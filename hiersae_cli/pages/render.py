@@ -50,7 +50,9 @@ HEADLINES = {
 
 ASSETS = {
     "dashboard.css": "text/css",
+    "drawing.js": "text/javascript",
     "icon.svg": "image/svg+xml",
+    "layout.js": "text/javascript",
     "map.js": "text/javascript",
     "page.js": "text/javascript",
     "theme.js": "text/javascript",
@@ -112,8 +114,8 @@ class Pages:
         )
         environment.filters.update(
             count=lambda number: f"{number:,}",
-            percent=percent,
-            number=number,
+            percent=text.percent,
+            number=text.number,
             running=text.running,
             shown=text.shown,
             token=text.token,
@@ -377,22 +379,6 @@ def level_name(level: int, deepest: int, number: int = 1) -> str:
 def name_of(feature: FeaturePage) -> str:
     """A label, or what stands for it."""
     return feature.label.text if feature.label else feature.hint
-
-
-def percent(share: float | None) -> str:
-    """``2.31 %``, with three figures; a dash where undefined."""
-    return "–" if share is None else f"{text.value(100 * share)} %"
-
-
-def number(figure: float | None) -> str:
-    """Three figures, ``2.42 × 10⁻⁷`` where it is small; a dash where undefined."""
-    if figure is None:
-        return "–"
-    if 0 < abs(figure) < 1e-4:
-        digits, _, power = f"{figure:.2e}".partition("e")
-        raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{digits} × 10{raised}".replace("-", "−")
-    return text.value(figure).replace("-", "−")
 
 
 def _rounded(figures: list[Any]) -> list[float | None]:

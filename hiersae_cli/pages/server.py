@@ -32,13 +32,18 @@ LONGEST_FORM = 10_000  # bytes
 def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[str], None]) -> None:
     """Answer until interrupted. ``ready`` is called with the address once it can be opened; port 0 takes a free one.
 
-    Raises ``UsageError`` where the address cannot be had.
+    Raises ``UsageError`` where the address cannot be had, or is none that a browser would name.
     """
     answer(app(index, host=host, author=author), host, port, ready)
 
 
 def answer(application: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve an application as ``serve`` does."""
+    if host in ("", "0.0.0.0", "::"):
+        raise UsageError(
+            f"--host-address {host or repr(host)}: stands for every address of this machine",
+            "Name the one that others use; the server answers to no other name.",
+        )
     try:
         listening = _listen(host, port)
     except OSError as error:
@@ -108,7 +113,7 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
             "/search",
             page(lambda request: pages.search(*(request.query_params.get(name, "") for name in ["q", "by"]))),
         ),
-        Route("/text", page(lambda request: pages.text(request.query_params.get("text", "")))),
+        Route("/text", page(lambda request: pages.text(_typed(request)))),
         Route("/picture/{id}.svg", picture),
         Route("/label/{id}", label, methods=["POST"]),
         Route("/assets/tree.js", data(lambda: pages.tree_data)),
@@ -206,6 +211,11 @@ async def _label(request: Request, pages: Pages) -> Response:
     except HierSAEError as error:
         return _html(pages, pages.message(error.message, error.hint, 422))
     return RedirectResponse(pages.link("feature", id), 303)
+
+
+def _typed(request: Request) -> str:
+    """The text of the form, with the ends of lines as they were typed: browsers send CR LF."""
+    return request.query_params.get("text", "").replace("\r\n", "\n")
 
 
 def _html(pages: Pages, page: Page) -> HTMLResponse:

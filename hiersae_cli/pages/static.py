@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages, asset_text
 
 # Pages in a file, as folder.js has it: more would make each slower to open, fewer would make many files.
 TOGETHER = 32
+
+_LINE = re.compile('<li class="line".*?</li>')
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,17 @@ def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], i
 
 
 def _packed(name: str, some: dict[str, Page]) -> str:
-    content = {address: [page.title, page.view, page.body] for address, page in some.items()}
-    data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    """The script of a file. A context that stands in several places is stored once, which saves a third.
+
+    Its place is ``\\x01NUMBER;``; pages have no such character, since ``pages.text`` shows it as its code.
+    """
+    lines: dict[str, int] = {}
+
+    def numbered(line: re.Match[str]) -> str:
+        return f"\x01{lines.setdefault(line[0], len(lines))};"
+
+    content = {address: [page.title, page.view, _LINE.sub(numbered, page.body)] for address, page in some.items()}
+    data = json.dumps([list(lines), content], ensure_ascii=False, separators=(",", ":")).encode()
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = base64.b64encode(deflate.compress(data) + deflate.flush()).decode()
     return f'window.hiersae.unpack("{name}", "{packed}");\n'

@@ -52,6 +52,22 @@ def value(number: float) -> str:
     return f"{number:.0f}" if "e+" in text else text
 
 
+def percent(share: float | None) -> str:
+    """``2.31 %``, with three figures; a dash where undefined."""
+    return "–" if share is None else f"{value(100 * share)} %"
+
+
+def number(figure: float | None) -> str:
+    """Three figures, ``2.42 × 10⁻⁷`` where it is small; a dash where undefined."""
+    if figure is None:
+        return "–"
+    if 0 < abs(figure) < 1e-4:
+        digits, _, power = f"{figure:.2e}".partition("e")
+        raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{digits} × 10{raised}".replace("-", "−")
+    return value(figure).replace("-", "−")
+
+
 def context(one: Context, most: float | None) -> Markup:
     """A context as a line of a concordance: what stands before the focus, then the focus and what follows.
 

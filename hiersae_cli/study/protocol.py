@@ -124,8 +124,8 @@ def session(study: StudyFiles, rater: int) -> list[Item]:
     """The items of a rater, in their order: the same whenever it is asked.
 
     Tasks come in blocks, those of labels first and of matching last, conditions mixed within each, checks in between.
-    With ``sets_per_rater`` every rater has that many matched sets of each task, whole, and all sets have as many raters,
-    one more or less. Whoever labels a latent does not match it: of each set, raters of even and odd number take turns.
+    With ``sets_per_rater`` every rater has that many matched sets of each task, whole, and all sets have as many
+    raters, one more or less. Whoever labels a latent does not match it: of each set, raters of even and odd number take turns.
     """
     design = study.design
     draw = np.random.default_rng((design["seed"], 1, rater))

@@ -123,8 +123,9 @@ def markdown(data: Mapping[str, Any]) -> str:
     else:
         lines += ["As pre-registered.", ""]
     lines += [
-        f"{data['raters']} raters gave {data['answers']:,} answers. {len(data['excluded'])} raters were excluded by the registered rules, "
-        f"and {data['answers_too_fast']} single answers were too fast; {data['answers_analysed']:,} answers are analysed.",
+        f"{data['raters']} raters gave {data['answers']:,} answers. {len(data['excluded'])} raters were excluded by the "
+        f"registered rules, and {data['answers_too_fast']} single answers were too fast; "
+        f"{data['answers_analysed']:,} answers are analysed.",
         "",
         *(f"- Excluded: rater {one['rater']}, {one['why']}" for one in data["excluded"]),
         "",
@@ -139,10 +140,11 @@ def markdown(data: Mapping[str, Any]) -> str:
     lines += [
         "## Method",
         "",
-        f"Conditions were blinded and mixed; items of a set are matched on firing rate, and texts are of held-out rows. "
-        f"“{TASKS[EDGE].title}” counts “yes”; “unsure” is not affirmed. Shares have Wilson's interval, which takes answers as independent; "
-        "the clustered one and all differences are by a cluster bootstrap over raters and matched sets, with Student's t. "
-        "α is of nominal values; its interval is a bootstrap over items. Language models are reported by themselves.",
+        "Conditions were blinded and mixed; items of a set are matched on firing rate, and texts are of held-out rows. "
+        f"“{TASKS[EDGE].title}” counts “yes”; “unsure” is not affirmed. Shares have Wilson's interval, which takes "
+        "answers as independent; the clustered one and all differences are by a cluster bootstrap over raters and "
+        "matched sets, with Student's t. α is of nominal values; its interval is a bootstrap over items. Language "
+        "models are reported by themselves.",
         "",
     ]
     return "\n".join(lines)

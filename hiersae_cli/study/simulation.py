@@ -2,9 +2,9 @@
 
 Legend of shapes: R raters, S matched sets, C conditions, n draws.
 
-A rater answers right with probability  lapse x chance + (1 - lapse) x (chance + (1 - chance) x s),  where s is the logistic
-function of  skill + rater + set + item + condition + rater x condition: what is common to a matched set cancels between conditions,
-what is particular to an item or to a rater's liking for a condition does not.
+A rater answers right with probability  lapse x chance + (1 - lapse) x (chance + (1 - chance) x s),  where s is the
+logistic function of  skill + rater + set + item + condition + rater x condition: what is common to a matched set
+cancels between conditions, what is particular to an item or to a rater's liking for a condition does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The study over HTTP: raters by private links, an administrator by another.
 
-The browser is told an item's texts and its id and nothing else: not its condition, not its answer, not what it is of. What a
-form carries is signed with the rater's token, so that one rater's form is worth nothing in another's hands.
+The browser is told an item's texts and its id and nothing else: not its condition, not its answer, not what it is of.
+What a form carries is signed with the rater's token, so that one rater's form is worth nothing in another's hands.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from hiersae_cli.pages.render import POLICY, asset_text
 from hiersae_cli.pages.server import LOOPBACK, Guard, read_form
 from hiersae_cli.study.practice import PRACTICE, Practice
 from hiersae_cli.study.protocol import CHECK, EDGE, EDGE_ANSWERS, LABEL, LONGEST_LABEL, MATCH, TASKS, allowed, session
-from hiersae_cli.study.store import CONSENT, HUMAN, PRACTICE as PRACTISED, Answer, Store
+from hiersae_cli.study.store import CONSENT, HUMAN, Answer, Store
+from hiersae_cli.study.store import PRACTICE as PRACTISED
 
 _ASSETS = {"dashboard.css": "text/css", "icon.svg": "image/svg+xml", "theme.js": "text/javascript"}
 _OURS = {"study.css": "text/css", "study.js": "text/javascript"}

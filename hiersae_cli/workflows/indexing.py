@@ -1,7 +1,7 @@
 """Building the dashboard's index: one pass over the rows of caches, resumable, then tables of every latent.
 
 Legend of shapes: R rows indexed, B rows of a batch, D width, F latents of a dictionary, T tokens listed for each,
-C latents listed for each.
+C latents listed for each, V tokens that occur.
 """
 
 from __future__ import annotations
@@ -295,9 +295,10 @@ def _own_tokens(lists: FiringLists, token_R: Array) -> tuple[Array, Array]:
     ids = np.full((lists.latents, _OWN_TOKENS), NONE, "<i4")
     counts = np.zeros((lists.latents, _OWN_TOKENS), "<i4")
     for latent in np.flatnonzero(lists.fired_F).tolist():
-        places, number = np.unique(place_R[lists.rows_of(latent)], return_counts=True)
-        order = np.lexsort((places, -number))[:_OWN_TOKENS]
-        ids[latent, : len(order)], counts[latent, : len(order)] = vocabulary[places[order]], number[order]
+        number_V = np.bincount(place_R[lists.rows_of(latent)], minlength=len(vocabulary))
+        occurring = np.flatnonzero(number_V)
+        best = occurring[np.argsort(-number_V[occurring], kind="stable")[:_OWN_TOKENS]]
+        ids[latent, : len(best)], counts[latent, : len(best)] = vocabulary[best], number_V[best]
     return ids, counts
 
 

@@ -47,8 +47,8 @@ _REHEARSAL = {REHEARSAL_FILE, f"{REHEARSAL_FILE}-wal", f"{REHEARSAL_FILE}-shm"}
 def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any]:
     """Draw a study and write its folder; returns the summary that ``--json`` prints.
 
-    Raises as ``open_dashboard`` does, ``UsageError`` where not as many items can be drawn, and ``FileError`` where the folder is
-    in the way or has answers.
+    Raises as ``open_dashboard`` does, ``UsageError`` where not as many items can be drawn, and ``FileError`` where the
+    folder is in the way or has answers.
     """
     from hiersae_cli.workflows.dashboard import open_dashboard
 
@@ -114,7 +114,7 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
         console.say(f"  {task}: {says}")
         if reached is not None and reached < config.power:
             console.warn(
-                f"{task}: with {config.sets} sets and {config.raters} raters a difference of {config.effect} is likely missed"
+                f"{task}: {config.sets} sets and {config.raters} raters likely miss a difference of {config.effect}"
             )
     console.say(f"deposit {folder / PREREGISTRATION} before raters begin")
     return {"study": str(folder), "items": len(items), "session": length, "planned": planned, "matching": matching}
@@ -139,8 +139,8 @@ def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str,
     exposed = config.host_address not in LOOPBACK and not config.public_url.startswith("https://")
     if exposed:
         console.warn(
-            f"--host-address {config.host_address}: others can reach this server, and it speaks no TLS: links and answers can be "
-            "read on the way. Put a proxy with TLS before it and name its address with --public-url."
+            f"--host-address {config.host_address}: others can reach this server, and it speaks no TLS: links and "
+            "answers can be read on the way. Put a proxy with TLS before it and name its address with --public-url."
         )
 
     def ready(address: str) -> None:

@@ -35,7 +35,9 @@
     if (typeof found === "string") {
       const bytes = Uint8Array.from(atob(found), (character) => character.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-      found = await new Response(stream).json();
+      const [lines, content] = await new Response(stream).json();
+      for (const page of Object.values(content)) page[2] = page[2].replace(/\x01(\d+);/g, (_, number) => lines[number]);
+      found = content;
       unpacked.set(name, found);
       // A few files are kept unpacked; a walk through all of a large tree must not fill the memory.
       if (unpacked.size > 24) for (const old of [...unpacked.keys()].slice(0, -12)) {
@@ -104,6 +106,7 @@
       if (!first) content.focus({ preventScroll: true });
     }
     if (parts[0] === "search") await search(new URLSearchParams(asked));
+    delete document.documentElement.dataset.opening;
     dispatchEvent(new Event("hiersae:open"));
   }
 

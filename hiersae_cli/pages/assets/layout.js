@@ -1,0 +1,121 @@
+// Names and figures of the tree, and the arithmetic of its map: no drawing.
+"use strict";
+
+// --- names and figures
+hiersae.id = (place) => {
+  let level = 0;
+  for (const width of hiersae.tree.widths) {
+    if (place < width) break;
+    place -= width;
+    level++;
+  }
+  return `${level}.${place}`;
+};
+hiersae.place = (id) => {
+  const { widths } = hiersae.tree;
+  const [, level, latent] = /^(\d+)\.(\d+)$/.exec(id) ?? [];
+  if (level === undefined || +latent >= (widths[level] ?? 0)) return -1;
+  return widths.slice(0, +level).reduce((sum, width) => sum + width, +latent);
+};
+hiersae.figure = (number) => {
+  if (number == null) return "–";
+  if (number === 0 || Math.abs(number) >= 1e-4) return String(+number.toPrecision(3)).replace("-", "−");
+  const [digits, power] = number.toExponential(2).split("e");
+  return `${digits} × 10${[...String(+power)].map((one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]).join("")}`.replace("-", "−");
+};
+hiersae.percent = (share) => (share == null ? "–" : `${hiersae.figure(100 * share)} %`);
+
+// The tree as nodes 0 … n-1, and three that are not features: the whole, those without a parent, those that never fire.
+hiersae.grow = (tree) => {
+  const n = tree.parent.length;
+  const WHOLE = n, LONE = n + 1, DEAD = n + 2;
+  const first = tree.widths[0] ?? 0;
+  const dead = new Uint8Array(n);
+  for (const place of tree.dead) dead[place] = 1;
+  const parent = Int32Array.from(tree.parent);
+  const kids = new Int32Array(n + 3); // how many of each
+  // Bottom-up: a dead feature stays in its place only if something lives below it.
+  const leaf = new Uint8Array(n).fill(1);
+  for (let place = n - 1; place >= 0; place--) {
+    if (tree.parent[place] < 0) parent[place] = place < first ? WHOLE : LONE;
+    if (dead[place] && leaf[place]) parent[place] = DEAD;
+    else if (parent[place] < n) leaf[parent[place]] = 0;
+  }
+  for (let place = 0; place < n; place++) kids[parent[place]]++;
+  kids[WHOLE] += (kids[LONE] > 0) + (kids[DEAD] > 0);
+  const from = new Int32Array(n + 4);
+  for (let node = 0; node < n + 3; node++) from[node + 1] = from[node] + kids[node];
+  const next = from.slice();
+  const child = new Int32Array(from[n + 3]);
+  for (let place = 0; place < n; place++) child[next[parent[place]]++] = place;
+  for (const group of [LONE, DEAD]) if (kids[group]) child[next[WHOLE]++] = group;
+  const up = new Int32Array(n + 3).fill(-1);
+  up.set(parent);
+  up[LONE] = up[DEAD] = WHOLE;
+  return { n, WHOLE, LONE, DEAD, up, from, child, dead };
+};
+
+// Weights of siblings decide their areas. A parent has the area of its own weight, whatever its children weigh together.
+hiersae.weigh = (tree, grown, by) => {
+  const { n, WHOLE, LONE, DEAD, up, from } = grown;
+  const weight = new Float64Array(n + 3);
+  const column = by === "fvu" ? tree.fvu : tree.rate;
+  let least = Infinity;
+  for (let place = 0; place < n; place++) {
+    const figure = Math.max(0, column[place] ?? 0);
+    weight[place] = by === "equal" ? 1 : figure;
+    if (figure > 0 && figure < least) least = figure;
+  }
+  // Nothing is hidden: what has no weight of its own gets a tenth of the least.
+  if (!Number.isFinite(least)) least = 1;
+  for (let place = n - 1; place >= 0; place--) {
+    if (weight[place] === 0) weight[place] = least / 10;
+    if (by === "equal" && from[place + 1] > from[place]) {
+      weight[place] = 0;
+      for (let at = from[place]; at < from[place + 1]; at++) weight[place] += weight[grown.child[at]];
+    }
+  }
+  let whole = 0, lone = 0;
+  for (let place = 0; place < n; place++) {
+    if (up[place] === WHOLE) whole += weight[place];
+    else if (up[place] === LONE) lone += weight[place];
+  }
+  // Groups that are no features are seen, and leave most of the map to those that are.
+  const most = whole || 1;
+  weight[LONE] = Math.min(Math.max(lone, most * 0.06), most * 0.35);
+  const deadShare = (from[DEAD + 1] - from[DEAD]) / Math.max(1, n);
+  weight[DEAD] = most * Math.min(0.2, Math.max(0.03, by === "equal" ? deadShare : deadShare / 2));
+  return weight;
+};
+
+// Squarified treemap (Bruls, Huizing and van Wijk, 2000): rows of rectangles as square as they can be. ``put`` gets each.
+hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
+  let left = 0;
+  for (const node of nodes) left += weight[node];
+  let at = 0;
+  while (at < nodes.length && w > 0 && h > 0) {
+    const side = Math.min(w, h);
+    const scale = (w * h) / left;
+    let sum = 0, end = at, worst = Infinity;
+    while (end < nodes.length) {
+      const area = weight[nodes[end]] * scale;
+      const all = sum + area;
+      const most = weight[nodes[at]] * scale;
+      const shape = Math.max((side * side * most) / (all * all), (all * all) / (side * side * area));
+      if (shape > worst) break;
+      worst = shape;
+      sum = all;
+      end++;
+    }
+    const across = sum / side;
+    let offset = 0;
+    for (; at < end; at++) {
+      const length = (weight[nodes[at]] * scale) / across;
+      if (w >= h) put(nodes[at], x, y + offset, across, length);
+      else put(nodes[at], x + offset, y, length, across);
+      offset += length;
+      left -= weight[nodes[at]];
+    }
+    if (w >= h) { x += across; w -= across; } else { y += across; h -= across; }
+  }
+};

@@ -18,22 +18,22 @@ import numpy as np
 
 from hiersae_cli.metrics.agreement import crossed_mean
 from hiersae_cli.study.protocol import CHILD, EXAMPLE, FLAT, HIERARCHY, TASKS
-from hiersae_cli.study.simulation import Raters, difference_error, power, probabilities, truth
+from hiersae_cli.study.simulation import Raters, planned_power, probabilities, truth
 
 PAIR = (HIERARCHY, FLAT)
 SIZES = ((10, 20), (20, 40), (40, 40))  # raters, matched sets
 CONFIDENCE = 0.95
 
 
-def calibrate(effect: float, task: str, size: tuple[int, int], answered: float, studies: int, resamples: int) -> dict:
+def calibrate(cell: int, effect: float, task: str, size: tuple[int, int], answered: float, studies: int, resamples: int) -> dict:
     """How many intervals of the difference cover the truth, and how many leave out 0."""
     raters = Raters(effect={HIERARCHY: effect})
     chance = TASKS[task].chance or 0.0
     true = truth(raters, HIERARCHY, chance) - truth(raters, FLAT, chance)
     covers, found, widths, errors = 0, 0, [], []
     for study in range(studies):
-        p_RSC = probabilities(raters, PAIR, chance, size, (study, 0))
-        draw = np.random.default_rng((study, 1))
+        p_RSC = probabilities(raters, PAIR, chance, size, (cell, study, 0))
+        draw = np.random.default_rng((cell, study, 1))
         y_RSC = (draw.random(p_RSC.shape) < p_RSC).astype(float)
         y_RSC[draw.random(p_RSC.shape[:2]) >= answered] = np.nan
         got = crossed_mean(y_RSC[..., 0] - y_RSC[..., 1], CONFIDENCE, resamples, study)
@@ -41,7 +41,6 @@ def calibrate(effect: float, task: str, size: tuple[int, int], answered: float, 
         found += not got.low <= 0 <= got.high
         widths.append(got.high - got.low)
         errors.append(got.value - true)
-    expected = difference_error(raters, PAIR, chance, *size)
     return {
         "task": task,
         "raters": size[0],
@@ -52,7 +51,7 @@ def calibrate(effect: float, task: str, size: tuple[int, int], answered: float, 
         "studies": studies,
         "coverage": covers / studies,
         "found": found / studies,
-        "power_planned": power(expected, true, CONFIDENCE) if effect and answered == 1 else None,
+        "power_planned": planned_power(raters, PAIR, chance, size, true, CONFIDENCE) if effect and answered == 1 else None,
         "mean_error": float(np.mean(errors)),
         "mean_width": float(np.mean(widths)),
     }
@@ -73,7 +72,7 @@ def main() -> None:
         for task in (EXAMPLE, CHILD):
             for size in SIZES:
                 for answered in (1.0, 0.5):
-                    row = calibrate(effect, task, size, answered, args.studies, args.resamples)
+                    row = calibrate(len(rows), effect, task, size, answered, args.studies, args.resamples)
                     rows.append(row)
                     planned = "" if row["power_planned"] is None else f"{row['power_planned']:.3f}"
                     print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,6 +62,16 @@ app.add_typer(studies, name="study")
 
 verb(app, "convert", ConvertConfig)(convert.convert)
 verb(app, "info", InfoConfig)(info.info)
+
+
+def commands() -> dict[str, Any]:
+    """Every command by what is typed, those of a group as ``study new``."""
+    group: Any = typer.main.get_command(app)
+    found = {}
+    for name, command in group.commands.items():
+        parts = getattr(command, "commands", {"": command})
+        found |= {f"{name} {part}".strip(): one for part, one in parts.items()}
+    return found
 
 
 def _version(wanted: bool) -> None:

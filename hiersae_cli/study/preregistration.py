@@ -6,7 +6,7 @@ from typing import Any
 
 from hiersae_cli.formats.study import fingerprint
 from hiersae_cli.study.protocol import COMPARISONS, CONDITIONS, EDGE, FLAT, HIERARCHY, LABEL, MATCH, TASKS
-from hiersae_cli.study.simulation import Raters, difference_error, effect_of, power, sets_for
+from hiersae_cli.study.simulation import Raters, effect_of, planned_power, sets_for
 
 _RATERS = (5, 10, 20, 40)
 ASSUMED = Raters()
@@ -30,7 +30,7 @@ def plan(
             continue
         # Of a label's set every other rater is a matcher.
         count = max(1, raters // 2) if scored == MATCH else raters
-        standard_error = difference_error(model, (HIERARCHY, FLAT), chance, count, sets)
+        reached = planned_power(model, (HIERARCHY, FLAT), chance, (count, sets), effect, confidence)
         needed = {
             str(number): sets_for(
                 model,
@@ -43,7 +43,7 @@ def plan(
             )
             for number in sorted({*_RATERS, raters})
         }
-        found[scored] = {"power": round(power(standard_error, effect, confidence), 3), "sets_needed": needed}
+        found[scored] = {"power": round(reached, 3), "sets_needed": needed}
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 from scipy.stats import norm
+from scipy.stats import t as student
 
 Array = np.ndarray[Any, Any]
 
@@ -95,10 +96,19 @@ def difference_error(raters: Raters, pair: tuple[str, str], chance: float, numbe
     return float(np.sqrt(of_sets / sets + of_raters / number + rest / (sets * number)))
 
 
-def power(error: float, difference: float, confidence: float) -> float:
-    """The probability that an interval around a difference with this standard error leaves out 0."""
-    z = norm.ppf((1 + confidence) / 2)
-    return float(norm.cdf(abs(difference) / error - z) + norm.cdf(-abs(difference) / error - z))
+def power(error: float, difference: float, confidence: float, degrees: float) -> float:
+    """The probability that a t interval around a difference with this standard error leaves out 0."""
+    t = student.ppf((1 + confidence) / 2, degrees)
+    return float(norm.cdf(abs(difference) / error - t) + norm.cdf(-abs(difference) / error - t))
+
+
+def planned_power(
+    raters: Raters, pair: tuple[str, str], chance: float, shape: tuple[int, int], difference: float, confidence: float
+) -> float:
+    """The power of a study of ``shape`` raters and matched sets; 0 where there are too few for an interval."""
+    if min(shape) < 2:
+        return 0.0
+    return power(difference_error(raters, pair, chance, *shape), difference, confidence, min(shape) - 1)
 
 
 def sets_for(
@@ -112,14 +122,13 @@ def sets_for(
 ) -> int | None:
     """The fewest matched sets with which so many raters reach a power; None where no number of sets does."""
     low, high = 2, 4096
-    reached = [
-        power(difference_error(raters, pair, chance, number, sets), difference, confidence) >= wanted
-        for sets in (low, high)
-    ]
-    if not reached[1]:
+
+    def reached(sets: int) -> bool:
+        return planned_power(raters, pair, chance, (number, sets), difference, confidence) >= wanted
+
+    if not reached(high):
         return None
     while low < high:
         middle = (low + high) // 2
-        found = power(difference_error(raters, pair, chance, number, middle), difference, confidence) >= wanted
-        low, high = (low, middle) if found else (middle + 1, high)
+        low, high = (low, middle) if reached(middle) else (middle + 1, high)
     return low

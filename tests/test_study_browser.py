@@ -35,6 +35,8 @@ def begin(one: Watched, token: str) -> None:
     """Consent, and practise by keys."""
     one.go(f"/r/{token}")
     one.page.click("[data-go]")
+    one.page.wait_for_selector("form[data-practice]")
+    one.settle()
     while one.page.locator("form[data-practice]").count():
         kind = one.page.locator("form.item").get_attribute("data-kind")
         one.page.keyboard.type("days of the week" if kind == "words" else "1")

@@ -25,7 +25,9 @@ SIZES = ((10, 20), (20, 40), (40, 40))  # raters, matched sets
 CONFIDENCE = 0.95
 
 
-def calibrate(cell: int, effect: float, task: str, size: tuple[int, int], answered: float, studies: int, resamples: int) -> dict:
+def calibrate(
+    cell: int, effect: float, task: str, size: tuple[int, int], answered: float, studies: int, resamples: int
+) -> dict:
     """How many intervals of the difference cover the truth, and how many leave out 0."""
     raters = Raters(effect={HIERARCHY: effect})
     chance = TASKS[task].chance or 0.0
@@ -41,6 +43,7 @@ def calibrate(cell: int, effect: float, task: str, size: tuple[int, int], answer
         found += not got.low <= 0 <= got.high
         widths.append(got.high - got.low)
         errors.append(got.value - true)
+    planned = planned_power(raters, PAIR, chance, size, true, CONFIDENCE) if effect and answered == 1 else None
     return {
         "task": task,
         "raters": size[0],
@@ -51,7 +54,7 @@ def calibrate(cell: int, effect: float, task: str, size: tuple[int, int], answer
         "studies": studies,
         "coverage": covers / studies,
         "found": found / studies,
-        "power_planned": planned_power(raters, PAIR, chance, size, true, CONFIDENCE) if effect and answered == 1 else None,
+        "power_planned": planned,
         "mean_error": float(np.mean(errors)),
         "mean_width": float(np.mean(widths)),
     }
@@ -66,7 +69,8 @@ def main() -> None:
     args = parser.parse_args()
     begin, rows = time.monotonic(), []
     print(
-        f"{'task':8} {'raters':>6} {'sets':>5} {'answ.':>5} {'effect':>6} {'truth':>7} {'cover':>6} {'found':>6} {'plan':>6}"
+        f"{'task':8} {'raters':>6} {'sets':>5} {'answ.':>5} {'effect':>6} {'truth':>7} {'cover':>6} {'found':>6} "
+        f"{'plan':>6}"
     )
     for effect in args.effect or (0.0, 0.5, 1.0):
         for task in (EXAMPLE, CHILD):

@@ -22,7 +22,9 @@ ATTACK = "<script>alert(1)</script>"
 TASKS = (EXAMPLE, CHILD, EDGE, LABEL)
 
 
-def make_study(folder: Path, *, sets: int = 2, raters: int = 3, tasks: tuple[str, ...] = TASKS, checks: int = 2) -> Path:
+def make_study(
+    folder: Path, *, sets: int = 2, raters: int = 3, tasks: tuple[str, ...] = TASKS, checks: int = 2
+) -> Path:
     """A folder as ``hiersae study new`` writes it."""
     items: dict[str, Item] = {}
 

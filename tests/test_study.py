@@ -40,7 +40,7 @@ from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
 from hiersae_cli.workflows import study as workflow
 from hiersae_cli.workflows.study_rate import rate
 from tests.fake_study import make_study, opened
-from tests.helpers import hiersae
+from tests.helpers import command, environment, hiersae
 from tests.test_labels import Service, says
 
 
@@ -58,7 +58,8 @@ def alpha_by_pairs(value_RU: np.ndarray) -> float:
     units = [unit for unit in units if len(unit) >= 2]
     pooled = [value for unit in units for value in unit]
     observed = sum(
-        sum(a != b for i, a in enumerate(unit) for j, b in enumerate(unit) if i != j) / (len(unit) - 1) for unit in units
+        sum(a != b for i, a in enumerate(unit) for j, b in enumerate(unit) if i != j) / (len(unit) - 1)
+        for unit in units
     ) / len(pooled)
     expected = sum(a != b for i, a in enumerate(pooled) for j, b in enumerate(pooled) if i != j)
     return 1 - observed / (expected / (len(pooled) * (len(pooled) - 1)))
@@ -472,18 +473,12 @@ def test_a_model_rates_blinded_and_is_reported_by_itself(folder: Path):
 
 
 def test_servers_warn_beyond_loopback_without_tls(folder: Path):
+    served = command("study", "serve", folder, "--host-address", "127.0.0.2", "--port", 0)
     done = subprocess.run(
-        ["timeout", "-s", "INT", "20", *hiersae_command("study", "serve", folder, "--host-address", "127.0.0.2", "--port", 0)],
+        ["timeout", "-s", "INT", "20", *served],
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert "speaks no TLS" in done.stderr and "/admin/" in done.stderr and "rater 7:" in done.stderr
-
-
-def hiersae_command(*args: object) -> list[str]:
-    from tests.helpers import command
-
-    return command(*args)
-
-

@@ -158,22 +158,23 @@ def test_the_administrator_sees_progress_and_stops_the_study(browser, served):
         playwright.expect(one.page.locator("h1")).to_have_text("The study is closed")
 
 
+def fits(one: Watched) -> bool:
+    return one.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_is_wider_than_a_phone(browser, served, scheme):
     address, study = served
     for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme):
-        def fits() -> bool:
-            return one.page.evaluate("document.documentElement.scrollWidth") <= 360
-
         one.go(f"/r/{study.links.raters[0]}")
-        assert fits()
+        assert fits(one)
         begin(one, study.links.raters[0])
         seen = set()
         while one.page.locator("form.item").count():
             item = study.files.items[one.page.locator("input[name=item]").get_attribute("value")]
-            assert fits(), item.task
+            assert fits(one), item.task
             seen.add(item.task)
             answer(one)
         assert len(seen) >= 4 and CHECK in seen
         one.go(f"/admin/{study.links.administrator}")
-        assert fits()
+        assert fits(one)

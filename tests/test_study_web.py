@@ -39,7 +39,7 @@ class Rater:
         sent = {"Content-Type": "application/x-www-form-urlencoded"} if method == "POST" else {}
         if method == "POST":
             sent["Origin"] = f"http://{self.host}"
-        self.connection.request(method, path, body or None, {**sent, **{k.replace("_", "-"): v for k, v in headers.items()}})
+        self.connection.request(method, path, body or None, {**sent, **headers})
         found = self.connection.getresponse()
         return found.status, found.read().decode(), {k.lower(): v for k, v in found.getheaders()}
 
@@ -56,8 +56,8 @@ class Rater:
             while step == "practice" and "/practice/" in text:
                 number += 1
                 text = self.ask("GET", f"/r/{self.token}/practice/{number}")[1]
-            status, _, _ = self.ask("POST", f"/r/{self.token}/{step}", urlencode({"signature": fields(text)["signature"]}))
-            assert status == 303
+            form = urlencode({"signature": fields(text)["signature"]})
+            assert self.ask("POST", f"/r/{self.token}/{step}", form)[0] == 303
 
     def answer(self, form: Fields, value: str, **headers: str) -> int:
         """Send a form; its status."""
@@ -133,7 +133,8 @@ def test_forms_of_other_pages_other_raters_and_made_up_ones_are_refused(served, 
 def test_links_that_are_none_tell_nothing(served):
     address, study = served
     one = Rater(address, "x" * 32)
-    for path in (f"/r/{'x' * 32}", "/r/", "/admin/x", f"/admin/{study.links.raters[0]}", "/items.json", "/assets/../study.json"):
+    paths = [f"/r/{'x' * 32}", "/r/", "/admin/x", f"/admin/{study.links.raters[0]}"]
+    for path in (*paths, "/items.json", "/assets/../study.json"):
         assert one.ask("GET", path)[0] == 404, path
     assert one.ask("GET", f"/admin/{study.links.raters[0]}/answers.csv")[0] == 404
     assert one.ask("GET", f"/r/{study.links.administrator}")[0] == 404
@@ -175,7 +176,8 @@ def test_labels_are_matched_by_another_rater_and_are_only_text(served):
                 if 'class="words"' in text:
                     assert "<b>bold" not in text and "&lt;b&gt;bold" in text
                     matched += 1
-                assert one.answer(fields(text), f"<b>bold {one.token[:3]}" if "A few words" in text else value_for(text)) == 303
+                value = f"<b>bold {one.token[:3]}" if "A few words" in text else value_for(text)
+                assert one.answer(fields(text), value) == 303
             assert "All your answers are kept" in text
     given = study.store.answers(kind=HUMAN)
     assert matched == sum(one.label_of is not None for one in given) > 0
@@ -211,7 +213,7 @@ def test_answers_are_exported_without_formulas(served, rater):
 # --- many at once
 
 
-def rate_at_once(address: str, tokens: list[str], note: Callable[[str, str], None], most: int = 1000) -> list[BaseException]:
+def rate_at_once(address: str, tokens: list[str], note: Callable[[str, str], None]) -> list[BaseException]:
     """Have every rater answer at once, each item sent twice; ``note`` is told of what was acknowledged."""
     failed: list[BaseException] = []
 
@@ -220,7 +222,7 @@ def rate_at_once(address: str, tokens: list[str], note: Callable[[str, str], Non
         try:
             if "I agree" in one.page() or "Practice" in one.page():
                 one.begin()
-            for _ in range(most):
+            while True:
                 text = one.page()
                 if "<form" not in text:
                     return
@@ -265,7 +267,7 @@ def test_many_raters_at_once_lose_nothing_and_answer_once(tmp_path: Path, raters
         process.send_signal(signal.SIGINT)
         process.wait(30)
     assert failed == []
-    study, store, links = opened(folder)
+    _, store, links = opened(folder)
     kept = Counter((links.raters[one.rater], one.item) for one in store.answers())
     store.close()
     assert set(kept.values()) == {1} and set(kept) == set(acknowledged)

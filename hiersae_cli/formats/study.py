@@ -1,4 +1,4 @@
-"""The folder of a human study (``study.json``, ``items.json``, ``links.json``): specified in ``docs/file-formats.md``."""
+"""The folder of a human study, ``study.json`` and what is beside it: specified in ``docs/file-formats.md``."""
 
 from __future__ import annotations
 

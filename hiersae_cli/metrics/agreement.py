@@ -77,9 +77,9 @@ class Crossed:
 def crossed_mean(value_RS: Array, confidence: float, resamples: int, seed: int) -> Crossed:
     """The mean of cells that raters and sets both move, by a cluster bootstrap over the two.
 
-    Resampling both at once counts what is particular to single cells three times. So raters are resampled by themselves,
-    then sets by themselves, the two variances are added, and that of resampled cells, which both contain, is taken off
-    once. Student's t with Satterthwaite's degrees of freedom gives the ends.
+    Resampling both at once counts what is particular to single cells three times. So raters are resampled by
+    themselves, then sets by themselves, the two variances are added, and that of resampled cells, which both contain,
+    is taken off once. Student's t with Satterthwaite's degrees of freedom gives the ends.
     Sources: Cameron, Gelbach and Miller (2011), J. Bus. Econ. Stat. 29; Owen (2007), Ann. Appl. Stat. 1.
 
     Args:

@@ -201,8 +201,8 @@ def _agreement(table: _Table, task: str, condition: str, settings: Settings) -> 
 def _equations(table: _Table, task: str, settings: Settings) -> list[dict[str, Any]]:
     """Odds ratios of the hierarchy to each other condition, by generalised estimating equations.
 
-    Clustered once by matched set and once by rater: each takes account of one of the two. Left out where a condition has
-    only one outcome, so that no finite odds ratio fits. Source: Liang and Zeger (1986), Biometrika 73.
+    Clustered once by matched set and once by rater: each takes account of one of the two. Left out where a
+    condition has only one outcome, so that no finite odds ratio fits. Source: Liang and Zeger (1986), Biometrika 73.
     """
     from statsmodels.genmod.cov_struct import Exchangeable
     from statsmodels.genmod.families import Binomial

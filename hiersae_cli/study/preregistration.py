@@ -74,8 +74,8 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "",
         "## Materials",
         "",
-        f"{design['sets_text']}. Texts are of held-out rows. Every set has one item in each condition, of latents whose "
-        "firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one condition.",
+        f"{design['sets_text']}. Texts are of held-out rows. Every set has one item in each condition, of "
+        "latents whose firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one condition.",
         "",
         "| Task | Conditions | Question | Guessing gets |",
         "| --- | --- | --- | --- |",
@@ -88,12 +88,12 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "",
         "## Raters",
         "",
-        f"{design['raters']} raters, {design['sets_per_rater'] or 'all'} sets of each task each, {design['checks']} attention "
-        "checks. Conditions are mixed within a task and known to nobody who rates.",
+        f"{design['raters']} raters, {design['sets_per_rater'] or 'all'} sets of each task each, {design['checks']} "
+        "attention checks. Conditions are mixed within a task and known to nobody who rates.",
         "",
         f"Power to find a difference of {design['effect']:.2f} at the level {1 - design['confidence']:.2g}, if raters "
-        f"are as assumed (logits: skill {ASSUMED.skill}, deviations of raters {ASSUMED.rater_sd}, sets {ASSUMED.set_sd}, "
-        f"items {ASSUMED.item_sd}, of raters' tastes {ASSUMED.taste_sd}; lapses {ASSUMED.lapse:.0%}):",
+        f"are as assumed (logits: skill {ASSUMED.skill}, deviations of raters {ASSUMED.rater_sd}, "
+        f"sets {ASSUMED.set_sd}, items {ASSUMED.item_sd}, of raters' tastes {ASSUMED.taste_sd}; lapses {ASSUMED.lapse:.0%}):",
         "",
         "| Task | Power | Matched sets for a power of " + f"{design['power']:.0%}" + " |",
         "| --- | --- | --- |",
@@ -117,15 +117,17 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "",
         "## Analysis",
         "",
-        f"`hiersae study analyze`, level {design['confidence']:.0%}, {design['resamples']:,} resamples, seed {design['seed']}.",
+        f"`hiersae study analyze`, level {design['confidence']:.0%}, {design['resamples']:,} resamples, "
+        f"seed {design['seed']}.",
         "",
         f"- {TASKS[EDGE].title}: the outcome is the share of “yes”; “unsure” counts as not affirmed.",
         "- Each condition: the share, with Wilson's interval.",
-        "- Each comparison: the mean over raters and matched sets of the paired difference, by a cluster bootstrap over "
-        "both; p-values are corrected by Holm's method over all comparisons.",
+        "- Each comparison: the mean over raters and matched sets of the paired difference, by a cluster bootstrap "
+        "over both; p-values are corrected by Holm's method over all comparisons.",
         "- Beside it, generalised estimating equations (logit, exchangeable), clustered by matched set and by rater.",
         "- Krippendorff's α of nominal values for each task and condition, with a bootstrap interval over items.",
-        "- Collection ends when all sessions are answered or the administrator stops it; nobody looks at conditions before.",
+        "- Collection ends when all sessions are answered or the administrator stops it; nobody looks at "
+        "conditions before.",
         "",
     ]
     return "\n".join(lines)

@@ -125,7 +125,8 @@ def session(study: StudyFiles, rater: int) -> list[Item]:
 
     Tasks come in blocks, those of labels first and of matching last, conditions mixed within each, checks in between.
     With ``sets_per_rater`` every rater has that many matched sets of each task, whole, and all sets have as many
-    raters, one more or less. Whoever labels a latent does not match it: of each set, raters of even and odd number take turns.
+    raters, one more or less. Whoever labels a latent does not match it: of each set, raters of even and
+    odd number take turns.
     """
     design = study.design
     draw = np.random.default_rng((design["seed"], 1, rater))

@@ -123,8 +123,8 @@ def markdown(data: Mapping[str, Any]) -> str:
     else:
         lines += ["As pre-registered.", ""]
     lines += [
-        f"{data['raters']} raters gave {data['answers']:,} answers. {len(data['excluded'])} raters were excluded by the "
-        f"registered rules, and {data['answers_too_fast']} single answers were too fast; "
+        f"{data['raters']} raters gave {data['answers']:,} answers. {len(data['excluded'])} raters were excluded by "
+        f"the registered rules, and {data['answers_too_fast']} single answers were too fast; "
         f"{data['answers_analysed']:,} answers are analysed.",
         "",
         *(f"- Excluded: rater {one['rater']}, {one['why']}" for one in data["excluded"]),

@@ -75,7 +75,8 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "## Materials",
         "",
         f"{design['sets_text']}. Texts are of held-out rows. Every set has one item in each condition, of "
-        "latents whose firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one condition.",
+        "latents whose firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one "
+        "condition.",
         "",
         "| Task | Conditions | Question | Guessing gets |",
         "| --- | --- | --- | --- |",
@@ -93,7 +94,8 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "",
         f"Power to find a difference of {design['effect']:.2f} at the level {1 - design['confidence']:.2g}, if raters "
         f"are as assumed (logits: skill {ASSUMED.skill}, deviations of raters {ASSUMED.rater_sd}, "
-        f"sets {ASSUMED.set_sd}, items {ASSUMED.item_sd}, of raters' tastes {ASSUMED.taste_sd}; lapses {ASSUMED.lapse:.0%}):",
+        f"sets {ASSUMED.set_sd}, items {ASSUMED.item_sd}, of raters' tastes {ASSUMED.taste_sd}; "
+        f"lapses {ASSUMED.lapse:.0%}):",
         "",
         "| Task | Power | Matched sets for a power of " + f"{design['power']:.0%}" + " |",
         "| --- | --- | --- |",

@@ -107,6 +107,12 @@ def test_labels_go_through_the_command_into_the_tree_and_out(folder: Path, tiny_
     exported = hiersae("export-tree", folder, "--acts", tiny_acts, "--contexts", 0, "-o", out)
     assert exported.returncode == 0, exported.stderr
     assert {node.id: node.label for node in load_tree(out).nodes if node.label} == {"0.3": "a=b", "1.7": "=1+1"}
+    data = json.loads((folder / "labels.json").read_text())
+    (folder / "labels.json").write_text(json.dumps({**data, "run": "0" * 64}))
+    stale = hiersae("export-tree", folder, "--acts", tiny_acts, "--contexts", 0, "-o", out, "--overwrite")
+    assert stale.returncode == 0 and "no labels: " in stale.stderr and "other weights" in stale.stderr
+    assert not any(node.label for node in load_tree(out).nodes)
+    (folder / "labels.json").write_text(json.dumps(data))
     info = json.loads(hiersae("info", folder / "labels.json", "--json").stdout)
     assert (info["kind"], info["labels"], info["authors"]) == ("labels", 2, ["Ada"])
 

@@ -359,7 +359,7 @@ def test_a_tree_of_100_000_features_answers_at_once(browser):
             zoomed = time.monotonic() - begin
             print(f"loaded in {loaded:.2f} s, zoomed in {zoomed:.2f} s")
             # 2 s on an idle machine of two cores; tests share theirs.
-            assert loaded < 8 and zoomed < 2
+            assert loaded < 15 and zoomed < 4
 
 
 class LargeIndex(FakeIndex):

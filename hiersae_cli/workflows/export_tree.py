@@ -58,7 +58,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     root = _root(config, trained, ids)
     acts = open_acts(trained, config.acts)
     host = load_host(config.model, trained, device) if config.model else None
-    labels = {id: label.text for id, label in Labels(config.run, trained.sha256).current().items()}
+    labels = _labels(trained, console)
     steps = trained.config.steps
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
@@ -100,6 +100,15 @@ def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
     if root is not None:
         parent_F[root] = NONE
     return parent_F
+
+
+def _labels(trained: Run, console: Console) -> dict[str, str]:
+    """The labels beside the run; none where they cannot be read or are of other weights, with a warning."""
+    try:
+        return {id: label.text for id, label in Labels(trained.path, trained.sha256).current().items()}
+    except FileError as error:
+        console.warn(f"no labels: {error.message}")
+        return {}
 
 
 def _root(config: ExportTreeConfig, trained: Run, ids: list[str]) -> int | None:

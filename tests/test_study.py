@@ -199,6 +199,11 @@ def test_items_that_were_changed_are_refused(folder: Path):
         load_study(folder)
 
 
+def test_info_describes_a_study(folder: Path):
+    found = json.loads(hiersae("info", folder, "--json").stdout)
+    assert (found["kind"], found["raters"], found["items"]["check"], found["complete"]) == ("study", 8, 4, True)
+
+
 def test_links_are_long_private_and_stay(folder: Path):
     links = Links(folder)
     assert len(set(links.raters)) == 8 and all(len(token) >= 32 for token in [*links.raters, links.administrator])

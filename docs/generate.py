@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from hiersae_cli.cli.app import app
+from hiersae_cli.cli.app import app, commands
 
 TARGET = Path(__file__).with_name("commands.md")
 
@@ -33,9 +33,13 @@ INTRODUCTION = """\
 def reference() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(app)
-    verbs = [f"| [`{name}`](#hiersae-{name}) | {command.help} |" for name, command in group.commands.items()]
+    verbs = [f"| [`{name}`](#{_anchor(name)}) | {command.help} |" for name, command in commands().items()]
     introduction = INTRODUCTION.format(purpose=group.help, verbs="\n".join(verbs))
-    return "\n".join([introduction, *(_section(name, command) for name, command in group.commands.items())])
+    return "\n".join([introduction, *(_section(name, command) for name, command in commands().items())])
+
+
+def _anchor(name: str) -> str:
+    return f"hiersae-{name.replace(' ', '-')}"
 
 
 def _section(name: str, command: Any) -> str:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from hiersae_cli import __version__
-from hiersae_cli.cli.app import app
+from hiersae_cli.cli.app import commands
 from tests.helpers import command, environment, hiersae
 
 ROOT = Path(__file__).parent.parent
-GROUP: Any = typer.main.get_command(app)
-VERBS = sorted(GROUP.commands)
+COMMANDS: dict[str, Any] = commands()
+VERBS = sorted(COMMANDS)
 HEAVY = {"torch", "numpy", "h5py", "transformers", "tokenizers", "safetensors", "sklearn", "rich"}
+HEAVY |= {"sqlalchemy", "statsmodels"}
 
 # Runs the command line in its own process and says, on the last line, which modules that process has loaded.
 PROBE = """
@@ -40,6 +40,8 @@ USAGE_ERRORS: dict[str, tuple[str, ...]] = {
     "bad shard": ("cache", "text.txt", "--model", "host", "--layer", "1", "--shard", "3/2"),
     "no caches to evaluate on": ("eval", "runs/hier"),
     "unknown ending": ("export-tree", "runs/hier", "--acts", "acts.h5", "-o", "tree.xml"),
+    "unknown task of a study": ("study", "new", "runs/hier", "--tasks", "colours"),
+    "a study without a baseline": ("study", "new", "runs/hier", "--acts", "acts.h5"),
     "heads do not divide the width": ("lm", "--width", "100", "--heads", "3"),
 }
 
@@ -57,7 +59,9 @@ def heavy(done: subprocess.CompletedProcess[str]) -> set[str]:
     return HEAVY & set(last.split())
 
 
-@pytest.mark.parametrize("args", [("--help",), ("-h",), ("--version",), *((verb, "--help") for verb in VERBS)])
+@pytest.mark.parametrize(
+    "args", [("--help",), ("-h",), ("--version",), *((*verb.split(), "--help") for verb in [*VERBS, "study"])]
+)
 def test_help_loads_nothing_heavy(args: tuple[str, ...]) -> None:
     done = probe(*args)
     assert done.returncode == 0, done.stderr
@@ -77,7 +81,7 @@ def test_a_usage_error_exits_with_2_and_loads_nothing_heavy(args: tuple[str, ...
 
 def test_without_a_verb_the_help_is_shown() -> None:
     done = hiersae()
-    assert all(verb in done.stdout + done.stderr for verb in VERBS)
+    assert all(verb.split()[0] in done.stdout + done.stderr for verb in VERBS)
 
 
 def test_version() -> None:
@@ -94,9 +98,9 @@ def test_the_installed_command_is_the_same() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_and_flag_has_a_help_text(verb: str) -> None:
-    verb_command = GROUP.commands[verb]
+    verb_command = COMMANDS[verb]
     assert verb_command.help.strip().endswith(".")
-    shown = hiersae(verb, "--help", env={"COLUMNS": "200"}).stdout
+    shown = hiersae(*verb.split(), "--help", env={"COLUMNS": "200"}).stdout
     for parameter in verb_command.params:
         assert parameter.help and parameter.help.strip().endswith("."), f"{verb} {parameter.name}"
         names = parameter.opts if parameter.param_type_name == "option" else [parameter.metavar]
@@ -105,7 +109,7 @@ def test_every_verb_and_flag_has_a_help_text(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_gives_json_and_can_be_quiet(verb: str) -> None:
-    names = {name for parameter in GROUP.commands[verb].params for name in parameter.opts}
+    names = {name for parameter in COMMANDS[verb].params for name in parameter.opts}
     assert {"--json", "--quiet", "-q"} <= names
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hiersae_cli import __version__
-from hiersae_cli.cli import cache, convert, dashboard, evaluate, export_tree, info, label, lm, synth, train
+from hiersae_cli.cli import cache, convert, dashboard, evaluate, export_tree, info, label, lm, study, synth, train
 from hiersae_cli.cli.flags import verb
 from hiersae_cli.config import (
     CacheConfig,
@@ -19,6 +19,11 @@ from hiersae_cli.config import (
     JoinConfig,
     LabelConfig,
     LMConfig,
+    StudyAnalyzeConfig,
+    StudyNewConfig,
+    StudyRateConfig,
+    StudyServeConfig,
+    StudySimulateConfig,
     SynthConfig,
     TrainConfig,
 )
@@ -44,8 +49,29 @@ verb(app, "eval", EvalConfig)(evaluate.evaluate)
 verb(app, "export-tree", ExportTreeConfig)(export_tree.export_tree)
 verb(app, "dashboard", DashboardConfig)(dashboard.dashboard)
 verb(app, "label", LabelConfig)(label.label)
+
+studies = typer.Typer(
+    help="Human studies of a tree: design, serve, analyze.", rich_markup_mode=None, no_args_is_help=True
+)
+verb(studies, "new", StudyNewConfig)(study.new)
+verb(studies, "serve", StudyServeConfig)(study.serve)
+verb(studies, "analyze", StudyAnalyzeConfig)(study.analyze)
+verb(studies, "rate", StudyRateConfig)(study.rate)
+verb(studies, "simulate", StudySimulateConfig)(study.simulate)
+app.add_typer(studies, name="study")
+
 verb(app, "convert", ConvertConfig)(convert.convert)
 verb(app, "info", InfoConfig)(info.info)
+
+
+def commands() -> dict[str, Any]:
+    """Every command by what is typed, those of a group as ``study new``."""
+    group: Any = typer.main.get_command(app)
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        parts = getattr(command, "commands", {"": command})
+        found |= {f"{name} {part}".strip(): one for part, one in parts.items()}
+    return found
 
 
 def _version(wanted: bool) -> None:

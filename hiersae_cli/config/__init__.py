@@ -13,6 +13,13 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.study import (
+    StudyAnalyzeConfig,
+    StudyNewConfig,
+    StudyRateConfig,
+    StudyServeConfig,
+    StudySimulateConfig,
+)
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 
@@ -27,6 +34,11 @@ __all__ = [
     "JoinConfig",
     "LMConfig",
     "LabelConfig",
+    "StudyAnalyzeConfig",
+    "StudyNewConfig",
+    "StudyRateConfig",
+    "StudyServeConfig",
+    "StudySimulateConfig",
     "SynthConfig",
     "TrainConfig",
 ]

@@ -34,10 +34,15 @@ def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[s
 
     Raises ``UsageError`` where the address cannot be had, or is none that a browser would name.
     """
+    answer(app(index, host=host, author=author), host, port, ready)
+
+
+def answer(application: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve an application as ``serve`` does."""
     if host in ("", "0.0.0.0", "::"):
         raise UsageError(
             f"--host-address {host or repr(host)}: stands for every address of this machine",
-            "Name the one that others use; the dashboard answers to no other name.",
+            "Name the one that others use; the server answers to no other name.",
         )
     try:
         listening = _listen(host, port)
@@ -46,8 +51,7 @@ def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[s
             f"--port {port}: cannot be listened on at {host} ({error.strerror or error})",
             "Another program may have it: choose another --port, or 0 for a free one.",
         ) from None
-    answers = app(index, host=host, author=author)
-    config = uvicorn.Config(answers, log_level="error", access_log=False, server_header=False)
+    config = uvicorn.Config(application, log_level="error", access_log=False, server_header=False)
     name = f"[{host}]" if ":" in host else host
     ready(f"http://{name}:{listening.getsockname()[1]}/")
     uvicorn.Server(config).run(sockets=[listening])
@@ -117,7 +121,7 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         Route("/assets/{name}", file),
     ]
     answers = Starlette(routes=routes, exception_handlers={HTTPException: failed, Exception: failed})
-    return _Guard(answers, {*LOOPBACK, host}, pages.policy)
+    return Guard(answers, {*LOOPBACK, host}, pages.policy)
 
 
 _MESSAGES = {
@@ -129,11 +133,20 @@ _MESSAGES = {
 }
 
 
-class _Guard:
-    """Refuses what comes under another name or from another page, and sets the headers of every answer."""
+class Guard:
+    """Refuses what comes under another name or from another page, and sets the headers of every answer.
 
-    def __init__(self, inner: ASGIApp, names: set[str], policy: str):
-        self.inner, self.names = inner, names
+    Args:
+        names: what it answers to, without ports.
+        policy: of contents.
+        origins: addresses, besides the one asked, that its own forms come from: of a proxy that speaks TLS before it.
+        cache: what the browser may keep.
+    """
+
+    def __init__(
+        self, inner: ASGIApp, names: set[str], policy: str, origins: tuple[str, ...] = (), cache: str = "no-cache"
+    ):
+        self.inner, self.names, self.origins = inner, names, origins
         self.headers = {
             "content-security-policy": f"{policy}; frame-ancestors 'none'",
             "cross-origin-opener-policy": "same-origin",
@@ -142,7 +155,7 @@ class _Guard:
             # Not "no-referrer", with which browsers would not say where a form comes from.
             "referrer-policy": "same-origin",
             "x-content-type-options": "nosniff",
-            "cache-control": "no-cache",
+            "cache-control": cache,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,9 +175,9 @@ class _Guard:
     def _refusal(self, headers: Headers, scope: Scope) -> str:
         host = headers.get("host", "")
         if _without_port(host) not in self.names:
-            return f"This dashboard does not answer to the name {host!r}. Open it as it was printed in the terminal.\n"
+            return f"This server does not answer to the name {host!r}. Open it as it was printed in the terminal.\n"
         origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD") and origin != f"http://{host}":
+        if scope["method"] not in ("GET", "HEAD") and origin not in (f"http://{host}", *self.origins):
             return "Refused: the request comes from another page.\n"
         link = headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not link:
@@ -172,7 +185,8 @@ class _Guard:
         return ""
 
 
-async def _label(request: Request, pages: Pages) -> Response:
+async def read_form(request: Request, *names: str) -> list[str]:
+    """The fields of a form that was sent; ``HTTPException`` 400 where it is another one, or too long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -180,9 +194,13 @@ async def _label(request: Request, pages: Pages) -> Response:
             raise HTTPException(400)
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=10)
-        text, author, token = (form[name][0].strip() for name in ("text", "author", "token"))
+        return [form[name][0].strip() for name in names]
     except (KeyError, ValueError):
         raise HTTPException(400) from None
+
+
+async def _label(request: Request, pages: Pages) -> Response:
+    text, author, token = await read_form(request, "text", "author", "token")
     if not secrets.compare_digest(token.encode(), pages.token.encode()):
         raise HTTPException(403)
     id = request.path_params["id"]
@@ -216,7 +234,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(128)
+        listening.listen(1024)  # many raters may come at once
     except OSError:
         listening.close()
         raise

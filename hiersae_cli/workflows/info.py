@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from hiersae_cli.config import InfoConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats import labels, report, tree
+from hiersae_cli.formats import labels, report, study, tree
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, Activations, writer
 from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, read_json
@@ -28,13 +28,14 @@ from hiersae_cli.workflows.info_index import (
     describe_index,
     describe_labels,
     describe_partial,
+    describe_study,
     is_index,
 )
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TOLERANCE = 1e-6  # of statistics: sums may be taken in another order elsewhere
 _LABEL_WIDTH = 12
-_KINDS = "a cache, run folder, host model, report.json, tree.json, labels.json or an index"
+_KINDS = "a cache, run folder, host model, report.json, tree.json, labels.json, an index or a study"
 
 Lines = list[tuple[str, str]]
 
@@ -72,6 +73,8 @@ def _describe(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         return _tree(path)
     if schema == labels.SCHEMA:
         return _dashboard(path, describe_labels(path, data))
+    if schema == study.STUDY:
+        return _dashboard(path, describe_study(path))
     if schema in (RUN_SCHEMA, lm.SCHEMA):
         return _folder(path.parent, verify)
     raise FileError(f"{path}: not a file of ours (it is of schema {schema!r})", f"info describes {_KINDS}.")
@@ -156,6 +159,8 @@ def _folder(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         return _dashboard(path, describe_partial(path))
     if (path / lm.CHECKPOINT).exists() and not (path / "config.json").exists():
         return _host_in_training(path)
+    if (path / study.DESIGN_FILE).exists():
+        return _describe(path / study.DESIGN_FILE, verify)
     if not (path / "config.json").exists():
         raise FileError(f"{path}: no config.json in this folder; not a folder of ours", f"info describes {_KINDS}.")
     header = read_json(path / "config.json")

@@ -1,7 +1,8 @@
-"""What ``hiersae info`` says of what a dashboard is made from: an index, finished or not, and labels."""
+"""What ``hiersae info`` says of an index, finished or not, of labels and of a human study."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json
 from hiersae_cli.formats.index import BASELINE, RUN, SCHEMA, IndexFile, rows_committed
 from hiersae_cli.formats.labels import Labels
+from hiersae_cli.formats.study import load_study
 
 HEADER_FILE = "header.json"  # of an unfinished index
 
@@ -73,3 +75,14 @@ def describe_labels(path: Path, data: dict[str, Any]) -> Described:
 
 def _names(header: dict[str, Any]) -> dict[str, Any]:
     return {"run": header[RUN], "baseline": header[BASELINE], "host": header["host"]}
+
+
+def describe_study(path: Path) -> Described:
+    """A human study by its ``study.json``; raises ``FileError`` where its items are damaged or others."""
+    study = load_study(path.parent)
+    design = study.design
+    counts = Counter(item.task for item in study.items.values())
+    details = {"items": dict(counts), "raters": design["raters"], "items_sha256": study.sha256}
+    lines = [("items", ", ".join(f"{count:,} {task}" for task, count in sorted(counts.items())))]
+    lines.append(("raters", f"{design['raters']:,} planned"))
+    return Described("study", study.header, details, lines)

@@ -90,7 +90,7 @@ def _propose(config: LabelConfig, trained: Run, labels: Labels, console: Console
     _require_nodes(config, trained, config.node)
     index = _open_index(config, trained, labels)
     wanted = _wanted(config, index)
-    endpoint = ChatEndpoint(config.endpoint, config.llm, _key(config), config.timeout)
+    endpoint = ChatEndpoint(config.endpoint, config.llm, key_of(config.key_env), config.timeout)
     author = f"{config.llm} (automatic)"
     prompts = []
     with console.progress("label", len(wanted), "features") as progress:
@@ -138,14 +138,15 @@ def _wanted(config: LabelConfig, index: Index) -> list[str]:
     return wanted[: config.most]
 
 
-def _key(config: LabelConfig) -> str:
-    if not config.key_env:
+def key_of(variable: str) -> str:
+    """The key of a service, from the environment; "" where no variable is named. Raises ``UsageError``."""
+    if not variable:
         return ""
-    key = os.environ.get(config.key_env, "").strip()
+    key = os.environ.get(variable, "").strip()
     if not key:
-        raise UsageError(f"--key-env {config.key_env}: no such variable, or nothing in it", "Set it to the key.")
+        raise UsageError(f"--key-env {variable}: no such variable, or nothing in it", "Set it to the key.")
     if not (key.isascii() and key.isprintable()):
-        raise UsageError(f"--key-env {config.key_env}: holds characters that no key has")
+        raise UsageError(f"--key-env {variable}: holds characters that no key has")
     return key
 
 

@@ -1,0 +1,49 @@
+"""``hiersae study``: one short body for each of its parts."""
+
+from __future__ import annotations
+
+from hiersae_cli.config import (
+    StudyAnalyzeConfig,
+    StudyNewConfig,
+    StudyRateConfig,
+    StudyServeConfig,
+    StudySimulateConfig,
+)
+from hiersae_cli.console import Console
+
+
+def new(config: StudyNewConfig, console: Console) -> None:
+    """Draw the items of a blinded study, and write its design and its pre-registration."""
+    from hiersae_cli.workflows.study import new as run
+
+    console.result(run(config, console), "")
+    console.next(f"hiersae study simulate {config.out}", f"hiersae study serve {config.out}")
+
+
+def serve(config: StudyServeConfig, console: Console) -> None:
+    """Serve a study to its raters, each by a private link, and its progress to an administrator."""
+    from hiersae_cli.workflows.study import serve as run
+
+    console.result(run(config, console), "")
+
+
+def analyze(config: StudyAnalyzeConfig, console: Console) -> None:
+    """Analyse the answers of a study as registered: accuracy, differences, agreement, exclusions, times."""
+    from hiersae_cli.workflows.study import analyze as run
+
+    console.result(run(config, console), "")
+
+
+def rate(config: StudyRateConfig, console: Console) -> None:
+    """Have a language model answer the items of a study, as a rater that is reported by itself."""
+    from hiersae_cli.workflows.study_rate import rate as run
+
+    console.result(run(config, console), "")
+
+
+def simulate(config: StudySimulateConfig, console: Console) -> None:
+    """Rehearse a study with raters of known ability, whose answers are kept apart."""
+    from hiersae_cli.workflows.study import simulate as run
+
+    console.result(run(config, console), "")
+    console.next(f"hiersae study analyze {config.study} --simulated")

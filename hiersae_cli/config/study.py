@@ -1,0 +1,152 @@
+"""Configuration of ``hiersae study`` and its parts: new, serve, analyze, rate, simulate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiersae_cli.config.base import Config, argument, option, options, parse_count
+
+STUDY_TASKS = ("example", "child", "edge", "label")
+
+
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """A comma-separated list of tasks: ``example,edge``."""
+    tasks = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [task for task in tasks if task not in STUDY_TASKS]
+    if unknown or not tasks:
+        raise ValueError(f"{', '.join(unknown) or 'nothing'} is not among {', '.join(STUDY_TASKS)}")
+    return tasks
+
+
+@dataclass(kw_only=True)
+class StudyNewConfig(Config):
+    """What a study asks, of how many raters, about which runs; decided before the first answer."""
+
+    run: str = argument(help="Run folder of the hierarchy.", metavar="RUN")
+    acts: list[str] = options(help="Cache that contexts are taken from.", metavar="ACTS")
+    baseline: str = option("", help="Run of a flat dictionary; it gets a post-hoc tree.", metavar="RUN")
+    model: str = option("", help="Host model, for the text of tokens.", metavar="MODEL")
+    out: str = option("study", "--out", "-o", help="Folder of the study to make.", metavar="DIR", recorded=False)
+    tasks: tuple[str, ...] = option(
+        STUDY_TASKS, parse=parse_tasks, metavar="LIST", help="What is asked: example, child, edge, label."
+    )
+    sets: int = option(20, help="Matched sets of each task: an item in every condition.")
+    raters: int = option(10, help="Raters planned; each gets a private link.")
+    sets_per_rater: int = option(0, help="Sets of each task that a rater gets; 0: all.")
+    checks: int = option(4, help="Attention checks in a session.")
+    effect: float = option(0.15, help="Difference of two conditions, in shares, that the study is to find.")
+    power: float = option(0.8, help="Probability of finding it that is wanted.")
+    confidence: float = option(0.95, help="Level of the intervals.")
+    resamples: int = option(2000, help="Bootstrap resamples.")
+    seed: int = option(0, help="Seed of items, sessions and resamples; links are never drawn from it.")
+    index: str = option(
+        "",
+        help="Index that contexts are taken from. Default: RUN/dashboard.h5; built where there is none.",
+        metavar="FILE",
+    )
+    tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to index where there is no index.")
+    batch: int = option(4096, help="Rows at a time.", recorded=False)
+    device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.", recorded=False)
+    overwrite: bool = option(False, help="Replace a study that nobody has answered yet.", recorded=False)
+
+    def check(self) -> None:
+        self.require(len(self.acts) > 0, "acts", "name the cache to take contexts from: --acts acts.h5")
+        self.require(bool(self.baseline), "baseline", "name the flat run to compare with: --baseline RUN")
+        for name in ("sets", "raters", "tokens", "batch"):
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        for name in ("sets_per_rater", "checks", "seed"):
+            self.require(getattr(self, name) >= 0, name, "must not be negative")
+        self.require(self.sets_per_rater <= self.sets, "sets_per_rater", f"there are only {self.sets} (--sets)")
+        self.require(self.resamples >= 100, "resamples", "must be at least 100")
+        for name in ("effect", "power", "confidence"):
+            self.require(0 < getattr(self, name) < 1, name, "must lie between 0 and 1")
+
+
+@dataclass(kw_only=True)
+class _WithAnswers(Config):
+    """What all that reads or writes answers shares."""
+
+    study: str = argument(help="Folder made by 'hiersae study new'.", metavar="STUDY")
+    database: str = option(
+        "", help="Database of the answers, as SQLAlchemy names it. Default: STUDY/answers.sqlite.", metavar="URL"
+    )
+
+
+@dataclass(kw_only=True)
+class StudyServeConfig(_WithAnswers):
+    """Where raters answer."""
+
+    host_address: str = option("127.0.0.1", help="Address to serve at; the default is reached from this machine alone.")
+    port: int = option(8701, help="Port to serve at; 0 takes a free one.")
+    public_url: str = option(
+        "", help="Address that raters open, where a proxy with TLS stands before the server.", metavar="URL"
+    )
+    raters: int = option(0, help="Have private links for so many raters; those that there are stay. 0: as planned.")
+
+    def check(self) -> None:
+        self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
+        self.require(self.raters >= 0, "raters", "must not be negative")
+        self.require(
+            not self.public_url or self.public_url.startswith(("https://", "http://")),
+            "public_url",
+            "begin it with https://, such as https://study.example.org",
+        )
+
+
+@dataclass(kw_only=True)
+class StudyAnalyzeConfig(_WithAnswers):
+    """What is computed from the answers, and where it is written."""
+
+    out: str = option("", "--out", "-o", help="Folder of results. Default: STUDY/analysis.", metavar="DIR")
+    simulated: bool = option(False, "--simulated", help="Analyse the rehearsal of 'hiersae study simulate'.")
+    confidence: float = option(0.0, help="Level of the intervals; 0: as registered.")
+    resamples: int = option(0, help="Bootstrap resamples; 0: as registered.")
+    keep_all: bool = option(False, "--keep-all", help="Leave nobody out; departs from the registered rules.")
+    overwrite: bool = option(False, help="Replace results that there are.")
+
+    def check(self) -> None:
+        self.require(0 <= self.confidence < 1, "confidence", "must lie between 0 and 1")
+        self.require(self.resamples == 0 or self.resamples >= 100, "resamples", "must be at least 100")
+        self.require(not (self.simulated and self.database), "simulated", "is of a file of its own, without --database")
+
+
+@dataclass(kw_only=True)
+class StudyRateConfig(_WithAnswers):
+    """Which language model answers the items."""
+
+    endpoint: str = option(help="OpenAI-compatible service; texts of the items are sent there.", metavar="URL")
+    llm: str = option(help="Name of the service's model.", metavar="NAME")
+    key_env: str = option("", help="Environment variable that holds the key of the service.", metavar="VARIABLE")
+    rater: int = option(0, help="Number of the rater whose session it takes, and of the model's run.")
+    timeout: float = option(60.0, help="Seconds to wait for an answer.")
+
+    def check(self) -> None:
+        self.require(
+            self.endpoint.startswith(("http://", "https://")),
+            "endpoint",
+            "begin it with http:// or https://, such as http://127.0.0.1:8000/v1",
+        )
+        self.require(bool(self.llm), "llm", "name the model that the service shall use")
+        self.require(self.rater >= 0, "rater", "must not be negative")
+        self.require(self.timeout > 0, "timeout", "must be more than 0")
+
+
+@dataclass(kw_only=True)
+class StudySimulateConfig(Config):
+    """Raters of known ability, who answer into a file of their own."""
+
+    study: str = argument(help="Folder made by 'hiersae study new'.", metavar="STUDY")
+    raters: int = option(0, help="How many; 0: as planned.")
+    skill: float = option(0.5, help="Logit of knowing an answer, for an average rater and item.")
+    hierarchy: float = option(0.0, help="What the condition hierarchy adds to it.")
+    flat: float = option(0.0, help="What the condition flat adds to it.")
+    shuffled: float = option(-4.0, help="What the condition shuffled adds to it.")
+    lapse: float = option(0.05, help="Share of answers that are guessed.")
+    careless: int = option(0, help="How many of the raters guess everything.")
+    seed: int = option(0, help="Seed of raters and answers.")
+    overwrite: bool = option(False, help="Replace an earlier rehearsal.")
+
+    def check(self) -> None:
+        self.require(0 <= self.lapse <= 1, "lapse", "must lie between 0 and 1")
+        for name in ("raters", "careless", "seed"):
+            self.require(getattr(self, name) >= 0, name, "must not be negative")

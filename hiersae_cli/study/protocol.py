@@ -1,0 +1,156 @@
+"""What is asked, of whom, and by which rules: everything that is decided before the first answer.
+
+Source of the tasks: ``docs/study.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.formats.study import Item, StudyFiles
+
+EXAMPLE, CHILD, EDGE, LABEL, MATCH, CHECK = "example", "child", "edge", "label", "match", "check"
+HIERARCHY, FLAT, SHUFFLED = "hierarchy", "flat", "shuffled"
+
+# Shuffling parents changes no latent, so what is asked of single latents has no such condition.
+CONDITIONS = {
+    EXAMPLE: (HIERARCHY, FLAT),
+    CHILD: (HIERARCHY, FLAT, SHUFFLED),
+    EDGE: (HIERARCHY, FLAT, SHUFFLED),
+    LABEL: (HIERARCHY, FLAT),
+    MATCH: (HIERARCHY, FLAT),
+}
+COMPARISONS = ((HIERARCHY, FLAT), (HIERARCHY, SHUFFLED))
+EDGE_ANSWERS = ("yes", "no", "unsure")
+LONGEST_LABEL = 200  # characters
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of question.
+
+    Attributes:
+        title: what it is called in tables.
+        outcome: what is counted.
+        chance: the share that guessing gets; None where there is no right answer.
+        question: what a rater reads.
+        help: how to go about it.
+    """
+
+    title: str
+    outcome: str
+    chance: float | None
+    question: str
+    help: str
+
+
+TASKS = {
+    EXAMPLE: Task(
+        "Example intruder",
+        "accuracy",
+        0.2,
+        "Which of these five texts does not belong?",
+        "In four of them the marks point to one thing that they share; in the fifth the marks stand anywhere.",
+    ),
+    CHILD: Task(
+        "Child intruder",
+        "accuracy",
+        0.25,
+        "Which of these four groups does not belong?",
+        "Each group shows texts of one kind. Three kinds are parts of something wider; the fourth is not.",
+    ),
+    EDGE: Task(
+        "Edge rating",
+        "share of yes",
+        None,
+        "Is B a special case of A?",
+        "Say yes if what the marks in B point to is a narrower kind of what the marks in A point to.",
+    ),
+    LABEL: Task(
+        "Free label",
+        "words",
+        None,
+        "What do the marks have in common?",
+        "A few words, as specific as the texts allow. Somebody else will look for the texts by them.",
+    ),
+    MATCH: Task(
+        "Label matching",
+        "accuracy",
+        0.25,
+        "Which group do these words describe?",
+        "Another rater wrote them about one of the four groups, having seen other texts of it.",
+    ),
+    CHECK: Task("Attention check", "accuracy", None, "A check of attention", ""),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who and what is left out of the analysis, decided beforehand.
+
+    Attributes:
+        least_checks: share of the attention checks that a rater must pass.
+        least_seconds: a rater's median time of an answer must not be shorter.
+        least_answered: share of the session that a rater must have answered.
+        fastest_ms: an answer that came faster is left out.
+    """
+
+    least_checks: float = 0.75
+    least_seconds: float = 2.0
+    least_answered: float = 0.5
+    fastest_ms: int = 500
+
+
+def correct(item: Item, value: str) -> bool | None:
+    """Whether an answer counts; None where there is nothing to be right about. An edge counts where it is affirmed."""
+    if item.task == EDGE:
+        return value == "yes"
+    return None if item.key is None else value == str(item.key)
+
+
+def allowed(item: Item, value: str) -> bool:
+    """Whether a value is an answer to the item at all."""
+    if item.task == LABEL:
+        return 0 < len(value) <= LONGEST_LABEL and value.isprintable()
+    if item.task == EDGE:
+        return value in EDGE_ANSWERS
+    return value in map(str, range(len(item.options)))
+
+
+def session(study: StudyFiles, rater: int) -> list[Item]:
+    """The items of a rater, in their order: the same whenever it is asked.
+
+    Tasks come in blocks, those of labels first and of matching last, conditions mixed within each, checks in between.
+    With ``sets_per_rater`` every rater has that many matched sets of each task, whole, and all sets have as many
+    raters, one more or less. Whoever labels a latent does not match it: of each set, raters of even and
+    odd number take turns.
+    """
+    design = study.design
+    draw = np.random.default_rng((design["seed"], 1, rater))
+    by_task: dict[str, list[Item]] = {}
+    for item in study.items.values():
+        by_task.setdefault(item.task, []).append(item)
+    middle = [task for task in design["tasks"] if task in (EXAMPLE, CHILD, EDGE)]
+    blocks = [LABEL, *draw.permutation(middle).tolist(), MATCH] if middle else [LABEL, MATCH]
+    found: list[Item] = []
+    for task in blocks:
+        chosen = [item for item in by_task.get(task, []) if item.set in _sets(design, task, rater)]
+        found += [chosen[place] for place in draw.permutation(len(chosen)).tolist()]
+    last = next((place for place, item in enumerate(found) if item.task == MATCH), len(found))
+    for item in by_task.get(CHECK, []):
+        found.insert(int(draw.integers(1, max(2, last))), item)
+    return found
+
+
+def _sets(design: dict[str, Any], task: str, rater: int) -> set[int]:
+    name = LABEL if task == MATCH else task
+    total = int(design["sets"].get(name, 0))
+    each = min(int(design["sets_per_rater"]) or total, total)
+    order = np.random.default_rng((design["seed"], 2)).permutation(total)
+    chosen = {int(order[(rater * each + place) % total]) for place in range(each)} if total else set()
+    if task in (LABEL, MATCH):
+        chosen = {one for one in chosen if ((rater + one) % 2 == 0) == (task == LABEL)}
+    return chosen

@@ -1,0 +1,134 @@
+"""Raters of known ability: to rehearse a study, to plan its size, and to test its analysis.
+
+Legend of shapes: R raters, S matched sets, C conditions, n draws.
+
+A rater answers right with probability  lapse x chance + (1 - lapse) x (chance + (1 - chance) x s),  where s is the
+logistic function of  skill + rater + set + item + condition + rater x condition: what is common to a matched set
+cancels between conditions, what is particular to an item or to a rater's liking for a condition does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+from scipy.stats import norm
+from scipy.stats import t as student
+
+Array = np.ndarray[Any, Any]
+
+_DRAWS = 40_000  # for what is integrated over raters and items
+
+
+@dataclass(frozen=True)
+class Raters:
+    """How raters answer.
+
+    Attributes:
+        skill: logit of knowing the answer, for an average rater and item.
+        effect: what a condition adds to it, by name; 0 where it is not named.
+        rater_sd, set_sd, item_sd, taste_sd: deviations between raters, between matched sets, between the items of a
+            set, and of raters in what a condition does to them.
+        lapse: share of answers that are guessed.
+    """
+
+    skill: float = 0.5
+    effect: Mapping[str, float] = field(default_factory=dict)
+    rater_sd: float = 0.5
+    set_sd: float = 0.7
+    item_sd: float = 0.7
+    taste_sd: float = 0.2
+    lapse: float = 0.05
+
+
+def probabilities(
+    raters: Raters, conditions: tuple[str, ...], chance: float, shape: tuple[int, int], seed: Any
+) -> Array:
+    """The probability (R, S, C) that each of some raters answers each item right."""
+    draw = np.random.default_rng(seed)
+    number, sets = shape
+    logit = raters.skill + draw.normal(0, raters.rater_sd, (number, 1, 1))
+    logit = logit + draw.normal(0, raters.set_sd, (1, sets, 1))
+    logit = logit + draw.normal(0, raters.item_sd, (1, sets, len(conditions)))
+    logit = logit + draw.normal(0, raters.taste_sd, (number, 1, len(conditions)))
+    logit = logit + np.array([raters.effect.get(name, 0.0) for name in conditions])
+    return raters.lapse * chance + (1 - raters.lapse) * (chance + (1 - chance) * expit(logit))
+
+
+def truth(raters: Raters, condition: str, chance: float) -> float:
+    """The share that all raters of all items answer right in a condition, by Gauss-Hermite quadrature."""
+    deviation = np.sqrt(raters.rater_sd**2 + raters.set_sd**2 + raters.item_sd**2 + raters.taste_sd**2)
+    node, weight = np.polynomial.hermite_e.hermegauss(101)
+    knows = (weight * expit(raters.skill + raters.effect.get(condition, 0.0) + deviation * node)).sum() / weight.sum()
+    return float(raters.lapse * chance + (1 - raters.lapse) * (chance + (1 - chance) * knows))
+
+
+def effect_of(raters: Raters, base: str, other: str, chance: float, difference: float) -> Raters:
+    """The same raters with what makes ``other`` better than ``base`` by ``difference`` in the share of right answers.
+
+    Raises ``ValueError`` where no effect is as large.
+    """
+    wanted = truth(raters, base, chance) + difference
+    low, high = -12.0, 12.0
+    with_effect = raters
+    for _ in range(60):
+        middle = (low + high) / 2
+        with_effect = Raters(**{**vars(raters), "effect": {**raters.effect, other: middle}})
+        low, high = (middle, high) if truth(with_effect, other, chance) < wanted else (low, middle)
+    if abs(truth(with_effect, other, chance) - wanted) > 1e-3:
+        raise ValueError(f"a difference of {difference:+.2f} is beyond what such raters can show")
+    return with_effect
+
+
+def difference_error(raters: Raters, pair: tuple[str, str], chance: float, number: int, sets: int) -> float:
+    """The standard error of the difference of two conditions with so many raters and matched sets.
+
+    Variance components of the differences of cells: of sets, of raters and of what is left, each over its number.
+    """
+    draws = int(_DRAWS**0.5)
+    p_RSC = probabilities(raters, pair, chance, (draws, draws), 0)
+    difference_RS = p_RSC[..., 0] - p_RSC[..., 1]
+    of_sets, of_raters = difference_RS.mean(0).var(), difference_RS.mean(1).var()
+    rest = difference_RS.var() - of_sets - of_raters + (p_RSC * (1 - p_RSC)).sum(-1).mean()
+    return float(np.sqrt(of_sets / sets + of_raters / number + rest / (sets * number)))
+
+
+def power(error: float, difference: float, confidence: float, degrees: float) -> float:
+    """The probability that a t interval around a difference with this standard error leaves out 0."""
+    t = student.ppf((1 + confidence) / 2, degrees)
+    return float(norm.cdf(abs(difference) / error - t) + norm.cdf(-abs(difference) / error - t))
+
+
+def planned_power(
+    raters: Raters, pair: tuple[str, str], chance: float, shape: tuple[int, int], difference: float, confidence: float
+) -> float:
+    """The power of a study of ``shape`` raters and matched sets; 0 where there are too few for an interval."""
+    if min(shape) < 2:
+        return 0.0
+    return power(difference_error(raters, pair, chance, *shape), difference, confidence, min(shape) - 1)
+
+
+def sets_for(
+    raters: Raters,
+    pair: tuple[str, str],
+    chance: float,
+    number: int,
+    difference: float,
+    confidence: float,
+    wanted: float,
+) -> int | None:
+    """The fewest matched sets with which so many raters reach a power; None where no number of sets does."""
+    low, high = 2, 4096
+
+    def reached(sets: int) -> bool:
+        return planned_power(raters, pair, chance, (number, sets), difference, confidence) >= wanted
+
+    if not reached(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle + 1, high)
+    return low

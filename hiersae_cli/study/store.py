@@ -1,0 +1,198 @@
+"""Where answers are kept: SQLite beside the study, or any database by its URL. An answer is on the disk before it is
+acknowledged, and there is one of each rater to each item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+)
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from hiersae_cli.errors import FileError, HierSAEError, UsageError
+
+HUMAN, MODEL, SIMULATED = "human", "model", "simulated"
+CONSENT, PRACTICE = "consent", "practice"
+
+_tables = MetaData()
+_answers = Table(
+    "hiersae_answers",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("rater", Integer, nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("item", String(32), nullable=False),
+    Column("value", String(200), nullable=False),
+    Column("ms", Integer, nullable=False),
+    Column("time", String(32), nullable=False),
+    Column("label_of", Integer),
+    UniqueConstraint("kind", "rater", "name", "item", name="hiersae_one_answer"),
+)
+_steps = Table(
+    "hiersae_steps",
+    _tables,
+    Column("rater", Integer, primary_key=True, autoincrement=False),
+    Column("step", String(16), primary_key=True),
+    Column("time", String(32), nullable=False),
+)
+_state = Table(
+    "hiersae_state", _tables, Column("name", String(32), primary_key=True), Column("value", String(200), nullable=False)
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody answered.
+
+    Attributes:
+        kind: ``human``, ``model`` or ``simulated``.
+        rater: number, counted from 0 within the kind.
+        name: of a model; else "".
+        item: id.
+        value: number of the option, ``yes``, ``no``, ``unsure``, or words.
+        ms: milliseconds from the item's being shown.
+        time: UTC, ISO 8601.
+        label_of: of a label matched, the number of the rater who gave it.
+    """
+
+    kind: str
+    rater: int
+    name: str
+    item: str
+    value: str
+    ms: int
+    time: str = ""
+    label_of: int | None = None
+
+
+class Store:
+    """The answers of one study.
+
+    Args:
+        url: of the database, as SQLAlchemy has it.
+        study: fingerprint of the items: a database of another study is refused.
+
+    Raises:
+        UsageError: the URL is none, or its driver is not installed.
+        FileError: the database cannot be reached, or is of another study.
+    """
+
+    def __init__(self, url: str, study: str):
+        try:
+            self._engine = create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=48)
+        except (ArgumentError, NoSuchModuleError, ImportError, TypeError) as error:
+            raise UsageError(
+                f"--database: not a database that can be used ({error})",
+                "Such as postgresql+psycopg://USER@HOST/NAME, with the driver installed.",
+            ) from None
+        self.place = self._engine.url.render_as_string(hide_password=True)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _durable)
+        with self._connected() as connection:
+            _tables.create_all(connection)
+        self._bind(study)
+
+    def close(self) -> None:
+        """Let all connections go."""
+        self._engine.dispose()
+
+    def add(self, *answers: Answer) -> bool:
+        """Keep answers, all or none; when this returns they are on the disk. False where one is there already."""
+        now = _now()
+        rows = [{**vars(answer), "time": answer.time or now} for answer in answers]
+        try:
+            with self._connected() as connection:
+                connection.execute(insert(_answers), rows)
+        except IntegrityError:
+            return False
+        return True
+
+    def answers(self, **where: Any) -> list[Answer]:
+        """All answers, or those whose columns have these values, in the order in which they came."""
+        query = select(*(column for column in _answers.c if column.name != "id")).order_by(_answers.c.id)
+        for name, value in where.items():
+            query = query.where(_answers.c[name] == value)
+        with self._connected() as connection:
+            return [Answer(**row._mapping) for row in connection.execute(query)]
+
+    def take_step(self, rater: int, step: str) -> None:
+        """Note that a rater has consented, or practised; a second time changes nothing."""
+        try:
+            with self._connected() as connection:
+                connection.execute(insert(_steps).values(rater=rater, step=step, time=_now()))
+        except IntegrityError:
+            pass
+
+    def steps(self, rater: int) -> set[str]:
+        """What a rater has done before the items."""
+        with self._connected() as connection:
+            return set(connection.scalars(select(_steps.c.step).where(_steps.c.rater == rater)))
+
+    def stop(self, stopped: bool) -> None:
+        """Close the study for answers, or open it again."""
+        with self._connected() as connection:
+            connection.execute(delete(_state).where(_state.c.name == "stopped"))
+            if stopped:
+                connection.execute(insert(_state).values(name="stopped", value=_now()))
+
+    def stopped(self) -> str:
+        """When the study was closed; "" where it is open."""
+        with self._connected() as connection:
+            return connection.scalar(select(_state.c.value).where(_state.c.name == "stopped")) or ""
+
+    def _bind(self, study: str) -> None:
+        wanted = select(_state.c.value).where(_state.c.name == "study")
+        with self._connected() as connection:
+            found = connection.scalar(wanted)
+        if found is None:
+            try:
+                with self._connected() as connection:
+                    connection.execute(insert(_state).values(name="study", value=study))
+            except IntegrityError:  # another program was faster
+                pass
+            with self._connected() as connection:
+                found = connection.scalar(wanted)
+        if found != study:
+            raise FileError(f"{self.place}: holds the answers of another study", "Name another with --database.")
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """A transaction, committed at the end of the block."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise HierSAEError(f"{self.place}: {reason}", "Check the database, and that it can be written.") from None
+
+
+def _durable(connection: Any, record: Any) -> None:
+    """Readers do not wait for writers, and a commit returns when it is on the disk."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

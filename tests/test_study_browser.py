@@ -1,0 +1,180 @@
+"""A study in a browser: Chromium without a window, driven by Playwright, as raters use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiersae_cli.study.protocol import CHECK, MATCH, session
+from hiersae_cli.study.store import HUMAN
+from tests.fake_study import ATTACK, make_study, serving
+from tests.test_pages_browser import ARGUMENTS, CHROMIUM, Watched, watched
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture()
+def served(tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    with serving(make_study(tmp_path / "study")) as found:
+        yield found
+
+
+def begin(one: Watched, token: str) -> None:
+    """Consent, and practise by keys."""
+    one.go(f"/r/{token}")
+    one.page.click("[data-go]")
+    one.page.wait_for_selector("form[data-practice]")
+    one.settle()
+    while one.page.locator("form[data-practice]").count():
+        kind = one.page.locator("form.item").get_attribute("data-kind")
+        one.page.keyboard.type("days of the week" if kind == "words" else "1")
+        one.press("Enter")
+        playwright.expect(one.page.locator(".feedback")).to_be_visible()
+        where = one.page.locator(".where").inner_text()
+        one.press("Enter")
+        playwright.expect(one.page.locator(".where")).not_to_have_text(where)
+        one.settle()
+
+
+def answer(one: Watched, key: str = "1") -> None:
+    """The item that is shown, by keys."""
+    kind = one.page.locator("form.item").get_attribute("data-kind")
+    item = one.page.locator("input[name=item]").get_attribute("value")
+    one.page.keyboard.type("the words" if kind == "words" else key)
+    one.press("Enter")
+    playwright.expect(one.page.locator(f"input[name=item][value='{item}']")).to_have_count(0)
+    one.settle()
+
+
+def test_a_rater_finishes_a_study_by_keys(browser, served):
+    address, study = served
+    token = study.links.raters[0]
+    for one in watched(browser, address):
+        begin(one, token)
+        first = one.page.locator("input[name=item]").get_attribute("value")
+        assert study.files.items[first].id == study.session(0)[0].id
+        text = one.page.content()
+        assert ATTACK not in text and "alert(1)" in text
+        assert not any(word in text for word in ("hierarchy", "flat", "shuffled", "run:", "baseline"))
+        while one.page.locator("form.item").count():
+            answer(one)
+        playwright.expect(one.page.locator("h1")).to_have_text("Almost done")  # nobody has labelled what it matches
+    given = study.store.answers(kind=HUMAN, rater=0)
+    wanted = [item.id for item in session(study.files, 0) if item.task != MATCH]
+    assert [one.item for one in given] == wanted
+    assert all(one.ms > 0 for one in given)
+
+
+def test_a_closed_tab_is_resumed_where_it_was(browser, served):
+    address, study = served
+    token = study.links.raters[0]
+    for one in watched(browser, address):
+        begin(one, token)
+        answer(one)
+        answer(one)
+        at = one.page.locator("input[name=item]").get_attribute("value")
+    for one in watched(browser, address):
+        one.go(f"/r/{token}")
+        assert one.page.locator("input[name=item]").get_attribute("value") == at
+        assert one.page.locator(".where").inner_text().startswith("Question 3 of")
+    assert len(study.store.answers()) == 2
+
+
+def test_two_raters_at_once_do_not_meet(browser, served):
+    address, study = served
+    for first in watched(browser, address):
+        for second in watched(browser, address):
+            begin(first, study.links.raters[0])
+            begin(second, study.links.raters[1])
+            for _ in range(2):
+                answer(first, "1")
+                answer(second, "2")
+    for rater in (0, 1):
+        given = study.store.answers(kind=HUMAN, rater=rater)
+        assert [one.item for one in given] == [item.id for item in study.session(rater)[:2]]
+
+
+def test_a_double_click_answers_once_and_leaves_the_next_item_alone(browser, served):
+    address, study = served
+    for one in watched(browser, address):
+        begin(one, study.links.raters[0])
+        while one.page.locator("form.item[data-kind=words]").count():
+            answer(one)
+        before = len(study.store.answers())
+        one.page.locator(".option").first.click()
+        one.page.locator("[data-go]").dblclick()
+        playwright.expect(one.page.locator(".where")).to_contain_text(f"Question {before + 2} ")
+        one.settle()
+        one.page.wait_for_timeout(300)
+        assert len(study.store.answers()) == before + 1
+
+
+def test_the_back_button_shows_what_is_next_and_changes_nothing(browser, served):
+    address, study = served
+    for one in watched(browser, address):
+        begin(one, study.links.raters[0])
+        answer(one)
+        answer(one)
+        at = one.page.locator("input[name=item]").get_attribute("value")
+        one.page.go_back()
+        one.settle()
+        shown = one.page.locator("input[name=item]")
+        if shown.count():
+            assert shown.get_attribute("value") == at
+        assert len(study.store.answers()) == 2
+
+
+def test_without_a_choice_nothing_is_sent(browser, served):
+    address, study = served
+    for one in watched(browser, address):
+        begin(one, study.links.raters[0])
+        one.page.click("[data-go]")
+        one.page.wait_for_timeout(200)
+        assert study.store.answers() == []
+
+
+def test_the_administrator_sees_progress_and_stops_the_study(browser, served):
+    address, study = served
+    for one in watched(browser, address):
+        begin(one, study.links.raters[0])
+        answer(one)
+        one.go(f"/admin/{study.links.administrator}")
+        assert "1 of " in one.page.locator("table").last.inner_text()
+        one.page.click("form button")
+        playwright.expect(one.page.locator("form button")).to_have_text("Open again")
+        one.go(f"/r/{study.links.raters[0]}")
+        playwright.expect(one.page.locator("h1")).to_have_text("The study is closed")
+
+
+def fits(one: Watched) -> bool:
+    return one.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_a_phone(browser, served, scheme):
+    address, study = served
+    for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+        one.go(f"/r/{study.links.raters[0]}")
+        assert fits(one)
+        begin(one, study.links.raters[0])
+        seen = set()
+        while one.page.locator("form.item").count():
+            item = study.files.items[one.page.locator("input[name=item]").get_attribute("value")]
+            assert fits(one), item.task
+            seen.add(item.task)
+            answer(one)
+        assert len(seen) >= 4 and CHECK in seen
+        one.go(f"/admin/{study.links.administrator}")
+        assert fits(one)

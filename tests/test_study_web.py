@@ -1,0 +1,303 @@
+"""A study over HTTP: who may do what, and that no acknowledged answer is ever lost."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from hiersae_cli.formats.study import Links, load_study
+from hiersae_cli.study.protocol import EDGE, EXAMPLE, LABEL
+from hiersae_cli.study.store import HUMAN, Answer
+from tests.fake_study import ATTACK, make_study, opened, serving
+from tests.helpers import command, environment
+
+Fields = dict[str, str]
+
+
+class Rater:
+    """A rater without a browser: reads forms and sends them, as a browser would."""
+
+    def __init__(self, address: str, token: str):
+        self.host, self.token = urlsplit(address).netloc, token
+        self.connection = http.client.HTTPConnection(self.host, timeout=60)
+
+    def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, str, dict[str, str]]:
+        """Status, text and headers of an answer."""
+        sent = {"Content-Type": "application/x-www-form-urlencoded"} if method == "POST" else {}
+        if method == "POST":
+            sent["Origin"] = f"http://{self.host}"
+        self.connection.request(method, path, body or None, {**sent, **headers})
+        found = self.connection.getresponse()
+        return found.status, found.read().decode(), {k.lower(): v for k, v in found.getheaders()}
+
+    def page(self) -> str:
+        """What the rater's link shows."""
+        status, text, _ = self.ask("GET", f"/r/{self.token}")
+        assert status == 200, (status, text)
+        return text
+
+    def begin(self) -> None:
+        """Consent, and go through the practice."""
+        for step in ("consent", "practice"):
+            text, number = self.page(), 0
+            while step == "practice" and "/practice/" in text:
+                number += 1
+                text = self.ask("GET", f"/r/{self.token}/practice/{number}")[1]
+            form = urlencode({"signature": fields(text)["signature"]})
+            assert self.ask("POST", f"/r/{self.token}/{step}", form)[0] == 303
+
+    def answer(self, form: Fields, value: str, **headers: str) -> int:
+        """Send a form; its status."""
+        return self.ask("POST", f"/r/{self.token}/answer", urlencode({**form, "value": value}), **headers)[0]
+
+
+def fields(text: str) -> Fields:
+    """The hidden fields of a page."""
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', text))
+
+
+def value_for(text: str) -> str:
+    """An answer to whatever is shown."""
+    values = re.findall(r'type="radio" name="value" value="(\w+)"', text)
+    return values[len(values) // 2] if values else "some words"
+
+
+@pytest.fixture()
+def served(tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    with serving(make_study(tmp_path / "study")) as found:
+        yield found
+
+
+@pytest.fixture()
+def rater(served) -> Rater:
+    one = Rater(served[0], served[1].links.raters[0])
+    one.begin()
+    return one
+
+
+def test_nothing_of_an_item_but_its_texts_is_told(served, rater):
+    _, study = served
+    while "<form" in (text := rater.page()):
+        form = fields(text)
+        item = study.files.items[form["item"]]
+        assert set(form) == {"item", "shown", "label_of", "signature"}
+        for hidden in ("hierarchy", "flat", "shuffled", "run:", "baseline", f'"{item.condition or "nothing"}"'):
+            assert hidden not in text
+        assert ATTACK not in text and "&lt;script&gt;" in text
+        assert "<script>" not in text.replace('<script src="/assets', "")
+        assert rater.answer(form, value_for(text)) == 303
+
+
+def test_headers_keep_pages_out_of_caches_and_frames(served, rater):
+    _, _, headers = rater.ask("GET", f"/r/{rater.token}")
+    assert headers["cache-control"] == "no-store" and headers["referrer-policy"] == "same-origin"
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy and "set-cookie" not in headers
+    assert rater.ask("GET", f"/r/{rater.token}", Host="evil.example")[0] == 403
+
+
+def test_forms_of_other_pages_other_raters_and_made_up_ones_are_refused(served, rater):
+    address, study = served
+    other = Rater(address, study.links.raters[1])
+    other.begin()
+    text = rater.page()
+    form, value = fields(text), value_for(text)
+    assert rater.answer(form, value, Origin="http://evil.example") == 403
+    assert rater.answer(form, value, Origin="null") == 403
+    assert rater.answer({**form, "signature": "0" * 64}, value) == 403
+    assert other.answer(form, value) == 403  # signed for somebody else
+    for name, changed in (("item", fields(other.page())["item"]), ("shown", "1"), ("label_of", "1")):
+        if form[name] != changed:
+            assert rater.answer({**form, name: changed}, value) == 403, name
+    assert rater.ask("POST", f"/r/{rater.token}/answer", "a=b")[0] == 400
+    assert rater.ask("POST", f"/r/{rater.token}/answer", "x" * 20_000)[0] == 400
+    assert rater.ask("GET", f"/r/{rater.token}/answer")[0] in (404, 405)
+    assert study.store.answers() == []
+    assert rater.answer(form, value) == 303 and len(study.store.answers()) == 1
+
+
+def test_links_that_are_none_tell_nothing(served):
+    address, study = served
+    one = Rater(address, "x" * 32)
+    paths = [f"/r/{'x' * 32}", "/r/", "/admin/x", f"/admin/{study.links.raters[0]}"]
+    for path in (*paths, "/items.json", "/assets/../study.json"):
+        assert one.ask("GET", path)[0] == 404, path
+    assert one.ask("GET", f"/admin/{study.links.raters[0]}/answers.csv")[0] == 404
+    assert one.ask("GET", f"/r/{study.links.administrator}")[0] == 404
+
+
+def test_what_is_no_answer_is_refused(served, rater):
+    _, study = served
+    seen = set()
+    while "<form" in (text := rater.page()):
+        form = fields(text)
+        task = study.files.items[form["item"]].task
+        if task not in seen:
+            seen.add(task)
+            wrong = {EDGE: ["maybe", "0", ""], LABEL: ["", "x" * 300, "   "], EXAMPLE: ["5", "-1", "yes"]}
+            for value in wrong.get(task, ["9", "", "yes"]):
+                assert rater.answer(form, value) == 400, (task, value)
+        assert rater.answer(form, value_for(text)) == 303
+    assert len(seen) >= 4
+
+
+def test_a_second_answer_changes_nothing_and_is_harmless(served, rater):
+    _, study = served
+    text = rater.page()
+    form = fields(text)
+    assert [rater.answer(form, value) for value in ("first words", "second words")] == [303, 303]
+    assert [one.value for one in study.store.answers()] == ["first words"]
+    assert fields(rater.page())["item"] != form["item"]
+
+
+def test_labels_are_matched_by_another_rater_and_are_only_text(served):
+    address, study = served
+    raters = [Rater(address, token) for token in study.links.raters[:2]]
+    for one in raters:
+        one.begin()
+    matched = 0
+    for _ in range(2):  # the first rater comes back when the second has labelled
+        for one in raters:
+            while "<form" in (text := one.page()):
+                if 'class="words"' in text:
+                    assert "<b>bold" not in text and "&lt;b&gt;bold" in text
+                    matched += 1
+                value = f"<b>bold {one.token[:3]}" if "A few words" in text else value_for(text)
+                assert one.answer(fields(text), value) == 303
+            assert "All your answers are kept" in text
+    given = study.store.answers(kind=HUMAN)
+    assert matched == sum(one.label_of is not None for one in given) > 0
+    assert all(one.label_of == 1 - one.rater for one in given if one.label_of is not None)
+    assert len(given) == sum(len(study.session(number)) for number in (0, 1))
+
+
+def test_nobody_answers_before_consent_or_after_the_end(served):
+    address, study = served
+    one = Rater(address, study.links.raters[0])
+    text = one.page()
+    assert "I agree" in text and "form class" not in text
+    item = study.session(0)[0].id
+    made_up = {"item": item, "shown": "1", "label_of": "", "signature": study.sign(one.token, item, "1", "")}
+    assert one.answer(made_up, "words") == 403
+    one.begin()
+    administrator = study.links.administrator
+    page = one.ask("GET", f"/admin/{administrator}")[1]
+    assert one.ask("POST", f"/admin/{administrator}/stop", urlencode({"signature": "x"}))[0] == 403
+    assert one.ask("POST", f"/admin/{administrator}/stop", urlencode(fields(page)))[0] == 303
+    assert "closed" in one.page() and one.answer(made_up, "words") == 409
+    assert study.store.answers() == []
+
+
+def test_answers_are_exported_without_formulas(served, rater):
+    _, study = served
+    study.store.add(Answer(HUMAN, 2, "", study.session(2)[0].id, "=HYPERLINK(1)", 900))
+    status, text, headers = rater.ask("GET", f"/admin/{study.links.administrator}/answers.csv")
+    assert status == 200 and "'=HYPERLINK" in text and "attachment" in headers["content-disposition"]
+    assert rater.ask("GET", f"/admin/{study.links.administrator}/answers.json")[1].startswith("[")
+
+
+# --- many at once
+
+
+def rate_at_once(address: str, tokens: list[str], note: Callable[[str, str], None]) -> list[BaseException]:
+    """Have every rater answer at once, each item sent twice; ``note`` is told of what was acknowledged."""
+    failed: list[BaseException] = []
+
+    def work(token: str) -> None:
+        one = Rater(address, token)
+        try:
+            if "I agree" in one.page() or "Practice" in one.page():
+                one.begin()
+            while True:
+                text = one.page()
+                if "<form" not in text:
+                    return
+                form, value = fields(text), value_for(text)
+                assert one.answer(form, value) == 303
+                note(token, form["item"])
+                assert one.answer(form, value) == 303
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(token,)) for token in tokens]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failed
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """``hiersae study serve`` in a process of its own, and its address."""
+    process = subprocess.Popen(
+        command("study", "serve", folder, "--port", 0), stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if found := re.search(r"serving at (http://\S+?)/? ", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return process, found[1]
+    raise AssertionError("the server did not start")
+
+
+@pytest.mark.parametrize("raters", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_raters_at_once_lose_nothing_and_answer_once(tmp_path: Path, raters: int):
+    folder = make_study(tmp_path / "study", sets=2, raters=raters, tasks=(EXAMPLE, EDGE), checks=1)
+    process, address = start(folder)
+    try:
+        acknowledged: list[tuple[str, str]] = []
+        begin = time.monotonic()
+        failed = rate_at_once(address, Links(folder).raters, lambda *what: acknowledged.append(what))
+        print(f"{len(acknowledged)} answers of {raters} raters in {time.monotonic() - begin:.1f} s")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert failed == []
+    _, store, links = opened(folder)
+    kept = Counter((links.raters[one.rater], one.item) for one in store.answers())
+    store.close()
+    assert set(kept.values()) == {1} and set(kept) == set(acknowledged)
+    assert len(kept) == raters * len(load_study(folder).items)
+
+
+@pytest.mark.parametrize("raters", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_server_that_is_killed_has_every_acknowledged_answer(tmp_path: Path, raters: int):
+    folder = make_study(tmp_path / "study", sets=2, raters=raters, tasks=(EXAMPLE, EDGE), checks=1)
+    process, address = start(folder)
+    acknowledged: list[tuple[str, str]] = []
+
+    def note(*what: str) -> None:
+        acknowledged.append((what[0], what[1]))
+        if len(acknowledged) == raters * 4:  # in the middle
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+    assert rate_at_once(address, Links(folder).raters, note)  # connections broke
+    assert process.wait(30) == -signal.SIGKILL
+    before = list(acknowledged)
+    process, address = start(folder)
+    try:
+        failed = rate_at_once(address, Links(folder).raters, lambda *what: acknowledged.append(what))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert failed == []
+    study, store, links = opened(folder)
+    kept = Counter((links.raters[one.rater], one.item) for one in store.answers())
+    store.close()
+    assert set(before) <= set(kept) and set(kept.values()) == {1}
+    assert len(kept) == raters * len(study.items)

@@ -34,6 +34,6 @@ for l0 in 16 32; do
   baselines=()
   for run in "$out"/runs/{topk,batchtopk,jumprelu,matryoshka}-"$l0"-*; do baselines+=(--baseline "$run"); done
   step "$out/l0-$l0.json" hiersae eval "$out"/runs/hier-"$l0"-* "${baselines[@]}" --acts "$out/acts.h5" \
-    --model "$out/host" --tasks all -o "$out/l0-$l0.json" --markdown "$out/l0-$l0.md" --html "$out/l0-$l0.html" \
-    --plots "$out/plots-l0-$l0"
+    --model "$out/host" --tasks all --task-rows 32k --loss-tokens 16k -o "$out/l0-$l0.json" \
+    --markdown "$out/l0-$l0.md" --html "$out/l0-$l0.html" --plots "$out/plots-l0-$l0"
 done

@@ -212,6 +212,9 @@ class Pages:
     def prepare(self) -> None:
         """Make beforehand what every visit shares, which takes a second or two for a tree of 100,000 features."""
         _ = self.groups, self.children, self.tree_data
+        self.feature(
+            self._ids[0]
+        )  # what is read with the first page of all, decoders and tokens, takes a quarter second
 
     def overview(self) -> Page:
         """The map of the tree, beside the report's summary."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The hierarchy against all four flat baselines on one text: 4,096 latents, total L0 16 and 32, three seeds of each,
-# all on the same rows in the same order. An hour and a half on two cores.
+# all on the same rows in the same order. Takes hours on two cores.
 #
 #   bash runs/compare.sh TEXT FOLDER
 #

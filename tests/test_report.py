@@ -148,7 +148,7 @@ def test_verdicts_are_those_of_corrected_tests(report: dict[str, Any]) -> None:
             expected = verdict(metric, figure["value"], figure["p_holm"], 0.05)
             assert figure["verdict"] == expected and (metric in tested or not expected)
             verdicts.add(expected)
-    assert verdicts >= {"", "better", "no evidence"}
+    assert verdicts >= {"", "better", "no evidence"}  # no metric is worse here; test_verdict has that case
 
 
 def test_verdict() -> None:

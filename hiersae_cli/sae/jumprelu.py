@@ -51,20 +51,20 @@ class JumpReLU(SparseAutoencoder):
         self.register_buffer("threshold_F", torch.zeros(self.latents))  # of inference; 0 before the first step
 
     def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
-        centred_BD = x_BD - self.b_dec_D
-        pattern = Pattern.of(self._linear(centred_BD) > self.threshold_F)
-        return [SparseCode(pattern, self._at(centred_BD, pattern))]
+        reading = self._read(x_BD - self.b_dec_D, slice(0, self.latents))
+        pattern = Pattern.of(reading.dense_BC > self.threshold_F)
+        return [SparseCode(pattern, reading.at(pattern))]
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        centred_BD = x_BD - self.b_dec_D
-        pre_BF = self._linear(centred_BD)
+        reading = self._read(x_BD - self.b_dec_D, slice(0, self.latents))
+        pre_BF = reading.dense_BC  # negative ones too: as zeros they would all lie in the kernel of a low threshold
         if not self.threshold_F.any():
             self._begin(pre_BF)
         threshold_F = (_UNIT * self.log_threshold_F).exp()
         if self.training and progress >= 1:
             self._calibrate(pre_BF, threshold_F)
         pattern = Pattern.of(pre_BF > threshold_F)
-        code = SparseCode(pattern, self._at(centred_BD, pattern))
+        code = SparseCode(pattern, reading.at(pattern))
         left_BD = x_BD - self.reconstruct([code])
         error = left_BD.square().sum()
         slope_F, near_F = self._near(pre_BF, threshold_F, left_BD.detach())
@@ -87,14 +87,6 @@ class JumpReLU(SparseAutoencoder):
 
     def per_latent(self) -> list[torch.Tensor]:
         return [*super().per_latent(), self.log_threshold_F]
-
-    @torch.no_grad()
-    def _linear(self, centred_BD: torch.Tensor) -> torch.Tensor:
-        """Pre-activations (B, F), negative ones too: as zeros they would all lie in the kernel of a low threshold."""
-        return nn.functional.linear(centred_BD, self.W_enc_FD, self.b_enc_F)
-
-    def _at(self, centred_BD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-        return torch.relu(pattern.dots(centred_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
 
     @torch.no_grad()
     def _near(

@@ -47,7 +47,7 @@ _TABLES = {
     },
 }
 _SETTING = ("", "samples", "L0 wanted", "seeds")
-_ALIKE = ("arch", "samples", "l0_wanted", "options", "data")  # in what the rows of one line of the table agree
+_ALIKE = ("arch", "samples", "l0_wanted", "options", "tries", "data")  # in what the rows of one line of the table agree
 
 
 class Results:

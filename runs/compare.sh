@@ -6,11 +6,12 @@
 #
 # Writes FOLDER/l0-16.{json,md,html} and FOLDER/l0-32.{json,md,html}, with plots beside. Run it again after an
 # interruption: what is complete is kept, and the step that was stopped goes on.
-# SEEDS ("0 1 2") may be set in the environment.
+# SEEDS ("0 1 2") and L0 ("16 32") may be set in the environment.
 set -euo pipefail
 text=${1:?usage: bash runs/compare.sh TEXT FOLDER}
 out=${2:?usage: bash runs/compare.sh TEXT FOLDER}
 seeds=${SEEDS:-0 1 2}
+l0s=${L0:-16 32}
 source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
 
 step "$out/host" hiersae lm "$text" -o "$out/host" --layers 4 --width 256 --context 128 --steps 1800
@@ -23,7 +24,7 @@ train() {
   step "$run" hiersae train "$out/acts.h5" -o "$run" --seed "$seed" --tokens 1M --lr 3e-3 --dtype bfloat16 "$@"
 }
 
-for l0 in 16 32; do
+for l0 in $l0s; do
   for seed in $seeds; do
     train "hier-$l0" --arch hier --widths 256,3840 --k $((l0 / 2)),$((l0 / 2))
     train "topk-$l0" --arch topk --widths 4096 --k "$l0"

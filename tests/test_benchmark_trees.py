@@ -17,7 +17,7 @@ from hiersae_cli.errors import UsageError
 ROW = {
     "suite", "seed", "arch", "trainer", "options", "data", "samples", "l0_wanted", "l0", "f1", "mcc", "uniqueness",
     "edge_f1", "edge_precision", "edge_recall", "fvu", "bits_per_token", "bits_per_token_tree", "p_parent_given_child",
-    "hierarchy_score", "seconds", "dictionary",
+    "hierarchy_score", "seconds", "dictionary", "tries",
 }  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_ablations_lack_their_part(trees: ModuleType, tmp_path: Path) -> None:
     learned = {}
     for part in ("hard", "activation", "random-tree"):
         row = bench(trees, tmp_path, "toy", "--samples=60k", "--seeds=1", "--only=hier-5", f"--ablate={part}")[-1]
-        assert row["options"]["ablate"] == part
+        assert row["options"]["variant"] == part
         with np.load(tmp_path / "rows" / row["dictionary"]) as content:
             learned[part] = content["hier-5-15"]
         assert (row["p_parent_given_child"] == 1) == (part == "hard")
@@ -82,6 +82,45 @@ def test_ablations_lack_their_part(trees: ModuleType, tmp_path: Path) -> None:
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.encode(x), torch.relu(x @ model.W_enc_FD.T), atol=1e-6)
+
+
+def test_a_priced_flat_dictionary_fires_what_is_cheap(trees: ModuleType, tmp_path: Path) -> None:
+    arguments = ("toy", "--samples=60k", "--seeds=1", "--only=batchtopk", "--set-flat=tree_weight=1.0")
+    plain = bench(trees, tmp_path, *arguments)[-1]
+    priced = bench(trees, tmp_path, *arguments, "--control=priced")[-1]
+    assert priced["options"]["variant"] == "priced" and priced["fvu"] != plain["fvu"]
+
+    from tree_ablations import Priced
+
+    model = Priced(
+        4, trees.TrainConfig(arch="batchtopk", widths=(4,), k=(1,), tree_weight=1.0, curriculum="none")
+    ).train()
+    model.initialise(torch.zeros(4), 0)
+    model.fired_F.copy_(torch.tensor([900.0, 100.0, 10.0, 0.0]))
+    model.rows.fill_(1000.0)
+    model.finish()
+    assert model.price_F[0] == 0.5 and model.price_F.diff().gt(0).all()  # log2((1 - q) / q), no firing free
+    assert model.price_F[1].item() == pytest.approx(np.log2(900.5 / 100.5), abs=1e-5)
+
+
+def test_of_several_tries_the_best_is_kept(trees: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    train = trees.train_ours
+
+    def kept(*arguments: Any) -> Any:
+        made.append(train(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(trees, "train_ours", kept)
+    row = bench(trees, tmp_path, "toy", "--samples=60k", "--seeds=1", "--only=hier-3", "--tries=3")[-1]
+    with np.load(tmp_path / "rows" / row["dictionary"]) as content:
+        chosen = [np.array_equal(content["decoder_FD"], model.W_dec_FD.detach().numpy()) for model in made]
+    held = trees.DrawnRows(
+        "toy", trees.Shape(), 60_000, 20_000, 200_000, tmp_path / "again", torch.device("cpu"), Console.silent()
+    )
+    with torch.inference_mode():
+        errors = [sum(float((x - m(x)).square().sum()) for x in held.fitting()) for m in made]
+    assert row["tries"] == 3 and sum(chosen) == 1 and errors[chosen.index(True)] == min(errors)
 
 
 def test_saelens_reads_the_same_rows(trees: ModuleType, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hiersae_cli.config.train import parse_curriculum
 from hiersae_cli.errors import UsageError
+from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.curriculum import Curriculum
 from hiersae_cli.sae.hier import BASE_PRICE, HierarchicalSAE
 from hiersae_cli.sae.sparse import Pattern
@@ -225,3 +226,31 @@ def test_the_lead_phase_trains_coarse_latents_alone() -> None:
     assert (model.step(x, 0.1).codes[0].pattern.latent_n < 3).all()
     assert len(model.step(x, 0.1).codes) == 1
     assert len(model.step(x, 0.9).codes[1].fired) > 0
+
+
+def test_the_coarse_loss_lets_go_of_the_decoder() -> None:
+    def gradients(coarse_rows: float, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        model = HierarchicalSAE(8, (3, 9), (2.0, 2.0), coarse_weight=1.0, coarse_rows=coarse_rows).train()
+        model.initialise(torch.zeros(8), 0)
+        x_BD = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
+        model.step(x_BD, progress).loss.backward()
+        assert model.W_dec_FD.grad is not None and model.W_enc_FD.grad is not None
+        return model.W_dec_FD.grad, model.W_enc_FD.grad
+
+    held, encoder = gradients(1.0, 0.5)
+    before, _ = gradients(0.5, 0.4)
+    half, _ = gradients(0.4, 0.5)
+    after, encoder_after = gradients(0.2, 0.5)
+    assert torch.equal(before, held) and torch.allclose(encoder_after, encoder, atol=1e-7)
+    assert not torch.allclose(after[:3], held[:3]) and torch.allclose(after[3:], held[3:], atol=1e-7)
+    assert torch.allclose(half, (held + after) / 2, atol=1e-6)
+
+
+def test_the_geometric_median_withstands_outliers() -> None:
+    x_BD = torch.randn(501, 3, generator=torch.Generator().manual_seed(0)) + 2
+    x_BD[:100] += 1000
+    centre_D = geometric_median(x_BD)
+    at = (x_BD - centre_D).norm(dim=1).sum()
+    others = centre_D + 0.05 * torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
+    assert all((x_BD - other_D).norm(dim=1).sum() >= at for other_D in others) and centre_D.norm() < 6
+    assert geometric_median(torch.ones(4, 2)).tolist() == [1, 1]

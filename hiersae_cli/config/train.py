@@ -90,6 +90,11 @@ class TrainConfig(TruthConfig):
     coarse_weight: float = option(
         0.25, help="hier: weight of the loss of what each level but the last reconstructs with those before it."
     )
+    coarse_rows: float = option(
+        1.0,
+        help="hier: share of training after which, over the next fifth, that loss lets go of decoder rows and bias, "
+        "so that a parent need not carry the mean of its children; encoders it keeps. 1: it never does.",
+    )
     coherence_weight: float = option(
         0.0,
         help="hier: weight, falling to 0 until the curriculum's anneal ends, of the penalty on decoder rows of one "
@@ -126,6 +131,11 @@ class TrainConfig(TruthConfig):
         help="hier: share of training for each phase, or none. lead: the first level alone; ramp: the finer ones join; "
         "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed.",
     )
+    bias_start: str = option(
+        "mean",
+        choices=("mean", "median"),
+        help="What the decoder's bias begins at: the rows' mean or geometric median.",
+    )
     aux_weight: float = option(1 / 32, help="Weight of the loss that revives dead latents; 0 switches it off.")
     dead_after: int = option(
         0,
@@ -150,6 +160,7 @@ class TrainConfig(TruthConfig):
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
         self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")
+        self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, from 0 to 1")
         for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in (

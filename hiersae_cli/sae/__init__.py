@@ -25,6 +25,7 @@ def build(config: TrainConfig, width: int, hierarchy: type[HierarchicalSAE] = Hi
             config.k,
             refine=config.refine,
             coarse_weight=config.coarse_weight,
+            coarse_rows=config.coarse_rows,
             coherence_weight=config.coherence_weight,
             tree_weight=config.tree_weight,
             orphan_weight=config.orphan_weight,

@@ -82,14 +82,14 @@ class SparseAutoencoder(nn.Module):
             self.b_refine_F = nn.Parameter(torch.zeros(self.latents))
             self.register_buffer("threshold_first_L", torch.zeros(len(widths)))
 
-    def initialise(self, mean_D: torch.Tensor, seed: int) -> None:
-        """Random unit decoder rows, encoder rows equal to them, and the data's mean as the decoder's bias."""
+    def initialise(self, bias_D: torch.Tensor, seed: int) -> None:
+        """Random unit decoder rows, encoder rows equal to them, and the decoder's bias, which is the data's centre."""
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(self.latents, self.width, generator=generator)
         with torch.no_grad():
             self.W_dec_FD.copy_(rows / rows.norm(dim=1, keepdim=True))
             self.W_enc_FD.copy_(self.W_dec_FD)
-            self.b_dec_D.copy_(mean_D)
+            self.b_dec_D.copy_(bias_D)
 
     def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
         """The code of each level for activations (B, D), each row by itself: at inference no row sees its batch."""
@@ -236,6 +236,20 @@ class SparseAutoencoder(nn.Module):
         pattern = Pattern.of(reading.dense_BC > bound_C, part.start, self.latents)
         energy_n = reading.at(pattern).square()
         return pattern, energy_n / price(pattern) if price else energy_n
+
+
+def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:
+    """The point (D,) with the smallest sum of distances to some rows (B, D), by Weiszfeld's iteration.
+
+    Unlike the mean it is not drawn towards what fires now and then. Source: Weiszfeld (1937); as the first bias of a
+    decoder, Bricken et al. (2023), Towards Monosemanticity.
+    """
+    x_BD = x_BD.double()
+    centre_D = x_BD.mean(0)
+    for _ in range(steps):
+        weight_B = 1 / (x_BD - centre_D).norm(dim=1).clamp_min(1e-9)
+        centre_D = (weight_B[:, None] * x_BD).sum(0) / weight_B.sum()
+    return centre_D.float()
 
 
 def least_kept(score_n: torch.Tensor, count: int) -> torch.Tensor:

@@ -19,8 +19,9 @@ from hiersae_cli.sae.tree import LEAST_COUNT, NO_PARENT, CoActivation
 
 BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in force
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible
-_KEEP = 0.9  # of the counts, at each refresh of the tree
+KEEP = 0.9  # of the counts, at each refresh of the tree
 _WITHIN = 0.4  # excess containment from which on a latent is taken for a child of one of its own level
+_LETTING_GO = 0.2  # of training: how long the coarse loss takes to let go of the decoder
 _ALONE = 0.15  # excess containment below which a latent is taken for nobody's child
 
 
@@ -40,6 +41,9 @@ class HierarchicalSAE(SparseAutoencoder):
         k: wanted L0 of each level.
         refine: see ``SparseAutoencoder``.
         coarse_weight: weight of the loss of what each level but the last reconstructs with those before it.
+        coarse_rows: share of training after which that loss, over the next fifth, lets go of the decoder. A parent
+            that reconstructs alone carries the mean of its children, and they what differs from it; once levels have
+            found their latents, what keeps them there is the encoder.
         coherence_weight: weight of the penalty on decoder rows of one level, the last apart, that resemble each other.
         tree_weight: 0 keeps the constant price, 1 takes the code length whole.
         orphan_weight: what the price of a child that fires without its parent is multiplied with, 1 or more.
@@ -63,6 +67,7 @@ class HierarchicalSAE(SparseAutoencoder):
         *,
         refine: bool = False,
         coarse_weight: float = 0.25,
+        coarse_rows: float = 1.0,
         coherence_weight: float = 0.0,
         tree_weight: float = 0.5,
         orphan_weight: float = 10.0,
@@ -73,7 +78,7 @@ class HierarchicalSAE(SparseAutoencoder):
         curriculum: Curriculum | None = None,
     ):
         super().__init__(width, widths, k, refine)
-        self.coarse_weight, self.coherence_weight = coarse_weight, coherence_weight
+        self.coarse_weight, self.coarse_rows, self.coherence_weight = coarse_weight, coarse_rows, coherence_weight
         self.tree_weight, self.orphan_weight = tree_weight, orphan_weight
         self.tree_every, self.relevel = tree_every, relevel
         self.least_containment = least_containment
@@ -103,7 +108,10 @@ class HierarchicalSAE(SparseAutoencoder):
         given = [k for k in wanted if k > 0]
         codes, left = self._codes(x_BD - self.b_dec_D, given, phase.closed or bool(self.hard))
         errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
-        loss = errors[-1] + self.coarse_weight * sum(errors[: len(self.parts) - 1], x_BD.new_zeros(()))
+        coarse = errors[: len(self.parts) - 1]
+        if self.coarse_weight and progress > self.coarse_rows:
+            coarse = self._coarse_errors(x_BD, codes, max(0.0, 1 - (progress - self.coarse_rows) / _LETTING_GO))
+        loss = errors[-1] + self.coarse_weight * sum(coarse, x_BD.new_zeros(()))
         if self.training:
             self._count([code.fired for code in codes])
         figures = {
@@ -188,6 +196,15 @@ class HierarchicalSAE(SparseAutoencoder):
         for code in codes[len(left) - 1 :]:
             left.append(left[-1] - code.decode(self.W_dec_FD))
         return left
+
+    def _coarse_errors(self, x_BD: torch.Tensor, codes: Sequence[SparseCode], hold: float) -> list[torch.Tensor]:
+        """The errors of all levels but the last, whose gradients reach the decoder only by the share ``hold``."""
+        rows_FD, bias_D = (torch.lerp(each.detach(), each, hold) for each in (self.W_dec_FD, self.b_dec_D))
+        left_BD, errors = x_BD - bias_D, []
+        for code in codes[: len(self.parts) - 1]:
+            left_BD = left_BD - code.decode(rows_FD)
+            errors.append(left_BD.square().sum())
+        return errors
 
     def _codes(
         self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
@@ -283,7 +300,7 @@ class HierarchicalSAE(SparseAutoencoder):
                 price_F[part] = (1 - weight) * BASE_PRICE + weight * bits_C
             if level:
                 self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphans)
-        self._forget(_KEEP)
+        self._forget(KEEP)
 
     def _moves(self) -> torch.Tensor | None:
         """The order (F,) in which latents have changed places between levels; None where none has to.

@@ -19,10 +19,12 @@ from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.sae import build
+from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows.sources import Source, open_source
 
 _CALIBRATION_BATCHES = 32
+_MEDIAN_ROWS = 16_384
 
 
 def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
@@ -111,7 +113,11 @@ def _trainer(config: TrainConfig, source: Source, device: torch.device) -> Train
         raise FileError(f"{', '.join(source.inputs)}: the activations do not vary", "There is nothing to learn.")
     scale = (source.width / variance) ** 0.5
     model = build(config, source.width)
-    model.initialise(torch.from_numpy(mean).float() * scale, config.seed)
+    centre_D = torch.from_numpy(mean).float()
+    if config.bias_start == "median":
+        (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
+        centre_D = geometric_median(first_BD).cpu()
+    model.initialise(centre_D * scale, config.seed)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
     return Trainer(model.to(device).train(), config, scale)

@@ -27,6 +27,17 @@ VARIANTS: dict[str, dict[str, object]] = {
         "k_start": 2.0,
         "tree_every": 3,
     },
+    "hier-seldom-open": {"arch": "hier", "curriculum": "anneal=0.2", "tree_every": 5, "open_every": 3},
+    "hier-closed-refined": {
+        "arch": "hier",
+        "widths": (4, 12, 32),
+        "k": (1, 2, 2),
+        "refine": True,
+        "harden": True,
+        "curriculum": "anneal=0.3,closed=0.4",
+        "tree_every": 5,
+    },
+    "hier-given-tree": {"arch": "hier", "harden": True, "curriculum": "closed=1"},
     "hier-hardened": {"arch": "hier", "harden": True, "curriculum": "anneal=0.5,closed=0.2", "tree_every": 5},
 }
 

@@ -116,6 +116,11 @@ class TrainConfig(TruthConfig):
         help="hier: while the tree's prices fade in, a latent that lies within another of its level goes down a "
         "level, in exchange for one that lies within none above.",
     )
+    open_every: int = option(
+        1,
+        help="hier: while the tree is in force, children without their parent are looked for at every so many-th step "
+        "alone, which is when the tree is learned; the other steps, with the gate closed, cost less.",
+    )
     harden: bool = option(
         False,
         help="hier: at the end, close the gate for good (a child fires only where its parent does) and lay children "
@@ -124,7 +129,8 @@ class TrainConfig(TruthConfig):
     curriculum: str = option(
         DEFAULT_CURRICULUM,
         help="hier: share of training for each phase, or none. lead: the first level alone; ramp: the finer ones join; "
-        "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed.",
+        "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed. "
+        "closed=1 trains a tree that is given: as many children for each parent, drawn at random.",
     )
     aux_weight: float = option(1 / 32, help="Weight of the loss that revives dead latents; 0 switches it off.")
     dead_after: int = option(
@@ -150,7 +156,7 @@ class TrainConfig(TruthConfig):
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
         self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")
-        for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
+        for name in ("tokens", "batch", "tree_every", "open_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in (
             "lr",

@@ -47,6 +47,7 @@ class Trainer:
         """
         model, config = self.model, self.config
         progress = self.step_number / config.steps
+        model.steps_done = self.step_number
         x_BD = self._scaled(x_BD)
         with torch.autocast(x_BD.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             out = model.step(x_BD, progress)
@@ -92,6 +93,7 @@ class Trainer:
         """
         model = self.model
         model.finish()
+        model.steps_done = 0  # the gate is open where it opens at all
         hardened = model if self.config.harden and isinstance(model, HierarchicalSAE) else None
         if hardened:
             batches = list(batches)  # gone through more than once

@@ -6,11 +6,11 @@ import importlib.util
 
 import pytest
 import torch
-from tests.test_hier import a_tree
 
 from hiersae_cli.sae.grouped import Blocks, Pairs, above
 from hiersae_cli.sae.sparse import Pattern, dense
 from hiersae_cli.sae.tree import NO_PARENT
+from tests.test_hier import a_tree
 
 IMPLEMENTATIONS = ["reference", "cpu"]
 if importlib.util.find_spec("triton"):

@@ -9,6 +9,7 @@ from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 
 ARCHITECTURES = ("hier", "topk", "batchtopk", "jumprelu", "matryoshka")
+OPTIMIZERS = ("adam", "row-adam")
 PHASES = ("lead", "ramp", "anneal", "closed")
 DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
 
@@ -74,6 +75,15 @@ class TrainConfig(TruthConfig):
     module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH")
     batch: int = option(2048, parse=parse_count, help="Activations a step.")
     lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 3e-3 x sqrt(1024 / latents).")
+    optimizer: str = option(
+        "adam",
+        choices=OPTIMIZERS,
+        help="adam, or row-adam: the cost of a step follows the latents that were active in it; the others are moved "
+        "when they are active again.",
+    )
+    moments: str = option(
+        "float32", choices=("float32", "bfloat16"), help="row-adam: type of its moments, two numbers for each weight."
+    )
     warmup: float = option(0.05, help="Share of training with rising learning rate.")
     decay: float = option(0.25, help="Share of training, at its end, with the learning rate falling to 0.")
     clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
@@ -153,6 +163,14 @@ class TrainConfig(TruthConfig):
         self._check_sizes()
         refusal = "--arch jumprelu has no second pass: it would take a second set of learned thresholds"
         self.require(self.arch != "jumprelu" or not self.refine, "refine", refusal)
+        self.require(
+            self.optimizer == "row-adam" or self.moments == "float32", "moments", "is for --optimizer row-adam"
+        )
+        # Coherence is a loss of all rows of a level, jumprelu's thresholds read all pre-activations: none has few rows.
+        whole = self.coherence_weight > 0
+        self.require(
+            not (self.optimizer == "row-adam" and whole), "optimizer", "row-adam does not go with --coherence-weight"
+        )
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
         self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")

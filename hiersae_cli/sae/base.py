@@ -81,6 +81,7 @@ class SparseAutoencoder(nn.Module):
     threshold_L: torch.Tensor
     threshold_first_L: torch.Tensor
     threshold_rate = 0.05  # of the running mean of batches' thresholds
+    keeps_unit_rows = True  # after every step; False where the optimizer does
     steps_done = 0  # of training, where that makes a difference
 
     def __init__(self, width: int, widths: tuple[int, ...], k: tuple[float, ...], refine: bool = False):
@@ -135,6 +136,8 @@ class SparseAutoencoder(nn.Module):
 
         Returns the order (F,) in which the latents have been laid out anew, if they have: see ``permute``.
         """
+        if not self.keeps_unit_rows:
+            return None
         with torch.no_grad():
             self.W_dec_FD.div_(self.W_dec_FD.norm(dim=1, keepdim=True).clamp_min(1e-12))
         return None

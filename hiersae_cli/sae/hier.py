@@ -232,16 +232,16 @@ class HierarchicalSAE(SparseAutoencoder):
         first_L = self.threshold_first_L if self.refine else self.threshold_L
         for level, k in enumerate(wanted):
             input_BD = self._input(self._leave(left, codes))
-            reading = self._behind_gate(level, codes, input_BD) if closed else None
-            reading = reading or self._read(input_BD, self.parts[level])
+            gated = self._behind_gate(level, codes, input_BD) if closed else None
+            reading = gated or self._read(input_BD, self.parts[level])
             codes.append(self._sparse(reading, level, codes, first_L[level], k, closed))
         if not self.refine:
             return codes, left
         left_BD, refined = self._leave(left, codes)[-1], list[SparseCode]()
         for level, k in enumerate(wanted):
-            reading = self._behind_gate(level, refined, left_BD, codes[level]) if closed else None
-            reading = reading or self._read_again(codes[level], left_BD, self.parts[level])
-            refined.append(self._sparse(reading, level, refined, self.threshold_L[level], k, closed))
+            gated = self._behind_gate(level, refined, left_BD, codes[level]) if closed else None
+            again = gated or self._read_again(codes[level], left_BD, self.parts[level])
+            refined.append(self._sparse(again, level, refined, self.threshold_L[level], k, closed))
         return refined, [centred_BD]
 
     def _behind_gate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 import torch
@@ -12,9 +13,14 @@ from hiersae_cli.sae.sparse import Pattern, dense
 from hiersae_cli.sae.tree import NO_PARENT
 from tests.test_hier import a_tree
 
-IMPLEMENTATIONS = ["reference", "cpu"]
-if importlib.util.find_spec("triton"):
-    IMPLEMENTATIONS.append("triton")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+if HAS_TRITON and not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernel's module is imported
+IMPLEMENTATIONS = [
+    "reference",
+    "cpu",
+    pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")),
+]
 
 # Rows, width, parents, children without root children, root children, share of active parents.
 SHAPES = {
@@ -53,7 +59,9 @@ def test_grouped_products_are_those_of_the_dense_product(
     if implementation == "triton" and dtype == torch.float64:
         pytest.skip("the kernel is of float32")
     x, w, b, bound, parent, active = draw(shape, seed, dtype)
-    scale = torch.linspace(0.5, 2, len(w), dtype=dtype) if scaled else None
+    if implementation == "triton" and torch.cuda.is_available():
+        x, w, b, bound, parent, active = (each.cuda() for each in (x, w, b, bound, parent, active))
+    scale = torch.linspace(0.5, 2, len(w), dtype=dtype, device=w.device) if scaled else None
     blocks = Blocks.of(parent, active.shape[1])
     assert blocks is not None
     pairs = Pairs(Pattern.of(active), 0, blocks)

@@ -124,9 +124,9 @@ def _implementation(x_BD: torch.Tensor) -> str:
     if x_BD.device.type == "cpu":
         return "cpu"
     if x_BD.is_cuda and x_BD.dtype == torch.float32:
-        from hiersae_cli.sae import grouped_triton
+        from hiersae_cli.sae.grouped_triton import available
 
-        if grouped_triton.available():
+        if available():
             return "triton"
     return "reference"
 
@@ -205,6 +205,6 @@ def _by_place(
 def _triton(
     x_BD: torch.Tensor, w_CD: torch.Tensor, offset_C: torch.Tensor, pairs: Pairs, scale_C: torch.Tensor | None
 ) -> Values:
-    from hiersae_cli.sae import grouped_triton
+    from hiersae_cli.sae.grouped_triton import values
 
-    return [(pairs, grouped_triton.values(x_BD, w_CD, offset_C, pairs, scale_C))]
+    return [(pairs, values(x_BD, w_CD, offset_C, pairs, scale_C))]

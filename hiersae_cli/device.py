@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING
 
@@ -56,3 +57,18 @@ def free_memory(device: torch.device) -> int:
     except (OSError, StopIteration):
         # Not Linux: half of the physical memory is a careful guess.
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for the next time, where it can be told to (glibc).
+
+    Each step frees and takes again tensors of many megabytes; given back to the system, every page of them is a fault
+    the next time, which costs more than the work on it.
+    """
+    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(mmap_max, 0)
+        library.mallopt(trim_threshold, 2**31 - 1)
+    except (OSError, AttributeError):
+        pass

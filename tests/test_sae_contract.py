@@ -27,6 +27,28 @@ VARIANTS: dict[str, dict[str, object]] = {
         "k_start": 2.0,
         "tree_every": 3,
     },
+    "hier-seldom-open": {"arch": "hier", "curriculum": "anneal=0.2", "tree_every": 5, "open_every": 3},
+    "hier-closed-refined": {
+        "arch": "hier",
+        "widths": (4, 12, 32),
+        "k": (1, 2, 2),
+        "refine": True,
+        "harden": True,
+        "curriculum": "anneal=0.3,closed=0.4",
+        "tree_every": 5,
+    },
+    "hier-given-tree": {"arch": "hier", "harden": True, "curriculum": "closed=1"},
+    "hier-row-adam": {
+        "arch": "hier",
+        "widths": (4, 12, 32),
+        "k": (1, 2, 2),
+        "refine": True,
+        "harden": True,
+        "curriculum": "anneal=0.3,closed=0.4",
+        "tree_every": 5,
+        "optimizer": "row-adam",
+    },
+    "batchtopk-row-adam": {"arch": "batchtopk", "optimizer": "row-adam", "moments": "bfloat16"},
     "hier-hardened": {"arch": "hier", "harden": True, "curriculum": "anneal=0.5,closed=0.2", "tree_every": 5},
 }
 
@@ -128,7 +150,10 @@ def test_a_scale_folds_into_the_saved_weights_exactly(arch: str, scale: float) -
 
 def test_gradients_agree_with_finite_differences(arch: str) -> None:
     """In float64, with the selection held fixed: it is piecewise constant, so small steps do not change it."""
-    model = train(arch, steps=10).model.double()
+    trainer = train(arch, steps=10)
+    model = build(trainer.config, WIDTH).train()  # its own parameters: an optimizer may collect gradients elsewhere
+    model.load_state_dict(trainer.model.state_dict())
+    model = model.double()
     model.threshold_rate = 0.0
     x = make_data(8, seed=7).double()
     loss = model.step(x, progress=0.9).loss

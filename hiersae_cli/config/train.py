@@ -9,6 +9,7 @@ from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 
 ARCHITECTURES = ("hier", "topk", "batchtopk", "jumprelu", "matryoshka")
+OPTIMIZERS = ("adam", "row-adam")
 PHASES = ("lead", "ramp", "anneal", "closed")
 DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
 
@@ -74,6 +75,15 @@ class TrainConfig(TruthConfig):
     module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH")
     batch: int = option(2048, parse=parse_count, help="Activations a step.")
     lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 3e-3 x sqrt(1024 / latents).")
+    optimizer: str = option(
+        "adam",
+        choices=OPTIMIZERS,
+        help="adam, or row-adam: the cost of a step follows the latents that were active in it; the others are moved "
+        "when they are active again.",
+    )
+    moments: str = option(
+        "float32", choices=("float32", "bfloat16"), help="row-adam: type of its moments, two numbers for each weight."
+    )
     warmup: float = option(0.05, help="Share of training with rising learning rate.")
     decay: float = option(0.25, help="Share of training, at its end, with the learning rate falling to 0.")
     clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
@@ -121,6 +131,11 @@ class TrainConfig(TruthConfig):
         help="hier: while the tree's prices fade in, a latent that lies within another of its level goes down a "
         "level, in exchange for one that lies within none above.",
     )
+    open_every: int = option(
+        1,
+        help="hier: while the tree is in force, children without their parent are looked for at every so many-th step "
+        "alone, which is when the tree is learned; the other steps, with the gate closed, cost less.",
+    )
     harden: bool = option(
         False,
         help="hier: at the end, close the gate for good (a child fires only where its parent does) and lay children "
@@ -129,7 +144,8 @@ class TrainConfig(TruthConfig):
     curriculum: str = option(
         DEFAULT_CURRICULUM,
         help="hier: share of training for each phase, or none. lead: the first level alone; ramp: the finer ones join; "
-        "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed.",
+        "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed. "
+        "closed=1 trains a tree that is given: as many children for each parent, drawn at random.",
     )
     bias_start: str = option(
         "mean",
@@ -157,11 +173,19 @@ class TrainConfig(TruthConfig):
         self._check_sizes()
         refusal = "--arch jumprelu has no second pass: it would take a second set of learned thresholds"
         self.require(self.arch != "jumprelu" or not self.refine, "refine", refusal)
+        self.require(
+            self.optimizer == "row-adam" or self.moments == "float32", "moments", "is for --optimizer row-adam"
+        )
+        # Coherence is a loss of all rows of a level, jumprelu's thresholds read all pre-activations: none has few rows.
+        whole = self.coherence_weight > 0
+        self.require(
+            not (self.optimizer == "row-adam" and whole), "optimizer", "row-adam does not go with --coherence-weight"
+        )
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
         self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")
         self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, from 0 to 1")
-        for name in ("tokens", "batch", "tree_every", "buffer", "log_every"):
+        for name in ("tokens", "batch", "tree_every", "open_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in (
             "lr",

@@ -32,6 +32,7 @@ def build(config: TrainConfig, width: int, hierarchy: type[HierarchicalSAE] = Hi
             tree_every=config.tree_every,
             least_containment=config.least_containment,
             relevel=config.relevel,
+            open_every=config.open_every,
             k_start=config.k_start,
             curriculum=Curriculum(**parse_curriculum(config.curriculum)),
         )

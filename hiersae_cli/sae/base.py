@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -41,9 +41,18 @@ class Step:
     figures: dict[str, Any]
 
 
+class LevelReading(Protocol):
+    """Pre-activations of one level, as a selection needs them; see ``Reading``."""
+
+    @property
+    def at(self) -> Callable[[Pattern], torch.Tensor]: ...
+
+    def above(self, bound_C: torch.Tensor, part: slice, latents: int) -> tuple[Pattern, torch.Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Reading:
-    """Pre-activations of one level.
+    """Pre-activations of one level, all of them.
 
     Attributes:
         dense_BC: all of them, without gradients, in whatever type the product is taken in: to find candidates in.
@@ -52,6 +61,11 @@ class Reading:
 
     dense_BC: torch.Tensor
     at: Callable[[Pattern], torch.Tensor]
+
+    def above(self, bound_C: torch.Tensor, part: slice, latents: int) -> tuple[Pattern, torch.Tensor]:
+        """Where pre-activations of the latents ``part`` exceed a bound, about, and what they are there, exactly."""
+        pattern = Pattern.of(self.dense_BC > bound_C.to(self.dense_BC.dtype), part.start, latents)
+        return pattern, self.at(pattern)
 
 
 class SparseAutoencoder(nn.Module):
@@ -67,6 +81,8 @@ class SparseAutoencoder(nn.Module):
     threshold_L: torch.Tensor
     threshold_first_L: torch.Tensor
     threshold_rate = 0.05  # of the running mean of batches' thresholds
+    keeps_unit_rows = True  # after every step; False where the optimizer does
+    steps_done = 0  # of training, where that makes a difference
 
     def __init__(self, width: int, widths: tuple[int, ...], k: tuple[float, ...], refine: bool = False):
         super().__init__()
@@ -120,6 +136,8 @@ class SparseAutoencoder(nn.Module):
 
         Returns the order (F,) in which the latents have been laid out anew, if they have: see ``permute``.
         """
+        if not self.keeps_unit_rows:
+            return None
         with torch.no_grad():
             self.W_dec_FD.div_(self.W_dec_FD.norm(dim=1, keepdim=True).clamp_min(1e-12))
         return None
@@ -164,12 +182,13 @@ class SparseAutoencoder(nn.Module):
     def _read(self, input_BD: torch.Tensor, part: slice) -> Reading:
         """What the latents of ``part`` make of an input."""
 
-        def at(pattern: Pattern) -> torch.Tensor:
-            return torch.relu(pattern.dots(input_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
-
         with torch.no_grad():
             dense_BC = nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part])
-        return Reading(dense_BC, at)
+        return Reading(dense_BC, self._at(input_BD))
+
+    def _at(self, input_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
+        """Pre-activations of an input at the places of a pattern."""
+        return lambda pattern: torch.relu(pattern.dots(input_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
 
     def _read_again(self, code: SparseCode, left_BD: torch.Tensor, part: slice) -> Reading:
         """Pre-activations once more, from a first code and what all first codes leave unexplained (B, D).
@@ -178,22 +197,27 @@ class SparseAutoencoder(nn.Module):
         disturbs. Source: Gregor, LeCun (2010), Learning Fast Approximations of Sparse Coding.
         """
 
-        def at(pattern: Pattern) -> torch.Tensor:
-            latent_n = pattern.latent_n
-            step_n = self.refine_F[latent_n] * pattern.dots(left_BD, self.W_enc_FD)
-            return torch.relu(code.at(pattern) + step_n + self.b_refine_F[latent_n])
-
         with torch.no_grad():
             weights_CD = self.refine_F[part, None] * self.W_enc_FD[part]
             dense_BC = nn.functional.linear(left_BD, weights_CD, self.b_refine_F[part])
             column_n = code.pattern.latent_n - part.start
             places = (code.pattern.row_n, column_n)
             dense_BC.index_put_(places, code.value_n.to(dense_BC.dtype), accumulate=True)
-        return Reading(dense_BC, at)
+        return Reading(dense_BC, self._at_again(code, left_BD))
+
+    def _at_again(self, code: SparseCode, left_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
+        """Pre-activations of ``_read_again`` at the places of a pattern."""
+
+        def at(pattern: Pattern) -> torch.Tensor:
+            latent_n = pattern.latent_n
+            step_n = self.refine_F[latent_n] * pattern.dots(left_BD, self.W_enc_FD)
+            return torch.relu(code.at(pattern) + step_n + self.b_refine_F[latent_n])
+
+        return at
 
     def _select(
         self,
-        reading: Reading,
+        reading: LevelReading,
         part: slice,
         threshold: torch.Tensor,
         k: float,
@@ -226,15 +250,14 @@ class SparseAutoencoder(nn.Module):
 
     def _worth(
         self,
-        reading: Reading,
+        reading: LevelReading,
         part: slice,
         least_energy_C: torch.Tensor,
         price: Callable[[Pattern], torch.Tensor] | None,
     ) -> tuple[Pattern, torch.Tensor]:
         """Where energies may exceed a bound, and their worth there (n,)."""
-        bound_C = least_energy_C.sqrt().to(reading.dense_BC.dtype)
-        pattern = Pattern.of(reading.dense_BC > bound_C, part.start, self.latents)
-        energy_n = reading.at(pattern).square()
+        pattern, value_n = reading.above(least_energy_C.sqrt(), part, self.latents)
+        energy_n = value_n.square()
         return pattern, energy_n / price(pattern) if price else energy_n
 
 

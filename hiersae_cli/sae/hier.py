@@ -12,8 +12,10 @@ from typing import cast
 
 import torch
 
-from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step
+from hiersae_cli.sae.base import LevelReading, SparseAutoencoder, Step
 from hiersae_cli.sae.curriculum import Curriculum
+from hiersae_cli.sae.gated import GatedReading
+from hiersae_cli.sae.grouped import Blocks
 from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
 from hiersae_cli.sae.tree import LEAST_COUNT, NO_PARENT, CoActivation
 
@@ -50,8 +52,11 @@ class HierarchicalSAE(SparseAutoencoder):
         tree_every: steps between re-assignments of parents.
         least_containment: how far beyond chance a child must lie within a latent to have it as its parent, 0 to 1.
         relevel: whether, while the tree anneals, latents may change places between levels.
+        open_every: while the tree is in force, the gate is open at every so many-th step of training alone, and only
+            these count what fires together; 1 keeps it open.
         k_start: what L0 begins with, as a multiple of ``k``.
-        curriculum: phases of training.
+        curriculum: phases of training. Where the gate is closed all along, nothing can be learned of the tree: each
+            parent then has as many children as any other.
     """
 
     parent_F: torch.Tensor
@@ -74,23 +79,31 @@ class HierarchicalSAE(SparseAutoencoder):
         tree_every: int = 50,
         least_containment: float = 0.1,
         relevel: bool = False,
+        open_every: int = 1,
         k_start: float = 1.0,
         curriculum: Curriculum | None = None,
     ):
         super().__init__(width, widths, k, refine)
         self.coarse_weight, self.coarse_rows, self.coherence_weight = coarse_weight, coarse_rows, coherence_weight
         self.tree_weight, self.orphan_weight = tree_weight, orphan_weight
-        self.tree_every, self.relevel = tree_every, relevel
+        self.tree_every, self.relevel, self.open_every = tree_every, relevel, open_every
         self.least_containment = least_containment
         self.k_start, self.curriculum = k_start, curriculum or Curriculum()
         self.parts = self.level_slices()
         # Firings of each level but the first with the level above; to move latents, of each but the last with its own.
-        self.counts = _modules(CoActivation(*pair) for pair in pairwise(widths))
-        self.own_counts = _modules(CoActivation(each, each) for each in widths[:-1] if relevel)
+        fixed = self.curriculum.closed >= 1
+        self.counts = _modules(CoActivation(*pair) for pair in pairwise(widths) if not fixed)
+        self.own_counts = _modules(CoActivation(each, each) for each in widths[:-1] if relevel and not fixed)
         self.register_buffer("parent_F", torch.full((self.latents,), NO_PARENT))
         self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("hard", torch.tensor(False))
+        self._blocks_of = (0, 0)  # the tree, as address and version, that ``_found_blocks`` are of
+        self._found_blocks: dict[int, Blocks | None] = {}
+        if fixed:
+            for above, part in pairwise(self.parts):
+                place_C = torch.arange(part.stop - part.start)
+                self.parent_F[part] = above.start + place_C * (above.stop - above.start) // len(place_C)
 
     def codes(self, x_BD: torch.Tensor, hard: bool | None = None) -> list[SparseCode]:
         """Codes; ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
@@ -106,13 +119,14 @@ class HierarchicalSAE(SparseAutoencoder):
         wanted = [min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True)]
         wanted[1:] = [k * phase.fine for k in wanted[1:]]
         given = [k for k in wanted if k > 0]
-        codes, left = self._codes(x_BD - self.b_dec_D, given, phase.closed or bool(self.hard))
+        closed = phase.closed or bool(self.hard) or (phase.tree > 0 and self.steps_done % self.open_every > 0)
+        codes, left = self._codes(x_BD - self.b_dec_D, given, closed)
         errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
         coarse = errors[: len(self.parts) - 1]
         if self.coarse_weight and progress > self.coarse_rows:
             coarse = self._coarse_errors(x_BD, codes, max(0.0, 1 - (progress - self.coarse_rows) / _LETTING_GO))
         loss = errors[-1] + self.coarse_weight * sum(coarse, x_BD.new_zeros(()))
-        if self.training:
+        if self.training and not closed:
             self._count([code.fired for code in codes])
         figures = {
             "phase": phase.name,
@@ -129,14 +143,16 @@ class HierarchicalSAE(SparseAutoencoder):
         super().after_step(step_number, progress)
         phase = self.curriculum.at(progress)
         turn, rest = divmod(step_number + 1, self.tree_every)
-        if rest or phase.closed:
+        if phase.closed:
+            return self._lay_out()
+        if rest:
             return None
         order_F = self._moves() if self.relevel and phase.name == "anneal" and turn % 2 == 0 else None
-        if order_F is None:
-            self._refresh(phase.tree)
-        else:
+        if order_F is not None:
             self.permute(order_F)
-        return order_F
+            return order_F
+        self._refresh(phase.tree)
+        return self._lay_out() if phase.tree and self.open_every > 1 else None
 
     def finish(self) -> None:
         if not self.curriculum.closed:
@@ -149,6 +165,14 @@ class HierarchicalSAE(SparseAutoencoder):
         Children come in the order of their parents, root children last. The order changes nothing that the model
         computes but the order of the latents.
         """
+        self._lay_out()
+        self.hard.fill_(True)
+
+    @torch.no_grad()
+    def _lay_out(self) -> torch.Tensor | None:
+        """Lay children out as ``harden`` does; returns the order (F,), or None where they are already."""
+        if all(self._blocks(level) for level in range(1, len(self.parts))):
+            return None
         place_F = torch.zeros(self.latents, dtype=torch.long)
         orders = []
         for part in self.parts:
@@ -157,8 +181,9 @@ class HierarchicalSAE(SparseAutoencoder):
             order_C = torch.where(parent_C == NO_PARENT, last, place_F[parent_C.clamp_min(0)]).argsort(stable=True)
             place_F[part.start + order_C] = torch.arange(part.start, part.stop)
             orders.append(part.start + order_C)
-        self.permute(torch.cat(orders).to(self.parent_F.device))
-        self.hard.fill_(True)
+        order_F = torch.cat(orders).to(self.parent_F.device)
+        self.permute(order_F)
+        return order_F
 
     @torch.no_grad()
     def permute(self, order_F: torch.Tensor) -> None:
@@ -176,7 +201,14 @@ class HierarchicalSAE(SparseAutoencoder):
         self.parent_F.copy_(parent_F)
         orphan_F = parent_F == NO_PARENT
         self.price_off_F[orphan_F] = self.price_on_F[orphan_F]
-        self._forget(0.0)
+        orders = [order_F[part] - part.start for part in self.parts]
+        if any(bool(((order_C < 0) | (order_C >= len(order_C))).any()) for order_C in orders):
+            self._forget(0.0)
+            return
+        for level, counts in enumerate(self.counts):
+            counts.permute(orders[level], orders[level + 1])
+        for order_C, counts in zip(orders, self.own_counts, strict=False):
+            counts.permute(order_C, order_C)
 
     def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
         left = self._leave([x_BD - self.b_dec_D], codes[: len(self.parts) - 1])
@@ -216,19 +248,49 @@ class HierarchicalSAE(SparseAutoencoder):
         left, codes = [centred_BD], list[SparseCode]()
         first_L = self.threshold_first_L if self.refine else self.threshold_L
         for level, k in enumerate(wanted):
-            reading = self._read(self._input(self._leave(left, codes)), self.parts[level])
+            input_BD = self._input(self._leave(left, codes))
+            gated = self._behind_gate(level, codes, input_BD) if closed else None
+            reading = gated or self._read(input_BD, self.parts[level])
             codes.append(self._sparse(reading, level, codes, first_L[level], k, closed))
         if not self.refine:
             return codes, left
         left_BD, refined = self._leave(left, codes)[-1], list[SparseCode]()
         for level, k in enumerate(wanted):
-            reading = self._read_again(codes[level], left_BD, self.parts[level])
-            refined.append(self._sparse(reading, level, refined, self.threshold_L[level], k, closed))
+            gated = self._behind_gate(level, refined, left_BD, codes[level]) if closed else None
+            again = gated or self._read_again(codes[level], left_BD, self.parts[level])
+            refined.append(self._sparse(again, level, refined, self.threshold_L[level], k, closed))
         return refined, [centred_BD]
+
+    def _behind_gate(
+        self, level: int, above: Sequence[SparseCode], input_BD: torch.Tensor, code: SparseCode | None = None
+    ) -> GatedReading | None:
+        """What a level reads where the gate is closed, with ``code`` for the second time.
+
+        None for the first level, and where children are not laid out by parent.
+        """
+        blocks = self._blocks(level) if level else None
+        if blocks is None:
+            return None
+        part, first = self.parts[level], self.parts[level - 1].start
+        at = self._at(input_BD) if code is None else self._at_again(code, input_BD)
+        bias_F, scale_C = (self.b_enc_F, None) if code is None else (self.b_refine_F, self.refine_F[part])
+        weights = (self.W_enc_FD[part], bias_F[part], scale_C)
+        return GatedReading(input_BD, *weights, at, above[-1].fired, self.parent_F[part], first, blocks, code)
+
+    def _blocks(self, level: int) -> Blocks | None:
+        """Where the children of each parent lie in a level but the first; None where not side by side."""
+        seen = (self.parent_F.data_ptr(), self.parent_F._version)
+        if seen != self._blocks_of:
+            self._blocks_of, self._found_blocks = seen, {}
+        if level not in self._found_blocks:
+            above, parent_C = self.parts[level - 1], self.parent_F[self.parts[level]]
+            local_C = torch.where(parent_C == NO_PARENT, NO_PARENT, parent_C - above.start)
+            self._found_blocks[level] = Blocks.of(local_C, above.stop - above.start)
+        return self._found_blocks[level]
 
     def _sparse(
         self,
-        reading: Reading,
+        reading: LevelReading,
         level: int,
         above: list[SparseCode],
         threshold: torch.Tensor,
@@ -240,7 +302,7 @@ class HierarchicalSAE(SparseAutoencoder):
         A root child's two prices are equal, so its (absent) parent does not matter.
         """
         part = self.parts[level]
-        if not level:
+        if not level or isinstance(reading, GatedReading):  # behind a gate no price but that with the parent is paid
             return self._select(
                 reading, part, threshold, k, lambda pattern: self.price_on_F[pattern.latent_n], self.price_on_F[part]
             )

@@ -19,6 +19,24 @@ import torch
 _BLOCK = 1 << 19
 
 
+RowGradient = tuple[torch.Tensor, torch.Tensor]  # rows of a matrix (r,), none twice, and their gradients (r, D)
+
+
+def collect_rows(parameter: torch.nn.Parameter) -> list[RowGradient]:
+    """Have backward passes append what they find for a matrix's rows to a list, instead of filling a matrix of zeros.
+
+    Only for what reads the matrix by ``Pattern.dots``, ``Pattern.sums`` and ``rows_of``; the caller empties the list.
+    """
+    collected: list[RowGradient] = []
+    parameter.collected_rows = collected  # type: ignore[attr-defined]
+    return collected
+
+
+def rows_of(w_FD: torch.Tensor, row_r: torch.Tensor) -> torch.Tensor:
+    """``w_FD[row_r]``, (r, D), with gradients; no row may be there twice."""
+    return _Rows.apply(w_FD, row_r)
+
+
 class Pattern:
     """Which latents are active in which rows.
 
@@ -65,6 +83,13 @@ class Pattern:
         latent_n, order_n = self.latent_n.sort(stable=True)
         starts = torch.arange(self.latents, device=latent_n.device)
         return order_n, self.row_n[order_n], torch.searchsorted(latent_n, starts)
+
+    @cached_property
+    def touched(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``by_latent``, but of the active latents alone: order and rows (n,), latents and beginnings (r,)."""
+        latent_n, order_n = self.latent_n.sort(stable=True)
+        latent_r, count_r = latent_n.unique_consecutive(return_counts=True)
+        return order_n, self.row_n[order_n], latent_r, count_r.cumsum(0) - count_r
 
     def counts(self) -> torch.Tensor:
         """In how many rows each latent is active, (F,) int64."""
@@ -121,11 +146,25 @@ def dense(codes: Sequence[SparseCode]) -> torch.Tensor:
     return value_n.new_zeros(rows * latents).index_put((place_n,), value_n).view(rows, latents)
 
 
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w_FD: torch.Tensor, row_r: torch.Tensor) -> torch.Tensor:
+        ctx.row_r, ctx.shape, ctx.collected = row_r, w_FD.shape, _collected(w_FD)
+        return w_FD[row_r]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        if ctx.collected is None:
+            return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.row_r, gradients[0]), None
+        ctx.collected.append((ctx.row_r, gradients[0].clone()))
+        return None, None
+
+
 class _Dots(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a_BD: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         ctx.save_for_backward(a_BD, w_FD)
-        ctx.pattern = pattern
+        ctx.pattern, ctx.collected = pattern, _collected(w_FD)
         return _dots(pattern, a_BD, w_FD)
 
     @staticmethod
@@ -135,7 +174,7 @@ class _Dots(torch.autograd.Function):
         gradient_n, pattern = gradients[0].contiguous(), ctx.pattern
         return (
             _sums(pattern, gradient_n, w_FD) if to_a else None,
-            _transposed_sums(pattern, gradient_n, a_BD) if to_w else None,
+            _to_rows(ctx, gradient_n, a_BD) if to_w else None,
             None,
         )
 
@@ -144,7 +183,7 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value_n: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         ctx.save_for_backward(value_n, w_FD)
-        ctx.pattern = pattern
+        ctx.pattern, ctx.collected = pattern, _collected(w_FD)
         return _sums(pattern, value_n, w_FD)
 
     @staticmethod
@@ -154,13 +193,27 @@ class _Sums(torch.autograd.Function):
         gradient_BD, pattern = gradients[0].contiguous(), ctx.pattern
         return (
             _dots(pattern, gradient_BD, w_FD) if to_value else None,
-            _transposed_sums(pattern, value_n, gradient_BD) if to_w else None,
+            _to_rows(ctx, value_n, gradient_BD) if to_w else None,
             None,
         )
 
 
 def _sums(pattern: Pattern, value_n: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
     return _bags(pattern.latent_n, value_n, pattern.first_B[:-1], w_FD)
+
+
+def _collected(w_FD: torch.Tensor) -> list[RowGradient] | None:
+    return getattr(w_FD, "collected_rows", None)
+
+
+def _to_rows(ctx: Any, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor | None:
+    """The gradient of a matrix, (F, D), or none where its rows are collected."""
+    if ctx.collected is None:
+        return _transposed_sums(ctx.pattern, value_n, a_BD)
+    order_n, row_n, latent_r, first_r = ctx.pattern.touched
+    if len(latent_r):
+        ctx.collected.append((latent_r, _bags(row_n, value_n[order_n], first_r, a_BD)))
+    return None
 
 
 def _transposed_sums(pattern: Pattern, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor:

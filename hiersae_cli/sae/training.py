@@ -16,7 +16,10 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.sae.base import SparseAutoencoder
 from hiersae_cli.sae.hier import HierarchicalSAE
-from hiersae_cli.sae.sparse import SparseCode
+from hiersae_cli.sae.row_adam import RowAdam
+from hiersae_cli.sae.sparse import SparseCode, rows_of
+
+_REVIVED = 4096  # dead latents a step that are tried, by turns, where the cost must follow the touched rows
 
 
 class Trainer:
@@ -35,7 +38,14 @@ class Trainer:
         self.model, self.config, self.scale = model, config, scale
         device = model.b_dec_D.device
         fused = device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
+        self.row_adam: RowAdam | None = None
+        by_row: list[torch.nn.Parameter] = []
+        if config.optimizer == "row-adam":
+            by_row = [model.W_enc_FD, model.W_dec_FD]
+            self.row_adam = RowAdam(by_row, (False, True), getattr(torch, config.moments))
+            model.keeps_unit_rows = False
+        others = [each for each in model.parameters() if not any(each is matrix for matrix in by_row)]
+        self.optimizer = torch.optim.Adam(others, lr=config.lr, fused=fused)
         self.silent_F = torch.zeros(model.latents, dtype=torch.long, device=device)
         self.step_number = 0
 
@@ -47,6 +57,7 @@ class Trainer:
         """
         model, config = self.model, self.config
         progress = self.step_number / config.steps
+        model.steps_done = self.step_number
         x_BD = self._scaled(x_BD)
         with torch.autocast(x_BD.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             out = model.step(x_BD, progress)
@@ -59,13 +70,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         model.before_step()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+        rate = config.lr * self._rate(progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * self._rate(progress)
-        self.optimizer.step()
-        fired_F = torch.stack([code.fired.counts() for code in out.codes]).sum(0)
+            group["lr"] = rate
+        norm = self._move(rate)
+        fired_n = torch.cat([code.fired.latent_n for code in out.codes])
         self.silent_F += len(x_BD)
-        self.silent_F[fired_F > 0] = 0
+        self.silent_F[fired_n] = 0
         order_F = model.after_step(self.step_number, progress)
         if order_F is not None:
             self._follow(order_F)
@@ -78,10 +89,28 @@ class Trainer:
             "square": x_BD.square().sum(),
             "loss": loss.detach(),
             "error": out.error,
-            "active": torch.stack([fired_F[part].sum() for part in model.level_slices()]),
+            "active": torch.stack(
+                [((fired_n >= part.start) & (fired_n < part.stop)).sum() for part in model.level_slices()]
+            ),
             "gradient_norm": norm,
             **out.figures,
         }
+
+    def _move(self, rate: float) -> torch.Tensor:
+        """Clip the gradients and take the optimizers' step; returns the norm before clipping."""
+        clip = self.config.clip or math.inf
+        if self.row_adam is None:
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        else:
+            gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
+            others = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
+            norm = (others.square() + self.row_adam.gather()).sqrt()
+            scale = (clip / (norm + 1e-6)).clamp_max(1.0)  # as clip_grad_norm_
+            for gradient in gradients:
+                gradient *= scale
+            self.row_adam.step(rate, scale)
+        self.optimizer.step()
+        return norm
 
     @torch.no_grad()
     def finish(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
@@ -91,7 +120,10 @@ class Trainer:
         FVU and L0 on the same batches with the gate open and closed.
         """
         model = self.model
+        if self.row_adam is not None:
+            self.row_adam.catch_up(self.config.lr * self._rate(1 - 1 / self.config.steps))
         model.finish()
+        model.steps_done = 0  # the gate is open where it opens at all
         hardened = model if self.config.harden and isinstance(model, HierarchicalSAE) else None
         if hardened:
             batches = list(batches)  # gone through more than once
@@ -133,6 +165,8 @@ class Trainer:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, group in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in group.items()}
+        if self.row_adam is not None:
+            tensors |= {f"rows.{name}": value for name, value in self.row_adam.state().items()}
         tensors |= {"silent": self.silent_F, "step": torch.tensor(self.step_number)}
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -145,6 +179,8 @@ class Trainer:
                 _, number, slot = name.split(".")
                 slots.setdefault(int(number), {})[slot] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        if self.row_adam is not None:
+            self.row_adam.restore({n.removeprefix("rows."): v for n, v in tensors.items() if n.startswith("rows.")})
         self.silent_F.copy_(tensors["silent"])
         self.step_number = int(tensors["step"])
 
@@ -163,8 +199,10 @@ class Trainer:
     def _follow(self, order_F: torch.Tensor) -> None:
         """Lay out what is remembered of each latent as the model has laid out its latents."""
         self.silent_F = self.silent_F[order_F]
+        if self.row_adam is not None:
+            self.row_adam.permute(order_F)
         for parameter in self.model.per_latent():
-            for name, slot in self.optimizer.state[parameter].items():
+            for name, slot in self.optimizer.state.get(parameter, {}).items():
                 if name != "step":
                     slot.copy_(slot[order_F])
 
@@ -175,6 +213,14 @@ class Trainer:
         falling = (1 - progress) / config.decay if config.decay else 1.0
         return min(1.0, rising, falling)
 
+    def _some(self, dead_F: torch.Tensor) -> torch.Tensor:
+        """Those of the dead latents whose turn it is."""
+        dead = dead_F.nonzero().squeeze(1)
+        if len(dead) <= _REVIVED:
+            return dead_F
+        turn = torch.arange(_REVIVED, device=dead.device) + self.step_number * _REVIVED
+        return torch.zeros_like(dead_F).index_fill_(0, dead[turn % len(dead)], True)
+
     def _revival_loss(self, x_BD: torch.Tensor, codes: list[SparseCode], dead_F: torch.Tensor) -> torch.Tensor:
         """How much of the reconstruction's error the dead latents leave unexplained, as a share of it.
 
@@ -184,12 +230,14 @@ class Trainer:
         with torch.no_grad():
             error_BD = x_BD - model.reconstruct(codes)
             inputs = model.revival_inputs(x_BD, codes)
+        if self.row_adam is not None:
+            dead_F = self._some(dead_F)
         pre, decoder = [], []
         for part, input_BD in zip(model.level_slices(), inputs, strict=True):
             dead = dead_F[part].nonzero().squeeze(1) + part.start
             if len(dead):
-                pre.append(torch.relu(input_BD @ model.W_enc_FD[dead].T + model.b_enc_F[dead]))
-                decoder.append(model.W_dec_FD[dead])
+                pre.append(torch.relu(input_BD @ rows_of(model.W_enc_FD, dead).T + model.b_enc_F[dead]))
+                decoder.append(rows_of(model.W_dec_FD, dead))
         pre_BF, decoder_FD = torch.cat(pre, 1), torch.cat(decoder)
         k = min(pre_BF.shape[1], max(1, model.width // 2))
         if k < pre_BF.shape[1]:

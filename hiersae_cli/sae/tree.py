@@ -57,6 +57,13 @@ class CoActivation(nn.Module):
             counts *= keep
 
     @torch.no_grad()
+    def permute(self, parents_P: torch.Tensor, children_F: torch.Tensor) -> None:
+        """Follow a new order: the parent at place p comes from place ``parents_P[p]``, and children likewise."""
+        self.parent_P.copy_(self.parent_P[parents_P])
+        self.child_F.copy_(self.child_F[children_F])
+        self.both_FP.copy_(self.both_FP[children_F][:, parents_P])
+
+    @torch.no_grad()
     def best_parents(self, least_containment: float = 0.0) -> torch.Tensor:
         """The parent (F,) with the most mutual information, or ``NO_PARENT``.
 

@@ -12,7 +12,7 @@ import torch
 from hiersae_cli.config import TrainConfig
 from hiersae_cli.config.base import first_difference
 from hiersae_cli.console import Console
-from hiersae_cli.device import resolve_device
+from hiersae_cli.device import keep_freed_memory, resolve_device
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.formats.provenance import header
@@ -44,6 +44,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         "width": source.width,
         "host": source.host,
     }
+    keep_freed_memory()
     trainer = _trainer(config, source, device)
     resuming = _prepare(folder, config, wanted)
     interval = Interval()

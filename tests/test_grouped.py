@@ -1,0 +1,105 @@
+"""Products in ragged groups: every implementation gives what the dense product gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+from hiersae_cli.sae.grouped import Blocks, Pairs, above
+from hiersae_cli.sae.sparse import Pattern, dense
+from hiersae_cli.sae.tree import NO_PARENT
+from tests.test_hier import a_tree
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+if HAS_TRITON and not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernel's module is imported
+IMPLEMENTATIONS = [
+    "reference",
+    "cpu",
+    pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")),
+]
+
+# Rows, width, parents, children without root children, root children, share of active parents.
+SHAPES = {
+    "ragged": (70, 24, 9, 60, 7, 0.3),
+    "one giant group": (90, 33, 1, 150, 0, 0.9),
+    "few rows": (3, 16, 20, 90, 0, 0.2),
+    "one parent a row": (40, 8, 6, 30, 5, 0.0),
+    "one row": (1, 40, 5, 11, 2, 0.5),
+    "no children": (10, 8, 4, 0, 5, 0.5),
+    "nothing active": (10, 8, 4, 12, 5, -1.0),
+}
+
+
+def draw(shape: str, seed: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    rows, width, parents, children, roots, share = SHAPES[shape]
+    generator = torch.Generator().manual_seed(seed)
+    x, w = (torch.randn(n, width, generator=generator, dtype=torch.float64) for n in (rows, children + roots))
+    b, bound = (torch.rand(children + roots, generator=generator, dtype=torch.float64) for _ in range(2))
+    # Squared, so that some parents have many children and some have none.
+    parent = (parents * torch.rand(children, generator=generator).square()).long().sort().values
+    parent = torch.cat([parent, torch.full((roots,), NO_PARENT)])
+    active = torch.rand(rows, parents, generator=generator) < share
+    if share == 0:
+        active[torch.arange(rows), torch.randint(parents, (rows,), generator=generator)] = True
+    return (*(tensor.to(dtype) for tensor in (x, w, b, bound)), parent, active)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(2))
+def test_grouped_products_are_those_of_the_dense_product(
+    implementation: str, dtype: torch.dtype, scaled: bool, shape: str, seed: int
+) -> None:
+    if implementation == "triton" and dtype == torch.float64:
+        pytest.skip("the kernel is of float32")
+    x, w, b, bound, parent, active = draw(shape, seed, dtype)
+    if implementation == "triton" and torch.cuda.is_available():
+        x, w, b, bound, parent, active = (each.cuda() for each in (x, w, b, bound, parent, active))
+    scale = torch.linspace(0.5, 2, len(w), dtype=dtype, device=w.device) if scaled else None
+    blocks = Blocks.of(parent, active.shape[1])
+    assert blocks is not None
+    pairs = Pairs(Pattern.of(active), 0, blocks)
+    row, child, value = above(x, w, b, bound, pairs, scale, implementation)
+    wanted = (x.double() @ w.double().T) * (1.0 if scale is None else scale.double()) + b.double()
+    reachable = active[:, parent.clamp_min(0)] & (parent != NO_PARENT)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-10
+    surely = reachable & (wanted > bound.double() + tolerance)
+    maybe = reachable & (wanted > bound.double() - tolerance)
+    found = torch.zeros_like(reachable)
+    found[row, child] = True
+    assert len(row) == found.sum()
+    assert (found >= surely).all() and (found <= maybe).all()
+    assert torch.allclose(value.double(), wanted[row, child], rtol=tolerance, atol=tolerance)
+
+
+def test_children_that_do_not_lie_by_parent_have_no_blocks() -> None:
+    assert Blocks.of(torch.tensor([0, 2, 1]), 3) is None
+    assert Blocks.of(torch.tensor([0, NO_PARENT, 1]), 3) is None
+    blocks = Blocks.of(torch.tensor([0, 0, 2, NO_PARENT]), 3)
+    assert blocks is not None and blocks.first_P.tolist() == [0, 2, 2, 3] and blocks.roots == slice(3, 4)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hardened_model_gives_the_codes_of_dense_products(
+    refine: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = a_tree(seed, refine=refine)
+    if refine:
+        model.threshold_first_L.fill_(0.03)
+        with torch.no_grad():
+            model.refine_F.uniform_(0.5, 1.0, generator=torch.Generator().manual_seed(seed))
+    model.harden()
+    reads = []
+    monkeypatch.setattr(model, "_read", lambda *given: reads.append(given) or type(model)._read(model, *given))
+    grouped = model.codes(x)
+    assert len(reads) == 1, "the first level alone is read densely"
+    monkeypatch.setattr(model, "_blocks", lambda level: None)
+    assert torch.allclose(dense(grouped), dense(model.codes(x)), atol=1e-5)
+    assert len(reads) == 1 + 1 + 2

@@ -1,0 +1,106 @@
+"""Adam by rows is Adam: for rows with a gradient in every step to the bit's neighbourhood, for others late."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hiersae_cli.sae.row_adam import RowAdam
+from tests.test_sae_contract import BATCH, make_data, train
+
+LR = 0.01
+
+
+def both(
+    touched: list[list[int]], rows: int = 6, width: int = 5, dtype: torch.dtype = torch.float32, unit: bool = False
+) -> tuple[torch.nn.Parameter, torch.nn.Parameter, RowAdam, torch.optim.Adam]:
+    """A matrix moved by Adam and by RowAdam with the same gradients, of the rows touched in each step."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(rows, width, generator=generator)
+    plain, lazy = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    adam, row_adam = torch.optim.Adam([plain], lr=LR), RowAdam([lazy], [unit], dtype)
+    for step in touched:
+        row_r = torch.tensor(step, dtype=torch.long)
+        value_rD = torch.randn(len(step), width, generator=generator) + 0.5
+        plain.grad = torch.zeros_like(plain).index_copy_(0, row_r, value_rD)
+        adam.step()
+        half = len(step) // 2  # in two parts, as two levels would bring them
+        row_adam._collected[0].extend(
+            [(row_r[:half], value_rD[:half].clone()), (row_r[half:], value_rD[half:].clone())]
+        )
+        row_adam.gather()
+        row_adam.step(LR)
+    return plain, lazy, row_adam, adam
+
+
+def test_rows_with_a_gradient_in_every_step_are_moved_as_by_adam() -> None:
+    plain, lazy, row_adam, adam = both([list(range(6))] * 50)
+    assert torch.allclose(plain, lazy, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(adam.state[plain]["exp_avg"], row_adam.slots[0]["mean"], rtol=1e-5, atol=1e-7)
+    assert torch.allclose(adam.state[plain]["exp_avg_sq"], row_adam.slots[0]["square"], rtol=1e-5, atol=1e-9)
+
+
+def test_rows_with_gaps_have_adam_s_moments_and_get_its_moves_late() -> None:
+    steps = [[0, 1], [0], [0, 2], [0], [0], [0, 1, 3]] * 40
+    plain, lazy, row_adam, adam = both(steps)
+    assert torch.allclose(plain[0], lazy[0], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(plain[2], lazy[2], rtol=1e-5, atol=1e-6), "moves are due"
+    assert torch.equal(lazy[4:], plain[4:]), "what never had a gradient stays"
+    row_adam.catch_up(LR)
+    for name, slot in (("mean", "exp_avg"), ("square", "exp_avg_sq")):
+        assert torch.allclose(row_adam.slots[0][name], adam.state[plain][slot], rtol=1e-3, atol=1e-7)
+    start = both([])[0]
+    moved = (plain - start).abs().max()
+    assert (plain - lazy).abs().max() < 0.05 * moved, "bias corrections of the first steps differ"
+
+
+def test_rows_that_come_twice_in_a_step_are_added() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3, 2))
+    adam = RowAdam([parameter], [False])
+    adam._collected[0].extend([(torch.tensor([0, 2]), torch.ones(2, 2)), (torch.tensor([2]), torch.ones(1, 2))])
+    assert adam.gather() == 2 + 8
+    adam.step(LR)
+    assert adam.slots[0]["mean"].flatten().tolist() == pytest.approx([0.1, 0.1, 0.0, 0.0, 0.2, 0.2])
+
+
+def test_unit_rows_stay_unit_rows_and_gradients_along_them_are_taken_out() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    adam = RowAdam([parameter], [True])
+    adam._collected[0].append((torch.tensor([0]), torch.tensor([[3.0, 4.0]])))
+    assert adam.gather() == 16
+    adam.step(LR)
+    assert parameter[0].norm().item() == pytest.approx(1.0)
+    assert parameter[0, 1] < 0 and parameter[1].tolist() == [0.0, 1.0]
+
+
+def test_bfloat16_moments_are_right_on_average() -> None:
+    """Without random rounding the mean square would not move by a thousandth of itself."""
+    steps = [list(range(200))] * 300
+    *_, exact, _ = both(steps, rows=200, width=16)
+    *_, rounded, _ = both(steps, rows=200, width=16, dtype=torch.bfloat16)
+    wanted, found = exact.slots[0]["square"], rounded.slots[0]["square"].float()
+    assert found.mean().item() == pytest.approx(wanted.mean().item(), rel=0.01)
+    assert (found / wanted - 1).abs().mean() < 0.06
+
+
+def test_a_step_leaves_alone_what_it_does_not_touch() -> None:
+    trainer = train("hier", steps=20, optimizer="row-adam", aux_weight=0.0)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    codes = trainer.model.step(trainer._scaled(make_data(BATCH, seed=9)[:2]), 20 / 50).codes
+    fired = torch.cat([code.pattern.latent_n for code in codes]).unique()
+    others = torch.ones(trainer.model.latents, dtype=torch.bool).index_fill_(0, fired, False)
+    trainer.step(make_data(BATCH, seed=9)[:2])
+    for name in ("W_enc_FD", "W_dec_FD"):
+        after = trainer.model.state_dict()[name]
+        assert torch.equal(after[others], before[name][others])
+        assert (after[fired] != before[name][fired]).any(1).all()
+    assert trainer.model.W_enc_FD.grad is None
+
+
+def test_training_by_rows_reconstructs_as_well() -> None:
+    x = make_data(2000, seed=5)
+    errors = [
+        float((x - train("hier", optimizer=optimizer).model.eval()(x)).square().sum())
+        for optimizer in ("adam", "row-adam")
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=0.1)

@@ -25,7 +25,9 @@ class DataGetConfig(Config):
     prefix: bool = option(
         False, "--prefix", help="Take the beginning of the data set for a smaller one, and name it so everywhere."
     )
-    data: str = option(DATA_FOLDER, help="Folder of data sets; each gets a folder in it.", metavar="DIR", recorded=False)
+    data: str = option(
+        DATA_FOLDER, help="Folder of data sets; each gets a folder in it.", metavar="DIR", recorded=False
+    )
     overwrite: bool = option(False, help="Replace the data set that is there.", recorded=False)
 
     def check(self) -> None:

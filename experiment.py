@@ -21,4 +21,5 @@ if __name__ == "__main__":
     try:
         main()
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed\nInstall HierSAE into this Python: pip install -e {Path(__file__).parent}")
+        install = f"pip install -e {Path(__file__).parent}"
+        sys.exit(f"error: {error.name} is not installed\nInstall HierSAE into this Python: {install}")

@@ -17,16 +17,13 @@ from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, HierSAEError
 from hiersae_cli.formats import atomic, final_info, plan
 from hiersae_cli.formats.datasets import Dataset
+from hiersae_cli.formats.experiment_run import DESCRIPTION, LOG, SCHEMA, SCHEMA_VERSION
 from hiersae_cli.formats.final_info import FINAL_INFO
 from hiersae_cli.formats.plan import Part, Planned
 from hiersae_cli.formats.provenance import check_schema, header
 from hiersae_cli.formats.report import MORE_IS_BETTER
 from hiersae_cli.workflows import data
 from hiersae_cli.workflows.experiment_steps import Unit
-
-SCHEMA = "hiersae.experiment"
-SCHEMA_VERSION = 1
-DESCRIPTION, LOG = "experiment.json", "log.jsonl"
 
 
 def run(config: ExperimentConfig, console: Console | None = None) -> dict[str, Any]:

@@ -7,13 +7,30 @@ from typing import Annotated, Any
 import typer
 
 from hiersae_cli import __version__
-from hiersae_cli.cli import cache, convert, dashboard, evaluate, export_tree, info, label, lm, study, synth, train
+from hiersae_cli.cli import (
+    cache,
+    convert,
+    dashboard,
+    data,
+    evaluate,
+    experiment,
+    export_tree,
+    info,
+    label,
+    lm,
+    study,
+    synth,
+    train,
+)
 from hiersae_cli.cli.flags import verb
 from hiersae_cli.config import (
     CacheConfig,
     ConvertConfig,
     DashboardConfig,
+    DataGetConfig,
     EvalConfig,
+    ExperimentConfig,
+    ExperimentPlotConfig,
     ExportTreeConfig,
     InfoConfig,
     JoinConfig,
@@ -59,6 +76,17 @@ verb(studies, "analyze", StudyAnalyzeConfig)(study.analyze)
 verb(studies, "rate", StudyRateConfig)(study.rate)
 verb(studies, "simulate", StudySimulateConfig)(study.simulate)
 app.add_typer(studies, name="study")
+
+data_sets = typer.Typer(help="Data sets of characters: fetch and check.", rich_markup_mode=None, no_args_is_help=True)
+verb(data_sets, "get", DataGetConfig)(data.get)
+app.add_typer(data_sets, name="data")
+
+experiments = typer.Typer(
+    help="The experiment: carry out its planned runs, compare them.", rich_markup_mode=None, no_args_is_help=True
+)
+verb(experiments, "run", ExperimentConfig)(experiment.run)
+verb(experiments, "plot", ExperimentPlotConfig)(experiment.plot)
+app.add_typer(experiments, name="experiment")
 
 verb(app, "convert", ConvertConfig)(convert.convert)
 verb(app, "info", InfoConfig)(info.info)

@@ -8,7 +8,9 @@ from hiersae_cli.config.base import Config
 from hiersae_cli.config.cache import CacheConfig, JoinConfig
 from hiersae_cli.config.convert import ConvertConfig
 from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.data import DataGetConfig
 from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.experiment import ExperimentConfig, ExperimentPlotConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.label import LabelConfig
@@ -28,7 +30,10 @@ __all__ = [
     "Config",
     "ConvertConfig",
     "DashboardConfig",
+    "DataGetConfig",
     "EvalConfig",
+    "ExperimentConfig",
+    "ExperimentPlotConfig",
     "ExportTreeConfig",
     "InfoConfig",
     "JoinConfig",

@@ -5,7 +5,6 @@ Legend of shapes: E edges, F latents.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from hiersae_cli.formats.svg import STYLE, figure, svg
 
 Array = np.ndarray[Any, Any]
 
-# Texts of an SVG as outlines, and the same file for the same figures.
-_STYLE: Any = {"svg.hashsalt": "hiersae", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 _MANY = 2000  # points from which on a scatter is drawn as pixels: each point is a few hundred bytes otherwise
-_PANEL = 3.2  # inches
 _LEAST_BITS = 1e-6  # drawn: what is less, or negative by its correction, is as good as none
 
 
@@ -41,7 +38,7 @@ class Plotted:
 
 def draw(report: Mapping[str, Any], plotted: Sequence[Plotted]) -> dict[str, str]:
     """SVG texts by file name without its ending."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         found = {"frontier": _frontier(report)}
         with_tree = [each for each in plotted if len(each.edges.get("child", ()))]
         if with_tree:
@@ -55,14 +52,14 @@ def draw(report: Mapping[str, Any], plotted: Sequence[Plotted]) -> dict[str, str
 
 
 def _frontier(report: Mapping[str, Any]) -> str:
-    figure, (axes,) = _figure(1, 1.6)
+    drawn, (axes,) = figure(1, 1.6)
     for name, group in report["groups"].items():
         runs = [report["runs"][subject] for subject in group["subjects"]]
         l0, fvu = ([run[metric]["value"] for run in runs] for metric in ("l0", "fvu"))
         axes.scatter(l0, fvu, s=24, marker="o" if group["seeds"] else "x", label=name)
     axes.set(xlabel="L0 (active latents a row)", ylabel="FVU", yscale="log")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(drawn)
 
 
 def _information(axes: Axes, plotted: Plotted) -> None:
@@ -101,19 +98,10 @@ def _rates(axes: Axes, plotted: Plotted) -> None:
 
 
 def _panels(plotted: Sequence[Plotted], panel: Callable[[Axes, Plotted], None]) -> str:
-    figure, all_axes = _figure(len(plotted), 1.1)
+    drawn, all_axes = figure(len(plotted), 1.1)
     for axes, each in zip(all_axes, plotted, strict=True):
         panel(axes, each)
-    return _svg(figure)
-
-
-def _figure(panels: int, wide: float) -> tuple[Figure, list[Axes]]:
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(_PANEL * wide * columns, _PANEL * rows), layout="constrained")
-    first = figure.add_subplot(rows, columns, 1)
-    more = [figure.add_subplot(rows, columns, number, sharex=first) for number in range(2, panels + 1)]
-    return figure, [first, *more]
+    return svg(drawn)
 
 
 def _scatter(axes: Axes, x: Array, y: Array) -> None:
@@ -123,9 +111,3 @@ def _scatter(axes: Axes, x: Array, y: Array) -> None:
 def _diagonal(axes: Axes, values: Array) -> None:
     if len(values):
         axes.plot([values.min(), values.max()], [values.min(), values.max()], color="black", linewidth=0.8)
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", dpi=150, metadata={"Date": None})
-    return text.getvalue()

@@ -7,6 +7,7 @@ W windows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,12 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> Tensor:
 
 
 def character_gpt(
-    vocabulary: int, *, layers: int, width: int, heads: int, context: int, dropout: float, seed: int
+    vocabulary: int, *, layers: int, width: int, heads: int, context: int, dropout: float, seed: int, bias: bool = True
 ) -> GPT2LMHeadModel:
-    """A new GPT-2 of these sizes, its input and output embeddings tied, initialised from ``seed``."""
+    """A new GPT-2 of these sizes, its input and output embeddings tied, initialised from ``seed``.
+
+    Without ``bias``, the biases are 0 and are not trained: the architecture of Hugging Face has them in any case.
+    """
     config = GPT2Config(
         vocab_size=vocabulary,
         n_positions=context,
@@ -74,12 +78,16 @@ def character_gpt(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GPT2LMHeadModel(config)
+        model = GPT2LMHeadModel(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # GPT-2 begins with all of them at 0
+            parameter.requires_grad_(bias)
+    return model
 
 
 def adamw(model: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW whose decay acts on matrices only: shrinking a bias or a norm's scale does not regularise."""
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -117,8 +125,11 @@ def training_step(
     clip: float,
     dropout_seed: int,
     dtype: torch.dtype,
+    forward: Callable[..., Any] | None = None,
 ) -> Tensor:
     """One step of ``optimizer`` at rate ``lr``; gives the loss before it, in nats per character.
+
+    ``forward`` computes what the model does, where that is compiled.
 
     ``clip`` is the largest norm of the gradient (0: any), ``dtype`` that of the products. The dropped units depend on
     ``dropout_seed`` alone: torch's global generator is seeded with it wherever the model drops any.
@@ -129,7 +140,7 @@ def training_step(
         torch.manual_seed(dropout_seed)
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    loss = _loss(model, inputs_BT, targets_BT, dtype, "mean")
+    loss = _loss(forward or model, inputs_BT, targets_BT, dtype, "mean")
     loss.backward()
     if clip > 0:
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -165,7 +176,9 @@ def mean_loss(
     return total / count
 
 
-def _loss(model: GPT2LMHeadModel, inputs_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, reduction: str) -> Tensor:
+def _loss(
+    model: Callable[..., Any], inputs_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, reduction: str
+) -> Tensor:
     with torch.autocast(inputs_BT.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         logits_BTV: Any = model(inputs_BT).logits
     return functional.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten(), reduction=reduction)

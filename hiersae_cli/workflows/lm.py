@@ -100,7 +100,7 @@ def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
     # One character more, so that the first one of the validation is predicted too.
     training_N, validation_N = tokens_N[:-validation], tokens_N[-validation - 1 :]
     training = _start(config, len(tokenizer), device)
-    parameters = sum(p.numel() for p in training.model.parameters())
+    parameters = sum(p.numel() for p in training.model.parameters() if p.requires_grad)
     if config.overwrite and partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
@@ -185,6 +185,7 @@ def _start(config: LMConfig, vocabulary: int, device: torch.device) -> _Training
         context=config.context,
         dropout=config.dropout,
         seed=config.seed,
+        bias=config.bias,
     )
     model.to(device)  # type: ignore[arg-type] # wrongly typed by transformers
     return _Training(model, charlm.adamw(model, config.lr, config.weight_decay), _copy(model), _State())
@@ -200,9 +201,12 @@ def _train(
     identity: dict[str, Any],
     console: Console,
 ) -> None:
+    import torch
+
     from hiersae_cli.host import charlm
 
     model, state = training.model, training.state
+    forward = torch.compile(model) if config.compile else model
     figures: dict[str, str] = {}
     started = time.monotonic() - state.seconds
     with stoppable() as asked_to_stop, console.progress("lm", config.steps, "steps", done=state.step) as progress:
@@ -215,6 +219,7 @@ def _train(
                 clip=config.clip,
                 dropout_seed=charlm.dropout_seed(config.seed, state.step),
                 dtype=dtype,
+                forward=forward,
             )
             state.step += 1
             if state.step % config.eval_every == 0 or state.step == config.steps:

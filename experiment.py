@@ -1,0 +1,25 @@
+"""The experiment: ``python experiment.py --out_dir=run_1`` carries out the run of that name in experiment.toml.
+
+The same as ``hiersae experiment run``, by the plan in the current folder, or else the one beside this script.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hiersae_cli.cli import main
+from hiersae_cli.config.experiment import PLAN_FILE
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--out_dir", required=True, help="folder of the run, named as in experiment.toml: run_1 … run_5"
+    )
+    out_dir = parser.parse_args().out_dir
+    plan = Path(PLAN_FILE) if Path(PLAN_FILE).exists() else Path(__file__).with_name(PLAN_FILE)
+    sys.argv[1:] = ["experiment", "run", "--out_dir", out_dir, "--plan", str(plan)]
+    try:
+        main()
+    except ModuleNotFoundError as error:
+        install = f"pip install -e {Path(__file__).parent}"
+        sys.exit(f"error: {error.name} is not installed\nInstall HierSAE into this Python: {install}")

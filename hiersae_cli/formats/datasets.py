@@ -1,0 +1,123 @@
+"""Data sets of characters in ``data/NAME/``: what the whole ones are, and the folder of one that was checked.
+
+``text.txt`` holds what a host model is trained and validated on, validation last; ``test.txt`` the rest, where the data
+set has a test part; ``data.json`` where they came from. Specified in ``docs/file-formats.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.config.data import DATASETS
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats import atomic
+from hiersae_cli.formats.provenance import check_schema, sha256_file
+
+SCHEMA = "hiersae.data"
+SCHEMA_VERSION = 1
+DESCRIPTION, TEXT, TEST = "data.json", "text.txt", "test.txt"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set as its author publishes it.
+
+    Attributes:
+        address: where it is published.
+        size: bytes.
+        sha256: of these bytes, hexadecimal.
+        begins: its first bytes.
+        encoding: one byte is one character in all of them.
+        tested: whether a last part is kept for testing.
+    """
+
+    address: str
+    size: int
+    sha256: str
+    begins: bytes
+    encoding: str
+    tested: bool
+
+    def parts(self, size: int) -> tuple[int, int, int]:
+        """Characters to train, to validate and to test on, of ``size``: 90 / 5 / 5 hundredths, or 90 / 10 / 0."""
+        training = size * 9 // 10
+        validation = size // 20 if self.tested else size - training
+        return training, validation, size - training - validation
+
+
+KNOWN = dict(
+    zip(
+        DATASETS,
+        (
+            Known(
+                "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                1_115_394,
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                b"First Citizen:",
+                "ascii",
+                tested=False,
+            ),
+            Known(
+                "https://mattmahoney.net/dc/enwik8.zip",
+                100_000_000,
+                "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+                b"<mediawiki xmlns=",
+                "latin-1",
+                tested=True,
+            ),
+            Known(
+                "https://mattmahoney.net/dc/text8.zip",
+                100_000_000,
+                "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+                b" anarchism originated",
+                "ascii",
+                tested=True,
+            ),
+        ),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that is there, checked.
+
+    Attributes:
+        name: of the whole.
+        title: what outputs call it: the name, of a prefix with its length.
+        text: path of what is trained and validated on.
+        sha256: of that file, and so of its characters in UTF-8.
+        training, validation: characters of its two parts.
+    """
+
+    name: str
+    title: str
+    text: Path
+    sha256: str
+    training: int
+    validation: int
+
+
+def title(name: str, size: int) -> str:
+    """``enwik8``, or ``enwik8 (first 1,000 bytes)`` where it is not the whole."""
+    return name if size == KNOWN[name].size else f"{name} (first {size:,} bytes)"
+
+
+def read(folder: str | Path) -> Dataset:
+    """The data set in ``data/NAME``; raises ``FileError`` where its files are not those that ``data.json`` says."""
+    folder = Path(folder)
+    described: dict[str, Any] = atomic.read_json(folder / DESCRIPTION)
+    check_schema(folder / DESCRIPTION, described, SCHEMA, SCHEMA_VERSION)
+    text = folder / TEXT
+    if not text.is_file() or sha256_file(text) != described["files"][TEXT]:
+        raise FileError(
+            f"{text}: not the text that {DESCRIPTION} describes",
+            f"Get it again: hiersae data get {described['name']} --overwrite",
+        )
+    parts = described["parts"]
+    return Dataset(
+        described["name"], described["title"], text, described["files"][TEXT], parts["training"], parts["validation"]
+    )

@@ -1,0 +1,83 @@
+"""A finished run of the experiment, as its folder says it: for tables and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats import atomic
+from hiersae_cli.formats.final_info import FINAL_INFO, Values, mean, standard_error
+from hiersae_cli.formats.provenance import check_schema
+
+SCHEMA = "hiersae.experiment"
+SCHEMA_VERSION = 1
+DESCRIPTION, LOG = "experiment.json", "log.jsonl"
+KINDS = ("hier", "flat")
+
+Curve = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run has given.
+
+    Attributes:
+        name, tests, configuration: as in the plan.
+        info: ``final_info.json``.
+        host_curves: by data set, of every host, its (step, validation loss in nats per character).
+        curves: by data set and kind, of every dictionary, its (training tokens, FVU).
+    """
+
+    name: str
+    tests: str
+    configuration: str
+    info: dict[str, Any]
+    host_curves: dict[str, list[Curve]]
+    curves: dict[tuple[str, str], list[Curve]]
+
+    def values(self, title: str, key: str) -> Values:
+        """The values of each seed; none where the run has no such figure."""
+        found: Values = self.info.get(title, {}).get("final_info_dict", {}).get(key, ())
+        return found
+
+
+def read(folder: str | Path) -> FinishedRun:
+    """Raises ``FileError`` where the folder holds no run, or one that has not ended."""
+    folder = Path(folder)
+    described = atomic.read_json(folder / DESCRIPTION)
+    check_schema(folder / DESCRIPTION, described, SCHEMA, SCHEMA_VERSION)
+    if not (folder / FINAL_INFO).exists():
+        raise FileError(f"{folder}: not finished", f"Go on with it: python experiment.py --out_dir={folder}")
+    host_curves: dict[str, list[Curve]] = {}
+    curves: dict[tuple[str, str], list[Curve]] = {}
+    for name, title in described["data"].items():
+        for unit in sorted((folder / name).glob("seed-*")):
+            history = atomic.read_json(unit / "host" / "hiersae.json")["history"]
+            host_curves.setdefault(title, []).append([(at["step"], at["validation_loss"]) for at in history])
+            for kind in KINDS:
+                for metrics in sorted(unit.glob(f"{kind}-*/metrics.jsonl")):
+                    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+                    curve = [(line["tokens"], line["fvu"]) for line in lines if "hardening" not in line]
+                    curves.setdefault((title, kind), []).append(curve)
+    info = atomic.read_json(folder / FINAL_INFO)
+    return FinishedRun(
+        folder.absolute().name, described["tests"], described["configuration"], info, host_curves, curves
+    )
+
+
+def interval(values: Values, confidence: float) -> tuple[float | None, float | None]:
+    """The mean, and the half width of Student's interval about it; None of fewer than two values."""
+    from scipy.stats import t as student
+
+    error = standard_error(values)
+    half = None if error is None else float(student.ppf((1 + confidence) / 2, len(values) - 1)) * error
+    return mean(values), half
+
+
+def titles(runs: Sequence[FinishedRun]) -> list[str]:
+    """The data sets of all runs, in their order."""
+    return list(dict.fromkeys(title for run in runs for title in run.info))

@@ -1,0 +1,76 @@
+"""Tables of finished runs of the experiment, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hiersae_cli.formats.experiment_run import FinishedRun, interval, titles
+from hiersae_cli.formats.report import MORE_IS_BETTER
+
+_HOST = {
+    "final_train_loss": "final train loss",
+    "best_val_loss": "best val loss",
+    "total_train_time": "train seconds",
+    "avg_inference_tokens_per_second": "inference tokens/s",
+    "host_loss_change": "host's loss after − before",
+}
+# In three tables, as wide as a page takes.
+_METRICS = {
+    "Reconstruction": ("fvu", "l0", "dead", "ce_recovered", "kl", "bits_per_token", "bits_per_token_tree"),
+    "Tree": ("mi_bits", "mi_over_max", "mi_over_entropy", "p_parent_given_child", "lift", "hierarchy_score"),
+    "Concepts": (
+        "probe_f1_k1",
+        "probe_f1_k5",
+        "absorption",
+        "absorption_fraction",
+        "splitting",
+        "concept_score",
+        "tpp",
+    ),
+}
+_KINDS = {"flat": "flat", "hier": "hier", "difference": "hier − flat"}
+
+
+def markdown(runs: Sequence[FinishedRun], confidence: float) -> str:
+    """Every data set's tables; runs whose figures are the same, as of a host that was taken over, share a row."""
+    lines = ["| run | tests | configuration |", "| --- | --- | --- |"]
+    lines += [f"| {run.name} | {run.tests} | {run.configuration} |" for run in runs]
+    lines += ["", f"Mean ± half of Student's {confidence:.0%} interval over seeds (their number in brackets).", ""]
+    for title in titles(runs):
+        lines += [f"### {title}", "", *_table(runs, title, {"": list(_HOST)}, confidence), ""]
+        for section, metrics in _METRICS.items():
+            keys = {kind: [f"{metric}_{kind}" for metric in metrics] for kind in _KINDS}
+            lines += [f"{section}:", "", *_table(runs, title, keys, confidence), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _table(runs: Sequence[FinishedRun], title: str, keys: dict[str, list[str]], confidence: float) -> Iterator[str]:
+    heads = [_head(key) for key in next(iter(keys.values()))]
+    columns = ["run", *(["dictionary"] if len(keys) > 1 else []), *heads]
+    yield f"| {' | '.join(columns)} |"
+    yield f"| {' | '.join('---' for _ in columns)} |"
+    for kind, of_kind in keys.items():
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for run in runs:
+            if title in run.info:
+                cells = tuple(_cell(run, title, key, confidence) for key in of_kind)
+                rows.setdefault(cells, []).append(run.name)
+        for cells, names in rows.items():
+            yield f"| {' | '.join([', '.join(names), *([_KINDS[kind]] if kind else []), *cells])} |"
+
+
+def _head(key: str) -> str:
+    if key in _HOST:
+        return _HOST[key]
+    metric = key.rpartition("_")[0]
+    arrow = {True: " ↑", False: " ↓", None: ""}[MORE_IS_BETTER[metric]]
+    return f"`{metric}`{arrow}"
+
+
+def _cell(run: FinishedRun, title: str, key: str, confidence: float) -> str:
+    values = run.values(title, key)
+    middle, half = interval(values, confidence)
+    if middle is None:
+        return "–"
+    spread = "" if half is None else f" ± {half:.2g}"
+    return f"{middle:.4g}{spread} ({len(values)})"

@@ -1,0 +1,170 @@
+"""The plan of an experiment, ``experiment.toml``: its runs, and what each step takes on a CPU and on a GPU."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hiersae_cli.config import (
+    CacheConfig,
+    Config,
+    DashboardConfig,
+    EvalConfig,
+    ExportTreeConfig,
+    LMConfig,
+    TrainConfig,
+)
+from hiersae_cli.config.data import DATASETS
+from hiersae_cli.errors import FileError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIGURATIONS = ("cpu", "gpu")
+# The steps by what the plan calls them; what the experiment itself decides cannot stand there.
+STEPS: dict[str, type[Config]] = {
+    "host": LMConfig,
+    "cache": CacheConfig,
+    "hier": TrainConfig,
+    "flat": TrainConfig,
+    "eval": EvalConfig,
+    "tree": ExportTreeConfig,
+    "index": DashboardConfig,
+}
+_DECIDED = {"texts", "out", "model", "acts", "run", "runs", "baseline", "seed", "device", "overwrite", "report"}
+_MATCHED = ("tokens", "batch")
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a run does with one data set.
+
+    Attributes:
+        dataset: its name.
+        host_seeds, sae_seeds: of the host models, and of the dictionaries of each; one of the two has one member.
+        rows: activations to cache of each host.
+        document: characters of each piece of text that they are of.
+        samples, sample_tokens: how many texts are drawn to time the host, and how long.
+        check_tokens: characters of the check that the host is left as it was.
+        steps: values of the fields of each step's configuration.
+    """
+
+    dataset: str
+    host_seeds: list[int]
+    sae_seeds: list[int]
+    rows: int
+    document: int
+    samples: int
+    sample_tokens: int
+    check_tokens: int
+    steps: dict[str, dict[str, Any]]
+
+    def config(self, step: str, kind: type[C], **decided: Any) -> C:
+        """The configuration of a step: the plan's values, and what the experiment decides."""
+        return kind(**self.steps[step], **decided)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the plan on one kind of machine."""
+
+    name: str
+    tests: str
+    configuration: str
+    parts: list[Part]
+
+
+def load(path: str | Path, run: str, configuration: str) -> Planned:
+    """The run called ``run``; raises ``UsageError`` where there is none, ``FileError`` for a plan that cannot be."""
+    path = Path(path)
+    try:
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such plan", "Run it where experiment.toml is, or name it with --plan.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FileError(f"{path}: not a TOML file ({error})", "Correct it.") from None
+    runs = plan.get("runs")
+    if not isinstance(runs, dict) or not runs:
+        raise FileError(f"{path}: plans no run", 'Add one: [runs.run_1] with tests = "what it tests".')
+    if run not in runs:
+        listed = "\n".join(f"  {name}: {planned.get('tests', '')}" for name, planned in runs.items())
+        raise UsageError(f"--out_dir: no run of {path} is called {run!r}", f"Name the folder as one of them:\n{listed}")
+    try:
+        return _planned(plan, run, configuration)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileError(
+            f"{path}: [{configuration}] or [runs.{run}] is not as expected ({error})", "Correct it."
+        ) from None
+    except UsageError as error:
+        raise FileError(f"{path}: {error.message}", error.hint) from None
+
+
+def siblings(path: str | Path, run: str) -> list[str]:
+    """The other runs of the plan, in its order."""
+    return [name for name in tomllib.loads(Path(path).read_text(encoding="utf-8"))["runs"] if name != run]
+
+
+def _planned(plan: dict[str, Any], run: str, configuration: str) -> Planned:
+    planned, base = dict(plan["runs"][run]), dict(plan[configuration])
+    tests, of_sets = str(planned.pop("tests")), base.pop("data")
+    of_machine = [planned.pop(name, {}) for name in CONFIGURATIONS][CONFIGURATIONS.index(configuration)]
+    planned = {**planned, **of_machine}
+    return Planned(run, tests, configuration, [_part(name, base, of_sets[name], planned) for name in of_sets])
+
+
+def _part(name: str, *layers: dict[str, Any]) -> Part:
+    """The sections of the plan one over the other: of the machine, of the data set, of the run."""
+    if name not in DATASETS:
+        raise UsageError(f"{name} is not a data set that is known", f"Known: {', '.join(DATASETS)}.")
+    merged: dict[str, Any] = {step: {} for step in STEPS}
+    for layer in layers:
+        for key, value in layer.items():
+            merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
+    steps = {step: _checked(step, merged.pop(step)) for step in STEPS}
+    text, sampling = merged.pop("text"), merged.pop("samples")
+    part = Part(
+        dataset=name,
+        host_seeds=merged.pop("host_seeds"),
+        sae_seeds=merged.pop("sae_seeds"),
+        rows=text["rows"],
+        document=text["document"],
+        samples=sampling["count"],
+        sample_tokens=sampling["tokens"],
+        check_tokens=merged.pop("check_tokens"),
+        steps=steps,
+    )
+    if merged:
+        raise UsageError(f"{next(iter(merged))} is no part of a plan", f"Parts: {', '.join(STEPS)}, text, samples.")
+    if len(part.host_seeds) > 1 and len(part.sae_seeds) > 1:
+        raise UsageError(
+            f"{name}: several host_seeds and several sae_seeds",
+            "Dictionaries of one host are no independent sample of hosts: give one of the two a single seed.",
+        )
+    if not part.host_seeds or not part.sae_seeds:
+        raise UsageError(f"{name}: host_seeds and sae_seeds need a seed each")
+    _check_match(part)
+    return part
+
+
+def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
+    allowed = {field.name for field in fields(STEPS[step])} - _DECIDED
+    if unknown := sorted(set(values) - allowed):
+        raise UsageError(f"{step}.{unknown[0]} cannot be set", f"Options of {step}: {', '.join(sorted(allowed))}.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _check_match(part: Part) -> None:
+    """The baseline has as many latents, active latents, rows and rows a step: else the comparison says nothing."""
+    hier, flat = (part.config(step, TrainConfig, acts=[""]) for step in ("hier", "flat"))
+    ours, theirs = ([sum(c.widths), sum(c.k), *(getattr(c, name) for name in _MATCHED)] for c in (hier, flat))
+    if ours != theirs:
+        raise UsageError(
+            f"{part.dataset}: hier and flat differ: latents, L0, tokens, batch are {ours} and {theirs}",
+            "A baseline is matched in all four.",
+        )

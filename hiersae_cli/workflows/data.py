@@ -1,0 +1,147 @@
+"""``hiersae data get``: a published data set, or the beginning of one -> checked texts in ``data/NAME/``."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.config import DataGetConfig
+from hiersae_cli.console import Console
+from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats import atomic, datasets
+from hiersae_cli.formats.datasets import DESCRIPTION, KNOWN, SCHEMA, SCHEMA_VERSION, TEST, TEXT, Known
+from hiersae_cli.formats.provenance import header
+
+_ADDRESSES = ("https://", "http://")
+_TIMEOUT = 30.0  # seconds without a byte
+_BLOCK = 1 << 20
+
+
+def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]:
+    """Fetch a data set, check it, and write its parts as texts; returns what ``data.json`` holds of it.
+
+    The whole must have the size and the sha256 that are known. With ``config.prefix``, fewer bytes will do that begin
+    as the whole does; no digest can tell more. Raises ``UsageError`` where there is no such file, ``FileError`` where
+    it is another one or the folder is in the way, ``HierSAEError`` where it cannot be downloaded.
+    """
+    console = console or Console.silent()
+    known, folder = KNOWN[config.name], Path(config.data) / config.name
+    if (folder / DESCRIPTION).exists() and not config.overwrite:
+        raise FileError(f"{folder}: already there", "Give --overwrite to replace it.")
+    source = config.source or known.address
+    data = _unpacked(_fetched(source, config.name, folder, console), source)
+    _check(data, known, source, config)
+    title = datasets.title(config.name, len(data))
+    training, validation, test = known.parts(len(data))
+    # Every byte is a character, which UTF-8 writes as one byte or two.
+    texts = {TEXT: data[: training + validation]} | ({TEST: data[training + validation :]} if test else {})
+    written = {name: part.decode(known.encoding).encode() for name, part in texts.items()}
+    digest = hashlib.sha256(data).hexdigest()
+    description = {
+        **header(SCHEMA, SCHEMA_VERSION, config, {source: digest}),
+        "name": config.name,
+        "title": title,
+        "prefix": len(data) < known.size,
+        "bytes": len(data),
+        "sha256": digest,
+        "parts": {"training": training, "validation": validation, "test": test},
+        "files": {name: hashlib.sha256(part).hexdigest() for name, part in written.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # which is written last: while it is not there, nothing is
+    for name, part in written.items():
+        with atomic.replacing(folder / name) as temporary:
+            temporary.write_bytes(part)
+    atomic.write_json(folder / DESCRIPTION, description)
+    console.say(
+        f"{folder}: {title}, {training:,} characters to train on, {validation:,} to validate on"
+        + (f", {test:,} to test on" if test else "")
+    )
+    return description
+
+
+def require(name: str, data: Path, console: Console) -> datasets.Dataset:
+    """The data set ``name`` in the folder ``data``; a whole one that only lies there is checked and prepared.
+
+    Raises ``FileError``, with the command to give, where there is none or only a part of it.
+    """
+    folder = data / name
+    if (folder / DESCRIPTION).exists():
+        return datasets.read(folder)
+    command = f"hiersae data get {name} --data {data}"
+    files = [file for file in sorted(folder.glob("*")) if file.is_file() and not file.name.startswith(".")]
+    if not files:
+        raise FileError(
+            f"{folder}: {name} is not there",
+            f"Get it:  {command}\n"
+            f"Without a network, download {KNOWN[name].address} elsewhere, and:  {command} --from FILE\n"
+            f"With the beginning of it alone:  {command} --from FILE --prefix",
+        )
+    try:
+        get(DataGetConfig(name=name, source=str(files[0]), data=str(data)), console)
+    except FileError as error:
+        raise FileError(error.message, f"If it is the beginning:  {command} --from {files[0]} --prefix") from None
+    return datasets.read(folder)
+
+
+def _fetched(source: str, name: str, folder: Path, console: Console) -> bytes:
+    if not source.startswith(_ADDRESSES):
+        if not Path(source).is_file():
+            raise UsageError(f"--from {source}: no such file", "Give a file, or an address that begins with https://.")
+        return Path(source).read_bytes()
+    received = io.BytesIO()
+    try:
+        with urllib.request.urlopen(source, timeout=_TIMEOUT) as answer:
+            total = int(answer.headers.get("Content-Length") or KNOWN[name].size)
+            with console.progress("download", total, "bytes") as progress:
+                while block := answer.read(_BLOCK):
+                    received.write(block)
+                    progress.advance(len(block))
+    except OSError as error:  # all that urllib raises is one, a refused connection as a missing page
+        raise HierSAEError(
+            f"{source}: cannot be downloaded ({getattr(error, 'reason', None) or error})",
+            f"Download {KNOWN[name].address} elsewhere, bring it here, and give the file:\n"
+            f"hiersae data get {name} --from FILE\nIt is unpacked, checked and put into {folder}/.",
+        ) from None
+    return received.getvalue()
+
+
+def _unpacked(data: bytes, source: str) -> bytes:
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            return gzip.decompress(data)
+        if data.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                members = [member for member in archive.infolist() if not member.is_dir()]
+                if len(members) != 1:
+                    raise FileError(f"{source}: holds {len(members)} files, one was expected", "Give the file itself.")
+                return archive.read(members[0])
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise FileError(f"{source}: damaged ({error})", "Download it again.") from None
+    return data
+
+
+def _check(data: bytes, known: Known, source: str, config: DataGetConfig) -> None:
+    if not data.startswith(known.begins):
+        raise FileError(f"{source}: does not begin as {config.name} does", f"It is published at {known.address}")
+    if len(data) < known.size and config.prefix:
+        if known.encoding == "ascii" and not data.isascii():
+            raise FileError(f"{source}: has other characters than {config.name}, which is ASCII", "Give its beginning.")
+        return
+    if len(data) != known.size:
+        hint = f"The whole is published at {known.address}"
+        if len(data) < known.size:
+            hint = f"Give --prefix to take these bytes for a smaller data set, named so everywhere. {hint}"
+        raise FileError(f"{source}: {len(data):,} bytes; {config.name} has {known.size:,}", hint)
+    found = hashlib.sha256(data).hexdigest()
+    if found != known.sha256:
+        raise FileError(
+            f"{source}: not {config.name}: its sha256 is {found}, that of {config.name} {known.sha256}",
+            f"It is published at {known.address}",
+        )

@@ -88,7 +88,7 @@ class Ours(Case):
         latents, k = self.options.latents[0], self.options.k
         if latents > THREE_LEVELS:
             return {"widths": (1024, 32_768, latents - 33_792), "k": (k / 4, k / 4, k / 2)}
-        parents = 1 << round(((k / 4 * latents) ** 0.5)).bit_length() - 1
+        parents = 1 << round((k / 4 * latents) ** 0.5).bit_length() - 1
         return {"widths": (parents, latents - parents), "k": (k / 4, k * 3 / 4)}
 
     def step(self, x_BD: torch.Tensor) -> None:

@@ -176,10 +176,12 @@ class TrainConfig(TruthConfig):
         self.require(
             self.optimizer == "row-adam" or self.moments == "float32", "moments", "is for --optimizer row-adam"
         )
-        # Coherence is a loss of all rows of a level, jumprelu's thresholds read all pre-activations: none has few rows.
-        whole = self.coherence_weight > 0
+        # Coherence is a loss of all rows of a level, and what lets go of rows scales all: neither touches few.
+        whole = self.coherence_weight > 0 or self.coarse_rows < 1
         self.require(
-            not (self.optimizer == "row-adam" and whole), "optimizer", "row-adam does not go with --coherence-weight"
+            not (self.optimizer == "row-adam" and whole),
+            "optimizer",
+            "row-adam does not go with --coherence-weight or --coarse-rows",
         )
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")

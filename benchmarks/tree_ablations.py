@@ -13,8 +13,9 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.config.train import parse_curriculum
 from hiersae_cli.sae import BatchTopK, Curriculum, HierarchicalSAE, SparseAutoencoder, Step, build
 from hiersae_cli.sae.base import Reading
-from hiersae_cli.sae.hier import BASE_PRICE, KEEP, PRICE_RANGE
+from hiersae_cli.sae.hier import BASE_PRICE, KEEP, price_of
 from hiersae_cli.sae.sparse import SparseCode
+from hiersae_cli.sae.tree import smoothed
 
 
 class HardFromTheStart(HierarchicalSAE):
@@ -88,10 +89,7 @@ class Priced(BatchTopK):
 
     @torch.no_grad()
     def _refresh(self, tree: float) -> None:
-        rate_F = (self.fired_F + 0.5) / (self.rows + 1)
-        bits_F = torch.log2((1 - rate_F) / rate_F).clamp(*PRICE_RANGE)
-        weight = tree * self.weight
-        self.price_F.copy_((1 - weight) * BASE_PRICE + weight * bits_F)
+        self.price_F.copy_(price_of(smoothed(self.fired_F, self.rows), tree * self.weight))
         self.fired_F *= KEEP
         self.rows *= KEEP
 

@@ -13,6 +13,16 @@ from hiersae_cli.sae.training import Trainer
 WIDTH, BATCH = 24, 64
 
 
+# Three levels, two passes, and a gate that closes on the way.
+CLOSING: dict[str, object] = {
+    "arch": "hier",
+    "widths": (4, 12, 32),
+    "k": (1, 2, 2),
+    "refine": True,
+    "harden": True,
+    "curriculum": "anneal=0.3,closed=0.4",
+    "tree_every": 5,
+}
 # Every architecture, and every way in which one may be built that changes what it computes.
 VARIANTS: dict[str, dict[str, object]] = {
     **{arch: {"arch": arch} for arch in ARCHITECTURES},
@@ -28,26 +38,9 @@ VARIANTS: dict[str, dict[str, object]] = {
         "tree_every": 3,
     },
     "hier-seldom-open": {"arch": "hier", "curriculum": "anneal=0.2", "tree_every": 5, "open_every": 3},
-    "hier-closed-refined": {
-        "arch": "hier",
-        "widths": (4, 12, 32),
-        "k": (1, 2, 2),
-        "refine": True,
-        "harden": True,
-        "curriculum": "anneal=0.3,closed=0.4",
-        "tree_every": 5,
-    },
+    "hier-closed-refined": CLOSING,
     "hier-given-tree": {"arch": "hier", "harden": True, "curriculum": "closed=1"},
-    "hier-row-adam": {
-        "arch": "hier",
-        "widths": (4, 12, 32),
-        "k": (1, 2, 2),
-        "refine": True,
-        "harden": True,
-        "curriculum": "anneal=0.3,closed=0.4",
-        "tree_every": 5,
-        "optimizer": "row-adam",
-    },
+    "hier-row-adam": {**CLOSING, "optimizer": "row-adam"},
     "batchtopk-row-adam": {"arch": "batchtopk", "optimizer": "row-adam", "moments": "bfloat16"},
     "hier-hardened": {"arch": "hier", "harden": True, "curriculum": "anneal=0.5,closed=0.2", "tree_every": 5},
 }

@@ -72,12 +72,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of the plan on one kind of machine."""
+    """One run of the plan on one kind of machine; ``others`` are the names of the plan's other runs, in its order."""
 
     name: str
     tests: str
     configuration: str
     parts: list[Part]
+    others: list[str]
 
 
 def load(path: str | Path, run: str, configuration: str) -> Planned:
@@ -105,17 +106,13 @@ def load(path: str | Path, run: str, configuration: str) -> Planned:
         raise FileError(f"{path}: {error.message}", error.hint) from None
 
 
-def siblings(path: str | Path, run: str) -> list[str]:
-    """The other runs of the plan, in its order."""
-    return [name for name in tomllib.loads(Path(path).read_text(encoding="utf-8"))["runs"] if name != run]
-
-
 def _planned(plan: dict[str, Any], run: str, configuration: str) -> Planned:
     planned, base = dict(plan["runs"][run]), dict(plan[configuration])
     tests, of_sets = str(planned.pop("tests")), base.pop("data")
     of_machine = [planned.pop(name, {}) for name in CONFIGURATIONS][CONFIGURATIONS.index(configuration)]
     planned = {**planned, **of_machine}
-    return Planned(run, tests, configuration, [_part(name, base, of_sets[name], planned) for name in of_sets])
+    parts = [_part(name, base, of_sets[name], planned) for name in of_sets]
+    return Planned(run, tests, configuration, parts, [name for name in plan["runs"] if name != run])
 
 
 def _part(name: str, *layers: dict[str, Any]) -> Part:

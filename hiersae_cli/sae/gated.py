@@ -81,8 +81,4 @@ class GatedReading:
     def _reachable(self, pattern: Pattern, part: slice) -> torch.Tensor:
         """At which of the places, (n,), the parent is active, or there is none."""
         parent_n = self._parent_C[pattern.latent_n - part.start]
-        key_n, own_n = pattern.row_n * pattern.latents + parent_n, self._active.place_n
-        if not len(own_n):
-            return parent_n == NO_PARENT
-        found_n = torch.searchsorted(own_n, key_n).clamp_max(len(own_n) - 1)
-        return (parent_n == NO_PARENT) | (own_n[found_n] == key_n)
+        return (parent_n == NO_PARENT) | self._active.find(pattern.row_n * pattern.latents + parent_n)[1]

@@ -10,13 +10,12 @@ all pairs, n places found.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
-from hiersae_cli.sae.sparse import Pattern
+from hiersae_cli.sae.sparse import Pattern, can_sample, places_of, sampled_products
 from hiersae_cli.sae.tree import NO_PARENT
 
 # Rows of a group from which on a matrix product of its own is faster on the CPU than a dot product for each place.
@@ -112,7 +111,7 @@ def above(
     by_place = _cpu if implementation == "cpu" else _triton if implementation == "triton" else _reference
     found = []
     for part, value_m in by_place(x_BD, w_CD, offset_C - bound_C, pairs, scale_C):
-        place_n = _positive(value_m)
+        place_n = places_of(value_m > 0)
         pair_n = torch.searchsorted(part.first_p, place_n, right=True) - 1
         child_n = part.child_p[pair_n] + place_n - part.first_p[pair_n]
         found.append((part.row_p[pair_n], child_n, value_m[place_n] + bound_C[child_n]))
@@ -129,12 +128,6 @@ def _implementation(x_BD: torch.Tensor) -> str:
         if available():
             return "triton"
     return "reference"
-
-
-def _positive(value_m: torch.Tensor) -> torch.Tensor:
-    if value_m.device.type == "cpu":  # NumPy looks through a mask several times faster
-        return torch.from_numpy((value_m > 0).numpy().nonzero()[0])
-    return (value_m > 0).nonzero().squeeze(1)
 
 
 Values = list[tuple[Pairs, torch.Tensor]]
@@ -156,8 +149,7 @@ def _cpu(
 ) -> Values:
     """Groups of many rows by a matrix product each; the others by dot products, which have no cost for each group."""
     rows_P = pairs.parent_p.bincount(minlength=len(pairs.blocks.first_P) - 1)
-    sampled = torch.backends.mkl.is_available() and x_BD.dtype in (torch.float32, torch.float64)
-    many_p = rows_P[pairs.parent_p] >= (_LEAST_ROWS if sampled else 1)
+    many_p = rows_P[pairs.parent_p] >= (_LEAST_ROWS if can_sample(x_BD) else 1)
     many, few = pairs.where(many_p), pairs.where(~many_p)
     found = [(many, _by_group(x_BD, w_CD, offset_C, many, scale_C))]
     if len(few.row_p):
@@ -189,16 +181,7 @@ def _by_place(
     x_BD: torch.Tensor, w_CD: torch.Tensor, offset_C: torch.Tensor, pairs: Pairs, scale_C: torch.Tensor | None
 ) -> torch.Tensor:
     child_m = pairs.places()[1]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that such tensors are in beta state
-        places = torch.sparse_csr_tensor(
-            pairs.first_p,
-            child_m,
-            x_BD.new_zeros(len(child_m)),
-            (len(pairs.row_p), len(w_CD)),
-            check_invariants=False,
-        )
-        value_m = torch.sparse.sampled_addmm(places, x_BD[pairs.row_p], w_CD.T, beta=0.0).values()
+    value_m = sampled_products(pairs.first_p, child_m, x_BD[pairs.row_p], w_CD)
     return (value_m if scale_C is None else value_m.mul_(scale_C[child_m])).add_(offset_C[child_m])
 
 

@@ -23,8 +23,8 @@ BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in for
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible
 KEEP = 0.9  # of the counts, at each refresh of the tree
 _WITHIN = 0.4  # excess containment from which on a latent is taken for a child of one of its own level
-_LETTING_GO = 0.2  # of training: how long the coarse loss takes to let go of the decoder
 _ALONE = 0.15  # excess containment below which a latent is taken for nobody's child
+_LETTING_GO = 0.2  # of training: how long the coarse loss takes to let go of the decoder
 
 
 class HierarchicalSAE(SparseAutoencoder):
@@ -223,20 +223,22 @@ class HierarchicalSAE(SparseAutoencoder):
         """The parent (C,) of each latent of a level but the first, as its number in the level above, or none."""
         return self.counts[level - 1].best_parents(self.least_containment)
 
-    def _leave(self, left: list[torch.Tensor], codes: Sequence[SparseCode]) -> list[torch.Tensor]:
-        """``left``, which begins with x - b_dec (B, D), continued by what is left after each of ``codes``."""
+    def _leave(
+        self, left: list[torch.Tensor], codes: Sequence[SparseCode], rows_FD: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """``left``, which begins with x - b_dec (B, D), continued by what is left after each of ``codes``.
+
+        ``rows_FD`` stand in for the decoder's rows where they are given.
+        """
         for code in codes[len(left) - 1 :]:
-            left.append(left[-1] - code.decode(self.W_dec_FD))
+            left.append(left[-1] - code.decode(self.W_dec_FD if rows_FD is None else rows_FD))
         return left
 
     def _coarse_errors(self, x_BD: torch.Tensor, codes: Sequence[SparseCode], hold: float) -> list[torch.Tensor]:
         """The errors of all levels but the last, whose gradients reach the decoder only by the share ``hold``."""
         rows_FD, bias_D = (torch.lerp(each.detach(), each, hold) for each in (self.W_dec_FD, self.b_dec_D))
-        left_BD, errors = x_BD - bias_D, []
-        for code in codes[: len(self.parts) - 1]:
-            left_BD = left_BD - code.decode(rows_FD)
-            errors.append(left_BD.square().sum())
-        return errors
+        left = self._leave([x_BD - bias_D], codes[: len(self.parts) - 1], rows_FD)
+        return [left_BD.square().sum() for left_BD in left[1:]]
 
     def _codes(
         self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
@@ -358,8 +360,7 @@ class HierarchicalSAE(SparseAutoencoder):
             else:
                 rates = (counts.parent_rates(),) * 2
             for price_F, rate_C in zip((self.price_on_F, self.price_off_F), rates, strict=True):
-                bits_C = torch.log2((1 - rate_C) / rate_C).clamp(*PRICE_RANGE)
-                price_F[part] = (1 - weight) * BASE_PRICE + weight * bits_C
+                price_F[part] = price_of(rate_C, weight)
             if level:
                 self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphans)
         self._forget(KEEP)
@@ -386,6 +387,12 @@ class HierarchicalSAE(SparseAutoencoder):
             order_F[above], order_F[below] = below, above
             still_F[above] = still_F[below] = False
         return None if still_F.all() else order_F
+
+
+def price_of(rate: torch.Tensor, weight: float) -> torch.Tensor:
+    """The price of firings of these rates: from the constant one, at ``weight`` 0, to the code length, at 1."""
+    bits = torch.log2((1 - rate) / rate).clamp(*PRICE_RANGE)
+    return (1 - weight) * BASE_PRICE + weight * bits
 
 
 def _modules(counts: Iterable[CoActivation]) -> list[CoActivation]:

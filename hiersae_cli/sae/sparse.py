@@ -52,10 +52,7 @@ class Pattern:
     def of(cls, mask_BC: torch.Tensor, first: int = 0, latents: int | None = None) -> Pattern:
         """Where a mask holds, whose columns are the latents from ``first`` on."""
         width = mask_BC.shape[1]
-        if mask_BC.device.type == "cpu":  # NumPy looks through a mask several times faster
-            place_n = torch.from_numpy(mask_BC.numpy().ravel().nonzero()[0])
-        else:
-            place_n = mask_BC.flatten().nonzero().squeeze(1)
+        place_n = places_of(mask_BC)
         row_n = place_n.div(width, rounding_mode="floor")
         return cls(len(mask_BC), latents or width, row_n, place_n - row_n * width + first)
 
@@ -91,6 +88,14 @@ class Pattern:
         latent_r, count_r = latent_n.unique_consecutive(return_counts=True)
         return order_n, self.row_n[order_n], latent_r, count_r.cumsum(0) - count_r
 
+    def find(self, place_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where other places (m,), as ``place_n`` has them, would stand in the list, and whether they do."""
+        own_n = self.place_n
+        if not len(own_n):
+            return torch.zeros_like(place_m), torch.zeros_like(place_m, dtype=torch.bool)
+        found_m = torch.searchsorted(own_n, place_m).clamp_max(len(own_n) - 1)
+        return found_m, own_n[found_m] == place_m
+
     def counts(self) -> torch.Tensor:
         """In how many rows each latent is active, (F,) int64."""
         return self.latent_n.bincount(minlength=self.latents)
@@ -119,9 +124,8 @@ class SparseCode:
         """The activations at other places, 0 where nothing is active."""
         if not len(self.pattern):
             return self.value_n.new_zeros(len(pattern))
-        own_n = self.pattern.place_n
-        found = torch.searchsorted(own_n, pattern.place_n).clamp_max(len(own_n) - 1)
-        return self.value_n[found] * (own_n[found] == pattern.place_n)
+        found_n, there_n = self.pattern.find(pattern.place_n)
+        return self.value_n[found_n] * there_n
 
     def decode(self, w_FD: torch.Tensor) -> torch.Tensor:
         """The weighted sums of rows of ``w_FD``, (B, D)."""
@@ -136,6 +140,13 @@ class SparseCode:
         """The places whose activation is above 0."""
         positive_n = self.value_n.detach() > 0
         return self.pattern if bool(positive_n.all()) else self.pattern.where(positive_n)
+
+
+def places_of(mask: torch.Tensor) -> torch.Tensor:
+    """Where a mask of any shape holds, (n,) numbers of the flattened mask."""
+    if mask.device.type == "cpu":  # NumPy looks through a mask several times faster
+        return torch.from_numpy(mask.numpy().ravel().nonzero()[0])
+    return mask.flatten().nonzero().squeeze(1)
 
 
 def dense(codes: Sequence[SparseCode]) -> torch.Tensor:
@@ -231,9 +242,8 @@ def _bags(index_n: torch.Tensor, value_n: torch.Tensor, first: torch.Tensor, row
 
 
 def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
-    device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())
-    if device_has_it and a_BD.dtype in (torch.float32, torch.float64):
-        return _sampled(pattern, a_BD, w_FD)
+    if can_sample(a_BD):
+        return sampled_products(pattern.first_B, pattern.latent_n, a_BD.detach(), w_FD.detach())
     # Where no such product is to be had: gathered rows, a block at a time.
     found_n = a_BD.new_empty(len(pattern))
     size = max(1, _BLOCK // a_BD.shape[1])
@@ -243,10 +253,17 @@ def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Ten
     return found_n
 
 
-def _sampled(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+def can_sample(a_BD: torch.Tensor) -> bool:
+    """Whether ``sampled_products`` are to be had where these rows are."""
+    device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())
+    return device_has_it and a_BD.dtype in (torch.float32, torch.float64)
+
+
+def sampled_products(
+    first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor
+) -> torch.Tensor:
+    """a[row] . w[latent] of places in order of rows, (n,), without gradients; row b's begin at ``first_B[b]``."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that such tensors are in beta state
-        places = torch.sparse_csr_tensor(
-            pattern.first_B, pattern.latent_n, a_BD.new_zeros(len(pattern)), (pattern.rows, pattern.latents)
-        )
-        return torch.sparse.sampled_addmm(places, a_BD.detach(), w_FD.detach().T, beta=0.0).values()
+        places = torch.sparse_csr_tensor(first_B, latent_n, a_BD.new_zeros(len(latent_n)), (len(a_BD), len(w_FD)))
+        return torch.sparse.sampled_addmm(places, a_BD, w_FD.T, beta=0.0).values()

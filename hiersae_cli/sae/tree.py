@@ -78,7 +78,7 @@ class CoActivation(nn.Module):
     @torch.no_grad()
     def parent_rates(self) -> torch.Tensor:
         """P(parent), (P,)."""
-        return _smoothed(self.parent_P, self.rows)
+        return smoothed(self.parent_P, self.rows)
 
     @torch.no_grad()
     def containment(self) -> torch.Tensor:
@@ -100,9 +100,9 @@ class CoActivation(nn.Module):
         at = parent_F.clamp_min(0)
         both_F = self.both_FP.gather(1, at[:, None]).squeeze(1)
         parent_F_count = self.parent_P[at]
-        on_F = _smoothed(both_F, parent_F_count)
-        off_F = _smoothed(self.child_F - both_F, self.rows - parent_F_count)
-        rate_F = _smoothed(self.child_F, self.rows)
+        on_F = smoothed(both_F, parent_F_count)
+        off_F = smoothed(self.child_F - both_F, self.rows - parent_F_count)
+        rate_F = smoothed(self.child_F, self.rows)
         return torch.where(given, on_F, rate_F), torch.where(given, off_F, rate_F)
 
 
@@ -129,6 +129,6 @@ def mutual_information(
     return information + (sides - occupied - 1) / (2 * rows * math.log(2))
 
 
-def _smoothed(count: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+def smoothed(count: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
     """A rate that is never 0 or 1: Krichevsky and Trofimov's estimate, half a firing added to each side."""
     return (count.clamp_min(0) + 0.5) / (of.clamp_min(0) + 1.0)

@@ -44,7 +44,7 @@ def run(config: ExperimentConfig, console: Console | None = None) -> dict[str, A
         titles = ", ".join(each.title for each in sets)
         console.say(f"{out}: {planned.tests}; configuration {planned.configuration}; {titles}")
         if not (out / FINAL_INFO).exists():
-            others = [out.parent / name for name in plan.siblings(plan_file, planned.name)]
+            others = [out.parent / name for name in planned.others]
             units = _units(out, planned.parts, sets, others, device, console)
             for unit in units:
                 unit.carry_out()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import pytest
 import torch
@@ -14,8 +13,6 @@ from hiersae_cli.sae.tree import NO_PARENT
 from tests.test_hier import a_tree
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-if HAS_TRITON and not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernel's module is imported
 IMPLEMENTATIONS = [
     "reference",
     "cpu",

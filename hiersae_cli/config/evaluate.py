@@ -85,6 +85,7 @@ class EvalConfig(Config):
         self.require(len(self.acts) > 0, "acts", "name the cache to evaluate on: --acts acts.h5")
         written = [path for path in (self.out, self.edges, self.markdown, self.html, self.plots) if path]
         self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")
+        self.require(set(self.tasks) <= set(TASKS), "tasks", "not all are tasks", f"Tasks: {', '.join(TASKS)}.")
         self.require(bool(self.model or not self.tasks), "tasks", "needs the host's tokenizer: --model MODEL")
         self.require(bool(self.tasks or not self.labels), "labels", "is for downstream tasks: add --tasks all")
         for name in ("tokens", "loss_tokens", "task_rows", "batch"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hiersae_cli.config import (
     CacheConfig,
@@ -37,6 +37,8 @@ STEPS: dict[str, type[Config]] = {
 }
 _DECIDED = {"texts", "out", "model", "acts", "run", "runs", "baseline", "seed", "device", "overwrite", "report"}
 _MATCHED = ("tokens", "batch")
+# What stands for the paths of a run, which are not known before it, where a plan is checked.
+_STAND_INS: dict[str, Any] = {"model": "host", "acts": ["acts.h5"], "run": "hier-0", "runs": ["hier-0"]}
 
 C = TypeVar("C", bound=Config)
 
@@ -91,8 +93,10 @@ def load(path: str | Path, run: str, configuration: str) -> Planned:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileError(f"{path}: not a TOML file ({error})", "Correct it.") from None
     runs = plan.get("runs")
-    if not isinstance(runs, dict) or not runs:
+    if not isinstance(runs, dict) or not runs or not all(isinstance(each, dict) for each in runs.values()):
         raise FileError(f"{path}: plans no run", 'Add one: [runs.run_1] with tests = "what it tests".')
+    if others := sorted(set(plan) - {"runs", *CONFIGURATIONS}):
+        raise FileError(f"{path}: [{others[0]}] is no part of a plan", f"Parts: runs, {', '.join(CONFIGURATIONS)}.")
     if run not in runs:
         listed = "\n".join(f"  {name}: {planned.get('tests', '')}" for name, planned in runs.items())
         raise UsageError(f"--out_dir: no run of {path} is called {run!r}", f"Name the folder as one of them:\n{listed}")
@@ -124,20 +128,29 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
         for key, value in layer.items():
             merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
     steps = {step: _checked(step, merged.pop(step)) for step in STEPS}
-    text, sampling = merged.pop("text"), merged.pop("samples")
+    text, sampling = dict(merged.pop("text")), dict(merged.pop("samples"))
     part = Part(
         dataset=name,
         host_seeds=merged.pop("host_seeds"),
         sae_seeds=merged.pop("sae_seeds"),
-        rows=text["rows"],
-        document=text["document"],
-        samples=sampling["count"],
-        sample_tokens=sampling["tokens"],
+        rows=text.pop("rows"),
+        document=text.pop("document"),
+        samples=sampling.pop("count"),
+        sample_tokens=sampling.pop("tokens"),
         check_tokens=merged.pop("check_tokens"),
         steps=steps,
     )
+    for section, left in (("text", text), ("samples", sampling)):
+        if left:
+            raise UsageError(f"{section}.{next(iter(left))} cannot be set", "Only what experiment.toml sets there can.")
     if merged:
         raise UsageError(f"{next(iter(merged))} is no part of a plan", f"Parts: {', '.join(STEPS)}, text, samples.")
+    for key, hint in get_type_hints(Part).items():
+        value = getattr(part, key)
+        if key != "steps" and not _fits(value, hint):
+            raise UsageError(f"{name}: {key} cannot be {value!r}", "Whole numbers are needed.")
+        if hint is int and value < 1:
+            raise UsageError(f"{name}: {key} must be at least 1")
     if len(part.host_seeds) > 1 and len(part.sae_seeds) > 1:
         raise UsageError(
             f"{name}: several host_seeds and several sae_seeds",
@@ -145,21 +158,44 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
         )
     if not part.host_seeds or not part.sae_seeds:
         raise UsageError(f"{name}: host_seeds and sae_seeds need a seed each")
-    _check_match(part)
+    _check_steps(part)
     return part
 
 
 def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
-    allowed = {field.name for field in fields(STEPS[step])} - _DECIDED
-    if unknown := sorted(set(values) - allowed):
-        raise UsageError(f"{step}.{unknown[0]} cannot be set", f"Options of {step}: {', '.join(sorted(allowed))}.")
+    hints = {name: hint for name, hint in get_type_hints(STEPS[step]).items() if name not in _DECIDED}
+    for name, value in values.items():
+        if name not in hints:
+            raise UsageError(f"{step}.{name} cannot be set", f"Options of {step}: {', '.join(sorted(hints))}.")
+        if not _fits(value, hints[name]):
+            raise UsageError(f"{step}.{name} cannot be {value!r}", "It is of another type: see docs/commands.md.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _check_match(part: Part) -> None:
-    """The baseline has as many latents, active latents, rows and rows a step: else the comparison says nothing."""
-    hier, flat = (part.config(step, TrainConfig, acts=[""]) for step in ("hier", "flat"))
-    ours, theirs = ([sum(c.widths), sum(c.k), *(getattr(c, name) for name in _MATCHED)] for c in (hier, flat))
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of TOML is of a type; a whole number is a number too."""
+    if get_origin(hint) in (tuple, list):
+        return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _check_steps(part: Part) -> None:
+    """Every step can be configured so, which else shows when its turn comes, and the baseline is matched.
+
+    It has as many latents, active latents, rows and rows a step: else the comparison says nothing.
+    """
+    configs: dict[str, Any] = {}
+    for step, kind in STEPS.items():
+        named = {field.name for field in fields(kind)}
+        decided = {name: value for name, value in _STAND_INS.items() if name in named}
+        try:
+            configs[step] = part.config(step, kind, **decided)
+        except UsageError as error:
+            raise UsageError(f"{part.dataset}: {step}: {error.message}", error.hint) from None
+    ours, theirs = (
+        [sum(config.widths), sum(config.k), *(getattr(config, name) for name in _MATCHED)]
+        for config in (configs["hier"], configs["flat"])
+    )
     if ours != theirs:
         raise UsageError(
             f"{part.dataset}: hier and flat differ: latents, L0, tokens, batch are {ours} and {theirs}",

@@ -7,6 +7,7 @@ from typing import Any
 
 from hiersae_cli.config import ExperimentPlotConfig
 from hiersae_cli.console import Console
+from hiersae_cli.errors import UsageError
 from hiersae_cli.formats import atomic, experiment_run
 from hiersae_cli.formats.experiment_tables import markdown
 
@@ -14,10 +15,15 @@ from hiersae_cli.formats.experiment_tables import markdown
 def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[dict[str, Any], str]:
     """Compare runs: what they gave as data, and as tables in Markdown; the plots are written to ``config.out``.
 
-    Raises ``FileError`` where a folder holds no finished run, or a plot is in the way.
+    Raises ``FileError`` where a folder holds no finished run, or a plot is in the way, and ``UsageError`` where two
+    folders have one name, since runs go by it.
     """
     console = console or Console.silent()
     runs = [experiment_run.read(path) for path in config.runs]
+    if len({each.name for each in runs}) < len(runs):
+        raise UsageError(
+            f"RUN {' '.join(config.runs)}: two of one name cannot be told apart", "Give each once, or rename a folder."
+        )
     if len({each.configuration for each in runs}) > 1:
         console.warn("the runs are of different machines, so of different hosts and sizes: they do not compare")
     written: list[str] = []

@@ -261,25 +261,28 @@ class Unit:
 def untouched(host: Host, module: str, model: Any, tokens_N: torch.Tensor) -> dict[str, Any]:
     """The host's loss before, with and after reconstructions of ``model`` in place of what ``module`` gives.
 
-    Raises ``HierSAEError`` where the loss after is not the one before, bit for bit, or the host's files have changed.
+    Raises ``HierSAEError`` where the loss before or after is not, bit for bit, the one that the host's files give, or
+    where these files have changed.
     """
 
-    def loss() -> float:
+    def loss(of: Host) -> float:
         return charlm.mean_loss(
-            host.model, tokens_N, context=host.max_context, batch=_EVALUATION_SEQUENCES, dtype=torch.float32
+            of.model, tokens_N, context=of.max_context, batch=_EVALUATION_SEQUENCES, dtype=torch.float32
         )
 
-    before = loss()
+    before = loss(host)
     with host.spliced(module, lambda x_BTD: model(x_BTD.flatten(0, 1)).view_as(x_BTD)):
-        spliced = loss()
-    after = loss()
-    weights = Host.load(host.name, host.device).fingerprint
-    if before != after or weights != host.fingerprint:
+        spliced = loss(host)
+    after = loss(host)
+    anew = Host.load(host.name, host.device)
+    wanted = loss(anew)
+    if not before == after == wanted or anew.fingerprint != host.fingerprint:
         raise HierSAEError(
-            f"{host.name}: not the model that it was: loss {before!r} before, {after!r} after the hooks",
+            f"{host.name}: not the model that it was: loss {before!r} before and {after!r} after the hooks, "
+            f"{wanted!r} of its files",
             "A result of this run would be of a changed host.",
         )
-    return {"loss_before": before, "loss_spliced": spliced, "loss_after": after, "fingerprint": weights}
+    return {"loss_before": before, "loss_spliced": spliced, "loss_after": after, "fingerprint": host.fingerprint}
 
 
 def pieces(data: Dataset, rows: int, document: int) -> str:

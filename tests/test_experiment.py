@@ -85,7 +85,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit:
             main()
-        return subprocess.CompletedProcess(args, int(exit.value.code or 0), *capsys.readouterr())
+        return subprocess.CompletedProcess([*map(str, args)], int(exit.value.code or 0), *capsys.readouterr())
 
     return run
 

@@ -130,7 +130,7 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
         for key, value in layer.items():
             merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
     steps = {step: _checked(step, merged.pop(step)) for step in STEPS}
-    text, sampling = dict(merged.pop("text")), dict(merged.pop("samples"))
+    text, sampling = merged.pop("text"), merged.pop("samples")
     part = Part(
         dataset=name,
         host_seeds=merged.pop("host_seeds"),
@@ -158,8 +158,9 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
             f"{name}: several host_seeds and several sae_seeds",
             "Dictionaries of one host are no independent sample of hosts: give one of the two a single seed.",
         )
-    if not part.host_seeds or not part.sae_seeds:
-        raise UsageError(f"{name}: host_seeds and sae_seeds need a seed each")
+    for seeds in (part.host_seeds, part.sae_seeds):
+        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise UsageError(f"{name}: host_seeds and sae_seeds need a seed each, or several that differ, from 0 on")
     _check_steps(part)
     return part
 
@@ -175,16 +176,16 @@ def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of TOML is of a type; a whole number is a number too."""
+    """Whether a value of TOML is of the type of a field; a whole number is a number too."""
     if get_origin(hint) in (tuple, list):
         return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
     return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _check_steps(part: Part) -> None:
-    """Every step can be configured so, which else shows when its turn comes, and the baseline is matched.
+    """Raise ``UsageError`` where a step cannot be configured so, which else shows when its turn comes.
 
-    It has as many latents, active latents, rows and rows a step: else the comparison says nothing.
+    The baseline must have as many latents, active latents, rows and rows a step: else the comparison says nothing.
     """
     configs: dict[str, Any] = {}
     for step, kind in STEPS.items():

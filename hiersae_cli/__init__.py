@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Activations": "hiersae_cli.formats.activations",
+    "Codes": "hiersae_cli.formats.codes",
     "load_tree": "hiersae_cli.formats.tree",
     "load_run": "hiersae_cli.formats.run",
     "HierSAEError": "hiersae_cli.errors",
@@ -21,10 +22,11 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from hiersae_cli.errors import HierSAEError
     from hiersae_cli.formats.activations import Activations
+    from hiersae_cli.formats.codes import Codes
     from hiersae_cli.formats.run import load_run
     from hiersae_cli.formats.tree import load_tree
 
-__all__ = ["Activations", "HierSAEError", "__version__", "load_run", "load_tree"]
+__all__ = ["Activations", "Codes", "HierSAEError", "__version__", "load_run", "load_tree"]
 
 
 def __getattr__(name: str) -> Any:

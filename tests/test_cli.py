@@ -39,6 +39,7 @@ USAGE_ERRORS: dict[str, tuple[str, ...]] = {
     "no layer": ("cache", "text.txt", "--model", "host"),
     "bad shard": ("cache", "text.txt", "--model", "host", "--layer", "1", "--shard", "3/2"),
     "no caches to evaluate on": ("eval", "runs/hier"),
+    "no cache to encode": ("encode", "runs/hier"),
     "unknown ending": ("export-tree", "runs/hier", "--acts", "acts.h5", "-o", "tree.xml"),
     "unknown task of a study": ("study", "new", "runs/hier", "--tasks", "colours"),
     "a study without a baseline": ("study", "new", "runs/hier", "--acts", "acts.h5"),

@@ -23,6 +23,7 @@ from hiersae_cli.config import (
     ConvertConfig,
     DashboardConfig,
     DataGetConfig,
+    EncodeConfig,
     EvalConfig,
     ExperimentConfig,
     ExperimentPlotConfig,
@@ -56,6 +57,7 @@ CONFIGS: dict[str, type[Config]] = {
     "synth": SynthConfig,
     "train": TrainConfig,
     "eval": EvalConfig,
+    "encode": EncodeConfig,
     "export-tree": ExportTreeConfig,
     "dashboard": DashboardConfig,
     "label": LabelConfig,
@@ -182,8 +184,9 @@ def test_the_python_example_runs(tiny_acts: Path, tiny_hier: Path, tmp_path: Pat
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "hier").symlink_to(tiny_hier)
     (tmp_path / "acts.h5").symlink_to(tiny_acts)
-    made = hiersae("export-tree", "runs/hier", "--acts", "acts.h5", "--quiet", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
+    for args in (("export-tree", "runs/hier", "--acts", "acts.h5"), ("encode", "runs/hier", "acts.h5")):
+        made = hiersae(*args, "--quiet", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
     (example,) = blocks(DOCS / "python-api.md", "python")
     done = subprocess.run(
         [sys.executable, "-c", example],

@@ -12,6 +12,7 @@ from hiersae_cli.cli import (
     convert,
     dashboard,
     data,
+    encode,
     evaluate,
     experiment,
     export_tree,
@@ -28,6 +29,7 @@ from hiersae_cli.config import (
     ConvertConfig,
     DashboardConfig,
     DataGetConfig,
+    EncodeConfig,
     EvalConfig,
     ExperimentConfig,
     ExperimentPlotConfig,
@@ -63,6 +65,7 @@ verb(app, "join", JoinConfig)(cache.join)
 verb(app, "synth", SynthConfig)(synth.synth)
 verb(app, "train", TrainConfig)(train.train)
 verb(app, "eval", EvalConfig)(evaluate.evaluate)
+verb(app, "encode", EncodeConfig)(encode.encode)
 verb(app, "export-tree", ExportTreeConfig)(export_tree.export_tree)
 verb(app, "dashboard", DashboardConfig)(dashboard.dashboard)
 verb(app, "label", LabelConfig)(label.label)

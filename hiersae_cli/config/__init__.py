@@ -9,6 +9,7 @@ from hiersae_cli.config.cache import CacheConfig, JoinConfig
 from hiersae_cli.config.convert import ConvertConfig
 from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.data import DataGetConfig
+from hiersae_cli.config.encode import EncodeConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.experiment import ExperimentConfig, ExperimentPlotConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
@@ -31,6 +32,7 @@ __all__ = [
     "ConvertConfig",
     "DashboardConfig",
     "DataGetConfig",
+    "EncodeConfig",
     "EvalConfig",
     "ExperimentConfig",
     "ExperimentPlotConfig",

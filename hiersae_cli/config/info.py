@@ -11,5 +11,5 @@ from hiersae_cli.config.base import Config, argument, option
 class InfoConfig(Config):
     """Which file is described, and how thoroughly it is checked."""
 
-    path: str = argument(help="A cache, run folder, host model, report or tree.", metavar="FILE")
+    path: str = argument(help="A cache, codes, a run folder, host model, report or tree.", metavar="FILE")
     verify: bool = option(False, help="Also read every byte and compare checksums.", recorded=False)

@@ -28,6 +28,7 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
 from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
+from hiersae_cli.formats.hdf5 import attributes, write_header
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
 
@@ -116,9 +117,7 @@ class IndexFile:
             raise FileError(f"{path}: no such file", "Build it with 'hiersae dashboard'.")
         try:
             with h5py.File(self.path, "r", locking=False) as file:
-                attributes = {key: file.attrs[key] for key in ("schema", "schema_version") if key in file.attrs}
-                found = {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
-                check_schema(path, found, SCHEMA, SCHEMA_VERSION)
+                check_schema(path, attributes(file), SCHEMA, SCHEMA_VERSION)
                 self.header: dict[str, Any] = json.loads(file["header"][()])
                 self.columns = {name: _mapped(self.path, file[f"rows/{name}"]) for name in _COLUMNS}
                 self.documents = [name.decode() for name in file["documents"][...]]
@@ -213,10 +212,7 @@ class IndexWriter:
             leftover.unlink(missing_ok=True)  # of a process killed here
         with replacing(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
-                header = dict(self.header)
-                for key in ("schema", "schema_version", "hiersae_version", "created"):
-                    file.attrs[key] = header.pop(key)
-                file.create_dataset("header", data=json.dumps(header, ensure_ascii=False))
+                write_header(file, self.header)
                 for name, kind in _COLUMNS.items():
                     create_dataset(file, f"rows/{name}", (rows,), np.dtype(kind))[...] = columns[name]
                 file.create_dataset("documents", data=documents, dtype=h5py.string_dtype())

@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from hiersae_cli.config import InfoConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats import labels, report, study, tree
+from hiersae_cli.formats import codes, index, labels, report, study, tree
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, Activations, writer
 from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, read_json
+from hiersae_cli.formats.hdf5 import attributes
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.run import SCHEMA as RUN_SCHEMA
 from hiersae_cli.formats.run import RunFolder, load_run
@@ -25,17 +26,18 @@ from hiersae_cli.workflows import lm
 from hiersae_cli.workflows.info_index import (
     HEADER_FILE,
     Described,
+    describe_codes,
     describe_index,
     describe_labels,
     describe_partial,
     describe_study,
-    is_index,
+    hdf5_schema,
 )
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TOLERANCE = 1e-6  # of statistics: sums may be taken in another order elsewhere
 _LABEL_WIDTH = 12
-_KINDS = "a cache, run folder, host model, report.json, tree.json, labels.json, an index or a study"
+_KINDS = "a cache, codes, a run folder, host model, report.json, tree.json, labels.json, an index or a study"
 
 Lines = list[tuple[str, str]]
 
@@ -62,7 +64,10 @@ def _describe(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
     if not start:
         raise FileError(f"{path}: the file is empty", f"info describes {_KINDS}.")
     if start.startswith(_HDF5):
-        return _dashboard(path, describe_index(path)) if is_index(path) else _cache(path, verify)
+        schema = hdf5_schema(path)
+        if schema == codes.SCHEMA:
+            return _described(path, describe_codes(path, verify))
+        return _described(path, describe_index(path)) if schema == index.SCHEMA else _cache(path, verify)
     if start.lstrip()[:1] != b"{":
         raise FileError(f"{path}: not a file of ours", f"info describes {_KINDS}.")
     data = read_json(path)
@@ -72,17 +77,17 @@ def _describe(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
     if schema == tree.SCHEMA:
         return _tree(path)
     if schema == labels.SCHEMA:
-        return _dashboard(path, describe_labels(path, data))
+        return _described(path, describe_labels(path, data))
     if schema == study.STUDY:
-        return _dashboard(path, describe_study(path))
+        return _described(path, describe_study(path))
     if schema in (RUN_SCHEMA, lm.SCHEMA):
         return _folder(path.parent, verify)
     raise FileError(f"{path}: not a file of ours (it is of schema {schema!r})", f"info describes {_KINDS}.")
 
 
-def _dashboard(path: Path, found: Described) -> tuple[dict[str, Any], Lines]:
+def _described(path: Path, found: Described) -> tuple[dict[str, Any], Lines]:
     finish = "run the same 'hiersae dashboard' command again"
-    return _answer(path, found.kind, found.header, found.details, found.lines, found.unfinished, finish, verified="")
+    return _answer(path, found.kind, found.header, found.details, found.lines, found.unfinished, finish, found.verified)
 
 
 def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
@@ -125,13 +130,13 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
             lines.append(("fingerprint", acts.fingerprint))
             if verify:
                 _verify_cache(acts)
-        attributes = {key: _plain(value) for key, value in acts.file.attrs.items()}
+        header = {**attributes(acts.file), **header}
     unfinished = "" if complete else f"{details['rows_committed']:,} of {details['rows']:,} rows are written"
     kind = "cache, joined" if details["shards"] else "cache"
     return _answer(
         path,
         kind,
-        {**attributes, **header},
+        header,
         details,
         lines,
         unfinished,
@@ -156,7 +161,7 @@ def _verify_cache(acts: Activations) -> None:
 
 def _folder(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
     if (path / HEADER_FILE).exists():
-        return _dashboard(path, describe_partial(path))
+        return _described(path, describe_partial(path))
     if (path / lm.CHECKPOINT).exists() and not (path / "config.json").exists():
         return _host_in_training(path)
     if (path / study.DESIGN_FILE).exists():
@@ -419,7 +424,3 @@ def _size(path: Path) -> int:
     return (
         sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
     )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value

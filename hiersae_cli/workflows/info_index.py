@@ -1,4 +1,4 @@
-"""What ``hiersae info`` says of an index, finished or not, of labels and of a human study."""
+"""What ``hiersae info`` says of codes, of an index, finished or not, of labels and of a human study."""
 
 from __future__ import annotations
 
@@ -11,39 +11,67 @@ import h5py
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json
-from hiersae_cli.formats.index import BASELINE, RUN, SCHEMA, IndexFile, rows_committed
+from hiersae_cli.formats.codes import Codes
+from hiersae_cli.formats.hdf5 import attributes
+from hiersae_cli.formats.index import BASELINE, RUN, IndexFile, rows_committed
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.study import load_study
 
 HEADER_FILE = "header.json"  # of an unfinished index
+_ROWS = 1 << 16  # of codes, verified at once
 
 
 @dataclass(frozen=True)
 class Described:
-    """A file's kind, header, details as data and as lines, and in what it is unfinished."""
+    """A file's kind, header, details as data and as lines, in what it is unfinished, and what was verified."""
 
     kind: str
     header: dict[str, Any]
     details: dict[str, Any]
     lines: list[tuple[str, str]]
     unfinished: str = ""
+    verified: str = ""
 
 
-def is_index(path: Path) -> bool:
-    """Whether an HDF5 file says that it is an index."""
+def hdf5_schema(path: Path) -> str:
+    """What an HDF5 file says that it is; empty where it says nothing."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return file.attrs.get("schema") == SCHEMA
+            return str(file.attrs.get("schema", ""))
     except OSError:
-        return False
+        return ""
+
+
+def describe_codes(path: Path, verify: bool) -> Described:
+    """Codes; raises ``FileError`` where they are damaged."""
+    with Codes(path) as codes:
+        header = {**attributes(codes.file), **codes.header}
+        details = {
+            "rows": codes.rows,
+            "latents": codes.latents,
+            "widths": list(codes.widths),
+            "firings": codes.firings,
+            "l0": codes.firings / codes.rows if codes.rows else None,
+            "run": codes.header["run"],
+            "host": codes.header["host"],
+        }
+        for start in range(0, codes.rows if verify else 0, _ROWS):
+            codes.read(start, start + _ROWS)
+    lines = [
+        ("rows", f"{codes.rows:,}"),
+        ("latents", " + ".join(f"{width:,}" for width in codes.widths)),
+        ("firings", f"{codes.firings:,}" + (f", L0 {details['l0']:.4g}" if codes.rows else "")),
+        ("run", f"{details['run']['name']} ({details['run']['arch']}), {details['run']['module']}"),
+    ]
+    verified = "latents ascend in every row, and activations are finite and above 0" if verify else ""
+    return Described("codes", header, details, lines, verified=verified)
 
 
 def describe_index(path: Path) -> Described:
     """A finished index; raises ``FileError`` where it is damaged."""
     index = IndexFile(path)
     with h5py.File(path, "r", locking=False) as file:
-        attributes = {key: getattr(value, "item", lambda value=value: value)() for key, value in file.attrs.items()}
-    header = {**attributes, **index.header}
+        header = {**attributes(file), **index.header}
     firings = {name: len(lists.latent_n) for name, lists in index.lists.items()}
     details = {"rows": index.rows, "documents": len(index.documents), "firings": firings, **_names(header)}
     lines = [("rows", f"{index.rows:,} of {len(index.documents):,} documents")]

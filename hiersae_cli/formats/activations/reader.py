@@ -25,10 +25,12 @@ from hiersae_cli.formats.activations.layout import (
     pread_into,
 )
 from hiersae_cli.formats.activations.truth import Firings, has_truth, read_firings, read_truth
+from hiersae_cli.formats.hdf5 import attributes, open_hdf5
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.synth.truth import Truth
 
 _Content = TypeVar("_Content")
+_NORMS = 1 << 20  # looked at at once
 
 
 class Activations:
@@ -50,11 +52,9 @@ class Activations:
 
     def __init__(self, path: str | Path, *, allow_unfinished: bool = False):
         self.path = Path(path)
-        self.file = _open(self.path)
+        self.file = open_hdf5(self.path, "an activation cache", "Make it with 'hiersae cache'.")
         try:
-            attributes = {key: self.file.attrs[key] for key in ("schema", "schema_version") if key in self.file.attrs}
-            found = {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
-            check_schema(path, found, SCHEMA, SCHEMA_VERSION, TRUTH_VERSION)
+            check_schema(path, attributes(self.file), SCHEMA, SCHEMA_VERSION, TRUTH_VERSION)
             self.header: dict[str, Any] = json.loads(self.file["header"][()])
             self.rows = int(self.file["tokens"].shape[0])
             self.rows_committed = int(self.file["rows_committed"][()])
@@ -104,9 +104,9 @@ class Activations:
         """A column (N,) of what is known of each row: tokens, document, position or split."""
         return self.file[name][...]
 
-    def norms(self, module: str) -> np.ndarray:
-        """The Euclidean norm of each row, (N,) float32."""
-        return self.file[f"norms/{module}"][...]
+    def norms(self, module: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The Euclidean norms of rows ``start`` to ``stop``, (stop - start,) float32."""
+        return self.file[f"norms/{module}"][start:stop]
 
     def document_names(self) -> list[str]:
         """Where each document came from, in order."""
@@ -275,10 +275,15 @@ class ActivationSet:
     def check_finite(self) -> None:
         """Raise ``FileError`` where an activation is not a number: one would spoil all of training."""
         for cache in self.caches:
-            bad = np.flatnonzero(~np.isfinite(cache.norms(self.module)))
-            if len(bad):
+            bad, first = 0, 0
+            for start in range(0, cache.rows, _NORMS):
+                found = np.flatnonzero(~np.isfinite(cache.norms(self.module, start, start + _NORMS)))
+                if len(found) and not bad:
+                    first = start + int(found[0])
+                bad += len(found)
+            if bad:
                 raise FileError(
-                    f"{cache.path}: {len(bad):,} rows of {self.module} are not finite, the first at row {bad[0]:,}",
+                    f"{cache.path}: {bad:,} rows of {self.module} are not finite, the first at row {first:,}",
                     "Cache again with --model-dtype float32: the host probably overflowed.",
                 )
 
@@ -343,26 +348,6 @@ class ActivationSet:
 def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:
     """Stored rows as a tensor of the type they hold; shares their memory."""
     return torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16) if dtype == "bfloat16" else torch.from_numpy(raw)
-
-
-def _open(path: Path) -> h5py.File:
-    hint = "Make it with 'hiersae cache'."
-    if not path.exists():
-        raise UsageError(f"{path}: no such file", hint)
-    if path.is_dir():
-        raise FileError(f"{path}: this is a folder; an activation cache is a file", hint)
-    if path.stat().st_size == 0:
-        raise FileError(f"{path}: the file is empty", hint)
-    try:
-        return h5py.File(path, "r", locking="best-effort")
-    except OSError as error:
-        if "truncated" in str(error):
-            raise FileError(f"{path}: the file is truncated", hint) from None
-        if "signature" in str(error):
-            raise FileError(f"{path}: not an HDF5 file", hint) from None
-        if error.errno:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
-        raise FileError(f"{path}: HDF5 cannot read it ({error})", hint) from None
 
 
 def _spans(starts: np.ndarray, start: int, out: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import glob
 import hashlib
-import json
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +26,8 @@ from hiersae_cli.formats.activations.layout import (
 )
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
 from hiersae_cli.formats.activations.truth import Firings, truth_bytes, write_truth
-from hiersae_cli.formats.atomic import replacing, sync
+from hiersae_cli.formats.atomic import sync
+from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_header
 from hiersae_cli.synth.truth import Truth
 
 _BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
@@ -100,14 +96,11 @@ class ActivationsWriter:
 
         Reserving the space now means that a full disk is met here and not hours later.
         """
-        header = dict(header)
-        attributes = {key: header.pop(key) for key in ("schema", "schema_version", "hiersae_version", "created")}
         count = len(rows)
-        _remove_leftovers(Path(path))
-        with _making(partial_path(path)) as temporary:
+        remove_leftovers(Path(path), partial_path(path))
+        with replacing_hdf5(partial_path(path)) as temporary:
             with h5py.File(temporary, "w") as file:
-                file.attrs.update(attributes)
-                file.create_dataset("header", data=json.dumps(header, ensure_ascii=False))
+                write_header(file, header)
                 create_dataset(file, "rows_committed", (), np.dtype("<i8"))
                 create_dataset(file, "fingerprint", (), np.dtype("S64"))
                 file["rows_committed"][()] = 0
@@ -158,7 +151,7 @@ class ActivationsWriter:
             os.replace(self.partial, self.path)
             sync(self.path.absolute().parent)
         else:
-            _remove_leftovers(self.path)
+            remove_leftovers(self.path, self.partial)
             _compress(self.partial, self.path, compression)
             self.partial.unlink()
 
@@ -173,23 +166,20 @@ class ActivationsWriter:
 
 def join_shards(path: str | Path, shards: list[Activations], header: dict[str, Any]) -> None:
     """Write a cache whose activations are virtual: they stay in ``shards``, which come in row order."""
-    header = dict(header)
-    attributes = {key: header.pop(key) for key in ("schema", "schema_version", "hiersae_version", "created")}
     first = shards[0]
     folder = Path(path).absolute().parent
-    header["shards"] = [os.path.relpath(shard.path, folder) for shard in shards]
+    names = [os.path.relpath(shard.path, folder) for shard in shards]
     rows = sum(shard.rows for shard in shards)
-    with _making(path) as temporary:
+    with replacing_hdf5(path) as temporary:
         with h5py.File(temporary, "w") as file:
-            file.attrs.update(attributes)
-            file.create_dataset("header", data=json.dumps(header, ensure_ascii=False))
+            write_header(file, {**header, "shards": names})
             file.create_dataset("rows_committed", data=np.int64(rows))
             for name in ROW_COLUMNS:
                 file.create_dataset(name, data=np.concatenate([shard.column(name) for shard in shards]))
             first.file.copy("documents", file)
             for module in first.modules:
                 for group in ("activations", "norms"):
-                    _virtual(file, f"{group}/{module}", shards, header["shards"], rows)
+                    _virtual(file, f"{group}/{module}", shards, names, rows)
                 file[f"activations/{module}"].attrs["dtype"] = first.dtype(module)
         # Read beside the final name, where the shards' relative names hold.
         summary = summarise(temporary)
@@ -250,7 +240,7 @@ def summarise(path: Path) -> dict[str, np.ndarray]:
 
 
 def _compress(source: Path, target: Path, compression: str) -> None:
-    with _making(target) as temporary, h5py.File(source, "r") as old, h5py.File(temporary, "w") as new:
+    with replacing_hdf5(target) as temporary, h5py.File(source, "r") as old, h5py.File(temporary, "w") as new:
         new.attrs.update(old.attrs)
         for name in old:
             if name != "activations":
@@ -268,25 +258,6 @@ def _compress(source: Path, target: Path, compression: str) -> None:
             packed.attrs.update(data.attrs)
             for start in range(0, len(data), rows):
                 packed[start : start + rows] = data[start : start + rows]
-
-
-@contextmanager
-def _making(path: str | Path) -> Iterator[Path]:
-    """``replacing``, for files that HDF5 makes: it tells of a full disk in the text of many kinds of exception."""
-    with replacing(path) as temporary:
-        try:
-            yield temporary
-        except (OSError, RuntimeError) as error:
-            if number := re.search(r"errno = (\d+)", str(error)):
-                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-            raise
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Delete what a process killed while it made a file left behind: it can be as large as the cache."""
-    for name in (path.name, partial_path(path).name):
-        for file in path.absolute().parent.glob(f".{glob.escape(name)}.*.tmp"):
-            file.unlink(missing_ok=True)
 
 
 def _reserve(path: Path) -> None:

@@ -1,0 +1,14 @@
+"""``hiersae encode``."""
+
+from __future__ import annotations
+
+from hiersae_cli.config import EncodeConfig
+from hiersae_cli.console import Console
+
+
+def encode(config: EncodeConfig, console: Console) -> None:
+    """Write the sparse code of every row of a cache, for analyses of your own."""
+    from hiersae_cli.workflows.encode import run
+
+    console.result(run(config, console), "")
+    console.next(f"hiersae info {config.out}")

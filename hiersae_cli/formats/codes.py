@@ -1,0 +1,163 @@
+"""Sparse codes of a cache's rows (``codes.h5``): specified in ``docs/file-formats.md``, written and read here.
+
+Legend of shapes: N rows, F latents of all levels, n their firings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from hiersae_cli.errors import FileError, HierSAEError
+from hiersae_cli.formats.hdf5 import attributes, open_hdf5, remove_leftovers, replacing_hdf5, write_header
+from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.metrics.firings import Firings
+
+SCHEMA = "hiersae.codes"
+SCHEMA_VERSION = 1
+
+_HINT = "Make it with 'hiersae encode'."
+_COLUMNS: dict[str, np.dtype[Any]] = {
+    "indptr": np.dtype("<i8"),
+    "indices": np.dtype("<i4"),
+    "values": np.dtype("<f4"),
+}
+_CHUNK = 1 << 16  # numbers: whole chunks of any column fit HDF5's cache, so that appending touches the disk once
+
+
+class CodesWriter:
+    """A new file of codes, to be appended to in the order of rows; see ``writing_codes``."""
+
+    def __init__(self, file: h5py.File, header: dict[str, Any], widths: tuple[int, ...], compression: str):
+        self.latents, self.rows, self.firings = sum(widths), 0, 0
+        write_header(file, header)
+        file.attrs.update({"latents": self.latents, "widths": np.array(widths, "<i8")})
+        packed = {} if compression == "none" else {"compression": compression, "shuffle": True}
+        self._columns = {
+            name: file.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(_CHUNK,), **packed)
+            for name, kind in _COLUMNS.items()
+        }
+        self._append("indptr", np.zeros(1))
+
+    def add(self, firings: Firings) -> None:
+        """Append the firings of the next rows."""
+        ends = np.searchsorted(firings.row_n, np.arange(1, firings.rows + 1))
+        self._append("indptr", self.firings + ends)
+        self._append("indices", firings.latent_n)
+        self._append("values", firings.value_n)
+        self.rows += firings.rows
+        self.firings += len(firings.place_n)
+
+    def _append(self, name: str, part: np.ndarray) -> None:
+        column = self._columns[name]
+        column.resize(len(column) + len(part), axis=0)
+        column[len(column) - len(part) :] = part
+
+
+@contextmanager
+def writing_codes(
+    path: str | Path, header: dict[str, Any], widths: tuple[int, ...], compression: str = "none"
+) -> Iterator[CodesWriter]:
+    """Write a file of codes; it gets its name when the block ends, and is gone where the block fails.
+
+    Args:
+        path: the file, which is replaced.
+        header: what every file says of itself, and more.
+        widths: latents of each level.
+        compression: ``none``, ``lzf`` or ``gzip``.
+    """
+    remove_leftovers(Path(path))
+    with replacing_hdf5(path) as temporary, h5py.File(temporary, "w") as file:
+        writer = CodesWriter(file, header, widths, compression)
+        yield writer
+        file.attrs["rows"] = writer.rows
+
+
+class Codes:
+    """The sparse codes of a cache's rows, opened for reading: as much is read as is asked for.
+
+    Attributes:
+        path: the file.
+        header: configuration, inputs, run and host, as the file carries them.
+        rows: N; row r is that of the caches, numbered through all of them.
+        latents: F, numbered through all levels from the coarsest.
+        widths: latents of each level.
+        firings: n.
+
+    Raises:
+        UsageError: there is no such file.
+        FileError: it is not one of codes, or damaged.
+        VersionError: it is of a version that this release does not read.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.file = open_hdf5(self.path, "codes", _HINT)
+        try:
+            found = attributes(self.file)
+            check_schema(path, found, SCHEMA, SCHEMA_VERSION)
+            self.header: dict[str, Any] = json.loads(self.file["header"][()])
+            self.rows, self.latents = int(found["rows"]), int(found["latents"])
+            self.widths = tuple(found["widths"].tolist())
+            self.firings = len(self.file["indices"])
+            self._require_sizes()
+        except HierSAEError:
+            self.file.close()
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+            self.file.close()
+            raise self._damaged(str(error)) from None
+
+    def __enter__(self) -> Codes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def read(self, start: int = 0, stop: int | None = None) -> csr_matrix:
+        """The codes of rows ``start`` to ``stop``, (stop - start, F) float32, numbered as a Python slice does.
+
+        Activations are in the units of the cache. Raises ``FileError`` where they are damaged.
+        """
+        start, stop, _ = slice(start, stop).indices(self.rows)
+        stop = max(start, stop)
+        try:
+            edges = self.file["indptr"][start : stop + 1]
+            first, last = int(edges[0]), int(edges[-1])
+            if not 0 <= first <= last <= self.firings or (np.diff(edges) < 0).any():
+                raise ValueError("indptr does not ascend")
+            indices, values = self.file["indices"][first:last], self.file["values"][first:last]
+        except (ValueError, OSError, RuntimeError) as error:
+            raise self._damaged(str(error)) from None
+        edges -= first
+        ascends = np.diff(indices) > 0
+        begins = edges[(edges > 0) & (edges < len(indices))]
+        ascends[begins - 1] = True  # the next row begins anew
+        if len(indices) and not (ascends.all() and indices.min() >= 0 and indices.max() < self.latents):
+            raise self._damaged(f"indices of rows {start:,} to {stop:,} are not ascending latents")
+        if not (values > 0).all() or not np.isfinite(values).all():
+            raise self._damaged(f"values of rows {start:,} to {stop:,} are not all finite and above 0")
+        return csr_matrix((values, indices, edges), (stop - start, self.latents))
+
+    def _require_sizes(self) -> None:
+        columns = {name: self.file[name] for name in _COLUMNS}
+        if any(columns[name].ndim != 1 or columns[name].dtype != kind for name, kind in _COLUMNS.items()):
+            raise ValueError("a column is of another type or shape")
+        if len(columns["indptr"]) != self.rows + 1 or len(columns["values"]) != self.firings:
+            raise ValueError("its columns do not fit together")
+        if columns["indptr"][0] != 0 or columns["indptr"][-1] != self.firings or sum(self.widths) != self.latents:
+            raise ValueError("its sizes do not fit together")
+
+    def _damaged(self, what: str) -> FileError:
+        return FileError(f"{self.path}: damaged: {what}", _HINT)

@@ -37,7 +37,7 @@ class Case:
 class Ours(Case):
     """The hierarchy behind a closed gate, its tree balanced, with the optimizer that follows touched rows."""
 
-    changes: dict[str, Any] = {"curriculum": "closed=1", "harden": True, "optimizer": "row-adam"}  # noqa: RUF012
+    changes: dict[str, Any] = {"curriculum": "closed=1", "harden": True, "optimizer": "row-adam", "compile": True}  # noqa: RUF012
 
     def __init__(self, options: argparse.Namespace):
         super().__init__(options)
@@ -70,6 +70,8 @@ class Ours(Case):
 
     @torch.no_grad()
     def encode(self, x_BD: torch.Tensor) -> object:
+        if self.trainer.config.harden and not self.model.hard:
+            self.model.harden()
         return self.model.eval().codes(x_BD)
 
     def watch(self) -> None:

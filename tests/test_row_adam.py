@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -12,13 +14,18 @@ LR = 0.01
 
 
 def both(
-    touched: list[list[int]], rows: int = 6, width: int = 5, dtype: torch.dtype = torch.float32, unit: bool = False
+    touched: list[list[int]],
+    rows: int = 6,
+    width: int = 5,
+    dtype: torch.dtype = torch.float32,
+    unit: bool = False,
+    compiled: bool = False,
 ) -> tuple[torch.nn.Parameter, torch.nn.Parameter, RowAdam, torch.optim.Adam]:
     """A matrix moved by Adam and by RowAdam with the same gradients, of the rows touched in each step."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(rows, width, generator=generator)
     plain, lazy = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    adam, row_adam = torch.optim.Adam([plain], lr=LR), RowAdam([lazy], [unit], dtype)
+    adam, row_adam = torch.optim.Adam([plain], lr=LR), RowAdam([lazy], [unit], dtype, compiled=compiled)
     for step in touched:
         row_r = torch.tensor(step, dtype=torch.long)
         value_rD = torch.randn(len(step), width, generator=generator) + 0.5
@@ -52,6 +59,18 @@ def test_rows_with_gaps_have_adam_s_moments_and_get_its_moves_late() -> None:
     start = both([])[0]
     moved = (plain - start).abs().max()
     assert (plain - lazy).abs().max() < 0.05 * moved, "bias corrections of the first steps differ"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_moves_are_the_same(dtype: torch.dtype) -> None:
+    steps = [[0, 1, 2], [0, 3], [0, 2, 4]] * 5
+    (_, plain, kept, _), (_, fast, kept_too, _) = (
+        both(steps, dtype=dtype, unit=True, compiled=compiled) for compiled in (False, True)
+    )
+    assert torch.allclose(plain, fast, rtol=1e-4, atol=1e-5)
+    for name in ("mean", "square"):
+        assert torch.allclose(kept.slots[0][name], kept_too.slots[0][name], rtol=0.02, atol=1e-5)
 
 
 def test_rows_that_come_twice_in_a_step_are_added() -> None:

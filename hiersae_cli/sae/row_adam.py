@@ -5,10 +5,12 @@ Legend of shapes: F rows of a matrix, D width, r rows that a step has touched, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
+from hiersae_cli.errors import HierSAEError
 from hiersae_cli.sae.sparse import RowGradient, collect_rows
 
 _BLOCK = 1 << 18  # numbers of a matrix that are moved at once: with gradient and moments they stay within the caches
@@ -28,6 +30,8 @@ class RowAdam:
         parameters: matrices (F, D); their gradients are collected as rows from now on.
         unit: which of them have rows of length 1: gradients along a row are taken out, and its length is kept.
         dtype: of the moments; bfloat16 is rounded at random, without bias, by a generator seeded with the step.
+        compiled: whether the moves of a block are one kernel by ``torch.compile``, which reads and writes each number
+            once; the numbers are the same up to rounding.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class RowAdam:
         dtype: torch.dtype = torch.float32,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        compiled: bool = False,
     ):
         self.parameters, self.unit, self.betas, self.eps = list(parameters), list(unit), betas, eps
         self.steps = 0
@@ -50,6 +55,8 @@ class RowAdam:
         ]
         self._collected = [collect_rows(parameter) for parameter in self.parameters]
         self._gradients: list[list[RowGradient]] = []
+        self._move_rows = _compiled(_move_rows) if compiled else _move_rows
+        self._take_out = _compiled(_take_out) if compiled else _take_out
 
     @torch.no_grad()
     def gather(self) -> torch.Tensor:
@@ -62,8 +69,7 @@ class RowAdam:
             for row_r, value_rD in gradients:
                 for row_s, value_sD in _blocks(row_r, value_rD):
                     if unit:
-                        weight_sD = parameter[row_s]
-                        value_sD.addcmul_(weight_sD, (value_sD * weight_sD).sum(1, keepdim=True), value=-1)
+                        self._take_out(parameter.data, row_s, value_sD)
                     square += value_sD.flatten() @ value_sD.flatten()
             self._gradients.append(gradients)
         return square
@@ -73,10 +79,10 @@ class RowAdam:
         """Move the rows that have been gathered; ``scale`` is what their gradients are multiplied with."""
         self.steps += 1
         noise = torch.Generator().manual_seed(self.steps)
+        scale = torch.as_tensor(scale, dtype=self.parameters[0].dtype, device=self.parameters[0].device)
         for number, gradients in enumerate(self._gradients):
             for row_r, value_rD in gradients:
-                for row_s, value_sD in _blocks(row_r, value_rD):
-                    self._move(number, row_s, value_sD.mul_(scale), lr, noise)
+                self._move(number, row_r, value_rD, scale, lr, noise)
         self._gradients = []
 
     @torch.no_grad()
@@ -84,9 +90,8 @@ class RowAdam:
         """Make the moves of all rows that have had no gradient lately, as ``step`` would have when one came."""
         noise = torch.Generator().manual_seed(self.steps)
         for number, slots in enumerate(self.slots):
-            due = ((slots["last"] < self.steps) & (slots["last"] > 0)).nonzero().squeeze(1)
-            for row_s in due.split(max(1, _BLOCK // self.parameters[number].shape[1])):
-                self._move(number, row_s, None, lr, noise)
+            due_r = ((slots["last"] < self.steps) & (slots["last"] > 0)).nonzero().squeeze(1)
+            self._move(number, due_r, None, torch.ones(()), lr, noise)
 
     def permute(self, order_F: torch.Tensor) -> None:
         """Follow rows that have been laid out anew."""
@@ -107,36 +112,122 @@ class RowAdam:
                 own[name].copy_(tensors[f"{number}.{name}"])
 
     def _move(
-        self, number: int, row_s: torch.Tensor, value_sD: torch.Tensor | None, lr: float, noise: torch.Generator
+        self,
+        number: int,
+        row_r: torch.Tensor,
+        value_rD: torch.Tensor | None,
+        scale: torch.Tensor,
+        lr: float,
+        noise: torch.Generator,
     ) -> None:
         """One step for some rows, or, without gradients, the moves that are due up to and with this step."""
-        parameter, slots = self.parameters[number], self.slots[number]
-        (beta_mean, beta_square), steps = self.betas, self.steps
-        corrected_mean, corrected_square = 1 - beta_mean**steps, 1 - beta_square**steps
-        weight_sD = parameter[row_s]
-        mean_sD, square_sD = (slots[name][row_s].float() for name in ("mean", "square"))
-        gap_s = (steps - slots["last"][row_s]).to(weight_sD.dtype)[:, None]
-        seen_s = slots["last"][row_s, None] > 0
-        missed_s = gap_s - 1 if value_sD is not None else gap_s
-        missed_s = torch.where(seen_s, missed_s, 0.0)
-        if missed_s.any():
-            ratio = beta_mean / beta_square**0.5
-            series_s = ratio * (1 - ratio**missed_s) / (1 - ratio)
-            root_sD = (square_sD / corrected_square).sqrt_().add_(self.eps)
-            weight_sD.addcdiv_(mean_sD * series_s, root_sD, value=-lr / corrected_mean)
-            mean_sD *= beta_mean**missed_s
-            square_sD *= beta_square**missed_s
-        if value_sD is not None:
-            mean_sD.lerp_(value_sD, 1 - beta_mean)
-            square_sD.mul_(beta_square).addcmul_(value_sD, value_sD, value=1 - beta_square)
-            root_sD = (square_sD / corrected_square).sqrt_().add_(self.eps)
-            weight_sD.addcdiv_(mean_sD, root_sD, value=-lr / corrected_mean)
-        if self.unit[number]:
-            weight_sD /= weight_sD.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        parameter.index_copy_(0, row_s, weight_sD)
-        for name, value in (("mean", mean_sD), ("square", square_sD)):
-            slots[name].index_copy_(0, row_s, _rounded(value, slots[name].dtype, noise))
-        slots["last"][row_s] = steps
+        if not len(row_r):
+            return
+        parameter, slots, (beta_mean, beta_square) = self.parameters[number].data, self.slots[number], self.betas
+        last_r = slots["last"][row_r]
+        missed_r = (self.steps - last_r - int(value_rD is not None)).to(parameter.dtype).masked_fill_(last_r == 0, 0.0)
+        rate = lr / (1 - beta_mean**self.steps)
+        root = (1 - beta_square**self.steps) ** -0.5
+        ratio = beta_mean / beta_square**0.5
+        due = [rate * ratio * (1 - ratio**missed_r) / (1 - ratio), beta_mean**missed_r, beta_square**missed_r]
+        series_r1, mean_kept_r1, square_kept_r1 = (column_r[:, None] for column_r in due)
+        move = _move_rows if value_rD is None else self._move_rows
+        size = max(1, _BLOCK // parameter.shape[1])
+        for start in range(0, len(row_r), size):
+            part = slice(start, start + size)
+            row_s = row_r[part]
+            draws = [
+                _draw(len(row_s), parameter, noise) if slots[name].dtype == torch.bfloat16 else None
+                for name in ("mean", "square")
+            ]
+            move(
+                parameter,
+                slots["mean"],
+                slots["square"],
+                row_s,
+                None if value_rD is None else value_rD[part],
+                series_r1[part],
+                mean_kept_r1[part],
+                square_kept_r1[part],
+                scale,
+                # Tensors, since code compiled for one number is made anew for another.
+                parameter.new_tensor(rate),
+                parameter.new_tensor(root),
+                self.unit[number],
+                beta_mean,
+                beta_square,
+                self.eps,
+                draws[0],
+                draws[1],
+            )
+        slots["last"][row_r] = self.steps
+
+
+def _take_out(weight_FD: torch.Tensor, row_s: torch.Tensor, value_sD: torch.Tensor) -> None:
+    """Take out of gradients, in place, what lies along their rows of length 1."""
+    rows_sD = weight_FD[row_s]
+    value_sD.sub_(rows_sD * (value_sD * rows_sD).sum(1, keepdim=True))
+
+
+def _move_rows(
+    weight_FD: torch.Tensor,
+    mean_FD: torch.Tensor,
+    square_FD: torch.Tensor,
+    row_s: torch.Tensor,
+    value_sD: torch.Tensor | None,
+    series_s1: torch.Tensor,
+    mean_kept_s1: torch.Tensor,
+    square_kept_s1: torch.Tensor,
+    scale: torch.Tensor,
+    rate: torch.Tensor,
+    root: torch.Tensor,
+    unit: bool,
+    beta_mean: float,
+    beta_square: float,
+    eps: float,
+    mean_draws_sD: torch.Tensor | None,
+    square_draws_sD: torch.Tensor | None,
+) -> None:
+    """Adam's moves of some rows, in place: those of the steps that a row has missed, then that of this step.
+
+    Args:
+        series_s1: rate and geometric series of what was missed; 0 where nothing was.
+        mean_kept_s1, square_kept_s1: what is left of the moments after it.
+        scale: of the gradients.
+        rate: the learning rate, corrected for the bias of the mean.
+        root: what corrects the square root of the mean square.
+        mean_draws_sD, square_draws_sD: as ``_rounded`` takes them.
+    """
+    weight_sD = weight_FD[row_s]
+    mean_sD, square_sD = mean_FD[row_s].to(weight_sD.dtype), square_FD[row_s].to(weight_sD.dtype)
+    weight_sD = weight_sD - series_s1 * mean_sD / (square_sD.sqrt() * root + eps)
+    mean_sD, square_sD = mean_sD * mean_kept_s1, square_sD * square_kept_s1
+    if value_sD is not None:
+        value_sD = value_sD * scale
+        mean_sD = mean_sD + (value_sD - mean_sD) * (1 - beta_mean)
+        square_sD = square_sD * beta_square + value_sD.square() * (1 - beta_square)
+        weight_sD = weight_sD - rate * mean_sD / (square_sD.sqrt() * root + eps)
+    if unit:
+        weight_sD = weight_sD / weight_sD.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    weight_FD[row_s] = weight_sD
+    mean_FD[row_s] = _rounded(mean_sD, mean_draws_sD)
+    square_FD[row_s] = _rounded(square_sD, square_draws_sD)
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """``torch.compile``, with its failures as an error that a user can act on."""
+    compiled = torch.compile(function, dynamic=True)
+
+    def call(*args: Any) -> None:
+        try:
+            compiled(*args)
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError, ImportError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise HierSAEError(
+                f"--compile: torch.compile failed: {first}", "Leave --compile out, or install a C++ compiler."
+            ) from error
+
+    return call
 
 
 def _disjoint(gradients: list[RowGradient]) -> list[RowGradient]:
@@ -158,12 +249,16 @@ def _blocks(row_r: torch.Tensor, value_rD: torch.Tensor) -> Iterator[RowGradient
     return zip(row_r.split(size), value_rD.split(size), strict=True)
 
 
-def _rounded(value: torch.Tensor, dtype: torch.dtype, noise: torch.Generator) -> torch.Tensor:
-    """Numbers of another type; bfloat16 is drawn from the two neighbours such that the mean is right.
+def _draw(rows: int, like: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """What ``_rounded`` decides by, for a block of rows."""
+    return torch.randint(0, 1 << 16, (rows, like.shape[1]), generator=noise, dtype=torch.int32).to(like.device)
+
+
+def _rounded(value: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
+    """Numbers as bfloat16, drawn from the two neighbours such that the mean is right; as they are without ``draws``.
 
     An average that a step moves by a thousandth would never move by bfloat16's steps of a 256th.
     """
-    if dtype != torch.bfloat16:
-        return value.to(dtype)
-    random = torch.randint(0, 1 << 16, value.shape, generator=noise, dtype=torch.int32).to(value.device)
-    return (value.view(torch.int32) + random).bitwise_and_(-(1 << 16)).view(torch.float32).to(dtype)
+    if draws is None:
+        return value
+    return ((value.view(torch.int32) + draws) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)

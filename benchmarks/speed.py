@@ -15,96 +15,53 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from speed_cases import CASES, Ours
+from speed_cases import CASES
 
-BATCHES = 4  # different ones, by turns
-
-
-def activations(rows: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    """Rows (B, D) with 32 of 4,096 random directions each, and a little noise."""
-    directions_ND = torch.nn.functional.normalize(torch.randn(4096, width, generator=generator), dim=1)
-    active_BK = torch.randint(0, 4096, (rows, 32), generator=generator)
-    return torch.nn.functional.embedding_bag(active_BK, directions_ND, mode="sum") + 0.1 * torch.randn(
-        rows, width, generator=generator
-    )
-
-
-def seconds(of: Callable[[torch.Tensor], object], batches: list[torch.Tensor], times: int) -> list[float]:
-    """Seconds of each of ``times`` calls."""
-    found = []
-    for number in range(times):
-        begun = time.perf_counter()
-        of(batches[number % len(batches)])
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - begun)
-    return found
+from hiersae_cli.device import keep_freed_memory
+from hiersae_cli.workflows import bench
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One process's work."""
-    from hiersae_cli.device import keep_freed_memory
-
-    if name.startswith("hiersae"):
+    if name in bench.CASES:
         keep_freed_memory()  # as ``hiersae train`` does
+    size = bench.Size(
+        options.latents[0],
+        options.d,
+        options.k,
+        options.batch,
+        options.dtype,
+        options.moments,
+        options.compile,
+        options.device,
+    )
     try:
         found_version = version(CASES[name].package)
-        case = CASES[name](options)
+        case = CASES[name](size)
     except (ImportError, PackageNotFoundError) as error:
         return {"implementation": name, "absent": str(error)}
-    generator = torch.Generator().manual_seed(0)
-    batches = [activations(options.batch, options.d, generator).to(options.device) for _ in range(BATCHES)]
-    seconds(case.step, batches, options.warmup)
-    steps = seconds(case.step, batches, options.steps)
-    if isinstance(case, Ours):
-        case.watch()
-        seconds(case.step, batches, options.steps)
-        case.parts = {part: 1e3 * spent / options.steps for part, spent in case.parts.items()}
-        case.count(batches[0])
-    seconds(case.encode, batches, 2)
-    codes = seconds(case.encode, batches, options.steps)
+    found = bench.measure(case, options.warmup, options.steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if options.device != "cpu":
         peak = torch.cuda.max_memory_allocated() / 2**20
     return {
         "implementation": name,
         "version": found_version,
-        "latents": options.latents[0],
-        "steps": steps,
-        "codes": codes,
+        "latents": size.latents,
         "peak_mb": round(peak),
-        "dtype": options.dtype,
-        "device": options.device,
-        "parts": case.parts,
-        "counted": case.counted,
+        "dtype": size.dtype,
+        "device": size.device,
+        **found,
     }
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What the machine can do: a large product in each type, and a copy, in units of 1e9 a second."""
-    a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
-    long = torch.zeros(1 << 26, device=device)
-    other = torch.ones_like(long)
-    rates = {}
-    for what, of, work in (
-        ("gflops_float32", lambda: torch.mm(a, b), 2 * 2048**3),
-        ("gflops_bfloat16", lambda: torch.mm(a.bfloat16(), b.bfloat16()), 2 * 2048**3),
-        ("gbytes_copied", lambda: other.copy_(long), 2 * 4 * len(long)),
-    ):
-        rates[what] = round(work / min(seconds(lambda _, of=of: of(), [a], 7)) / 1e9, 1)
-    return {**rates, "threads": torch.get_num_threads(), "torch": torch.__version__, "processor": platform.processor()}
 
 
 def child(name: str, latents: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -113,6 +70,7 @@ def child(name: str, latents: int, options: argparse.Namespace) -> dict[str, Any
         f"--{key}={getattr(options, key)}"
         for key in ("d", "k", "batch", "dtype", "moments", "device", "steps", "warmup")
     ]
+    given += ["--compile"] if options.compile else []
     command = [sys.executable, __file__, "--one", name, f"--latents={latents}", *given]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -125,34 +83,20 @@ def joined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """One row of all rounds."""
     if any("steps" not in one for one in rounds):
         return next(one for one in rounds if "steps" not in one)
-    steps, codes = ([value for one in rounds for value in one[key]] for key in ("steps", "codes"))
+    found = {key: [value for one in rounds for value in one[key]] for key in ("steps", "codes")}
     last, batch = rounds[-1], rounds[-1].pop("batch")
-    step, code = statistics.median(steps), statistics.median(codes)
-    parts = {part: statistics.median(one["parts"][part] for one in rounds) for part in last["parts"]}
+    found["parts"] = {part: statistics.median(one["parts"][part] for one in rounds) for part in last["parts"]}
+    found["counted"] = last["counted"]
     return {
         **last,
-        "steps": len(steps),
-        "step_ms": round(1e3 * step, 2),
-        "tokens_per_s": round(batch / step),
-        "codes": len(codes),
-        "encode_ms": round(1e3 * code, 2),
-        "encode_tokens_per_s": round(batch / code),
+        **bench.summary(found, batch),
+        "steps": len(found["steps"]),
+        "codes": len(found["codes"]),
         "peak_mb": max(one["peak_mb"] for one in rounds),
-        "parts": {part: round(spent, 2) for part, spent in parts.items()},
     }
 
 
-def bounds(counted: dict[str, float], rates: dict[str, Any], dtype: str) -> dict[str, float]:
-    """Milliseconds that the counted work takes at the machine's rates."""
-    return {
-        "dense product": counted["dense_flop"] / rates[f"gflops_{dtype}"] / 1e6,
-        "grouped product": counted["grouped_flop"] / rates["gflops_float32"] / 1e6,
-        "sparse products": counted["sparse_bytes"] / rates["gbytes_copied"] / 1e6,
-        "optimizer": counted["optimizer_bytes"] / rates["gbytes_copied"] / 1e6,
-    }
-
-
-def show(rows: list[dict[str, Any]], rates: dict[str, Any], dtype: str) -> None:
+def show(rows: list[dict[str, Any]], rates: dict[str, Any]) -> None:
     """Print tables in Markdown: rates, their ratios to ours, and the parts of our steps."""
     print("machine:", json.dumps(rates))
     print("| implementation | latents | step, ms | tokens/s | ours / it | encode, tokens/s | ours / it | peak, MB |")
@@ -170,13 +114,7 @@ def show(rows: list[dict[str, Any]], rates: dict[str, Any], dtype: str) -> None:
             f"| {row['step_ms']:.1f} | {row['tokens_per_s']:,} | {ratios[0]} "
             f"| {row['encode_tokens_per_s']:,} | {ratios[1]} | {row['peak_mb']:,} |"
         )
-    for row in ours.values():
-        print(
-            f"\nours, {row['latents']:,} latents, {row['counted']['touched_rows']:,.0f} touched; ms of a step:",
-            row["parts"],
-        )
-        at_best = {part: round(spent, 2) for part, spent in bounds(row["counted"], rates, dtype).items()}
-        print("at the machine's rates:", at_best)
+    print("\n".join(bench.parts_of(ours.values())))
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -203,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products")
     parser.add_argument("--moments", choices=("float32", "bfloat16"), default="float32", help="of our row-adam")
+    parser.add_argument("--compile", action="store_true", help="our row-adam's moves by torch.compile")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--implementations", default=",".join(CASES))
     parser.add_argument("--steps", type=int, default=10)
@@ -219,14 +158,17 @@ def main() -> None:
     wrong = [name for name in names if name not in CASES]
     if wrong:
         parser.error(f"--implementations {wrong[0]}: one of {', '.join(CASES)}")
-    rates, rows = machine(options.device), []
+    rates, rows = bench.machine(options.device), []
     for latents in options.latents:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(options.rounds):
             for name in names if number % 2 == 0 else names[::-1]:
                 found[name].append({**child(name, latents, options), "batch": options.batch})
         rows += [joined(rounds) for rounds in found.values()]
-    show(rows, rates, options.dtype)
+    for row in rows:
+        if row["implementation"] == "hiersae" and "counted" in row:
+            row["at_best"] = bench.bounds(row["counted"], rates, options.dtype)
+    show(rows, rates)
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": rates, "rows": rows}, indent=1))
     if options.plot:

@@ -18,6 +18,7 @@ import pytest
 from hiersae_cli.cli.app import commands as all_commands
 from hiersae_cli.cli.flags import build
 from hiersae_cli.config import (
+    BenchConfig,
     CacheConfig,
     Config,
     ConvertConfig,
@@ -58,6 +59,7 @@ CONFIGS: dict[str, type[Config]] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "encode": EncodeConfig,
+    "bench": BenchConfig,
     "export-tree": ExportTreeConfig,
     "dashboard": DashboardConfig,
     "label": LabelConfig,

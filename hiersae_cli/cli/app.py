@@ -8,6 +8,7 @@ import typer
 
 from hiersae_cli import __version__
 from hiersae_cli.cli import (
+    bench,
     cache,
     convert,
     dashboard,
@@ -25,6 +26,7 @@ from hiersae_cli.cli import (
 )
 from hiersae_cli.cli.flags import verb
 from hiersae_cli.config import (
+    BenchConfig,
     CacheConfig,
     ConvertConfig,
     DashboardConfig,
@@ -93,6 +95,7 @@ app.add_typer(experiments, name="experiment")
 
 verb(app, "convert", ConvertConfig)(convert.convert)
 verb(app, "info", InfoConfig)(info.info)
+verb(app, "bench", BenchConfig)(bench.bench)
 
 
 def commands() -> dict[str, Any]:

@@ -5,6 +5,7 @@ saved files and the generated reference all read it from here.
 """
 
 from hiersae_cli.config.base import Config
+from hiersae_cli.config.bench import BenchConfig
 from hiersae_cli.config.cache import CacheConfig, JoinConfig
 from hiersae_cli.config.convert import ConvertConfig
 from hiersae_cli.config.dashboard import DashboardConfig
@@ -27,6 +28,7 @@ from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 
 __all__ = [
+    "BenchConfig",
     "CacheConfig",
     "Config",
     "ConvertConfig",

@@ -1,0 +1,14 @@
+"""``hiersae bench``."""
+
+from __future__ import annotations
+
+from hiersae_cli.config import BenchConfig
+from hiersae_cli.console import Console
+
+
+def bench(config: BenchConfig, console: Console) -> None:
+    """Time a training step and encoding on this machine, on drawn activations, beside what it could do at best."""
+    from hiersae_cli.workflows.bench import run, table
+
+    result = run(config, console)
+    console.result(result, table(result))

@@ -1,0 +1,33 @@
+"""Configuration of ``hiersae bench``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiersae_cli.config.base import Config, option, parse_count, parse_counts
+
+
+@dataclass(kw_only=True)
+class BenchConfig(Config):
+    """Sizes of the models that are timed, and how."""
+
+    latents: tuple[int, ...] = option(
+        (16_384, 131_072), parse=parse_counts, metavar="N[,N...]", help="Latents of each model, in all levels."
+    )
+    d: int = option(512, help="Width of the activations.")
+    k: int = option(32, help="L0.")
+    batch: int = option(2048, parse=parse_count, metavar="COUNT", help="Activations of a step.")
+    dtype: str = option("float32", choices=("float32", "bfloat16"), help="Type of the products.")
+    moments: str = option("float32", choices=("float32", "bfloat16"), help="Type of row-adam's moments.")
+    compile: bool = option(False, "--compile/--no-compile", help="row-adam's moves by torch.compile.")
+    device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
+    steps: int = option(10, help="Steps that are timed, of each kind; their median counts.")
+    warmup: int = option(3, help="Steps before them.")
+
+    def check(self) -> None:
+        for name in ("d", "batch", "steps"):
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(self.warmup >= 0, "warmup", "must not be negative")
+        self.require(self.k >= 4, "k", "must be at least 4, one for the coarsest level")
+        # Parents of the two levels: their number must leave children.
+        self.require(min(self.latents) >= 8 * self.k, "latents", f"must be at least 8 times the L0 of {self.k}")

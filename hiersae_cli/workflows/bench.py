@@ -1,0 +1,312 @@
+"""``hiersae bench``: seconds of a training step and of encoding, of its parts, and what the machine could do at best.
+
+Legend of shapes: B rows, D width.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hiersae_cli.config import BenchConfig, TrainConfig
+from hiersae_cli.console import Console
+from hiersae_cli.device import keep_freed_memory, resolve_device
+from hiersae_cli.sae import HierarchicalSAE, build
+from hiersae_cli.sae.base import SparseAutoencoder
+from hiersae_cli.sae.training import Trainer
+
+BATCHES = 4  # different ones, by turns
+THREE_LEVELS = 300_000  # latents from which on ours has three levels
+_DIRECTIONS, _ACTIVE, _NOISE = 4096, 32, 0.1  # of the drawn activations
+_FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is timed: ``latents`` in all, of activations of width ``d``; the rest as ``BenchConfig`` has it."""
+
+    latents: int
+    d: int
+    k: int
+    batch: int
+    dtype: str
+    moments: str
+    compile: bool
+    device: str
+
+
+class Case:
+    """One implementation of one size: a training step, and encoding, as functions of a batch (B, D).
+
+    Attributes:
+        package: the distribution whose version a result is of.
+        parts: milliseconds of each part of a step, where they are known.
+        counted: operations and bytes of a step, where they are known.
+    """
+
+    package = "hiersae"
+
+    def __init__(self, size: Size):
+        self.size = size
+        self.parts: dict[str, float] = {}
+        self.counted: dict[str, float] = {}
+
+    def step(self, x_BD: torch.Tensor) -> None:
+        """A whole training step."""
+        raise NotImplementedError
+
+    def encode(self, x_BD: torch.Tensor) -> object:
+        """The code at inference."""
+        raise NotImplementedError
+
+
+class Gated(Case):
+    """The hierarchy behind a closed gate, its tree balanced, with the optimizer that follows touched rows."""
+
+    def __init__(self, size: Size):
+        super().__init__(size)
+        config = TrainConfig(
+            acts=["drawn"], batch=size.batch, tokens=10**6 * size.batch, dtype=size.dtype, **self.training()
+        )
+        self.model = build(config, size.d)
+        self.model.initialise(torch.zeros(size.d), 0)
+        self.trainer = Trainer(self.model.to(size.device).train(), config, 1.0)
+
+    def training(self) -> dict[str, Any]:
+        """Options of training."""
+        return {
+            **self.shape(),
+            "curriculum": "closed=1",
+            "harden": True,
+            "optimizer": "row-adam",
+            "moments": self.size.moments,
+            "compile": self.size.compile,
+        }
+
+    def shape(self) -> dict[str, Any]:
+        """Widths and L0s: parents such that the dense and the grouped product are of one size."""
+        latents, k = self.size.latents, self.size.k
+        if latents > THREE_LEVELS:
+            return {"widths": (1024, 32_768, latents - 33_792), "k": (k / 4, k / 4, k / 2)}
+        parents = 1 << round((k / 4 * latents) ** 0.5).bit_length() - 1
+        return {"widths": (parents, latents - parents), "k": (k / 4, k * 3 / 4)}
+
+    def step(self, x_BD: torch.Tensor) -> None:
+        self.trainer.step(x_BD)
+
+    @torch.no_grad()
+    def encode(self, x_BD: torch.Tensor) -> object:
+        model = self.model.eval()
+        if self.trainer.config.harden and isinstance(model, HierarchicalSAE) and not model.hard:
+            model.harden()
+        return model.codes(x_BD)
+
+    def watch(self) -> None:
+        """From now on, add up the seconds of each part of a step; nested parts are taken out of the outer one."""
+        from hiersae_cli.sae import gated
+
+        stack: list[float] = []
+
+        def timed(owner: Any, name: str, what: str) -> Callable[[], None]:
+            function: Callable[..., Any] = getattr(owner, name)
+
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                begun = time.perf_counter()
+                stack.append(0.0)
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    spent, inner = time.perf_counter() - begun, stack.pop()
+                    self.parts[what] = self.parts.get(what, 0.0) + spent - inner
+                    if stack:
+                        stack[-1] += spent
+
+            setattr(owner, name, wrapped)
+            return lambda: setattr(owner, name, function)
+
+        self._undo = [
+            timed(SparseAutoencoder, "_read", "dense product"),
+            timed(gated, "above", "grouped product"),
+            timed(SparseAutoencoder, "_select", "selection and exact values"),
+            timed(type(self.model), "step", "decoding and loss"),
+            timed(torch.Tensor, "backward", "backward"),
+            timed(Trainer, "_move", "optimizer"),
+            timed(Trainer, "step", "the rest"),
+        ]
+
+    def unwatch(self) -> None:
+        """Leave everything as it was before ``watch``."""
+        for undo in self._undo:
+            undo()
+
+    def count(self, x_BD: torch.Tensor) -> None:
+        """Operations and bytes of a step, from what was active in it."""
+        model, width = self.model, self.size.d
+        codes = model.train().step(x_BD, 0.5).codes
+        fired = [code.fired for code in codes]
+        first = model.widths[0] if len(codes) > 1 else model.latents
+        grouped = 0.0
+        if isinstance(model, HierarchicalSAE):
+            for level in range(1, len(codes)):
+                blocks = model._blocks(level)
+                if blocks is not None:
+                    parent_n = fired[level - 1].latent_n - model.parts[level - 1].start
+                    grouped += float(blocks.first_P.diff()[parent_n].sum())
+        places = sum(len(pattern) for pattern in fired)
+        touched = sum(len(pattern.latent_n.unique()) for pattern in fired)
+        moment = 2 if self.size.moments == "bfloat16" else _FLOAT32
+        self.counted = {
+            "touched_rows": touched,
+            "dense_flop": 2.0 * len(x_BD) * width * first,
+            "grouped_flop": 2.0 * width * grouped,
+            # Two products forward, four backward: each reads a row of D numbers for every active place.
+            "sparse_bytes": 6.0 * places * width * _FLOAT32,
+            # Encoder and decoder: weight and two moments, read and written; the gradient, written and read twice.
+            "optimizer_bytes": 2.0 * touched * width * (2 * _FLOAT32 + 4 * moment + 3 * _FLOAT32),
+        }
+
+
+class Open(Gated):
+    """The hierarchy with its gate open, and dense Adam: the defaults of training."""
+
+    def training(self) -> dict[str, Any]:
+        return {**self.shape(), "curriculum": "none"}
+
+
+class Flat(Gated):
+    """BatchTopK of ours with dense Adam."""
+
+    def training(self) -> dict[str, Any]:
+        return {"arch": "batchtopk", "widths": (self.size.latents,), "k": (self.size.k,)}
+
+
+CASES: dict[str, type[Case]] = {"hiersae": Gated, "hiersae-open": Open, "hiersae-batchtopk": Flat}
+
+
+def run(config: BenchConfig, console: Console | None = None) -> dict[str, Any]:
+    """``{"machine": …, "rows": […]}``, a row for every size and model: the defaults' columns of ``table``, and more.
+
+    Raises ``UsageError`` for a device that is not there.
+    """
+    console = console or Console.silent()
+    device = str(resolve_device(config.device))
+    keep_freed_memory()  # as ``hiersae train`` does
+    rates, rows = machine(device), []
+    with console.progress("bench", len(config.latents) * len(CASES), "models") as progress:
+        for latents in config.latents:
+            size = Size(latents, config.d, config.k, config.batch, config.dtype, config.moments, config.compile, device)
+            for name, case in CASES.items():
+                found = measure(case(size), config.warmup, config.steps)
+                rows.append({"model": name, "latents": latents, **summary(found, config.batch)})
+                if name == "hiersae":
+                    rows[-1]["at_best"] = bounds(found["counted"], rates, config.dtype)
+                progress.advance(1)
+    return {"machine": rates, "rows": rows}
+
+
+def measure(case: Case, warmup: int, steps: int) -> dict[str, Any]:
+    """Seconds of each step and each encoding; of ours also the parts of a step in ms, and what was counted."""
+    size, generator = case.size, torch.Generator().manual_seed(0)
+    batches = [activations(size.batch, size.d, generator).to(size.device) for _ in range(BATCHES)]
+    _seconds(case.step, batches, warmup)
+    taken = _seconds(case.step, batches, steps)
+    if isinstance(case, Gated):
+        case.watch()
+        _seconds(case.step, batches, steps)
+        case.unwatch()
+        case.parts = {part: 1e3 * spent / steps for part, spent in case.parts.items()}
+        case.count(batches[0])
+    _seconds(case.encode, batches, min(warmup, 2))
+    codes = _seconds(case.encode, batches, steps)
+    return {"steps": taken, "codes": codes, "parts": case.parts, "counted": case.counted}
+
+
+def summary(found: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Medians of what ``measure`` has found, as rates."""
+    step, code = statistics.median(found["steps"]), statistics.median(found["codes"])
+    return {
+        "step_ms": round(1e3 * step, 2),
+        "tokens_per_s": round(batch / step),
+        "encode_ms": round(1e3 * code, 2),
+        "encode_tokens_per_s": round(batch / code),
+        "parts": {part: round(spent, 2) for part, spent in found["parts"].items()},
+        "counted": found["counted"],
+    }
+
+
+def activations(rows: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """Rows (B, D) with 32 of 4,096 random directions each, and a little noise."""
+    directions_ND = torch.nn.functional.normalize(torch.randn(_DIRECTIONS, width, generator=generator), dim=1)
+    active_BK = torch.randint(0, _DIRECTIONS, (rows, _ACTIVE), generator=generator)
+    sums_BD = torch.nn.functional.embedding_bag(active_BK, directions_ND, mode="sum")
+    return sums_BD + _NOISE * torch.randn(rows, width, generator=generator)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the machine can do: a large product in each type, and a copy, in units of 1e9 a second."""
+    a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
+    long = torch.zeros(1 << 26, device=device)
+    other = torch.ones_like(long)
+    work: dict[str, tuple[Callable[[torch.Tensor], object], int]] = {
+        "gflops_float32": (lambda a: torch.mm(a, b), 2 * 2048**3),
+        "gflops_bfloat16": (lambda a: torch.mm(a.bfloat16(), b.bfloat16()), 2 * 2048**3),
+        "gbytes_copied": (lambda _: other.copy_(long), 2 * _FLOAT32 * len(long)),
+    }
+    rates = {what: round(amount / min(_seconds(of, [a], 7)) / 1e9, 1) for what, (of, amount) in work.items()}
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {**rates, "device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def bounds(counted: dict[str, float], rates: dict[str, Any], dtype: str) -> dict[str, float]:
+    """Milliseconds that the counted work takes at the machine's rates."""
+    return {
+        "dense product": round(counted["dense_flop"] / rates[f"gflops_{dtype}"] / 1e6, 2),
+        "grouped product": round(counted["grouped_flop"] / rates["gflops_float32"] / 1e6, 2),
+        "sparse products": round(counted["sparse_bytes"] / rates["gbytes_copied"] / 1e6, 2),
+        "optimizer": round(counted["optimizer_bytes"] / rates["gbytes_copied"] / 1e6, 2),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result in Markdown."""
+    lines = [
+        "| model | latents | step, ms | tokens/s | encode, tokens/s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row['model']} | {row['latents']:,} | {row['step_ms']:.1f} | {row['tokens_per_s']:,} "
+        f"| {row['encode_tokens_per_s']:,} |"
+        for row in result["rows"]
+    ]
+    lines += parts_of(row for row in result["rows"] if "at_best" in row)
+    return "\n".join([*lines, "", f"machine: {result['machine']}"])
+
+
+def parts_of(rows: Any) -> list[str]:
+    """Lines that set the parts of a step beside what the machine could do at best."""
+    lines = []
+    for row in rows:
+        lines += [
+            "",
+            f"ours, {row['latents']:,} latents, {row['counted']['touched_rows']:,} touched",
+            f"ms of a step: {row['parts']}",
+            f"at the machine's rates: {row['at_best']}",
+        ]
+    return lines
+
+
+def _seconds(of: Callable[[torch.Tensor], object], batches: list[torch.Tensor], times: int) -> list[float]:
+    """Seconds of each of ``times`` calls."""
+    found = []
+    for number in range(times):
+        begun = time.perf_counter()
+        of(batches[number % len(batches)])
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - begun)
+    return found

@@ -55,6 +55,23 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path: Path, dtype: str, compres
     assert [path.name for path in tmp_path.iterdir()] == ["acts.h5"]
 
 
+def test_shuffled_reading_takes_whole_chunks_of_a_compressed_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "acts.h5", content(3000, widths={"h.0": 64}), compression="lzf")
+    with h5py.File(path) as file:
+        assert file["activations/h.0"].chunks == (1024, 64)  # 256 KiB
+    read_into, reads = ActivationSet.read_into, []
+
+    def noted(acts: ActivationSet, start: int, out: np.ndarray) -> None:
+        reads.append((start, len(out)))
+        read_into(acts, start, out)
+
+    monkeypatch.setattr(ActivationSet, "read_into", noted)
+    next(ShuffledRows(ActivationSet([str(path)]), 1, 0).batches(2000))
+    assert reads and set(reads) <= {(0, 1024), (1024, 1024), (2048, 952)}
+
+
 def test_the_fingerprint_is_of_the_content_and_not_of_how_it_is_stored(tmp_path: Path) -> None:
     made = content(100)
     plain = write(tmp_path / "plain.h5", made)

@@ -409,6 +409,19 @@ def test_batches_mix_rows_of_the_whole_cache(numbered: ActivationSet) -> None:
     assert abs(np.corrcoef(batch, np.arange(1000))[0, 1]) < 0.1
 
 
+def test_a_stream_says_which_compressed_file_is_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "acts.h5", content(3000, widths={"h.0": 64}), compression="gzip")
+    with h5py.File(path) as file:
+        chunk = file["activations/h.0"].id.get_chunk_info(1)
+    with open(path, "r+b") as raw:
+        raw.seek(chunk.byte_offset + chunk.size // 2)
+        raw.write(b"x" * 100)
+    # Rows are read in another thread: what goes wrong there is told here.
+    with pytest.raises(FileError, match=r"acts\.h5: damaged: ") as caught:
+        list(islice(ShuffledRows(ActivationSet([str(path)]), 1, 0).batches(500), 9))
+    assert "\n" not in caught.value.message
+
+
 def test_a_stream_of_no_training_rows_is_refused(tmp_path: Path) -> None:
     made = content(70)
     made.rows.split[:] = HELD_OUT

@@ -1,6 +1,6 @@
 """Training from HDF5 against training from memory: time of an epoch, and peak memory by size of the cache.
 
-    python benchmarks/reading.py [--gigabytes 1,10] [--width 256] [--repeats 5] [--json FILE]
+    python benchmarks/reading.py [--gigabytes 1,10] [--width 256] [--compression gzip] [--repeats 5] [--json FILE]
 
 Makes caches of random activations (deleted afterwards), then, in one process, alternates between the same
 training steps fed by the shuffled reader and fed from a tensor in memory, drawn by a random permutation; the
@@ -34,7 +34,7 @@ MODULE = "random"
 STEPS = 150  # of each timed stretch
 
 
-def make_cache(path: Path, rows: int, width: int) -> None:
+def make_cache(path: Path, rows: int, width: int, compression: str = "none") -> None:
     """Random activations of low rank with noise, so that training on them is ordinary."""
     generator = np.random.default_rng(0)
     part = (generator.normal(size=(65_536, 16)) @ generator.normal(size=(16, width))).astype("<f4")
@@ -50,7 +50,7 @@ def make_cache(path: Path, rows: int, width: int) -> None:
         count = min(len(part), rows - start)
         writer.write(MODULE, start, part[:count], norms[:count])
     writer.commit(rows)
-    writer.finish()
+    writer.finish(compression)
 
 
 def from_memory(tensor: torch.Tensor, batch: int, seed: int) -> Iterator[torch.Tensor]:
@@ -108,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", default="1,10")
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--compression", choices=("none", "lzf", "gzip"), default="none")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -118,7 +119,7 @@ def main() -> None:
         paths = [Path(folder) / f"{size}gb.h5" for size in sizes]
         # Peaks first: Linux counts this process's own memory to a child's peak, so it must still be small.
         for size, path in zip(sizes, paths, strict=True):
-            make_cache(path, int(float(size) * 1e9) // (4 * options.width), options.width)
+            make_cache(path, int(float(size) * 1e9) // (4 * options.width), options.width, options.compression)
             result[f"peak_mb_{size}gb"] = round(peak_megabytes(path, Path(folder) / "run", config))
         result |= time_ratio(paths[0], config, options.repeats)
     text = json.dumps(result, indent=2)

@@ -55,6 +55,23 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path: Path, dtype: str, compres
     assert [path.name for path in tmp_path.iterdir()] == ["acts.h5"]
 
 
+def test_shuffled_reading_takes_whole_chunks_of_a_compressed_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "acts.h5", content(3000, widths={"h.0": 64}), compression="lzf")
+    with h5py.File(path) as file:
+        assert file["activations/h.0"].chunks == (1024, 64)  # 256 KiB
+    read_into, reads = ActivationSet.read_into, []
+
+    def noted(acts: ActivationSet, start: int, out: np.ndarray) -> None:
+        reads.append((start, len(out)))
+        read_into(acts, start, out)
+
+    monkeypatch.setattr(ActivationSet, "read_into", noted)
+    next(ShuffledRows(ActivationSet([str(path)]), 1, 0).batches(2000))
+    assert reads and set(reads) <= {(0, 1024), (1024, 1024), (2048, 952)}
+
+
 def test_the_fingerprint_is_of_the_content_and_not_of_how_it_is_stored(tmp_path: Path) -> None:
     made = content(100)
     plain = write(tmp_path / "plain.h5", made)
@@ -390,6 +407,19 @@ def test_batches_mix_rows_of_the_whole_cache(numbered: ActivationSet) -> None:
     batch = numbers([next(ShuffledRows(numbered, 1 << 30, 0).batches(1000))])
     assert len(set(batch // 1000)) == 10
     assert abs(np.corrcoef(batch, np.arange(1000))[0, 1]) < 0.1
+
+
+def test_a_stream_says_which_compressed_file_is_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "acts.h5", content(3000, widths={"h.0": 64}), compression="gzip")
+    with h5py.File(path) as file:
+        chunk = file["activations/h.0"].id.get_chunk_info(1)
+    with open(path, "r+b") as raw:
+        raw.seek(chunk.byte_offset + chunk.size // 2)
+        raw.write(b"x" * 100)
+    # Rows are read in another thread: what goes wrong there is told here.
+    with pytest.raises(FileError, match=r"acts\.h5: damaged: ") as caught:
+        list(islice(ShuffledRows(ActivationSet([str(path)]), 1, 0).batches(500), 9))
+    assert "\n" not in caught.value.message
 
 
 def test_a_stream_of_no_training_rows_is_refused(tmp_path: Path) -> None:

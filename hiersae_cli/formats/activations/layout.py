@@ -50,12 +50,21 @@ TRUTH: dict[str, np.dtype[Any]] = {
     "firings/magnitude": np.dtype("<f4"),
 }
 
+# What shuffled reading takes at once: large enough for a disk, small enough to mix well. Chunks of a compressed cache
+# are of this size too, so that nothing is decompressed only to be thrown away.
+_BLOCK_BYTES = 256 << 10
+
 # HDF5 has no bfloat16: its bits are stored as uint16, and the attribute "dtype" says what they are.
 STORAGE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype("<u2"),
 }
+
+
+def block_rows(row_bytes: int) -> int:
+    """Rows of a block of shuffled reading, and of a chunk of a compressed cache."""
+    return max(1, _BLOCK_BYTES // row_bytes)
 
 
 def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:

@@ -179,7 +179,10 @@ class Activations:
             return
         offset = self._offsets[module]
         if offset is None:
-            self.file[f"activations/{module}"].read_direct(out, np.s_[start : start + len(out)])
+            try:
+                self.file[f"activations/{module}"].read_direct(out, np.s_[start : start + len(out)])
+            except OSError as error:
+                raise FileError(f"{self.path}: damaged: {error}", "Make it again with 'hiersae cache'.") from None
             return
         try:
             pread_into(self._handle, out, offset + start * out.shape[1] * out.itemsize)

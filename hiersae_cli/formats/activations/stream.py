@@ -14,10 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from hiersae_cli.formats.activations.layout import TRAIN
+from hiersae_cli.formats.activations.layout import TRAIN, block_rows
 from hiersae_cli.formats.activations.reader import ActivationSet
-
-_BLOCK_BYTES = 256 << 10  # one read: large enough for a disk, small enough to mix well
 
 
 class ShuffledRows:
@@ -32,7 +30,7 @@ class ShuffledRows:
     def __init__(self, acts: ActivationSet, buffer_bytes: int, seed: int):
         self._acts, self._seed = acts, seed
         row_bytes = acts.empty(1).nbytes
-        self._block = max(1, _BLOCK_BYTES // row_bytes)
+        self._block = block_rows(row_bytes)
         self._usable = acts.usable(TRAIN)
         firsts = np.arange(0, acts.rows, self._block)
         counts = np.add.reduceat(self._usable, firsts, dtype=np.int64)

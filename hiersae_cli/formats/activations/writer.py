@@ -21,6 +21,7 @@ from hiersae_cli.formats.activations.layout import (
     STATISTICS,
     STORAGE,
     TRAIN,
+    block_rows,
     create_dataset,
     pwrite,
 )
@@ -31,7 +32,6 @@ from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_hea
 from hiersae_cli.synth.truth import Truth
 
 _BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
-_CHUNK_BYTES = 1 << 20  # of a compressed cache
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _compress(source: Path, target: Path, compression: str) -> None:
             if name != "activations":
                 old.copy(name, new)
         for module, data in old["activations"].items():
-            rows = max(1, min(len(data), _CHUNK_BYTES // (data.dtype.itemsize * data.shape[1])))
+            rows = max(1, min(len(data), block_rows(data.dtype.itemsize * data.shape[1])))
             packed = new.create_dataset(
                 f"activations/{module}",
                 shape=data.shape,

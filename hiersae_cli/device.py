@@ -1,12 +1,13 @@
-"""Where tensors live: choosing a device and a number type, and how much memory there is."""
+"""Where tensors live and code is compiled for: devices, number types, memory."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from hiersae_cli.errors import UsageError
+from hiersae_cli.errors import HierSAEError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -72,3 +73,21 @@ def keep_freed_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
     except (OSError, AttributeError):
         pass
+
+
+def compiled_by_torch(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """``torch.compile``, whose failures, at the first call, are told as those of ``--compile``."""
+    import torch
+
+    compiled = torch.compile(function, **options)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return compiled(*args, **kwargs)
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError, ImportError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise HierSAEError(
+                f"--compile: torch.compile failed: {first}", "Leave --compile out, or install a C++ compiler."
+            ) from error
+
+    return call

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,6 +29,8 @@ from hiersae_cli.workflows import evaluate
 from hiersae_cli.workflows.experiment_steps import untouched
 from tests.fixtures_chain import sentences
 from tests.helpers import command, environment, hiersae
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCRIPT = Path(__file__).parents[1] / "experiment.py"
 CPU = {"CUDA_VISIBLE_DEVICES": ""}  # the plan of these tests has no GPU's configuration
@@ -63,15 +65,6 @@ STEPS = ["host", "samples", "acts.h5", "hier-0", "flat-0", "hier-1", "flat-1", "
 STEPS += ["tree-0.json", "hier-0/dashboard.h5", "tree-1.json", "hier-1/dashboard.h5", "host-check.json"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The sums of a command run by ``helpers`` and of this process add up in one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

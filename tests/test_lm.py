@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,11 @@ from hiersae_cli.interrupt import Interrupted
 from hiersae_cli.workflows.lm import run
 from tests.helpers import command, environment, hiersae
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1)
 TINY = {"layers": 1, "width": 16, "context": 8, "batch": 4, "steps": 12, "eval_every": 4, "warmup": 2, "device": "cpu"}
 FLAGS = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The sums of a command run by ``helpers`` and of this process add up in one order, and no thread waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

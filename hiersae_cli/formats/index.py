@@ -8,7 +8,6 @@ nothing grows with F x F. Until it is whole it is a folder of files that are onl
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
 from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
-from hiersae_cli.formats.hdf5 import attributes, write_header
+from hiersae_cli.formats.hdf5 import attributes, remove_leftovers, write_header
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
 
@@ -208,8 +207,7 @@ class IndexWriter:
         """
         self.close()
         rows = len(columns["token"])
-        for leftover in self.path.absolute().parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
-            leftover.unlink(missing_ok=True)  # of a process killed here
+        remove_leftovers(self.path)
         with replacing(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
                 write_header(file, self.header)

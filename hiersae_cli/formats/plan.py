@@ -35,9 +35,11 @@ STEPS: dict[str, type[Config]] = {
     "tree": ExportTreeConfig,
     "index": DashboardConfig,
 }
-_DECIDED = {"texts", "out", "model", "acts", "run", "runs", "baseline", "seed", "device", "overwrite", "report"}
-_DECIDED |= {"validation", "markdown", "html"}
-_DECIDED |= {"edges", "plots", "format", "index", "neuronpedia", "serve"}  # a path that all would share, or no end
+_DECIDED = {
+    *("texts", "out", "model", "acts", "run", "runs", "baseline", "seed", "device", "overwrite", "report"),
+    *("validation", "markdown", "html"),
+    *("edges", "plots", "format", "index", "neuronpedia", "serve"),  # a path that all would share, or no end
+}
 _MATCHED = ("tokens", "batch")
 # What stands for the paths of a run, which are not known before it, where a plan is checked.
 _STAND_INS: dict[str, Any] = {"model": "host", "acts": ["acts.h5"], "run": "hier-0", "runs": ["hier-0"]}

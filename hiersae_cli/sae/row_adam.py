@@ -5,12 +5,11 @@ Legend of shapes: F rows of a matrix, D width, r rows that a step has touched, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from hiersae_cli.errors import HierSAEError
+from hiersae_cli.device import compiled_by_torch
 from hiersae_cli.sae.sparse import RowGradient, collect_rows
 
 _BLOCK = 1 << 18  # numbers of a matrix that are moved at once: with gradient and moments they stay within the caches
@@ -55,8 +54,8 @@ class RowAdam:
         ]
         self._collected = [collect_rows(parameter) for parameter in self.parameters]
         self._gradients: list[list[RowGradient]] = []
-        self._move_rows = _compiled(_move_rows) if compiled else _move_rows
-        self._take_out = _compiled(_take_out) if compiled else _take_out
+        self._move_rows = compiled_by_torch(_move_rows, dynamic=True) if compiled else _move_rows
+        self._take_out = compiled_by_torch(_take_out, dynamic=True) if compiled else _take_out
 
     @torch.no_grad()
     def gather(self) -> torch.Tensor:
@@ -67,9 +66,10 @@ class RowAdam:
             gradients = _disjoint(collected)
             collected.clear()
             for row_r, value_rD in gradients:
-                for row_s, value_sD in _blocks(row_r, value_rD):
+                for part in _blocks(*value_rD.shape):
+                    value_sD = value_rD[part]
                     if unit:
-                        self._take_out(parameter.data, row_s, value_sD)
+                        self._take_out(parameter.data, row_r[part], value_sD)
                     square += value_sD.flatten() @ value_sD.flatten()
             self._gradients.append(gradients)
         return square
@@ -131,15 +131,13 @@ class RowAdam:
         ratio = beta_mean / beta_square**0.5
         due = [rate * ratio * (1 - ratio**missed_r) / (1 - ratio), beta_mean**missed_r, beta_square**missed_r]
         series_r1, mean_kept_r1, square_kept_r1 = (column_r[:, None] for column_r in due)
+        # Tensors, since code compiled for one number is made anew for another.
+        rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
+        rounded = slots["mean"].dtype == torch.bfloat16
         move = _move_rows if value_rD is None else self._move_rows
-        size = max(1, _BLOCK // parameter.shape[1])
-        for start in range(0, len(row_r), size):
-            part = slice(start, start + size)
+        for part in _blocks(len(row_r), parameter.shape[1]):
             row_s = row_r[part]
-            draws = [
-                _draw(len(row_s), parameter, noise) if slots[name].dtype == torch.bfloat16 else None
-                for name in ("mean", "square")
-            ]
+            draws = [_draw(len(row_s), parameter, noise) if rounded else None for _ in ("mean", "square")]
             move(
                 parameter,
                 slots["mean"],
@@ -149,10 +147,7 @@ class RowAdam:
                 series_r1[part],
                 mean_kept_r1[part],
                 square_kept_r1[part],
-                scale,
-                # Tensors, since code compiled for one number is made anew for another.
-                parameter.new_tensor(rate),
-                parameter.new_tensor(root),
+                *rates,
                 self.unit[number],
                 beta_mean,
                 beta_square,
@@ -198,36 +193,22 @@ def _move_rows(
         root: what corrects the square root of the mean square.
         mean_draws_sD, square_draws_sD: as ``_rounded`` takes them.
     """
+    # In place: where this is not compiled, each new block of numbers costs as much as the work on it.
     weight_sD = weight_FD[row_s]
     mean_sD, square_sD = mean_FD[row_s].to(weight_sD.dtype), square_FD[row_s].to(weight_sD.dtype)
-    weight_sD = weight_sD - series_s1 * mean_sD / (square_sD.sqrt() * root + eps)
-    mean_sD, square_sD = mean_sD * mean_kept_s1, square_sD * square_kept_s1
+    weight_sD.addcdiv_(mean_sD * series_s1, square_sD.sqrt().mul_(root).add_(eps), value=-1)
+    mean_sD.mul_(mean_kept_s1)
+    square_sD.mul_(square_kept_s1)
     if value_sD is not None:
         value_sD = value_sD * scale
-        mean_sD = mean_sD + (value_sD - mean_sD) * (1 - beta_mean)
-        square_sD = square_sD * beta_square + value_sD.square() * (1 - beta_square)
-        weight_sD = weight_sD - rate * mean_sD / (square_sD.sqrt() * root + eps)
+        mean_sD.lerp_(value_sD, 1 - beta_mean)
+        square_sD.mul_(beta_square).addcmul_(value_sD, value_sD, value=1 - beta_square)
+        weight_sD.addcdiv_(mean_sD * rate, square_sD.sqrt().mul_(root).add_(eps), value=-1)
     if unit:
-        weight_sD = weight_sD / weight_sD.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        weight_sD /= weight_sD.norm(dim=1, keepdim=True).clamp_min(1e-12)
     weight_FD[row_s] = weight_sD
     mean_FD[row_s] = _rounded(mean_sD, mean_draws_sD)
     square_FD[row_s] = _rounded(square_sD, square_draws_sD)
-
-
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """``torch.compile``, with its failures as an error that a user can act on."""
-    compiled = torch.compile(function, dynamic=True)
-
-    def call(*args: Any) -> None:
-        try:
-            compiled(*args)
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError, ImportError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise HierSAEError(
-                f"--compile: torch.compile failed: {first}", "Leave --compile out, or install a C++ compiler."
-            ) from error
-
-    return call
 
 
 def _disjoint(gradients: list[RowGradient]) -> list[RowGradient]:
@@ -244,9 +225,9 @@ def _disjoint(gradients: list[RowGradient]) -> list[RowGradient]:
     return [(row_r, value_rD)]
 
 
-def _blocks(row_r: torch.Tensor, value_rD: torch.Tensor) -> Iterator[RowGradient]:
-    size = max(1, _BLOCK // value_rD.shape[1])
-    return zip(row_r.split(size), value_rD.split(size), strict=True)
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    size = max(1, _BLOCK // width)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _draw(rows: int, like: torch.Tensor, noise: torch.Generator) -> torch.Tensor:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from hiersae_cli.config import BenchConfig, TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory, resolve_device
-from hiersae_cli.sae import HierarchicalSAE, build
+from hiersae_cli.sae import HierarchicalSAE, build, gated
 from hiersae_cli.sae.base import SparseAutoencoder
 from hiersae_cli.sae.training import Trainer
 
@@ -106,10 +107,9 @@ class Gated(Case):
             model.harden()
         return model.codes(x_BD)
 
-    def watch(self) -> None:
-        """From now on, add up the seconds of each part of a step; nested parts are taken out of the outer one."""
-        from hiersae_cli.sae import gated
-
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Add up the seconds of each part of a step; nested parts are taken out of the outer one."""
         stack: list[float] = []
 
         def timed(owner: Any, name: str, what: str) -> Callable[[], None]:
@@ -129,7 +129,7 @@ class Gated(Case):
             setattr(owner, name, wrapped)
             return lambda: setattr(owner, name, function)
 
-        self._undo = [
+        undo = [
             timed(SparseAutoencoder, "_read", "dense product"),
             timed(gated, "above", "grouped product"),
             timed(SparseAutoencoder, "_select", "selection and exact values"),
@@ -138,11 +138,11 @@ class Gated(Case):
             timed(Trainer, "_move", "optimizer"),
             timed(Trainer, "step", "the rest"),
         ]
-
-    def unwatch(self) -> None:
-        """Leave everything as it was before ``watch``."""
-        for undo in self._undo:
-            undo()
+        try:
+            yield
+        finally:
+            for each in undo:
+                each()
 
     def count(self, x_BD: torch.Tensor) -> None:
         """Operations and bytes of a step, from what was active in it."""
@@ -216,9 +216,8 @@ def measure(case: Case, warmup: int, steps: int) -> dict[str, Any]:
     _seconds(case.step, batches, warmup)
     taken = _seconds(case.step, batches, steps)
     if isinstance(case, Gated):
-        case.watch()
-        _seconds(case.step, batches, steps)
-        case.unwatch()
+        with case.watched():
+            _seconds(case.step, batches, steps)
         case.parts = {part: 1e3 * spent / steps for part, spent in case.parts.items()}
         case.count(batches[0])
     _seconds(case.encode, batches, min(warmup, 2))
@@ -287,7 +286,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"machine: {result['machine']}"])
 
 
-def parts_of(rows: Any) -> list[str]:
+def parts_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Lines that set the parts of a step beside what the machine could do at best."""
     lines = []
     for row in rows:

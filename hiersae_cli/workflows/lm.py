@@ -201,12 +201,11 @@ def _train(
     identity: dict[str, Any],
     console: Console,
 ) -> None:
-    import torch
-
+    from hiersae_cli.device import compiled_by_torch
     from hiersae_cli.host import charlm
 
     model, state = training.model, training.state
-    forward = torch.compile(model) if config.compile else model
+    forward = compiled_by_torch(model) if config.compile else model
     figures: dict[str, str] = {}
     started = time.monotonic() - state.seconds
     with stoppable() as asked_to_stop, console.progress("lm", config.steps, "steps", done=state.step) as progress:

@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 import torch
 
+from hiersae_cli.sae import native
 from hiersae_cli.sae.grouped import Blocks, Pairs, above
 from hiersae_cli.sae.sparse import Pattern, dense
 from hiersae_cli.sae.tree import NO_PARENT
@@ -16,6 +17,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 IMPLEMENTATIONS = [
     "reference",
     "cpu",
+    pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason="no C compiler")),
     pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")),
 ]
 
@@ -53,7 +55,7 @@ def draw(shape: str, seed: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
 def test_grouped_products_are_those_of_the_dense_product(
     implementation: str, dtype: torch.dtype, scaled: bool, shape: str, seed: int
 ) -> None:
-    if implementation == "triton" and dtype == torch.float64:
+    if implementation in ("native", "triton") and dtype == torch.float64:
         pytest.skip("the kernel is of float32")
     x, w, b, bound, parent, active = draw(shape, seed, dtype)
     if implementation == "triton" and torch.cuda.is_available():

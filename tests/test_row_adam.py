@@ -7,10 +7,12 @@ import shutil
 import pytest
 import torch
 
+from hiersae_cli.sae import native
 from hiersae_cli.sae.row_adam import RowAdam
 from tests.test_sae_contract import BATCH, make_data, train
 
 LR = 0.01
+NEEDS_CPP = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 
 
 def both(
@@ -19,13 +21,13 @@ def both(
     width: int = 5,
     dtype: torch.dtype = torch.float32,
     unit: bool = False,
-    compiled: bool = False,
+    implementation: str = "",
 ) -> tuple[torch.nn.Parameter, torch.nn.Parameter, RowAdam, torch.optim.Adam]:
     """A matrix moved by Adam and by RowAdam with the same gradients, of the rows touched in each step."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(rows, width, generator=generator)
     plain, lazy = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    adam, row_adam = torch.optim.Adam([plain], lr=LR), RowAdam([lazy], [unit], dtype, compiled=compiled)
+    adam, row_adam = torch.optim.Adam([plain], lr=LR), RowAdam([lazy], [unit], dtype, implementation=implementation)
     for step in touched:
         row_r = torch.tensor(step, dtype=torch.long)
         value_rD = torch.randn(len(step), width, generator=generator) + 0.5
@@ -61,12 +63,19 @@ def test_rows_with_gaps_have_adam_s_moments_and_get_its_moves_late() -> None:
     assert (plain - lazy).abs().max() < 0.05 * moved, "bias corrections of the first steps differ"
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compiled_moves_are_the_same(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("implementation", "dtype"),
+    [
+        pytest.param("native", torch.float32, marks=pytest.mark.skipif(not native.available(), reason="no C compiler")),
+        pytest.param("compiled", torch.float32, marks=NEEDS_CPP),
+        pytest.param("compiled", torch.bfloat16, marks=NEEDS_CPP),
+    ],
+)
+@pytest.mark.parametrize("width", [5, 37])
+def test_every_implementation_makes_the_same_moves(implementation: str, dtype: torch.dtype, width: int) -> None:
     steps = [[0, 1, 2], [0, 3], [0, 2, 4]] * 5
     (_, plain, kept, _), (_, fast, kept_too, _) = (
-        both(steps, dtype=dtype, unit=True, compiled=compiled) for compiled in (False, True)
+        both(steps, width=width, dtype=dtype, unit=True, implementation=each) for each in ("reference", implementation)
     )
     assert torch.allclose(plain, fast, rtol=1e-4, atol=1e-5)
     for name in ("mean", "square"):
@@ -92,11 +101,12 @@ def test_unit_rows_stay_unit_rows_and_gradients_along_them_are_taken_out() -> No
     assert parameter[0, 1] < 0 and parameter[1].tolist() == [0.0, 1.0]
 
 
-def test_bfloat16_moments_are_right_on_average() -> None:
+@pytest.mark.parametrize("implementation", ["reference", ""])
+def test_bfloat16_moments_are_right_on_average(implementation: str) -> None:
     """Without random rounding the mean square would not move by a thousandth of itself."""
     steps = [list(range(200))] * 300
     *_, exact, _ = both(steps, rows=200, width=16)
-    *_, rounded, _ = both(steps, rows=200, width=16, dtype=torch.bfloat16)
+    *_, rounded, _ = both(steps, rows=200, width=16, dtype=torch.bfloat16, implementation=implementation)
     wanted, found = exact.slots[0]["square"], rounded.slots[0]["square"].float()
     assert found.mean().item() == pytest.approx(wanted.mean().item(), rel=0.01)
     assert (found / wanted - 1).abs().mean() < 0.06

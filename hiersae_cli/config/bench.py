@@ -19,7 +19,7 @@ class BenchConfig(Config):
     batch: int = option(2048, parse=parse_count, metavar="COUNT", help="Activations of a step.")
     dtype: str = option("float32", choices=("float32", "bfloat16"), help="Type of the products.")
     moments: str = option("float32", choices=("float32", "bfloat16"), help="Type of row-adam's moments.")
-    compile: bool = option(False, "--compile/--no-compile", help="row-adam's moves by torch.compile.")
+    compile: bool = option(False, "--compile/--no-compile", help="row-adam's moves by torch.compile, for a GPU.")
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     steps: int = option(10, help="Steps that are timed, of each kind; their median counts.")
     warmup: int = option(3, help="Steps before them.")

@@ -164,8 +164,8 @@ class TrainConfig(TruthConfig):
     compile: bool = option(
         False,
         "--compile/--no-compile",
-        help="row-adam: its moves as one kernel, by torch.compile: a quarter of a minute at the start, then faster. "
-        "Needs a C++ compiler.",
+        help="row-adam: its moves by torch.compile: a quarter of a minute at the start, then faster, on a GPU. "
+        "A CPU with a C compiler has kernels without it.",
     )
     dtype: str = option(
         "float32", choices=("float32", "bfloat16"), help="Type of the products; weights and optimizer stay float32."

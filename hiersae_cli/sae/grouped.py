@@ -1,11 +1,12 @@
 """Pre-activations of the children of active parents alone: products in ragged groups, one a parent.
 
 The pairs (row, active parent) are sorted by parent, and a parent's children lie side by side, so each parent is one
-product of its rows with one block of weights. The groups are ragged both ways. Three implementations give the same
-numbers up to rounding: gathered products, which are the definition; PyTorch's products on the CPU; Triton on CUDA.
+product of its rows with one block of weights. The groups are ragged both ways. Four implementations give the same
+numbers up to rounding: gathered products, which are the definition; on the CPU a kernel in C, and PyTorch's products
+where it cannot be compiled; Triton on CUDA.
 
-Legend of shapes: B rows, D width, P parents, C children of the level (root children among them), p pairs, m places of
-all pairs, n places found.
+Legend of shapes: B rows, D width, P parents, C children of the level (root children among them), p pairs, g groups of
+pairs with one parent, m places of all pairs, n places found.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from functools import cached_property
 
 import torch
 
+from hiersae_cli.device import has_fast_bfloat16
+from hiersae_cli.sae import native
 from hiersae_cli.sae.sparse import Pattern, can_sample, places_of, sampled_products
 from hiersae_cli.sae.tree import NO_PARENT
 
@@ -74,6 +77,14 @@ class Pairs:
         """Where the places of each pair begin, and at the end their number, (p + 1,)."""
         return torch.cat([self.width_p.new_zeros(1), self.width_p.cumsum(0)])
 
+    @cached_property
+    def groups(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where each parent's pairs begin, and at the end p, (g + 1,); its first child, and how many, (g,)."""
+        parent_g, pairs_g = self.parent_p.unique_consecutive(return_counts=True)
+        first_g = torch.cat([pairs_g.new_zeros(1), pairs_g.cumsum(0)])
+        child_g = self.blocks.first_P[parent_g]
+        return first_g, child_g, self.blocks.first_P[parent_g + 1] - child_g
+
     def places(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The pair and the child of every place, (m,) each."""
         pair_m = torch.arange(len(self.row_p), device=self.row_p.device).repeat_interleave(self.width_p)
@@ -105,9 +116,11 @@ def above(
 
     Args:
         scale_C: 1 unless given.
-        implementation: reference, cpu or triton; that of the device unless given.
+        implementation: reference, cpu, native or triton; that of the device unless given.
     """
     implementation = implementation or _implementation(x_BD)
+    if implementation == "native":
+        return native.above(x_BD, w_CD, offset_C, bound_C, scale_C, pairs.row_p, *pairs.groups)
     by_place = _cpu if implementation == "cpu" else _triton if implementation == "triton" else _reference
     found = []
     for part, value_m in by_place(x_BD, w_CD, offset_C - bound_C, pairs, scale_C):
@@ -121,7 +134,8 @@ def above(
 
 def _implementation(x_BD: torch.Tensor) -> str:
     if x_BD.device.type == "cpu":
-        return "cpu"
+        tiles = torch.is_autocast_enabled("cpu") and has_fast_bfloat16(x_BD.device)  # PyTorch's products use them
+        return "native" if native.takes(x_BD) and not tiles else "cpu"
     if x_BD.is_cuda and x_BD.dtype == torch.float32:
         from hiersae_cli.sae.grouped_triton import available
 
@@ -161,12 +175,11 @@ def _by_group(
     x_BD: torch.Tensor, w_CD: torch.Tensor, offset_C: torch.Tensor, pairs: Pairs, scale_C: torch.Tensor | None
 ) -> torch.Tensor:
     value_m = x_BD.new_empty(int(pairs.first_p[-1]))
-    parent_g, rows_g = pairs.parent_p.unique_consecutive(return_counts=True)
-    first_g = pairs.blocks.first_P[parent_g]
-    width_g = pairs.blocks.first_P[parent_g + 1] - first_g
+    first_g, child_g, width_g = pairs.groups
+    rows_g = first_g.diff()
     parts = value_m.split((rows_g * width_g).tolist())
     inputs = x_BD[pairs.row_p].split(rows_g.tolist())
-    for first, width, input_D, part in zip(first_g.tolist(), width_g.tolist(), inputs, parts, strict=True):
+    for first, width, input_D, part in zip(child_g.tolist(), width_g.tolist(), inputs, parts, strict=True):
         if width:
             block = slice(first, first + width)
             into = part.view(-1, width)

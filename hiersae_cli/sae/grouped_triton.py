@@ -34,9 +34,8 @@ def values(
     if not x_BD.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError("the kernel needs CUDA, or TRITON_INTERPRET=1")
     value_m = x_BD.new_empty(int(pairs.first_p[-1]))
-    parent_g, rows_g = pairs.parent_p.unique_consecutive(return_counts=True)
-    group_first_g = rows_g.cumsum(0) - rows_g
-    width_g = pairs.blocks.first_P[parent_g + 1] - pairs.blocks.first_P[parent_g]
+    first_g, _, width_g = pairs.groups
+    group_first_g, rows_g = first_g[:-1], first_g.diff()
     # A tile is some pairs of one group by some of its parent's children; the list of all tiles is the grid.
     tiles_g = rows_g.add(_PAIRS - 1).div(_PAIRS, rounding_mode="floor")
     across_g = width_g.add(_CHILDREN - 1).div(_CHILDREN, rounding_mode="floor")

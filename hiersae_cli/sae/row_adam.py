@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from hiersae_cli.device import compiled_by_torch
+from hiersae_cli.sae import native
 from hiersae_cli.sae.sparse import RowGradient, collect_rows
 
 _BLOCK = 1 << 18  # numbers of a matrix that are moved at once: with gradient and moments they stay within the caches
@@ -29,8 +30,9 @@ class RowAdam:
         parameters: matrices (F, D); their gradients are collected as rows from now on.
         unit: which of them have rows of length 1: gradients along a row are taken out, and its length is kept.
         dtype: of the moments; bfloat16 is rounded at random, without bias, by a generator seeded with the step.
-        compiled: whether the moves of a block are one kernel by ``torch.compile``, which reads and writes each number
-            once; the numbers are the same up to rounding.
+        implementation: native, compiled or reference: moves by the kernels of ``native``, which read and write each
+            number once; by ``torch.compile``, which makes such kernels; or by one operation of PyTorch after the other.
+            Unless given, native where it is to be had, or else reference. The numbers are the same up to rounding.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class RowAdam:
         dtype: torch.dtype = torch.float32,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        compiled: bool = False,
+        implementation: str = "",
     ):
         self.parameters, self.unit, self.betas, self.eps = list(parameters), list(unit), betas, eps
         self.steps = 0
@@ -54,6 +56,8 @@ class RowAdam:
         ]
         self._collected = [collect_rows(parameter) for parameter in self.parameters]
         self._gradients: list[list[RowGradient]] = []
+        self._native = implementation in ("", "native") and all(native.takes(each.data) for each in self.parameters)
+        compiled = implementation == "compiled"
         self._move_rows = compiled_by_torch(_move_rows, dynamic=True) if compiled else _move_rows
         self._take_out = compiled_by_torch(_take_out, dynamic=True) if compiled else _take_out
 
@@ -66,6 +70,9 @@ class RowAdam:
             gradients = _disjoint(collected)
             collected.clear()
             for row_r, value_rD in gradients:
+                if self._native:
+                    square += native.gather(parameter.data, row_r, value_rD, unit)
+                    continue
                 for part in _blocks(*value_rD.shape):
                     value_sD = value_rD[part]
                     if unit:
@@ -131,6 +138,26 @@ class RowAdam:
         ratio = beta_mean / beta_square**0.5
         due = [rate * ratio * (1 - ratio**missed_r) / (1 - ratio), beta_mean**missed_r, beta_square**missed_r]
         series_r1, mean_kept_r1, square_kept_r1 = (column_r[:, None] for column_r in due)
+        if self._native and value_rD is not None:
+            native.move(
+                parameter,
+                slots["mean"],
+                slots["square"],
+                row_r,
+                value_rD,
+                torch.stack(due, 1),
+                scale=float(scale),
+                rate=rate,
+                root=root,
+                mean_new=1 - beta_mean,
+                square_kept=beta_square,
+                square_new=1 - beta_square,
+                eps=self.eps,
+                unit=self.unit[number],
+                seed=self.steps * len(self.parameters) + number,
+            )
+            slots["last"][row_r] = self.steps
+            return
         # Tensors, since code compiled for one number is made anew for another.
         rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
         rounded = slots["mean"].dtype == torch.bfloat16

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from hiersae_cli.sae import native
+
 # Numbers in a gathered block, where a product of gathered rows is taken block by block to stay within the caches.
 _BLOCK = 1 << 19
 
@@ -255,6 +257,8 @@ def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Ten
 
 def can_sample(a_BD: torch.Tensor) -> bool:
     """Whether ``sampled_products`` are to be had where these rows are."""
+    if native.takes(a_BD):
+        return True
     device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())
     return device_has_it and a_BD.dtype in (torch.float32, torch.float64)
 
@@ -263,6 +267,8 @@ def sampled_products(
     first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor
 ) -> torch.Tensor:
     """a[row] . w[latent] of places in order of rows, (n,), without gradients; row b's begin at ``first_B[b]``."""
+    if native.takes(a_BD):
+        return native.dots(first_B, latent_n, a_BD, w_FD)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that such tensors are in beta state
         places = torch.sparse_csr_tensor(first_B, latent_n, a_BD.new_zeros(len(latent_n)), (len(a_BD), len(w_FD)))

@@ -42,7 +42,8 @@ class Trainer:
         by_row: list[torch.nn.Parameter] = []
         if config.optimizer == "row-adam":
             by_row = [model.W_enc_FD, model.W_dec_FD]
-            self.row_adam = RowAdam(by_row, (False, True), getattr(torch, config.moments), compiled=config.compile)
+            compiled = "compiled" if config.compile else ""
+            self.row_adam = RowAdam(by_row, (False, True), getattr(torch, config.moments), implementation=compiled)
             model.keeps_unit_rows = False
         others = [each for each in model.parameters() if not any(each is matrix for matrix in by_row)]
         self.optimizer = torch.optim.Adam(others, lr=config.lr, fused=fused)

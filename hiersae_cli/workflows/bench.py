@@ -17,12 +17,12 @@ import torch
 from hiersae_cli.config import BenchConfig, TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory, resolve_device
-from hiersae_cli.sae import HierarchicalSAE, build, gated
+from hiersae_cli.sae import HierarchicalSAE, build, gated, native
 from hiersae_cli.sae.base import SparseAutoencoder
 from hiersae_cli.sae.training import Trainer
 
 BATCHES = 4  # different ones, by turns
-THREE_LEVELS = 300_000  # latents from which on ours has three levels
+THREE_LEVELS = 100_000  # latents from which on ours has three levels
 _DIRECTIONS, _ACTIVE, _NOISE = 4096, 32, 0.1  # of the drawn activations
 _FLOAT32 = 4  # bytes
 
@@ -93,7 +93,8 @@ class Gated(Case):
         """Widths and L0s: parents such that the dense and the grouped product are of one size."""
         latents, k = self.size.latents, self.size.k
         if latents > THREE_LEVELS:
-            return {"widths": (1024, 32_768, latents - 33_792), "k": (k / 4, k / 4, k / 2)}
+            first = 512 if latents < 300_000 else 1024
+            return {"widths": (first, 16 * first, latents - 17 * first), "k": (k / 4, k / 4, k / 2)}
         parents = 1 << round((k / 4 * latents) ** 0.5).bit_length() - 1
         return {"widths": (parents, latents - parents), "k": (k / 4, k * 3 / 4)}
 
@@ -258,7 +259,9 @@ def machine(device: str) -> dict[str, Any]:
     }
     rates = {what: round(amount / min(_seconds(of, [a], 7)) / 1e9, 1) for what, (of, amount) in work.items()}
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    return {**rates, "device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    of_c = native.takes(torch.empty(0, device=device))
+    found = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {**rates, **found, "kernels": "C" if of_c else "Triton" if device.startswith("cuda") else "PyTorch"}
 
 
 def bounds(counted: dict[str, float], rates: dict[str, Any], dtype: str) -> dict[str, float]:

@@ -1,0 +1,195 @@
+/* The CPU's kernels: products in ragged groups and at single places, and Adam's moves of rows. Compiled for this machine by native.py.
+ *
+ * Legend of shapes: B rows, D width, F latents, C children of a level, p pairs, g groups, r touched rows, n places.
+ * All matrices are dense and in order of rows. What is computed does not depend on the number of threads.
+ */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Tiles whose sums fit the processor's registers. */
+#if defined __AVX512F__
+enum { LANES = 16, ROWS = 6, CHILDREN = 4 };
+#elif defined __AVX__
+enum { LANES = 8, ROWS = 3, CHILDREN = 3 };
+#else
+enum { LANES = 4, ROWS = 4, CHILDREN = 4 };
+#endif
+enum { ROWS_A_TASK = 48, AHEAD = 4 };
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
+
+static inline float sum_of(lanes x) {
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+}
+
+/* dot[i][j] = a[i] . b[j]; each is summed in the same order, wherever in a tile it stands. */
+static void tile(const float *const *a, const float *const *b, int64_t width, float dot[ROWS][CHILDREN]) {
+    lanes total[ROWS][CHILDREN] = {0};
+    int64_t whole = width / LANES * LANES;
+    for (int64_t d = 0; d < whole; d += LANES) {
+        lanes column[CHILDREN];
+        for (int j = 0; j < CHILDREN; j++) column[j] = *(const lanes *)(b[j] + d);
+        for (int i = 0; i < ROWS; i++) {
+            lanes row = *(const lanes *)(a[i] + d);
+            for (int j = 0; j < CHILDREN; j++) total[i][j] += row * column[j];
+        }
+    }
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < CHILDREN; j++) {
+            dot[i][j] = sum_of(total[i][j]);
+            for (int64_t d = whole; d < width; d++) dot[i][j] += a[i][d] * b[j][d];
+        }
+}
+
+/* Where scale * (x . w) + offset > bound at the children of each pair's parent: row, child and value, in any order.
+ *
+ * Pairs lie in order of parents; group g has pairs first_g[g] to first_g[g + 1], and children child_g[g] to
+ * child_g[g] + width_g[g]. scale_C may be NULL. Returns n; what is beyond `room` is counted alone.
+ */
+int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_C, const float *bound_C,
+                      const float *scale_C, int64_t width, const int64_t *row_p, int64_t groups,
+                      const int64_t *first_g, const int64_t *child_g, const int64_t *width_g, int64_t room,
+                      int64_t *row_n, int64_t *child_n, float *value_n) {
+    int64_t tasks = 0, found = 0;
+    for (int64_t g = 0; g < groups; g++) tasks += (first_g[g + 1] - first_g[g] + ROWS_A_TASK - 1) / ROWS_A_TASK;
+    int64_t(*task)[2] = malloc((tasks ? tasks : 1) * sizeof *task);
+    if (!task) return -1;
+    int64_t number = 0;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t p = first_g[g]; p < first_g[g + 1]; p += ROWS_A_TASK) task[number][0] = g, task[number++][1] = p;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t t = 0; t < tasks; t++) {
+        int64_t g = task[t][0], low = task[t][1], last = child_g[g] + width_g[g] - 1;
+        int64_t high = low + ROWS_A_TASK < first_g[g + 1] ? low + ROWS_A_TASK : first_g[g + 1];
+        for (int64_t p = low; p < high; p += ROWS)
+            for (int64_t c = child_g[g]; c <= last; c += CHILDREN) {
+                /* Past the end the last one stands again, and is left out below. */
+                const float *a[ROWS], *b[CHILDREN];
+                for (int i = 0; i < ROWS; i++) a[i] = x_BD + row_p[p + i < high ? p + i : high - 1] * width;
+                for (int j = 0; j < CHILDREN; j++) b[j] = w_CD + (c + j <= last ? c + j : last) * width;
+                float dot[ROWS][CHILDREN];
+                tile(a, b, width, dot);
+                for (int i = 0; i < ROWS && p + i < high; i++)
+                    for (int j = 0; j < CHILDREN && c + j <= last; j++) {
+                        float value = dot[i][j] * (scale_C ? scale_C[c + j] : 1.0f) + offset_C[c + j];
+                        if (value <= bound_C[c + j]) continue;
+                        int64_t n = __atomic_fetch_add(&found, 1, __ATOMIC_RELAXED);
+                        if (n < room) row_n[n] = row_p[p + i], child_n[n] = c + j, value_n[n] = value;
+                    }
+            }
+    }
+    free(task);
+    return found;
+}
+
+/* a[row] . w[latent] of places in order of rows, (n,); row b's are first_B[b] to first_B[b + 1]. */
+void hiersae_dots(const float *a_BD, const float *w_FD, const int64_t *first_B, const int64_t *latent_n, float *dot_n,
+                  int64_t rows, int64_t width) {
+    int64_t places = first_B[rows], whole = width / LANES * LANES;
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < rows; b++)
+        for (int64_t n = first_B[b]; n < first_B[b + 1]; n++) {
+            /* The rows of w lie anywhere: waiting for one after the other would be most of the work. */
+            if (n + AHEAD < places)
+                for (int64_t d = 0; d < width; d += 16) __builtin_prefetch(w_FD + latent_n[n + AHEAD] * width + d);
+            const float *a = a_BD + b * width, *w = w_FD + latent_n[n] * width;
+            lanes even = {0}, odd = {0};
+            int64_t d = 0;
+            for (; d + 2 * LANES <= whole; d += 2 * LANES) {
+                even += *(const lanes *)(a + d) * *(const lanes *)(w + d);
+                odd += *(const lanes *)(a + d + LANES) * *(const lanes *)(w + d + LANES);
+            }
+            if (d < whole) even += *(const lanes *)(a + d) * *(const lanes *)(w + d);
+            float dot = sum_of(even + odd);
+            for (d = whole; d < width; d++) dot += a[d] * w[d];
+            dot_n[n] = dot;
+        }
+}
+
+/* Sums of squares of gradients, (r,); of unit rows after what lies along them has been taken out, in place. */
+void hiersae_gather(const float *weight_FD, const int64_t *row_r, float *value_rD, float *square_r, int64_t rows,
+                    int64_t width, int unit) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *weight = weight_FD + row_r[r] * width;
+        float *value = value_rD + r * width, along = 0, square = 0;
+        if (unit) {
+#pragma omp simd reduction(+ : along)
+            for (int64_t d = 0; d < width; d++) along += value[d] * weight[d];
+            for (int64_t d = 0; d < width; d++) value[d] -= along * weight[d];
+        }
+#pragma omp simd reduction(+ : square)
+        for (int64_t d = 0; d < width; d++) square += value[d] * value[d];
+        square_r[r] = square;
+    }
+}
+
+static inline float from_bfloat16(uint16_t bits) {
+    union { uint32_t bits; float number; } x = {(uint32_t)bits << 16};
+    return x.number;
+}
+
+/* One of the two neighbours, drawn such that the mean is right. */
+static inline uint16_t to_bfloat16(float number, uint32_t draw) {
+    union { float number; uint32_t bits; } x = {number};
+    return (x.bits + draw) >> 16;
+}
+
+/* Numbers without a pattern: the finaliser of MurmurHash3 (Appleby). */
+static inline uint32_t mixed(uint32_t x) {
+    x ^= x >> 16, x *= 0x85ebca6bu, x ^= x >> 13, x *= 0xc2b2ae35u;
+    return x ^ x >> 16;
+}
+
+typedef struct {
+    float scale, rate, root, mean_new, square_kept, square_new, eps; /* mean_new is 1 - beta, rounded once */
+    int32_t unit, seed;
+} Move;
+
+/* Adam's moves of one row, as _move_rows of row_adam.py has them, its moments read by LOAD and written by STORE. */
+#define MOVE(LOAD, STORE)                                                                                       \
+    for (int64_t d = 0; d < width; d++) {                                                                       \
+        float m = LOAD(mean[d]), s = LOAD(square[d]), w = weight[d], g = value[d] * move.scale;                 \
+        w -= m * series / (sqrtf(s) * move.root + move.eps);                                                    \
+        m *= mean_kept, s *= square_kept;                                                                       \
+        m += move.mean_new * (g - m);                                                                           \
+        s = s * move.square_kept + move.square_new * g * g;                                                     \
+        weight[d] = w - m * move.rate / (sqrtf(s) * move.root + move.eps);                                      \
+        STORE(mean[d], m, 0)                                                                                    \
+        STORE(square[d], s, 16)                                                                                 \
+    }
+#define AS_IT_IS(number) (number)
+#define WRITE(place, number, shift) place = number;
+#define DRAW(place, number, shift) \
+    place = to_bfloat16(number, mixed((uint32_t)(row_r[r] * width + d) ^ seed) >> shift & 0xffff);
+
+/* due_r3: series, mean_kept, square_kept of each row. The moments are float, or uint16_t that hold bfloat16. */
+void hiersae_move(float *weight_FD, void *mean_FD, void *square_FD, const int64_t *row_r, const float *value_rD,
+                  const float *due_r3, int64_t rows, int64_t width, int bfloat16, Move move) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t first = row_r[r] * width;
+        float *weight = weight_FD + first;
+        const float *value = value_rD + r * width;
+        float series = due_r3[3 * r], mean_kept = due_r3[3 * r + 1], square_kept = due_r3[3 * r + 2];
+        if (bfloat16) {
+            uint16_t *mean = (uint16_t *)mean_FD + first, *square = (uint16_t *)square_FD + first;
+            uint32_t seed = mixed((uint32_t)move.seed);
+            MOVE(from_bfloat16, DRAW)
+        } else {
+            float *mean = (float *)mean_FD + first, *square = (float *)square_FD + first;
+            MOVE(AS_IT_IS, WRITE)
+        }
+        if (move.unit) {
+            float norm = 0;
+#pragma omp simd reduction(+ : norm)
+            for (int64_t d = 0; d < width; d++) norm += weight[d] * weight[d];
+            norm = fmaxf(sqrtf(norm), 1e-12f);
+            for (int64_t d = 0; d < width; d++) weight[d] /= norm;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+"""The kernels in C: the same on any number of threads, and never missed where they cannot be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hiersae_cli.sae import native
+from hiersae_cli.sae.grouped import Blocks, Pairs, above
+from hiersae_cli.sae.row_adam import RowAdam
+from hiersae_cli.sae.sparse import Pattern
+from tests.helpers import hiersae
+
+needs_compiler = pytest.mark.skipif(not native.available(), reason="no C compiler")
+
+
+@needs_compiler
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 20), st.integers(1, 30), st.integers(1, 70), st.integers(0, 10**6))
+def test_dots_are_those_of_the_dense_product(rows: int, latents: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pattern = Pattern.of(torch.rand(rows, latents, generator=generator) < torch.rand((), generator=generator))
+    a, w = (torch.randn(size, width, generator=generator) for size in (rows, latents))
+    wanted = (a @ w.T)[pattern.row_n, pattern.latent_n]
+    assert torch.allclose(native.dots(pattern.first_B, pattern.latent_n, a, w), wanted, rtol=1e-4, atol=1e-4)
+
+
+def everything(seed: int) -> list[torch.Tensor]:
+    """What each kernel makes of drawn numbers, in an order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    x, w = (torch.randn(size, 75, generator=generator) for size in (300, 120))
+    active = torch.rand(300, 9, generator=generator) < 0.4
+    blocks = Blocks.of(torch.arange(9).repeat_interleave(torch.tensor([0, 1, 2, 3, 50, 4, 40, 13, 7])), 9)
+    assert blocks is not None
+    pairs = Pairs(Pattern.of(active), 0, blocks)
+    row, child, value = above(x, w, torch.zeros(120), torch.zeros(120), pairs, None, "native")
+    order = (row * 120 + child).argsort()
+    parameter = torch.nn.Parameter(w)
+    adam = RowAdam([parameter], [True], torch.bfloat16, implementation="native")
+    for _ in range(3):
+        adam._collected[0].append((torch.arange(100), torch.randn(100, 75, generator=generator)))
+        square = adam.gather()
+        adam.step(0.1)
+    return [row[order], child[order], value[order], square, parameter.data, *adam.state().values()]
+
+
+@needs_compiler
+def test_the_number_of_threads_changes_nothing() -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(everything(0))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
+
+
+@needs_compiler
+def test_more_places_than_were_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = everything(1)
+    monkeypatch.setattr(native, "_LEAST_ROOM", 1)
+    assert all(torch.equal(*pair) for pair in zip(everything(1), expected, strict=True))
+
+
+@needs_compiler
+def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native._library.__wrapped__() is not None
+    assert [path.suffix for path in (tmp_path / "hiersae").iterdir()] == [".so"]
+    monkeypatch.setattr(native, "_compile", lambda *given: pytest.fail("compiled again"))
+    assert native._library.__wrapped__() is not None
+
+
+@pytest.mark.parametrize("compiler", ["missing", "failing", "switched off"])
+def test_without_kernels_there_are_other_products(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, tiny_acts: Path
+) -> None:
+    cc = tmp_path / "cc"
+    if compiler == "failing":
+        cc.write_text("#!/bin/sh\nexit 1\n")
+        cc.chmod(0o755)
+    without = {"HIERSAE_NATIVE": "0"} if compiler == "switched off" else {"CC": str(cc)}
+    without["XDG_CACHE_HOME"] = str(tmp_path)
+    for name, value in without.items():
+        monkeypatch.setenv(name, value)
+    assert native._library.__wrapped__() is None
+    flags = ("--widths", "16,112", "--k", "4,4", "--tokens", "10k", "--batch", 512, "--device", "cpu")
+    more = ("--optimizer", "row-adam", "--curriculum", "closed=0.5", "--harden")
+    done = hiersae("train", tiny_acts, *flags, *more, "-o", tmp_path / "run", env=without)
+    assert done.returncode == 0, done.stderr

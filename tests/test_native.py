@@ -29,6 +29,20 @@ def test_dots_are_those_of_the_dense_product(rows: int, latents: int, width: int
     assert torch.allclose(native.dots(pattern.first_B, pattern.latent_n, a, w), wanted, rtol=1e-4, atol=1e-4)
 
 
+@needs_compiler
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 12), st.integers(1, 200), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_what_exceeds_a_bound_is_found_in_order(rows: int, columns: int, seed: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(rows, columns, generator=generator).to(dtype)
+    bound = 2 * torch.randn(columns, generator=generator)
+    dense[:, 0] = bound[0].to(dtype)  # does not exceed it
+    for bounds in (bound, bound[0]):
+        row, latent = native.find(dense, bounds, 7)
+        wanted = Pattern.of(dense > bounds.to(dtype), 7, columns + 7)
+        assert torch.equal(row, wanted.row_n) and torch.equal(latent, wanted.latent_n)
+
+
 def everything(seed: int) -> list[torch.Tensor]:
     """What each kernel makes of drawn numbers, in an order of its own."""
     generator = torch.Generator().manual_seed(seed)

@@ -64,7 +64,7 @@ class Reading:
 
     def above(self, bound_C: torch.Tensor, part: slice, latents: int) -> tuple[Pattern, torch.Tensor]:
         """Where pre-activations of the latents ``part`` exceed a bound, about, and what they are there, exactly."""
-        pattern = Pattern.of(self.dense_BC > bound_C.to(self.dense_BC.dtype), part.start, latents)
+        pattern = Pattern.above(self.dense_BC, bound_C, part.start, latents)
         return pattern, self.at(pattern)
 
 

@@ -76,7 +76,7 @@ class GatedReading:
     def _among_roots(self, roots: slice, bound_C: torch.Tensor) -> Pattern:
         weights_CD = self._w_CD[roots] if self._scale_C is None else self._w_CD[roots] * self._scale_C[roots, None]
         pre_BC = torch.nn.functional.linear(self._input_BD, weights_CD, self._b_C[roots])
-        return Pattern.of(pre_BC > bound_C.to(pre_BC.dtype), roots.start, self._blocks.children)
+        return Pattern.above(pre_BC, bound_C, roots.start, self._blocks.children)
 
     def _reachable(self, pattern: Pattern, part: slice) -> torch.Tensor:
         """At which of the places, (n,), the parent is active, or there is none."""

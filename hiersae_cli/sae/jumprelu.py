@@ -52,7 +52,7 @@ class JumpReLU(SparseAutoencoder):
 
     def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
         reading = self._read(x_BD - self.b_dec_D, slice(0, self.latents))
-        pattern = Pattern.of(reading.dense_BC > self.threshold_F)
+        pattern = Pattern.above(reading.dense_BC, self.threshold_F)
         return [SparseCode(pattern, reading.at(pattern))]
 
     def step(self, x_BD: torch.Tensor, progress: float) -> Step:
@@ -63,7 +63,7 @@ class JumpReLU(SparseAutoencoder):
         threshold_F = (_UNIT * self.log_threshold_F).exp()
         if self.training and progress >= 1:
             self._calibrate(pre_BF, threshold_F)
-        pattern = Pattern.of(pre_BF > threshold_F)
+        pattern = Pattern.above(pre_BF, threshold_F)
         code = SparseCode(pattern, reading.at(pattern))
         left_BD = x_BD - self.reconstruct([code])
         error = left_BD.square().sum()

@@ -1,4 +1,5 @@
-/* The CPU's kernels: products in ragged groups and at single places, and Adam's moves of rows. Compiled for this machine by native.py.
+/* The CPU's kernels: products in ragged groups and at single places, what exceeds a bound, and
+ * Adam's moves of rows. Compiled for this machine by native.py.
  *
  * Legend of shapes: B rows, D width, F latents, C children of a level, p pairs, g groups, r touched rows, n places.
  * All matrices are dense and in order of rows. What is computed does not depend on the number of threads.
@@ -16,7 +17,8 @@ enum { LANES = 8, ROWS = 3, CHILDREN = 3 };
 #else
 enum { LANES = 4, ROWS = 4, CHILDREN = 4 };
 #endif
-enum { ROWS_A_TASK = 48, AHEAD = 4 };
+enum { ROWS_A_TASK = 48, AHEAD = 4, PART = 64 };
+#define AS_IT_IS(number) (number)
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 
 static inline float sum_of(lanes x) {
@@ -24,6 +26,11 @@ static inline float sum_of(lanes x) {
 #pragma omp simd reduction(+ : total)
     for (int i = 0; i < LANES; i++) total += x[i];
     return total;
+}
+
+static inline float from_bfloat16(uint16_t bits) {
+    union { uint32_t bits; float number; } x = {(uint32_t)bits << 16};
+    return x.number;
 }
 
 /* dot[i][j] = a[i] . b[j]; each is summed in the same order, wherever in a tile it stands. */
@@ -86,6 +93,40 @@ int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_
     return found;
 }
 
+/* How many numbers of each row of a matrix, float or bfloat16, exceed the bound of their column, (B,). */
+#define COUNT(TYPE, LOAD)                                                                                       \
+    for (int64_t c = 0; c < width; c++) count += LOAD(((const TYPE *)dense_BC)[b * width + c]) > bound_C[c];
+void hiersae_count(const void *dense_BC, const float *bound_C, int64_t rows, int64_t width, int bfloat16,
+                   int64_t *count_B) {
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < rows; b++) {
+        int32_t count = 0;
+        if (bfloat16) COUNT(uint16_t, from_bfloat16)
+        else COUNT(float, AS_IT_IS)
+        count_B[b] = count;
+    }
+}
+
+/* Where they are, in order: row and first + column, (n,) each; row b has first_B[b] to first_B[b + 1]. */
+#define FIND(TYPE, LOAD)                                                                                        \
+    for (int64_t low = 0; low < width; low += PART) {                                                           \
+        const TYPE *dense = (const TYPE *)dense_BC + b * width;                                                 \
+        int64_t high = low + PART < width ? low + PART : width;                                                 \
+        int32_t any = 0;                                                                                        \
+        for (int64_t c = low; c < high; c++) any |= LOAD(dense[c]) > bound_C[c];                                \
+        for (int64_t c = low; any && c < high; c++)                                                             \
+            if (LOAD(dense[c]) > bound_C[c]) row_n[n] = b, latent_n[n++] = first + c;                           \
+    }
+void hiersae_find(const void *dense_BC, const float *bound_C, int64_t rows, int64_t width, int bfloat16,
+                  const int64_t *first_B, int64_t first, int64_t *row_n, int64_t *latent_n) {
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < rows; b++) {
+        int64_t n = first_B[b];
+        if (bfloat16) FIND(uint16_t, from_bfloat16)
+        else FIND(float, AS_IT_IS)
+    }
+}
+
 /* a[row] . w[latent] of places in order of rows, (n,); row b's are first_B[b] to first_B[b + 1]. */
 void hiersae_dots(const float *a_BD, const float *w_FD, const int64_t *first_B, const int64_t *latent_n, float *dot_n,
                   int64_t rows, int64_t width) {
@@ -128,11 +169,6 @@ void hiersae_gather(const float *weight_FD, const int64_t *row_r, float *value_r
     }
 }
 
-static inline float from_bfloat16(uint16_t bits) {
-    union { uint32_t bits; float number; } x = {(uint32_t)bits << 16};
-    return x.number;
-}
-
 /* One of the two neighbours, drawn such that the mean is right. */
 static inline uint16_t to_bfloat16(float number, uint32_t draw) {
     union { float number; uint32_t bits; } x = {number};
@@ -162,7 +198,6 @@ typedef struct {
         STORE(mean[d], m, 0)                                                                                    \
         STORE(square[d], s, 16)                                                                                 \
     }
-#define AS_IT_IS(number) (number)
 #define WRITE(place, number, shift) place = number;
 #define DRAW(place, number, shift) \
     place = to_bfloat16(number, mixed((uint32_t)(row_r[r] * width + d) ^ seed) >> shift & 0xffff);

@@ -23,9 +23,9 @@ _LEAST_ROOM = 1 << 16  # places
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 
-def takes(x_BD: torch.Tensor) -> bool:
-    """Whether the kernels are for rows of this device and type, and to be had."""
-    return x_BD.device.type == "cpu" and x_BD.dtype == torch.float32 and available()
+def takes(x_BD: torch.Tensor, *others: torch.dtype) -> bool:
+    """Whether the kernels are for rows of this device and type, float32 or one of ``others``, and to be had."""
+    return x_BD.device.type == "cpu" and x_BD.dtype in (torch.float32, *others) and available()
 
 
 def available() -> bool:
@@ -68,6 +68,22 @@ def above(
         if found <= room:
             return row_n[:found], child_n[:found], value_n[:found]
         room = found
+
+
+def find(dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where numbers, float32 or bfloat16, exceed their columns' bounds: rows and ``first`` + columns, in order."""
+    dense_BC = dense_BC.detach().contiguous()
+    bounds_C = _of(bound_C.to(dense_BC.dtype).expand(dense_BC.shape[1]), torch.float32)
+    kind = ctypes.c_int(dense_BC.dtype == torch.bfloat16)
+    count_B = torch.empty(len(dense_BC), dtype=torch.int64)
+    _kernels().hiersae_count(_at(dense_BC), _at(bounds_C), *_sizes(dense_BC), kind, _at(count_B))
+    first_B = torch.cat([count_B.new_zeros(1), count_B.cumsum(0)])
+    row_n, latent_n = (torch.empty(int(first_B[-1]), dtype=torch.int64) for _ in range(2))
+    places = map(_at, (row_n, latent_n))
+    _kernels().hiersae_find(
+        _at(dense_BC), _at(bounds_C), *_sizes(dense_BC), kind, _at(first_B), ctypes.c_int64(first), *places
+    )
+    return row_n, latent_n
 
 
 def dots(first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,16 @@ class Pattern:
         row_n = place_n.div(width, rounding_mode="floor")
         return cls(len(mask_BC), latents or width, row_n, place_n - row_n * width + first)
 
+    @classmethod
+    def above(
+        cls, dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int = 0, latents: int | None = None
+    ) -> Pattern:
+        """Where numbers exceed the bounds of their columns, (C,) or one for all, in the numbers' type; see ``of``."""
+        if native.takes(dense_BC, torch.bfloat16):
+            found = native.find(dense_BC, bound_C, first)
+            return cls(len(dense_BC), latents or dense_BC.shape[1], *found)
+        return cls.of(dense_BC > bound_C.to(dense_BC.dtype), first, latents)
+
     def __len__(self) -> int:
         return len(self.row_n)
 

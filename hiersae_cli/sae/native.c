@@ -33,19 +33,20 @@ static inline float from_bfloat16(uint16_t bits) {
     return x.number;
 }
 
-/* dot[i][j] = a[i] . b[j]; each is summed in the same order, wherever in a tile it stands. */
-static void tile(const float *const *a, const float *const *b, int64_t width, float dot[ROWS][CHILDREN]) {
+/* dot[i][j] = a[i] . b[j]; each is summed in the same order, wherever in a tile it stands. `rows` is a constant. */
+static inline __attribute__((always_inline)) void tile(const float *const *a, const float *const *b, int64_t width,
+                                                       int rows, float dot[ROWS][CHILDREN]) {
     lanes total[ROWS][CHILDREN] = {0};
     int64_t whole = width / LANES * LANES;
     for (int64_t d = 0; d < whole; d += LANES) {
         lanes column[CHILDREN];
         for (int j = 0; j < CHILDREN; j++) column[j] = *(const lanes *)(b[j] + d);
-        for (int i = 0; i < ROWS; i++) {
+        for (int i = 0; i < rows; i++) {
             lanes row = *(const lanes *)(a[i] + d);
             for (int j = 0; j < CHILDREN; j++) total[i][j] += row * column[j];
         }
     }
-    for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < rows; i++)
         for (int j = 0; j < CHILDREN; j++) {
             dot[i][j] = sum_of(total[i][j]);
             for (int64_t d = whole; d < width; d++) dot[i][j] += a[i][d] * b[j][d];
@@ -79,7 +80,9 @@ int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_
                 for (int i = 0; i < ROWS; i++) a[i] = x_BD + row_p[p + i < high ? p + i : high - 1] * width;
                 for (int j = 0; j < CHILDREN; j++) b[j] = w_CD + (c + j <= last ? c + j : last) * width;
                 float dot[ROWS][CHILDREN];
-                tile(a, b, width, dot);
+                if (high - p == 1) tile(a, b, width, 1, dot);
+                else if (high - p <= ROWS / 2) tile(a, b, width, ROWS / 2, dot);
+                else tile(a, b, width, ROWS, dot);
                 for (int i = 0; i < ROWS && p + i < high; i++)
                     for (int j = 0; j < CHILDREN && c + j <= last; j++) {
                         float value = dot[i][j] * (scale_C ? scale_C[c + j] : 1.0f) + offset_C[c + j];

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from scipy.stats import t as student
 from tree_measures import Measured
 
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
+from hiersae_cli.formats.svg import STYLE, figure, svg
 from hiersae_cli.metrics.stability import recurring_edges
 
 _LIBRARIES = ("hiersae", "torch", "numpy", "scipy", "sae-lens")
@@ -46,6 +48,7 @@ _TABLES = {
         "stability": "stability",
     },
 }
+_AGAINST = {"fvu": "FVU", "bits_per_token_tree": "bits a token under the tree"}
 _SETTING = ("", "samples", "L0 wanted", "seeds")
 _ALIKE = ("arch", "samples", "l0_wanted", "options", "tries", "data")  # in what the rows of one line of the table agree
 
@@ -110,19 +113,48 @@ class Results:
             os.close(handle)
 
 
-def show(results: Results, suite: str, usual: dict[str, dict[str, Any]], console: Console) -> None:
-    """The tables of a suite: means over seeds with 95 % intervals (Student's t); options that are not ``usual``."""
+def _groups(results: Results, suite: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a suite that differ in their seed alone."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in results.rows:
         if row["suite"] == suite:
             groups.setdefault(json.dumps([row[name] for name in _ALIKE]), []).append(row)
+    return groups
+
+
+def _changed(first: dict[str, Any], usual: dict[str, dict[str, Any]]) -> list[str]:
+    """The options of a row that are not the usual ones of its kind."""
+    ours = usual[next(kind for kind in usual if first["arch"].startswith(kind))]
+    return [f"{name}={value}" for name, value in first["options"].items() if ours.get(name) != value]
+
+
+def plot(results: Results, suite: str, usual: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw containment, that is P(parent|child), against FVU and against bits under the tree: an SVG of means."""
+    with rc_context(STYLE):
+        drawn, axes = figure(len(_AGAINST), 1.6)
+        for rows in _groups(results, suite).values():
+            first = rows[0]
+            if first["p_parent_given_child"] is None or "+" in first["arch"]:
+                continue
+            label = " ".join([first["arch"], *_changed(first, usual)])
+            for axis, (name, title) in zip(axes, _AGAINST.items(), strict=True):
+                x, y = (np.mean([row[each] for row in rows]) for each in ("p_parent_given_child", name))
+                axis.plot(x, y, "o" if first["arch"].startswith("hier") else "s")
+                axis.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6)
+                axis.set(xlabel="P(parent|child)", ylabel=title)
+        with replacing(path) as temporary:
+            temporary.write_text(svg(drawn))
+
+
+def show(results: Results, suite: str, usual: dict[str, dict[str, Any]], console: Console) -> None:
+    """The tables of a suite: means over seeds with 95 % intervals (Student's t); options that are not ``usual``."""
+    groups = _groups(results, suite)
     stability = {alike: results.stability(rows) for alike, rows in groups.items()}
     for title, columns in _TABLES.items():
         lines = []
         for alike, rows in groups.items():
             first = rows[0]
-            ours = usual[next(kind for kind in usual if first["arch"].startswith(kind))]
-            changed = [f"{name}={value}" for name, value in first["options"].items() if ours.get(name) != value]
+            changed = _changed(first, usual)
             figures = [[stability[alike]] if n == "stability" else [row[n] for row in rows] for n in columns.values()]
             # Every row of the dictionary's table would stand there once for each of its trees.
             if title == "tree" or "+" not in first["arch"]:

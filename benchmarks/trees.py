@@ -2,7 +2,8 @@
 
     python benchmarks/trees.py SUITE --json FILE [--seeds N] [--seed-base S] [--samples COUNT] [--l0 N[,N…]]
         [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--set-flat KEY=VALUE …] [--ablate PART]
-        [--control priced] [--tries N] [--scratch FOLDER] [--quick] [--device cpu]
+        [--control priced] [--tries N] [--scratch FOLDER] [--plot FILE] [--quick]
+        [--device cpu]
 
 Suites:
     toy                  20 features: ours, and a flat BatchTopK of ours
@@ -46,7 +47,7 @@ import numpy as np
 import torch
 from tree_ablations import ABLATIONS, make
 from tree_measures import Dictionary, measure
-from tree_results import Results, show
+from tree_results import Results, plot, show
 from tree_rows import BATCH, CachedRows, DrawnRows, Rows, moments
 
 from hiersae_cli.config import TrainConfig
@@ -351,7 +352,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
             }
             if not results.has(key):
                 run_one(arch, suite, key, training, rows, results, console)
-        show(results, options.suite, {"hier": HIER[options.suite], **FLAT}, console)
+        usual = {"hier": HIER[options.suite], **FLAT}
+        show(results, options.suite, usual, console)
+        if options.plot:
+            plot(results, options.suite, usual, options.plot)
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -399,6 +403,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--scratch", metavar="FOLDER", help="where drawn rows are kept")
     add("--acts", help="cache for shakespeare")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="SVG of containment against FVU and against bits, of all rows in --json",
+    )
     add("--quick", action="store_true", help="two minutes at most, to see that all works")
     add("--device", default="auto")
     for name in asdict(PRESETS["toy"]):

@@ -37,7 +37,9 @@ def bench(trees: ModuleType, folder: Path, *arguments: str) -> list[dict[str, An
 
 
 def test_rows_of_the_toy_and_going_on(trees: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "1")
+    chart = tmp_path / "chart.svg"
+    rows = bench(trees, tmp_path, "toy", "--samples", "20k", "--seeds", "1", "--plot", str(chart))
+    assert chart.read_text().count('<g id="axes_') == 2
     assert [row["arch"] for row in rows] == [
         "hier-3-17", "hier-5-15", "batchtopk", "batchtopk+max-mi", "batchtopk+chow-liu"
     ]  # fmt: skip

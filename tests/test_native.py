@@ -91,6 +91,14 @@ def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert native._library.__wrapped__() is not None
 
 
+def test_kernels_that_others_may_have_written_are_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "hiersae"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert native._library.__wrapped__() is None and not list(folder.iterdir())
+
+
 @pytest.mark.parametrize("compiler", ["missing", "failing", "switched off"])
 def test_without_kernels_there_are_other_products(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, tiny_acts: Path

@@ -159,7 +159,7 @@ def _library() -> ctypes.CDLL | None:
         if not path.exists():
             _compile(compiler, path)
         library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: there is no home
         return None
     library.hiersae_above.restype = ctypes.c_int64
     return library
@@ -179,6 +179,8 @@ def _folder() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "hiersae"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o022:
+        raise PermissionError(f"{folder}: others may write there")
     return folder
 
 

@@ -19,7 +19,7 @@ from hiersae_cli.sae.hier import HierarchicalSAE
 from hiersae_cli.sae.row_adam import RowAdam
 from hiersae_cli.sae.sparse import SparseCode, rows_of
 
-_REVIVED = 4096  # dead latents a step that are tried, by turns, where the cost must follow the touched rows
+_TRIED = 4  # dead latents for each that may fire, by turns: of more at once the same few would always be the best
 
 
 class Trainer:
@@ -214,25 +214,26 @@ class Trainer:
         falling = (1 - progress) / config.decay if config.decay else 1.0
         return min(1.0, rising, falling)
 
-    def _some(self, dead_F: torch.Tensor) -> torch.Tensor:
-        """Those of the dead latents whose turn it is."""
+    def _some(self, dead_F: torch.Tensor, count: int) -> torch.Tensor:
+        """Those ``count`` of the dead latents whose turn it is."""
         dead = dead_F.nonzero().squeeze(1)
-        if len(dead) <= _REVIVED:
+        if len(dead) <= count:
             return dead_F
-        turn = torch.arange(_REVIVED, device=dead.device) + self.step_number * _REVIVED
+        turn = torch.arange(count, device=dead.device) + self.step_number * count
         return torch.zeros_like(dead_F).index_fill_(0, dead[turn % len(dead)], True)
 
     def _revival_loss(self, x_BD: torch.Tensor, codes: list[SparseCode], dead_F: torch.Tensor) -> torch.Tensor:
         """How much of the reconstruction's error the dead latents leave unexplained, as a share of it.
 
-        Source: the auxiliary loss of Gao et al. (2024), k_aux = D / 2, each level reading what its encoder reads.
+        Source: the auxiliary loss of Gao et al. (2024), k_aux = D / 2, each level reading what its encoder reads; here
+        of some of the dead at a time.
         """
         model = self.model
+        most = max(1, model.width // 2)
         with torch.no_grad():
             error_BD = x_BD - model.reconstruct(codes)
             inputs = model.revival_inputs(x_BD, codes)
-        if self.row_adam is not None:
-            dead_F = self._some(dead_F)
+        dead_F = self._some(dead_F, _TRIED * most)
         pre, decoder = [], []
         for part, input_BD in zip(model.level_slices(), inputs, strict=True):
             dead = dead_F[part].nonzero().squeeze(1) + part.start
@@ -240,7 +241,7 @@ class Trainer:
                 pre.append(torch.relu(input_BD @ rows_of(model.W_enc_FD, dead).T + model.b_enc_F[dead]))
                 decoder.append(rows_of(model.W_dec_FD, dead))
         pre_BF, decoder_FD = torch.cat(pre, 1), torch.cat(decoder)
-        k = min(pre_BF.shape[1], max(1, model.width // 2))
+        k = min(pre_BF.shape[1], most)
         if k < pre_BF.shape[1]:
             values, places = pre_BF.topk(k, dim=1, sorted=False)
             pre_BF = torch.zeros_like(pre_BF).scatter(1, places, values)

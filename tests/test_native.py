@@ -36,10 +36,11 @@ def test_what_exceeds_a_bound_is_found_in_order(rows: int, columns: int, seed: i
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(rows, columns, generator=generator).to(dtype)
     bound = 2 * torch.randn(columns, generator=generator)
+    bound[0] = 0.5
     dense[:, 0] = bound[0].to(dtype)  # does not exceed it
     for bounds in (bound, bound[0]):
         row, latent = native.find(dense, bounds, 7)
-        wanted = Pattern.of(dense > bounds.to(dtype), 7, columns + 7)
+        wanted = Pattern.of(dense.float() > bounds, 7, columns + 7)
         assert torch.equal(row, wanted.row_n) and torch.equal(latent, wanted.latent_n)
 
 
@@ -48,18 +49,23 @@ def everything(seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x, w = (torch.randn(size, 75, generator=generator) for size in (300, 120))
     active = torch.rand(300, 9, generator=generator) < 0.4
+    pattern = Pattern.of(active)
     blocks = Blocks.of(torch.arange(9).repeat_interleave(torch.tensor([0, 1, 2, 3, 50, 4, 40, 13, 7])), 9)
     assert blocks is not None
-    pairs = Pairs(Pattern.of(active), 0, blocks)
-    row, child, value = above(x, w, torch.zeros(120), torch.zeros(120), pairs, None, "native")
+    row, child, value = above(x, w, torch.zeros(120), torch.zeros(120), Pairs(pattern, 0, blocks), None, "native")
     order = (row * 120 + child).argsort()
-    parameter = torch.nn.Parameter(w)
-    adam = RowAdam([parameter], [True], torch.bfloat16, implementation="native")
-    for _ in range(3):
-        adam._collected[0].append((torch.arange(100), torch.randn(100, 75, generator=generator)))
-        square = adam.gather()
-        adam.step(0.1)
-    return [row[order], child[order], value[order], square, parameter.data, *adam.state().values()]
+    found = [row[order], child[order], value[order], *native.find(x, torch.zeros(75), 0)]
+    found.append(native.dots(pattern.first_B, pattern.latent_n, x, w))
+    for dtype in (torch.float32, torch.bfloat16):
+        # So many rows that PyTorch would add them up by threads.
+        parameter = torch.nn.Parameter(torch.randn(40_000, 5, generator=generator))
+        adam = RowAdam([parameter], [True], dtype, implementation="native")
+        for _ in range(2):
+            adam._collected[0].append((torch.arange(40_000), torch.randn(40_000, 5, generator=generator)))
+            square = adam.gather()
+            adam.step(0.1)
+        found += [square, parameter.data, *adam.state().values()]
+    return found
 
 
 @needs_compiler
@@ -83,20 +89,59 @@ def test_more_places_than_were_expected(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @needs_compiler
+def test_what_is_no_number_exceeds_nothing() -> None:
+    x, w = torch.full((2, 20), torch.nan), torch.ones(3, 20)
+    blocks = Blocks.of(torch.zeros(3, dtype=torch.long), 1)
+    assert blocks is not None
+    pairs = Pairs(Pattern.of(torch.ones(2, 1, dtype=torch.bool)), 0, blocks)
+    for implementation in ("reference", "native"):
+        row, *_ = above(x, w, torch.zeros(3), torch.zeros(3), pairs, None, implementation)
+        assert not len(row)
+    assert not len(native.find(x, torch.zeros(20), 0)[0])
+
+
+@needs_compiler
+def test_gradients_in_another_order_than_the_matrix_are_refused() -> None:
+    value = torch.randn(5, 4).T
+    with pytest.raises(ValueError, match="in order of rows"):
+        native.gather(torch.randn(4, 5), torch.arange(4), value, True)
+
+
+@needs_compiler
+def test_kernels_that_cannot_be_loaded_are_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native._library.__wrapped__() is not None
+    (kept,) = (tmp_path / "hiersae").iterdir()
+    kept.unlink()
+    kept.write_text("spoilt")
+    assert native._library.__wrapped__() is not None
+    assert kept.stat().st_size > 1000
+
+
+@needs_compiler
 def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert native._library.__wrapped__() is not None
     assert [path.suffix for path in (tmp_path / "hiersae").iterdir()] == [".so"]
-    monkeypatch.setattr(native, "_compile", lambda *given: pytest.fail("compiled again"))
+    monkeypatch.setattr(native, "_compiled", lambda folder: pytest.fail("compiled again"))
+    monkeypatch.setenv("CC", str(tmp_path / "missing"))  # nor is a compiler needed
     assert native._library.__wrapped__() is not None
 
 
-def test_kernels_that_others_may_have_written_are_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@needs_compiler
+@pytest.mark.parametrize("place", ["others may write", "is a file"])
+def test_without_a_place_of_their_own_kernels_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "hiersae"
-    folder.mkdir()
-    folder.chmod(0o777)
-    assert native._library.__wrapped__() is None and not list(folder.iterdir())
+    if place == "is a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    assert native._library.__wrapped__() is not None
+    assert folder.is_file() or not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("compiler", ["missing", "failing", "switched off"])

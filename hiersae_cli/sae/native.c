@@ -1,8 +1,9 @@
-/* The CPU's kernels: products in ragged groups and at single places, what exceeds a bound, and
- * Adam's moves of rows. Compiled for this machine by native.py.
+/* The CPU's kernels: products in ragged groups and at single places, what exceeds a bound, and Adam's moves of rows.
+ * Compiled for this machine by native.py.
  *
  * Legend of shapes: B rows, D width, F latents, C children of a level, p pairs, g groups, r touched rows, n places.
- * All matrices are dense and in order of rows. What is computed does not depend on the number of threads.
+ * All matrices are dense and in order of rows. What is computed does not depend on the number of threads. Arguments
+ * called `bfloat16` say whether numbers behind void pointers are that or float; inline functions get them as constants.
  */
 
 #include <math.h>
@@ -17,25 +18,38 @@ enum { LANES = 8, ROWS = 3, CHILDREN = 3 };
 #else
 enum { LANES = 4, ROWS = 4, CHILDREN = 4 };
 #endif
-enum { ROWS_A_TASK = 48, AHEAD = 4, PART = 64 };
-#define AS_IT_IS(number) (number)
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
+enum { ROWS_A_TASK = 48, PLACES_AHEAD = 4, COLUMNS_A_LOOK = 64 };
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define INLINE static inline __attribute__((always_inline))
 
-static inline float sum_of(lanes x) {
+INLINE float sum_of(lanes x) {
     float total = 0;
 #pragma omp simd reduction(+ : total)
     for (int i = 0; i < LANES; i++) total += x[i];
     return total;
 }
 
-static inline float from_bfloat16(uint16_t bits) {
-    union { uint32_t bits; float number; } x = {(uint32_t)bits << 16};
+INLINE float load(const void *numbers, int64_t place, int bfloat16) {
+    if (!bfloat16) return ((const float *)numbers)[place];
+    union { uint32_t bits; float number; } x = {(uint32_t)((const uint16_t *)numbers)[place] << 16};
     return x.number;
 }
 
+/* As bfloat16 one of the two neighbours, by the lower 16 bits of `draw`, such that the mean is right. */
+INLINE void store(void *numbers, int64_t place, float number, uint32_t draw, int bfloat16) {
+    union { float number; uint32_t bits; } x = {number};
+    if (bfloat16) ((uint16_t *)numbers)[place] = (x.bits + (draw & 0xffff)) >> 16;
+    else ((float *)numbers)[place] = number;
+}
+
+/* Numbers without a pattern: the finaliser of MurmurHash3 (Appleby). */
+INLINE uint32_t mixed(uint32_t x) {
+    x ^= x >> 16, x *= 0x85ebca6bu, x ^= x >> 13, x *= 0xc2b2ae35u;
+    return x ^ x >> 16;
+}
+
 /* dot[i][j] = a[i] . b[j]; each is summed in the same order, wherever in a tile it stands. `rows` is a constant. */
-static inline __attribute__((always_inline)) void tile(const float *const *a, const float *const *b, int64_t width,
-                                                       int rows, float dot[ROWS][CHILDREN]) {
+INLINE void tile(const float *const *a, const float *const *b, int64_t width, int rows, float dot[ROWS][CHILDREN]) {
     lanes total[ROWS][CHILDREN] = {0};
     int64_t whole = width / LANES * LANES;
     for (int64_t d = 0; d < whole; d += LANES) {
@@ -56,7 +70,7 @@ static inline __attribute__((always_inline)) void tile(const float *const *a, co
 /* Where scale * (x . w) + offset > bound at the children of each pair's parent: row, child and value, in any order.
  *
  * Pairs lie in order of parents; group g has pairs first_g[g] to first_g[g + 1], and children child_g[g] to
- * child_g[g] + width_g[g]. scale_C may be NULL. Returns n; what is beyond `room` is counted alone.
+ * child_g[g] + width_g[g]. scale_C may be NULL. Returns n, or -1 without memory; what is beyond `room` is counted alone.
  */
 int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_C, const float *bound_C,
                       const float *scale_C, int64_t width, const int64_t *row_p, int64_t groups,
@@ -80,13 +94,13 @@ int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_
                 for (int i = 0; i < ROWS; i++) a[i] = x_BD + row_p[p + i < high ? p + i : high - 1] * width;
                 for (int j = 0; j < CHILDREN; j++) b[j] = w_CD + (c + j <= last ? c + j : last) * width;
                 float dot[ROWS][CHILDREN];
-                if (high - p == 1) tile(a, b, width, 1, dot);
+                if (high - p == 1) tile(a, b, width, 1, dot); /* small tiles only for speed */
                 else if (high - p <= ROWS / 2) tile(a, b, width, ROWS / 2, dot);
                 else tile(a, b, width, ROWS, dot);
                 for (int i = 0; i < ROWS && p + i < high; i++)
                     for (int j = 0; j < CHILDREN && c + j <= last; j++) {
                         float value = dot[i][j] * (scale_C ? scale_C[c + j] : 1.0f) + offset_C[c + j];
-                        if (value <= bound_C[c + j]) continue;
+                        if (!(value > bound_C[c + j])) continue; /* nor does what is no number */
                         int64_t n = __atomic_fetch_add(&found, 1, __ATOMIC_RELAXED);
                         if (n < room) row_n[n] = row_p[p + i], child_n[n] = c + j, value_n[n] = value;
                     }
@@ -96,37 +110,40 @@ int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_
     return found;
 }
 
-/* How many numbers of each row of a matrix, float or bfloat16, exceed the bound of their column, (B,). */
-#define COUNT(TYPE, LOAD)                                                                                       \
-    for (int64_t c = 0; c < width; c++) count += LOAD(((const TYPE *)dense_BC)[b * width + c]) > bound_C[c];
+INLINE int64_t count_of(const void *dense_BC, const float *bound_C, int64_t b, int64_t width, int bfloat16) {
+    int32_t count = 0;
+    for (int64_t c = 0; c < width; c++) count += load(dense_BC, b * width + c, bfloat16) > bound_C[c];
+    return count;
+}
+
+/* How many numbers of each row of a matrix exceed the bound of their column, (B,). */
 void hiersae_count(const void *dense_BC, const float *bound_C, int64_t rows, int64_t width, int bfloat16,
                    int64_t *count_B) {
 #pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < rows; b++) {
-        int32_t count = 0;
-        if (bfloat16) COUNT(uint16_t, from_bfloat16)
-        else COUNT(float, AS_IT_IS)
-        count_B[b] = count;
+    for (int64_t b = 0; b < rows; b++)
+        count_B[b] = bfloat16 ? count_of(dense_BC, bound_C, b, width, 1) : count_of(dense_BC, bound_C, b, width, 0);
+}
+
+INLINE void find_in(const void *dense_BC, const float *bound_C, int64_t b, int64_t width, int bfloat16, int64_t first,
+                    int64_t *row_n, int64_t *latent_n) {
+    int64_t n = 0;
+    for (int64_t low = 0; low < width; low += COLUMNS_A_LOOK) {
+        int64_t high = low + COLUMNS_A_LOOK < width ? low + COLUMNS_A_LOOK : width;
+        int32_t any = 0;
+        for (int64_t c = low; c < high; c++) any |= load(dense_BC, b * width + c, bfloat16) > bound_C[c];
+        for (int64_t c = low; any && c < high; c++)
+            if (load(dense_BC, b * width + c, bfloat16) > bound_C[c]) row_n[n] = b, latent_n[n++] = first + c;
     }
 }
 
 /* Where they are, in order: row and first + column, (n,) each; row b has first_B[b] to first_B[b + 1]. */
-#define FIND(TYPE, LOAD)                                                                                        \
-    for (int64_t low = 0; low < width; low += PART) {                                                           \
-        const TYPE *dense = (const TYPE *)dense_BC + b * width;                                                 \
-        int64_t high = low + PART < width ? low + PART : width;                                                 \
-        int32_t any = 0;                                                                                        \
-        for (int64_t c = low; c < high; c++) any |= LOAD(dense[c]) > bound_C[c];                                \
-        for (int64_t c = low; any && c < high; c++)                                                             \
-            if (LOAD(dense[c]) > bound_C[c]) row_n[n] = b, latent_n[n++] = first + c;                           \
-    }
 void hiersae_find(const void *dense_BC, const float *bound_C, int64_t rows, int64_t width, int bfloat16,
                   const int64_t *first_B, int64_t first, int64_t *row_n, int64_t *latent_n) {
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < rows; b++) {
-        int64_t n = first_B[b];
-        if (bfloat16) FIND(uint16_t, from_bfloat16)
-        else FIND(float, AS_IT_IS)
+        int64_t *row = row_n + first_B[b], *latent = latent_n + first_B[b];
+        if (bfloat16) find_in(dense_BC, bound_C, b, width, 1, first, row, latent);
+        else find_in(dense_BC, bound_C, b, width, 0, first, row, latent);
     }
 }
 
@@ -138,8 +155,9 @@ void hiersae_dots(const float *a_BD, const float *w_FD, const int64_t *first_B, 
     for (int64_t b = 0; b < rows; b++)
         for (int64_t n = first_B[b]; n < first_B[b + 1]; n++) {
             /* The rows of w lie anywhere: waiting for one after the other would be most of the work. */
-            if (n + AHEAD < places)
-                for (int64_t d = 0; d < width; d += 16) __builtin_prefetch(w_FD + latent_n[n + AHEAD] * width + d);
+            if (n + PLACES_AHEAD < places)
+                for (int64_t d = 0; d < width; d += 16)
+                    __builtin_prefetch(w_FD + latent_n[n + PLACES_AHEAD] * width + d);
             const float *a = a_BD + b * width, *w = w_FD + latent_n[n] * width;
             lanes even = {0}, odd = {0};
             int64_t d = 0;
@@ -154,9 +172,10 @@ void hiersae_dots(const float *a_BD, const float *w_FD, const int64_t *first_B, 
         }
 }
 
-/* Sums of squares of gradients, (r,); of unit rows after what lies along them has been taken out, in place. */
-void hiersae_gather(const float *weight_FD, const int64_t *row_r, float *value_rD, float *square_r, int64_t rows,
-                    int64_t width, int unit) {
+/* The sum of squares of gradients; of unit rows after what lies along them has been taken out, in place.
+ * square_r is room for the rows' own. */
+double hiersae_gather(const float *weight_FD, const int64_t *row_r, float *value_rD, float *square_r, int64_t rows,
+                      int64_t width, int unit) {
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const float *weight = weight_FD + row_r[r] * width;
@@ -170,18 +189,9 @@ void hiersae_gather(const float *weight_FD, const int64_t *row_r, float *value_r
         for (int64_t d = 0; d < width; d++) square += value[d] * value[d];
         square_r[r] = square;
     }
-}
-
-/* One of the two neighbours, drawn such that the mean is right. */
-static inline uint16_t to_bfloat16(float number, uint32_t draw) {
-    union { float number; uint32_t bits; } x = {number};
-    return (x.bits + draw) >> 16;
-}
-
-/* Numbers without a pattern: the finaliser of MurmurHash3 (Appleby). */
-static inline uint32_t mixed(uint32_t x) {
-    x ^= x >> 16, x *= 0x85ebca6bu, x ^= x >> 13, x *= 0xc2b2ae35u;
-    return x ^ x >> 16;
+    double total = 0;
+    for (int64_t r = 0; r < rows; r++) total += square_r[r];
+    return total;
 }
 
 typedef struct {
@@ -189,44 +199,41 @@ typedef struct {
     int32_t unit, seed;
 } Move;
 
-/* Adam's moves of one row, as _move_rows of row_adam.py has them, its moments read by LOAD and written by STORE. */
-#define MOVE(LOAD, STORE)                                                                                       \
-    for (int64_t d = 0; d < width; d++) {                                                                       \
-        float m = LOAD(mean[d]), s = LOAD(square[d]), w = weight[d], g = value[d] * move.scale;                 \
-        w -= m * series / (sqrtf(s) * move.root + move.eps);                                                    \
-        m *= mean_kept, s *= square_kept;                                                                       \
-        m += move.mean_new * (g - m);                                                                           \
-        s = s * move.square_kept + move.square_new * g * g;                                                     \
-        weight[d] = w - m * move.rate / (sqrtf(s) * move.root + move.eps);                                      \
-        STORE(mean[d], m, 0)                                                                                    \
-        STORE(square[d], s, 16)                                                                                 \
+/* Adam's moves of one row, as _move_rows of row_adam.py has them; `first` is the place of its first number. */
+INLINE void move_row(float *restrict weight, void *restrict mean, void *restrict square, const float *restrict value,
+                     const float *due, int64_t first, int64_t width, int bfloat16, Move move) {
+    float series = due[0], mean_kept = due[1], square_kept = due[2];
+    uint32_t seed = mixed((uint32_t)move.seed);
+    for (int64_t d = 0; d < width; d++) {
+        float m = load(mean, first + d, bfloat16), s = load(square, first + d, bfloat16);
+        float w = weight[first + d], g = value[d] * move.scale;
+        uint32_t draw = bfloat16 ? mixed((uint32_t)(first + d) ^ seed) : 0;
+        w -= m * series / (sqrtf(s) * move.root + move.eps);
+        m *= mean_kept, s *= square_kept;
+        m += move.mean_new * (g - m);
+        s = s * move.square_kept + move.square_new * g * g;
+        weight[first + d] = w - m * move.rate / (sqrtf(s) * move.root + move.eps);
+        store(mean, first + d, m, draw, bfloat16);
+        store(square, first + d, s, draw >> 16, bfloat16);
     }
-#define WRITE(place, number, shift) place = number;
-#define DRAW(place, number, shift) \
-    place = to_bfloat16(number, mixed((uint32_t)(row_r[r] * width + d) ^ seed) >> shift & 0xffff);
+}
 
-/* due_r3: series, mean_kept, square_kept of each row. The moments are float, or uint16_t that hold bfloat16. */
+/* due_r3: what _move_rows calls series, mean_kept and square_kept, of each row. */
 void hiersae_move(float *weight_FD, void *mean_FD, void *square_FD, const int64_t *row_r, const float *value_rD,
-                  const float *due_r3, int64_t rows, int64_t width, int bfloat16, Move move) {
+                  const float *due_r3, int64_t rows, int64_t width, int bfloat16, const Move *how) {
+    Move move = *how;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         int64_t first = row_r[r] * width;
-        float *weight = weight_FD + first;
-        const float *value = value_rD + r * width;
-        float series = due_r3[3 * r], mean_kept = due_r3[3 * r + 1], square_kept = due_r3[3 * r + 2];
-        if (bfloat16) {
-            uint16_t *mean = (uint16_t *)mean_FD + first, *square = (uint16_t *)square_FD + first;
-            uint32_t seed = mixed((uint32_t)move.seed);
-            MOVE(from_bfloat16, DRAW)
-        } else {
-            float *mean = (float *)mean_FD + first, *square = (float *)square_FD + first;
-            MOVE(AS_IT_IS, WRITE)
-        }
+        const float *value = value_rD + r * width, *due = due_r3 + 3 * r;
+        if (bfloat16) move_row(weight_FD, mean_FD, square_FD, value, due, first, width, 1, move);
+        else move_row(weight_FD, mean_FD, square_FD, value, due, first, width, 0, move);
         if (move.unit) {
-            float norm = 0;
+            float *weight = weight_FD + first, norm = 0;
 #pragma omp simd reduction(+ : norm)
             for (int64_t d = 0; d < width; d++) norm += weight[d] * weight[d];
-            norm = fmaxf(sqrtf(norm), 1e-12f);
+            norm = sqrtf(norm);
+            norm = norm < 1e-12f ? 1e-12f : norm;
             for (int64_t d = 0; d < width; d++) weight[d] /= norm;
         }
     }

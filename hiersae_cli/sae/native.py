@@ -9,7 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
-import shutil
+import shlex
 import subprocess
 import tempfile
 from functools import cache
@@ -18,14 +18,36 @@ from pathlib import Path
 import torch
 
 _SOURCE = Path(__file__).with_name("native.c")
-_LEAST_ROOM = 1 << 16  # places
 # Square roots set no errno and raise no trap here, without which they cannot be taken several at a time.
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+_LEAST_ROOM = 1 << 16  # places
+
+_POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_MOVE_NUMBERS = ("scale", "rate", "root", "mean_new", "square_kept", "square_new", "eps")
 
 
-def takes(x_BD: torch.Tensor, *others: torch.dtype) -> bool:
-    """Whether the kernels are for rows of this device and type, float32 or one of ``others``, and to be had."""
-    return x_BD.device.type == "cpu" and x_BD.dtype in (torch.float32, *others) and available()
+class _Move(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_float) for name in _MOVE_NUMBERS]
+    _fields_ += [(name, ctypes.c_int32) for name in ("unit", "seed")]
+
+
+# Arguments and result of each function of ``native.c``.
+_SIGNATURES = {
+    "hiersae_above": (
+        [*[_POINTER] * 5, _INT64, _POINTER, _INT64, *[_POINTER] * 3, _INT64, *[_POINTER] * 3],
+        _INT64,
+    ),
+    "hiersae_count": ([*[_POINTER] * 2, _INT64, _INT64, _INT, _POINTER], None),
+    "hiersae_find": ([*[_POINTER] * 2, _INT64, _INT64, _INT, _POINTER, _INT64, *[_POINTER] * 2], None),
+    "hiersae_dots": ([*[_POINTER] * 5, _INT64, _INT64], None),
+    "hiersae_gather": ([*[_POINTER] * 4, _INT64, _INT64, _INT], ctypes.c_double),
+    "hiersae_move": ([*[_POINTER] * 6, _INT64, _INT64, _INT, ctypes.POINTER(_Move)], None),
+}
+
+
+def takes(tensor: torch.Tensor, *others: torch.dtype) -> bool:
+    """Whether the kernels are for tensors of this device and type, float32 or one of ``others``, and to be had."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, *others) and available()
 
 
 def available() -> bool:
@@ -56,11 +78,11 @@ def above(
         found = _kernels().hiersae_above(
             *map(_at, numbers),
             None if scales is None else _at(scales),
-            ctypes.c_int64(x_BD.shape[1]),
+            x_BD.shape[1],
             _at(rows),
-            ctypes.c_int64(len(child_g)),
+            len(child_g),
             *map(_at, groups),
-            ctypes.c_int64(room),
+            room,
             *map(_at, (row_n, child_n, value_n)),
         )
         if found < 0:
@@ -72,45 +94,31 @@ def above(
 
 def find(dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Where numbers, float32 or bfloat16, exceed their columns' bounds: rows and ``first`` + columns, in order."""
-    dense_BC = dense_BC.detach().contiguous()
-    bounds_C = _of(bound_C.to(dense_BC.dtype).expand(dense_BC.shape[1]), torch.float32)
-    kind = ctypes.c_int(dense_BC.dtype == torch.bfloat16)
+    dense_BC, bounds_C = dense_BC.detach().contiguous(), _of(bound_C.expand(dense_BC.shape[1]), torch.float32)
+    given = (_at(dense_BC), _at(bounds_C), *dense_BC.shape, dense_BC.dtype == torch.bfloat16)
     count_B = torch.empty(len(dense_BC), dtype=torch.int64)
-    _kernels().hiersae_count(_at(dense_BC), _at(bounds_C), *_sizes(dense_BC), kind, _at(count_B))
+    _kernels().hiersae_count(*given, _at(count_B))
     first_B = torch.cat([count_B.new_zeros(1), count_B.cumsum(0)])
     row_n, latent_n = (torch.empty(int(first_B[-1]), dtype=torch.int64) for _ in range(2))
-    places = map(_at, (row_n, latent_n))
-    _kernels().hiersae_find(
-        _at(dense_BC), _at(bounds_C), *_sizes(dense_BC), kind, _at(first_B), ctypes.c_int64(first), *places
-    )
+    _kernels().hiersae_find(*given, _at(first_B), first, _at(row_n), _at(latent_n))
     return row_n, latent_n
 
 
 def dots(first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
     """a[row] . w[latent] of places in order of rows, (n,); row b has ``first_B[b]`` to ``first_B[b + 1]``."""
     dot_n = torch.empty(len(latent_n))
-    given = (
-        *(_of(each, torch.float32) for each in (a_BD, w_FD)),
-        *(_of(each, torch.int64) for each in (first_B, latent_n)),
-    )
-    _kernels().hiersae_dots(*(_at(each) for each in (*given, dot_n)), *_sizes(a_BD))
+    numbers = [_of(each, torch.float32) for each in (a_BD, w_FD)]
+    places = [_of(each, torch.int64) for each in (first_B, latent_n)]
+    _kernels().hiersae_dots(*map(_at, (*numbers, *places, dot_n)), *a_BD.shape)
     return dot_n
 
 
-def gather(weight_FD: torch.Tensor, row_r: torch.Tensor, value_rD: torch.Tensor, unit: bool) -> torch.Tensor:
+def gather(weight_FD: torch.Tensor, row_r: torch.Tensor, value_rD: torch.Tensor, unit: bool) -> float:
     """The sum of squares of gradients; of unit rows after what lies along them has been taken out, in place."""
     square_r = torch.empty(len(row_r))
-    pointers = (_at(each) for each in (weight_FD, row_r, value_rD, square_r))
-    _kernels().hiersae_gather(*pointers, *_sizes(value_rD), ctypes.c_int(unit))
-    return square_r.sum()
-
-
-_MOVE_NUMBERS = ("scale", "rate", "root", "mean_new", "square_kept", "square_new", "eps")
-
-
-class _Move(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_float) for name in _MOVE_NUMBERS]
-    _fields_ += [(name, ctypes.c_int32) for name in ("unit", "seed")]
+    return float(
+        _kernels().hiersae_gather(*map(_at, (weight_FD, row_r, value_rD, square_r)), *value_rD.shape, int(unit))
+    )
 
 
 def move(
@@ -123,21 +131,18 @@ def move(
     **numbers: float,
 ) -> None:
     """Adam's moves of some rows, in place, as ``row_adam._move_rows``; ``numbers`` are the fields of ``_Move``."""
-    pointers = (_at(each) for each in (weight_FD, mean_FD, square_FD, row_r, value_rD, due_r3))
-    bfloat16 = ctypes.c_int(mean_FD.dtype == torch.bfloat16)
-    _kernels().hiersae_move(*pointers, *_sizes(value_rD), bfloat16, _Move(**numbers))
+    pointers = map(_at, (weight_FD, mean_FD, square_FD, row_r, value_rD, due_r3))
+    _kernels().hiersae_move(*pointers, *value_rD.shape, mean_FD.dtype == torch.bfloat16, _Move(**numbers))
 
 
 def _of(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to(dtype).contiguous()
 
 
-def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _sizes(value_rD: torch.Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64]:
-    return ctypes.c_int64(value_rD.shape[0]), ctypes.c_int64(value_rD.shape[1])
+def _at(tensor: torch.Tensor) -> int:
+    if not tensor.is_contiguous():
+        raise ValueError("the kernels are for dense tensors in order of rows")
+    return tensor.data_ptr()
 
 
 def _kernels() -> ctypes.CDLL:
@@ -149,39 +154,55 @@ def _kernels() -> ctypes.CDLL:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernels, from the user's cache where they are there; None where they cannot be made."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or os.environ.get("HIERSAE_NATIVE") == "0":
+    """The compiled kernels, from the user's cache where they are there; None where they cannot be had."""
+    if os.environ.get("HIERSAE_NATIVE") == "0":
         return None
+    folder = _folder()
+    kind = hashlib.sha256(_SOURCE.read_bytes() + f"{_FLAGS}{_processor()}".encode()).hexdigest()[:16]
+    kept = folder / f"native-{kind}.so" if folder else None
+    if kept and kept.exists():
+        try:
+            return _loaded(kept)
+        except OSError:
+            pass  # of a compiler whose code cannot be loaded here, or spoilt: another one may do better
     try:
-        kind = hashlib.sha256(_SOURCE.read_bytes() + f"{_FLAGS}{_processor()}".encode()).hexdigest()[:16]
-        path = _folder() / f"native-{kind}.so"
-        if not path.exists():
-            _compile(compiler, path)
-        library = ctypes.CDLL(str(path))
-    except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: there is no home
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            library = _loaded(made := _compiled(Path(temporary)))
+            if kept:
+                os.replace(made, kept)  # another process may be making the same
+            return library
+    except (OSError, subprocess.CalledProcessError):
         return None
-    library.hiersae_above.restype = ctypes.c_int64
+
+
+def _compiled(folder: Path) -> Path:
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    compiled, linked = folder / "native.o", folder / "native.so"
+    subprocess.run([*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)], check=True, capture_output=True)
+    # Not linked with OpenMP: PyTorch has loaded its own, and the threads of a second one would be in its way.
+    subprocess.run([*compiler, "-shared", str(compiled), "-o", str(linked)], check=True, capture_output=True)
+    return linked
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    for name, (arguments, result) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, result
     return library
 
 
-def _compile(compiler: str, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        compiled, linked = Path(folder) / "native.o", Path(folder) / "native.so"
-        subprocess.run([compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)], check=True, capture_output=True)
-        # Not linked with OpenMP: PyTorch has loaded its own, and the threads of a second one would be in its way.
-        subprocess.run([compiler, "-shared", str(compiled), "-o", str(linked)], check=True, capture_output=True)
-        os.replace(linked, path)  # another process may be making the same
-
-
-def _folder() -> Path:
-    """Where compiled kernels are kept: nobody else may write there."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "hiersae"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_mode & 0o022:
-        raise PermissionError(f"{folder}: others may write there")
-    return folder
+def _folder() -> Path | None:
+    """Where compiled kernels are kept, which nobody else may write to; None where there is no such place."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hiersae"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
+    own = status.st_uid == user and not status.st_mode & 0o022
+    return folder if own and os.access(folder, os.W_OK) else None
 
 
 def _processor() -> str:

@@ -29,7 +29,7 @@ class RowAdam:
     Args:
         parameters: matrices (F, D); their gradients are collected as rows from now on.
         unit: which of them have rows of length 1: gradients along a row are taken out, and its length is kept.
-        dtype: of the moments; bfloat16 is rounded at random, without bias, by a generator seeded with the step.
+        dtype: of the moments; bfloat16 is rounded at random, without bias, by numbers that follow from the step.
         implementation: native, compiled or reference: moves by the kernels of ``native``, which read and write each
             number once; by ``torch.compile``, which makes such kernels; or by one operation of PyTorch after the other.
             Unless given, native where it is to be had, or else reference. The numbers are the same up to rounding.
@@ -56,7 +56,8 @@ class RowAdam:
         ]
         self._collected = [collect_rows(parameter) for parameter in self.parameters]
         self._gradients: list[list[RowGradient]] = []
-        self._native = implementation in ("", "native") and all(native.takes(each.data) for each in self.parameters)
+        can = all(native.takes(each.data) for each in self.parameters) and dtype in (torch.float32, torch.bfloat16)
+        self._native = implementation == "native" or (not implementation and can)
         compiled = implementation == "compiled"
         self._move_rows = compiled_by_torch(_move_rows, dynamic=True) if compiled else _move_rows
         self._take_out = compiled_by_torch(_take_out, dynamic=True) if compiled else _take_out
@@ -137,7 +138,6 @@ class RowAdam:
         root = (1 - beta_square**self.steps) ** -0.5
         ratio = beta_mean / beta_square**0.5
         due = [rate * ratio * (1 - ratio**missed_r) / (1 - ratio), beta_mean**missed_r, beta_square**missed_r]
-        series_r1, mean_kept_r1, square_kept_r1 = (column_r[:, None] for column_r in due)
         if self._native and value_rD is not None:
             native.move(
                 parameter,
@@ -156,10 +156,23 @@ class RowAdam:
                 unit=self.unit[number],
                 seed=self.steps * len(self.parameters) + number,
             )
-            slots["last"][row_r] = self.steps
-            return
-        # Tensors, since code compiled for one number is made anew for another.
-        rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
+        else:
+            # Tensors, since code compiled for one number is made anew for another.
+            rates = [scale, parameter.new_tensor(rate), parameter.new_tensor(root)]
+            self._move_blocks(number, row_r, value_rD, due, rates, noise)
+        slots["last"][row_r] = self.steps
+
+    def _move_blocks(
+        self,
+        number: int,
+        row_r: torch.Tensor,
+        value_rD: torch.Tensor | None,
+        due: list[torch.Tensor],
+        rates: list[torch.Tensor],
+        noise: torch.Generator,
+    ) -> None:
+        """The moves of some rows, a block at a time; ``due`` and ``rates`` as ``_move_rows`` takes them."""
+        parameter, slots = self.parameters[number].data, self.slots[number]
         rounded = slots["mean"].dtype == torch.bfloat16
         move = _move_rows if value_rD is None else self._move_rows
         for part in _blocks(len(row_r), parameter.shape[1]):
@@ -171,18 +184,15 @@ class RowAdam:
                 slots["square"],
                 row_s,
                 None if value_rD is None else value_rD[part],
-                series_r1[part],
-                mean_kept_r1[part],
-                square_kept_r1[part],
+                *[column_r[part, None] for column_r in due],
                 *rates,
-                self.unit[number],
-                beta_mean,
-                beta_square,
-                self.eps,
-                draws[0],
-                draws[1],
+                unit=self.unit[number],
+                beta_mean=self.betas[0],
+                beta_square=self.betas[1],
+                eps=self.eps,
+                mean_draws_sD=draws[0],
+                square_draws_sD=draws[1],
             )
-        slots["last"][row_r] = self.steps
 
 
 def _take_out(weight_FD: torch.Tensor, row_s: torch.Tensor, value_sD: torch.Tensor) -> None:

@@ -62,11 +62,11 @@ class Pattern:
     def above(
         cls, dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int = 0, latents: int | None = None
     ) -> Pattern:
-        """Where numbers exceed the bounds of their columns, (C,) or one for all, in the numbers' type; see ``of``."""
+        """Where numbers exceed the bounds of their columns, (C,) or one for all; see ``of``."""
         if native.takes(dense_BC, torch.bfloat16):
             found = native.find(dense_BC, bound_C, first)
             return cls(len(dense_BC), latents or dense_BC.shape[1], *found)
-        return cls.of(dense_BC > bound_C.to(dense_BC.dtype), first, latents)
+        return cls.of(dense_BC > bound_C, first, latents)
 
     def __len__(self) -> int:
         return len(self.row_n)
@@ -179,7 +179,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         if ctx.collected is None:
             return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.row_r, gradients[0]), None
-        ctx.collected.append((ctx.row_r, gradients[0].clone()))
+        ctx.collected.append((ctx.row_r, gradients[0].clone(memory_format=torch.contiguous_format)))
         return None, None
 
 

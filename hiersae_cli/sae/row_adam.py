@@ -158,7 +158,7 @@ class RowAdam:
             )
         else:
             # Tensors, since code compiled for one number is made anew for another.
-            rates = [scale, parameter.new_tensor(rate), parameter.new_tensor(root)]
+            rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
             self._move_blocks(number, row_r, value_rD, due, rates, noise)
         slots["last"][row_r] = self.steps
 
@@ -168,11 +168,12 @@ class RowAdam:
         row_r: torch.Tensor,
         value_rD: torch.Tensor | None,
         due: list[torch.Tensor],
-        rates: list[torch.Tensor],
+        rates: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         noise: torch.Generator,
     ) -> None:
         """The moves of some rows, a block at a time; ``due`` and ``rates`` as ``_move_rows`` takes them."""
         parameter, slots = self.parameters[number].data, self.slots[number]
+        series_r, mean_kept_r, square_kept_r = due
         rounded = slots["mean"].dtype == torch.bfloat16
         move = _move_rows if value_rD is None else self._move_rows
         for part in _blocks(len(row_r), parameter.shape[1]):
@@ -184,14 +185,15 @@ class RowAdam:
                 slots["square"],
                 row_s,
                 None if value_rD is None else value_rD[part],
-                *[column_r[part, None] for column_r in due],
+                series_r[part, None],
+                mean_kept_r[part, None],
+                square_kept_r[part, None],
                 *rates,
-                unit=self.unit[number],
-                beta_mean=self.betas[0],
-                beta_square=self.betas[1],
-                eps=self.eps,
-                mean_draws_sD=draws[0],
-                square_draws_sD=draws[1],
+                self.unit[number],
+                *self.betas,
+                self.eps,
+                draws[0],
+                draws[1],
             )
 
 

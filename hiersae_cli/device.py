@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hiersae_cli.errors import HierSAEError, UsageError
@@ -31,6 +32,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+@cache
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are faster than in float32: tensor cores, or a CPU with AMX tiles."""
     import torch

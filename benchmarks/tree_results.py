@@ -139,9 +139,9 @@ def plot(results: Results, suite: str, usual: dict[str, dict[str, Any]], path: P
             label = " ".join([first["arch"], *_changed(first, usual)])
             for axis, (name, title) in zip(axes, _AGAINST.items(), strict=True):
                 x, y = (np.mean([row[each] for row in rows]) for each in ("p_parent_given_child", name))
-                axis.plot(x, y, "o" if first["arch"].startswith("hier") else "s")
-                axis.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6)
+                axis.plot(x, y, "o" if first["arch"].startswith("hier") else "s", label=label)
                 axis.set(xlabel="P(parent|child)", ylabel=title)
+        drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
         with replacing(path) as temporary:
             temporary.write_text(svg(drawn))
 

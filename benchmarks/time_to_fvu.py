@@ -27,6 +27,7 @@ from hiersae_cli.config.base import parse_count, parse_numbers
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory
 from hiersae_cli.errors import HierSAEError
+from hiersae_cli.metrics.reconstruction import Moments
 from hiersae_cli.sae import build
 from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows import bench
@@ -63,17 +64,16 @@ def trained(name: str, config: TrainConfig, rows: CachedRows, console: Console) 
     seconds = time.monotonic() - begun
     trainer.finish(islice(stream, _CALIBRATION_BATCHES))
     model.eval()
-    error, square, total_D, count, active = 0.0, 0.0, torch.zeros(rows.width, dtype=torch.float64), 0, 0
+    error, active, data = 0.0, 0, Moments(centre_D * scale)
     with torch.inference_mode():
         for raw_BD, _ in rows.held_out():
             x_BD = raw_BD * scale
             codes = model.codes(x_BD)
             error += float((x_BD - model.reconstruct(codes)).square().sum())
             active += sum(len(code.fired) for code in codes)
-            y_BD = (x_BD - centre_D * scale).double()
-            count, square, total_D = count + len(y_BD), square + float(y_BD.square().sum()), total_D + y_BD.sum(0)
-    fvu = error / (square - float(total_D @ total_D) / count)
-    return Row(name, config.seed, config.tokens, config.lr, round(seconds, 2), fvu, active / count)
+            data.add(x_BD)
+    fvu = error / (data.rows * float(data.covariance_DD.trace()))
+    return Row(name, config.seed, config.tokens, config.lr, round(seconds, 2), fvu, active / data.rows)
 
 
 def main() -> None:

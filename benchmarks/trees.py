@@ -2,8 +2,7 @@
 
     python benchmarks/trees.py SUITE --json FILE [--seeds N] [--seed-base S] [--samples COUNT] [--l0 N[,N…]]
         [--widths N,N… …] [--only ARCH[,ARCH]] [--set KEY=VALUE …] [--set-flat KEY=VALUE …] [--ablate PART]
-        [--control priced] [--tries N] [--scratch FOLDER] [--plot FILE] [--quick]
-        [--device cpu]
+        [--control priced] [--tries N] [--scratch FOLDER] [--plot FILE] [--quick] [--device cpu]
 
 Suites:
     toy                  20 features: ours, and a flat BatchTopK of ours

@@ -249,11 +249,6 @@ def test_an_output_that_cannot_be_written_is_found_at_once(tiny_acts: Path) -> N
     assert "/proc/run" in done.stderr and "Traceback" not in done.stderr
 
 
-if __name__ == "__main__":
-    GOLDEN.parent.mkdir(exist_ok=True)
-    GOLDEN.write_text(json.dumps({name: golden_figures(name) for name in [*ARCHITECTURES, DEEP]}, indent=1) + "\n")
-
-
 def test_compile_without_a_compiler_says_what_to_do(tiny_acts: Path, tmp_path: Path) -> None:
     flags = ("--widths", "16,112", "--k", "4,4", "--tokens", "10k", "--batch", 512, "--device", "cpu")
     without = {"CXX": str(tmp_path / "g++"), "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
@@ -265,3 +260,8 @@ def test_compile_without_a_compiler_says_what_to_do(tiny_acts: Path, tmp_path: P
     assert not (out / "model.safetensors").exists()
     done = hiersae("train", tiny_acts, *flags, "--compile", "-o", out)
     assert done.returncode == 2 and "is for --optimizer row-adam" in done.stderr
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    GOLDEN.write_text(json.dumps({name: golden_figures(name) for name in [*ARCHITECTURES, DEEP]}, indent=1) + "\n")

@@ -118,7 +118,7 @@ def above(
         scale_C: 1 unless given.
         implementation: reference, cpu, native or triton; that of the device unless given.
     """
-    implementation = implementation or _implementation(x_BD)
+    implementation = implementation or implementation_for(x_BD)
     if implementation == "native":
         return native.above(x_BD, w_CD, offset_C, bound_C, scale_C, pairs.row_p, *pairs.groups)
     by_place = _cpu if implementation == "cpu" else _triton if implementation == "triton" else _reference
@@ -132,7 +132,8 @@ def above(
     return row_n, child_n, value_n
 
 
-def _implementation(x_BD: torch.Tensor) -> str:
+def implementation_for(x_BD: torch.Tensor) -> str:
+    """The fastest implementation for rows of this device and type: native, cpu, triton or reference."""
     if x_BD.device.type == "cpu":
         tiles = torch.is_autocast_enabled("cpu") and has_fast_bfloat16(x_BD.device)  # PyTorch's products use them
         return "native" if native.takes(x_BD) and not tiles else "cpu"

@@ -17,8 +17,9 @@ import torch
 from hiersae_cli.config import BenchConfig, TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory, resolve_device
-from hiersae_cli.sae import HierarchicalSAE, build, gated, native
+from hiersae_cli.sae import HierarchicalSAE, build, gated
 from hiersae_cli.sae.base import SparseAutoencoder
+from hiersae_cli.sae.grouped import implementation_for
 from hiersae_cli.sae.training import Trainer
 
 BATCHES = 4  # different ones, by turns
@@ -262,9 +263,13 @@ def machine(device: str) -> dict[str, Any]:
     }
     rates = {what: round(amount / min(_seconds(of, [a], 7)) / 1e9, 1) for what, (of, amount) in work.items()}
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    of_c = native.takes(torch.empty(0, device=device))
-    found = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return {**rates, **found, "kernels": "C" if of_c else "Triton" if device.startswith("cuda") else "PyTorch"}
+    return {
+        **rates,
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "kernels": implementation_for(torch.empty(0, device=device)),
+    }
 
 
 def bounds(counted: dict[str, float], rates: dict[str, Any], dtype: str) -> dict[str, float]:

@@ -59,11 +59,14 @@ def write(
     span: tuple[int, int] | None = None,
     host: str = "a",
     committed: int | None = None,
+    drop_outliers: bool = False,
     **flags: Any,
 ) -> Path:
     """The cache of ``made``, or of the rows in ``span`` as a shard; unfinished where ``committed`` says how far."""
     first, last = span or (0, len(made.rows))
-    config = CacheConfig(texts=["text.txt"], model="host", module=list(made.stored), dtype=dtype, **flags)
+    config = CacheConfig(
+        texts=["text.txt"], model="host", module=list(made.stored), dtype=dtype, drop_outliers=drop_outliers, **flags
+    )
     head = {
         **header(SCHEMA, SCHEMA_VERSION, config, {"text.txt": "0"}),
         "host": {"name": "host", "fingerprint": host, "dtype": dtype, "device": "cpu", "context": 7},

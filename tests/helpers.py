@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from hiersae_cli.console import Console
+
 # One thread: the models of the tests are so small that more of them only wait for each other.
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -45,3 +47,17 @@ def hiersae(
         timeout=timeout,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Said(Console):
+    """A console that keeps what a command says and warns of in ``text``."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.text = ""
+
+    def say(self, message: str = "") -> None:
+        self.text += message + "\n"
+
+    def warn(self, message: str) -> None:
+        self.text += f"warning: {message}\n"

@@ -179,10 +179,11 @@ def test_dropped_positions_and_outliers_are_marked_and_told(
     weights["transformer.wpe.weight"][0] *= 3000
     save_file(weights, loud / "model.safetensors", {"format": "pt"})
     flags = (text, "--model", loud, "--module", "transformer.h.0", "--tokens", TOKENS)
-    done = cli("cache", *flags, "-o", tmp_path / "kept.h5")
-    assert f"transformer.h.0: {TOKENS // CONTEXT} outlier rows" in done.err and "kept; --drop-outliers" in done.err
-    done = cli("cache", *flags, "-o", tmp_path / "dropped.h5", "--drop-outliers")
-    assert "outlier rows (norm over 10 x the median), dropped" in done.err
+    outliers = f"{TOKENS // CONTEXT} outliers (norm over 10 x the median)"
+    done = cli("cache", *flags, "-o", tmp_path / "kept.h5", "--keep-outliers")
+    assert f"held out, {outliers} among them" in done.err
+    done = cli("cache", *flags, "-o", tmp_path / "dropped.h5")
+    assert f"held out, left out: {outliers}" in done.err
     done = cli("cache", *flags, "-o", tmp_path / "first.h5", "--drop-positions", "1", "--json")
     assert "outlier" not in done.err
     assert json.loads(done.out)["splits"]["dropped"] == TOKENS // CONTEXT

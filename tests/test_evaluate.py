@@ -196,7 +196,8 @@ def test_splicing_the_activations_themselves_recovers_everything(tiny_host: Path
     host = Host.load(str(tiny_host), torch.device("cpu"))
     sums = LossSums(2, {"same": lambda x: x, "zero": torch.zeros_like})
     tokens = torch.randint(0, 10, (4, 12), generator=torch.Generator().manual_seed(0))
-    sums.add(host, host.layer_path(1), tokens, torch.tensor([12, 12, 7, 2]), torch.tensor([0, 0, 1, 1]))
+    lengths, everywhere = torch.tensor([12, 12, 7, 2]), torch.ones(4, 12, dtype=torch.bool)
+    sums.add(host, host.layer_path(1), tokens, lengths, everywhere, torch.tensor([0, 0, 1, 1]))
     ones = np.ones((1, 2))
     assert sums.tokens_K.tolist() == [22, 7]
     assert sums.kl("same", ones)[0] == 0

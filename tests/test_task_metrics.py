@@ -260,11 +260,11 @@ def test_steering_against_the_host_by_hand(tiny_host: Path) -> None:
     tokens = torch.randint(0, 20, (3, 16), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([16, 16, 10])
     path, direction = host.layer_path(1), torch.randn(32, generator=torch.Generator().manual_seed(1))
-    steering = Steering(host, path, tokens, lengths, dropped=2)
+    counted = (torch.arange(16) >= 2) & (torch.arange(16) < lengths[:, None])
+    steering = Steering(host, path, tokens, counted)
     change, damage = steering.response(direction, 0.05)
     assert 0.9 * DAMAGE < damage < 1.12 * DAMAGE
     # The strength is not told: find it by bisection, and the change by the host's own loss.
-    counted = (torch.arange(16) >= 2) & (torch.arange(16) < lengths[:, None])
     clean = host.log_probabilities(tokens)[counted]
     low, high = 0.0, 100.0
     for _ in range(50):

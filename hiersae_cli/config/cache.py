@@ -39,7 +39,11 @@ class CacheConfig(Config):
     text_field: str = option("text", help="Field of the text in .jsonl files and data sets.")
     held_out: float = option(0.1, help="Share of the documents marked as held out: never trained on, used by eval.")
     drop_positions: int = option(0, help="Mark the first so many positions of every window as not to be used.")
-    drop_outliers: bool = option(False, help="Mark rows whose norm is over 10 x the median as not to be used.")
+    drop_outliers: bool = option(
+        True,
+        "--drop-outliers/--keep-outliers",
+        help="Leave out rows whose norm is over 10 x the median (attention sinks), or keep them.",
+    )
     dtype: str = option("auto", choices=("auto", *DTYPES), help="Type of the numbers on disk; auto is the model's own.")
     compression: str = option(
         "none",

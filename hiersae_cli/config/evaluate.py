@@ -37,6 +37,9 @@ class EvalConfig(Config):
         metavar="RUN",
     )
     acts: list[str] = options(help="Cache whose held-out rows are used.", metavar="ACTS")
+    drop_outliers: bool = option(
+        False, help="Leave out rows whose norm is over 10 x the median, also where the cache and the runs kept them."
+    )
     model: str = option("", help="Host model, for the loss with the reconstruction spliced in.", metavar="MODEL")
     out: str = option("", "--out", "-o", help="File to write the report to (JSON).", recorded=False)
     edges: str = option(

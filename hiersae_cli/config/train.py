@@ -73,6 +73,9 @@ class TrainConfig(TruthConfig):
         help="Activations to train on; rows repeat where the cache is smaller.",
     )
     module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH")
+    drop_outliers: bool = option(
+        False, help="Leave out rows whose norm is over 10 x the median, also where the cache kept them."
+    )
     batch: int = option(2048, parse=parse_count, help="Activations a step.")
     lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 3e-3 x sqrt(1024 / latents).")
     optimizer: str = option(

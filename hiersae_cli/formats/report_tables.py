@@ -196,6 +196,11 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
             f"probed on {tasks['rows']['fitted']:,} training rows. Dense probes on the activations themselves reach "
             f"F1 {f1} and balanced accuracy {accuracy}."
         )
+    if left_alone := report["sample"].get("left_alone"):
+        yield (
+            f"Loss: {left_alone:,} positions of its windows kept their activations, since no dictionary is trained on "
+            "rows that are left out."
+        )
     tests = report["tests"]
     yield (
         f"Brackets are {1 - tests['level']:.0%} intervals. p is corrected for the number of tests of its table "

@@ -134,13 +134,22 @@ class Host:
         raise UsageError(f"--module {missing}: not used in the model's forward pass", "Choose another module.")
 
     @contextmanager
-    def spliced(self, path: str, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-        """Within the block, the module's output x (B, T, d) is ``replace(x)`` in every forward pass."""
+    def spliced(
+        self, path: str, replace: Callable[[torch.Tensor], torch.Tensor], where_BT: torch.Tensor | None = None
+    ) -> Iterator[None]:
+        """Within the block, the module's output x (B, T, d) is ``replace(x)`` in every forward pass.
+
+        Positions outside ``where_BT`` keep x: those that a cache drops, on which no dictionary was trained.
+        """
+
+        def replaced(x_BTD: torch.Tensor) -> torch.Tensor:
+            y_BTD = replace(x_BTD)
+            return y_BTD if where_BT is None else torch.where(where_BT[..., None], y_BTD, x_BTD)
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             if isinstance(output, tuple):
-                return (replace(output[0]), *output[1:])
-            return replace(output)
+                return (replaced(output[0]), *output[1:])
+            return replaced(output)
 
         handle = self.module(path).register_forward_hook(hook)
         try:

@@ -36,6 +36,15 @@ class Windows:
     offsets: np.ndarray
 
 
+def padded(values_N: np.ndarray, starts_B: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+    """A column's values in some windows, (B, T): the windows' rows, then zeros up to the longest of them."""
+    place_T = np.arange(int(lengths_B.max()))
+    inside_BT = place_T < lengths_B[:, None]
+    padded_BT = np.zeros(inside_BT.shape, np.int64 if values_N.dtype.kind == "i" else values_N.dtype)
+    padded_BT[inside_BT] = values_N[(starts_B[:, None] + place_T)[inside_BT]]
+    return padded_BT
+
+
 def cut_windows(
     tokenizer: Any,
     documents: Iterable[Document],

@@ -25,26 +25,41 @@ class LossSums:
     Args:
         blocks: K.
         interventions: name -> function from activations (B, T, D) to what takes their place.
+
+    Attributes:
+        tokens_K: tokens whose loss was measured.
+        left_alone: positions that kept their activations under every intervention.
     """
 
     def __init__(self, blocks: int, interventions: Mapping[str, Replace]):
         self.interventions = interventions
         self.tokens_K = np.zeros(blocks)
+        self.left_alone = 0
         self.ce_K = {name: np.zeros(blocks) for name in ("clean", *interventions)}
         self.kl_K = {name: np.zeros(blocks) for name in interventions}
 
     def add(
-        self, host: Host, path: str, tokens_BT: torch.Tensor, lengths_B: torch.Tensor, block_B: torch.Tensor
+        self,
+        host: Host,
+        path: str,
+        tokens_BT: torch.Tensor,
+        lengths_B: torch.Tensor,
+        replaced_BT: torch.Tensor,
+        block_B: torch.Tensor,
     ) -> None:
-        """Take in a batch of windows, padded at the right, of the given lengths."""
-        tokens_BT, block_B = tokens_BT.to(host.device), block_B.to(host.device)
+        """Take in a batch of windows, padded at the right, of the given lengths.
+
+        ``replaced_BT`` says at which positions an intervention takes place: the others keep their activations.
+        """
+        tokens_BT, block_B, replaced_BT = (x.to(host.device) for x in (tokens_BT, block_B, replaced_BT))
         target_BT = tokens_BT[:, 1:]
         counted_BT = torch.arange(1, tokens_BT.shape[1], device=host.device) < lengths_B.to(host.device)[:, None]
+        self.left_alone += int(lengths_B.sum() - replaced_BT.sum())
         clean = host.log_probabilities(tokens_BT)[:, :-1]
         self.tokens_K += self._by_block(counted_BT.double(), block_B)
         self.ce_K["clean"] += self._ce(clean, target_BT, counted_BT, block_B)
         for name, replace in self.interventions.items():
-            with host.spliced(path, replace):
+            with host.spliced(path, replace, replaced_BT):
                 spliced = host.log_probabilities(tokens_BT)[:, :-1]
             self.ce_K[name] += self._ce(spliced, target_BT, counted_BT, block_B)
             kl_BT = (clean.exp() * (clean - spliced)).sum(-1).double() * counted_BT

@@ -43,16 +43,14 @@ class Steering:
 
     Args:
         host, path: the model, and the module whose output is steered.
-        tokens_BT, lengths_B: windows, padded at the right.
-        dropped: positions at the beginning of windows that are left alone and not measured.
+        tokens_BT: windows, padded at the right.
+        steered_BT: the positions that are steered and measured; the others keep their activations.
     """
 
-    def __init__(self, host: Host, path: str, tokens_BT: torch.Tensor, lengths_B: torch.Tensor, dropped: int):
-        self._host, self._path, self._dropped = host, path, dropped
-        self._tokens_BT = tokens_BT.to(host.device)
-        place_T = torch.arange(tokens_BT.shape[1])
-        self._counted_BT = ((place_T >= dropped) & (place_T < lengths_B[:, None])).to(host.device)
-        self._clean_NV = host.log_probabilities(self._tokens_BT)[self._counted_BT]
+    def __init__(self, host: Host, path: str, tokens_BT: torch.Tensor, steered_BT: torch.Tensor):
+        self._host, self._path = host, path
+        self._tokens_BT, self._steered_BT = tokens_BT.to(host.device), steered_BT.to(host.device)
+        self._clean_NV = host.log_probabilities(self._tokens_BT)[self._steered_BT]
 
     @property
     def vocabulary(self) -> int:
@@ -85,7 +83,7 @@ class Steering:
         added_D = added_D.to(self._host.device)
 
         def steered(x_BTD: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x_BTD[:, : self._dropped], x_BTD[:, self._dropped :] + added_D.to(x_BTD.dtype)], 1)
+            return x_BTD + added_D.to(x_BTD.dtype)
 
-        with self._host.spliced(self._path, steered):
-            return self._host.log_probabilities(self._tokens_BT)[self._counted_BT] - self._clean_NV
+        with self._host.spliced(self._path, steered, self._steered_BT):
+            return self._host.log_probabilities(self._tokens_BT)[self._steered_BT] - self._clean_NV

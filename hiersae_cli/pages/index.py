@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Index:
         baseline_decoder_GD: the decoder of the baseline, where the index has one.
         report: a report of ``hiersae eval``, as read from its file.
         encoder: tells what fires on a text, where a host model was given.
+        warnings: what makes the activations doubtful, shown above the tree.
 
     Attributes:
         nodes, dictionary, contexts: what the answers are made from.
@@ -63,8 +64,10 @@ class Index:
         baseline_decoder_GD: Array | None = None,
         report: dict[str, Any] | None = None,
         encoder: Encoder | None = None,
+        warnings: Sequence[str] = (),
     ):
         self.file, self._labels, self._report, self._encoder = file, labels, report, encoder
+        self._warnings = list(warnings)
         self._encoding = threading.Lock()
         self.contexts = ContextReader(file)
         self.dictionary = Dictionary(file, RUN, decoder_FD, self.contexts)
@@ -92,6 +95,7 @@ class Index:
             can_encode=self._encoder is not None,
             fates=self._comparison.counts() if self._comparison else {},
             report=summary(self._report) if self._report else None,
+            warnings=self._warnings,
             **columns,
         )
 

@@ -350,6 +350,7 @@ class Overview:
         can_encode: whether ``Index.encode_text`` works here.
         fates: number of the baseline's latents by verdict; empty without a baseline.
         report: the report, if one was given.
+        warnings: what makes the activations doubtful.
     """
 
     level: list[int]
@@ -374,6 +375,7 @@ class Overview:
     can_encode: bool
     fates: dict[str, int]
     report: ReportSummary | None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

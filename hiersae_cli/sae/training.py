@@ -190,7 +190,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise HierSAEError(
                 f"training diverged at step {self.step_number}: the loss is {loss}",
-                "Use a smaller --lr; if the cache has outlier rows, cache with --drop-outliers.",
+                "Use a smaller --lr; if the cache has outlier rows, leave them out with --drop-outliers.",
             )
 
     def _scaled(self, x_BD: torch.Tensor) -> torch.Tensor:

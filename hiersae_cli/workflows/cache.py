@@ -35,8 +35,10 @@ from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_spa
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.text import documents, fingerprints
-from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows
+from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows, padded
 from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.workflows.cache_summary import row_uses, summary_of
+from hiersae_cli.workflows.outliers import SINKS, FirstLook
 
 COMMIT_SECONDS = 5.0
 _MOST_PENDING = 8  # batches that wait for the disk: a slow moment of it does not stop the model
@@ -72,7 +74,8 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     started = time.monotonic()
     rows_before = writer.rows_committed
     try:
-        _fill(writer, host, windows, batches, modules, dtype, console)
+        look = FirstLook(console, config)
+        _fill(writer, host, windows, batches, modules, dtype, look, console)
     except _NotFiniteError:
         # The same command would only meet them again.
         writer.close()
@@ -117,7 +120,7 @@ def run_join(config: JoinConfig, console: Console | None = None) -> dict[str, An
         acts.close()
     with Activations(config.out) as acts:
         console.say(f"{config.out}: {acts.rows:,} rows joined from {len(shards)} shards; keep them where they are")
-        return _summary(acts)
+        return summary_of(acts)
 
 
 def _dtype(config: CacheConfig, found: dict[str, torch.Tensor]) -> str:
@@ -270,6 +273,7 @@ def _fill(
     batches: np.ndarray,
     modules: list[str],
     dtype: str,
+    look: FirstLook,
     console: Console,
 ) -> None:
     """Run the model over ``batches`` and write what it gives.
@@ -291,6 +295,7 @@ def _fill(
                 found = host.capture(tokens_BT, modules)
                 whole = bool(keep_BT.all())
                 rows = {p: x.flatten(0, 1) if whole else x[keep_BT.to(x.device)] for p, x in found.items()}
+                look.add(rows, windows.position[starts[0] : starts[-1]])
                 blocks = store.prepare(int(starts[0]), rows)
                 if host.device.type == "cpu":
                     store.write(int(starts[0]), int(starts[-1]), blocks)
@@ -303,6 +308,7 @@ def _fill(
                     break
             for batch in pending:
                 batch.result()
+            look.close()
         finally:
             # Reached also by an error: what the model has already given is kept.
             wait(pending)
@@ -376,50 +382,25 @@ def _pad(tokens: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Te
     """
     lengths = np.diff(starts)
     keep = np.arange(lengths.max()) < lengths[:, None]
-    batch = np.zeros(keep.shape, np.int64)
-    batch[keep] = tokens[starts[0] : starts[-1]]
-    return torch.from_numpy(batch), torch.from_numpy(keep)
+    return torch.from_numpy(padded(tokens, starts[:-1], lengths)), torch.from_numpy(keep)
 
 
 def _report(config: CacheConfig, console: Console, rows_made: int, seconds: float) -> dict[str, Any]:
     with Activations(config.out) as acts:
-        summary = _summary(acts)
+        summary = summary_of(acts)
     summary["seconds"] = round(seconds, 1)
     summary["tokens_per_second"] = round(rows_made / seconds) if seconds else None
-    splits = summary["splits"]
     console.say(
-        f"{config.out}: {summary['rows']:,} rows ({splits['train']:,} training, {splits['held_out']:,} held out, "
-        f"{splits['dropped']:,} dropped) of {summary['documents']:,} documents, "
+        f"{config.out}: {summary['rows']:,} rows of {summary['documents']:,} documents, "
         f"{human_bytes(Path(config.out).stat().st_size)}, {summary['tokens_per_second'] or 0:,} tokens/s"
     )
-    if not splits["held_out"] and config.held_out:
+    if not summary["splits"]["held_out"] and config.held_out:
         console.warn("no document is held out: eval needs at least two documents; lower --document-tokens or add text")
     for path, module in summary["modules"].items():
-        if module["outliers"]:
-            fate = "dropped" if config.drop_outliers else "kept; --drop-outliers or --drop-positions 1 leaves them out"
-            console.warn(f"{path}: {module['outliers']:,} outlier rows (norm over 10 x the median), {fate}")
+        console.say(f"{path}: {row_uses(module, summary['splits']['dropped'])}")
+        if module["outliers"] > SINKS * summary["rows"]:
+            console.warn(
+                f"{path}: {module['outliers'] / summary['rows']:.1%} of the rows are outliers, more than attention "
+                "sinks would be; --keep-outliers keeps them"
+            )
     return summary
-
-
-def _summary(acts: Activations) -> dict[str, Any]:
-    """What ``cache``, ``join`` and ``info`` say of a cache."""
-    split = acts.column("split")
-    return {
-        "file": str(acts.path),
-        "rows": acts.rows,
-        "documents": acts.documents,
-        "splits": {
-            name: int((split == value).sum())
-            for name, value in (("train", TRAIN), ("held_out", HELD_OUT), ("dropped", DROPPED))
-        },
-        "modules": {
-            module: {
-                "width": acts.width(module),
-                "dtype": acts.dtype(module),
-                "median_norm": float(acts.statistics(module)["median_norm"]),
-                "outliers": int(acts.statistics(module)["outliers"]),
-            }
-            for module in acts.modules
-        },
-        "fingerprint": acts.fingerprint,
-    }

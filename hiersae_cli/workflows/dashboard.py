@@ -24,6 +24,7 @@ from hiersae_cli.host.model import Host
 from hiersae_cli.pages import static
 from hiersae_cli.pages.index import Index
 from hiersae_cli.sae import HierarchicalSAE
+from hiersae_cli.workflows import outliers
 from hiersae_cli.workflows.feature_rows import TREE_FILE, is_ours, write_feature_rows
 from hiersae_cli.workflows.indexing import ensure_index
 from hiersae_cli.workflows.label import default_author
@@ -71,13 +72,17 @@ def open_dashboard(config: DashboardConfig, console: Console | None = None) -> t
     baseline = _baseline(config, run, device)
     report = _report(config)
     acts = open_acts(run, config.acts)
+    if warning := outliers.warning(acts):
+        console.warn(warning)
     host = load_host(config.model, run, device) if config.model else None
     labels = Labels(config.run, run.sha256)
     labels.current()  # a file that cannot be read is better known before the work than after it
     file = ensure_index(config, run, baseline, acts, host, device, console)
     encoder = TextEncoder(host, run, *_window(acts)) if host else None
     acts.close()
-    return Index(file, _decoder(run), labels, _decoder(baseline) if baseline else None, report, encoder), host
+    warnings = [warning] if warning else []
+    shown = Index(file, _decoder(run), labels, _decoder(baseline) if baseline else None, report, encoder, warnings)
+    return shown, host
 
 
 def _serve(config: DashboardConfig, index: Index, console: Console) -> None:

@@ -20,10 +20,12 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
+from hiersae_cli.host.windows import padded
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import DataSums, Moments
 from hiersae_cli.sae.controls import controls
+from hiersae_cli.workflows import outliers
 from hiersae_cli.workflows.encoding import decoded, firings_of
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.publishing import publish, refuse
@@ -67,9 +69,10 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         console.warn(
             "the cache has no training rows: no post-hoc trees, no description length, no controls and no tasks"
         )
-    tasks, warnings = None, list[str]()
+    tasks, warnings = None, [text for text in [outliers.warning(acts)] if text]
     if config.tasks and host and len(rows):
-        tasks, warnings = _tasks(host, acts, sample, config, device)
+        tasks, unlabelled = _tasks(host, acts, sample, config, device)
+        warnings += unlabelled
     moments = Moments(torch.from_numpy(acts.moments()[0]).float())
     _fit([*subjects, *further], acts, rows, moments, config, device, console)
     _encode(subjects, acts, sample, config, device, console)
@@ -91,7 +94,8 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _opened(runs: list[Run], config: EvalConfig) -> ActivationSet:
-    acts, *_ = [open_acts(each, config.acts) for each in runs]  # of each, as each checks that it is of its own model
+    drop_outliers = config.drop_outliers or any(run.config.drop_outliers for run in runs)
+    acts, *_ = [open_acts(run, config.acts, drop_outliers) for run in runs]  # each checks that it is of its own model
     for each in runs:
         if each.module != acts.module:
             raise FileError(
@@ -148,7 +152,7 @@ def _controls(
 
 def _training_rows(acts: ActivationSet, most: int, config: EvalConfig) -> np.ndarray:
     """Rows (ascending) on which post-hoc trees and codes are fitted; empty where all of the cache is held out."""
-    rows = np.flatnonzero(np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches]))
+    rows = np.flatnonzero(acts.rows_of(TRAIN))
     if len(rows) <= most:
         return rows
     # Runs of neighbours, for rows that are far apart are read one by one.
@@ -267,35 +271,30 @@ def _losses(
 ) -> LossSums:
     """The host's loss over held-out windows with each reconstruction in place of the activations.
 
-    Positions that the cache drops keep their activations: no run was trained on them.
+    Rows that the cache or the runs leave out keep their activations: no run was trained on them.
     """
-    dropped = acts.caches[0].header["config"]["drop_positions"]
 
     def reconstructed(model: Any, x_BTD: torch.Tensor) -> torch.Tensor:
-        y_BTD = model(x_BTD.flatten(0, 1).float()).view_as(x_BTD).to(x_BTD.dtype)
-        return torch.cat([x_BTD[:, :dropped], y_BTD[:, dropped:]], 1)
+        return model(x_BTD.flatten(0, 1).float()).view_as(x_BTD).to(x_BTD.dtype)
 
     def ablated(value: torch.Tensor | float, x_BTD: torch.Tensor) -> torch.Tensor:
-        y_BTD = torch.zeros_like(x_BTD) + torch.as_tensor(value, device=x_BTD.device).to(x_BTD.dtype)
-        return torch.cat([x_BTD[:, :dropped], y_BTD[:, dropped:]], 1)
+        return torch.zeros_like(x_BTD) + torch.as_tensor(value, device=x_BTD.device).to(x_BTD.dtype)
 
     mean = torch.from_numpy(acts.moments()[0])
     interventions = {subject.name: partial(reconstructed, subject.model) for subject in subjects}
     interventions |= {ZERO: partial(ablated, 0.0), MEAN: partial(ablated, mean)}
     sums = LossSums(sample.blocks, interventions)
     starts, lengths, blocks = _windows(acts, sample, config.loss_tokens)
-    tokens = acts.column("tokens")
+    tokens, in_use = acts.column("tokens"), acts.rows_of(TRAIN, HELD_OUT)
     longest = int(lengths.max())
     vocabulary = int(host.model.config.vocab_size)
     size = max(1, min(config.batch, _MOST_LOGITS // vocabulary) // longest)
     with console.progress("loss", int(lengths.sum()), "tokens") as progress:
         for at in range(0, len(starts), size):
             of = slice(at, at + size)
-            batch = np.zeros((len(starts[of]), int(lengths[of].max())), np.int64)
-            for row, (start, length) in enumerate(zip(starts[of], lengths[of], strict=True)):
-                batch[row, :length] = tokens[start : start + length]
-            length_B, block_B = torch.from_numpy(lengths[of]), torch.from_numpy(blocks[of])
-            sums.add(host, acts.module, torch.from_numpy(batch), length_B, block_B)
+            tokens_BT, in_use_BT = (padded(column, starts[of], lengths[of]) for column in (tokens, in_use))
+            batch = map(torch.from_numpy, (tokens_BT, lengths[of], in_use_BT, blocks[of]))
+            sums.add(host, acts.module, *batch)
             progress.advance(int(lengths[of].sum()))
     return sums
 

@@ -137,7 +137,7 @@ def _pass(
     A hardened tree's soft firings are counted too: of its hard ones, a child's are all within its parent's.
     """
     held_out = acts.usable(HELD_OUT)
-    usable = held_out | np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches])
+    usable = acts.rows_of(TRAIN, HELD_OUT)
     position = acts.column("position")
     blocks = spread_blocks(acts.rows, config.tokens)
     if not any(held_out[start:stop].any() for start, stop in blocks):

@@ -148,7 +148,7 @@ class _Builder:
         self._parent_F = parents_of(models[RUN])
         self._row_R = np.concatenate([np.arange(start, stop) for start, stop in blocks])
         split = acts.column("split")[self._row_R]
-        usable = acts.usable(HELD_OUT) | np.concatenate([cache.usable(acts.module, TRAIN) for cache in acts.caches])
+        usable = acts.rows_of(TRAIN, HELD_OUT)
         self._split_R = np.where(usable[self._row_R], split, DROPPED)
         held_out = np.flatnonzero(self._split_R == HELD_OUT)
         if not len(held_out):

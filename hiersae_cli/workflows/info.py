@@ -14,7 +14,7 @@ from hiersae_cli.config import InfoConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats import codes, index, labels, report, study, tree
-from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, Activations, writer
+from hiersae_cli.formats.activations import Activations, ActivationSet, writer
 from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, read_json
 from hiersae_cli.formats.hdf5 import attributes
@@ -22,7 +22,8 @@ from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.run import SCHEMA as RUN_SCHEMA
 from hiersae_cli.formats.run import RunFolder, load_run
 from hiersae_cli.host.model import Host
-from hiersae_cli.workflows import lm
+from hiersae_cli.workflows import lm, outliers
+from hiersae_cli.workflows.cache_summary import SPLITS, row_uses, summary_of
 from hiersae_cli.workflows.info_index import (
     HEADER_FILE,
     Described,
@@ -95,11 +96,10 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         complete = bool(acts.fingerprint) and acts.rows_committed == acts.rows
         header = _required(path, acts.header, ("config", "inputs", "host"))
         split = acts.column("split")
-        splits = {
-            name: int((split == value).sum())
-            for name, value in (("train", TRAIN), ("held_out", HELD_OUT), ("dropped", DROPPED))
-        }
+        splits = {name: int((split == value).sum()) for name, value in SPLITS.items()}
         modules = {name: {"width": acts.width(name), "dtype": acts.dtype(name)} for name in acts.modules}
+        if complete:
+            modules = summary_of(acts)["modules"]
         details: dict[str, Any] = {
             "rows": acts.rows,
             "rows_committed": acts.rows_committed,
@@ -115,10 +115,9 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         for name, module in modules.items():
             lines.append(("module", f"{name}, width {module['width']:,}, {module['dtype']}"))
             if complete:
-                statistics = acts.statistics(name)
-                module["median_norm"] = float(statistics["median_norm"])
-                module["outliers"] = int(statistics["outliers"])
-                lines.append(("", f"median norm {module['median_norm']:.4g}, {module['outliers']:,} outlier rows"))
+                lines.append(("", f"{row_uses(module, splits['dropped'])}; median norm {module['median_norm']:.4g}"))
+                module["warning"] = _warning(path, name)
+                lines += [("warning", module["warning"])] * bool(module["warning"])
         lines.append(("host", _host_name(header["host"])))
         if acts.truth is not None:
             truth = {"features": len(acts.truth), "edges": int((acts.truth.parent_N >= 0).sum())}
@@ -143,6 +142,14 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
         "run the same 'hiersae cache' command again",
         verified="the content has the fingerprint and the statistics that the file says" if verify and complete else "",
     )
+
+
+def _warning(path: Path, module: str) -> str:
+    acts = ActivationSet([str(path)], module)
+    try:
+        return outliers.warning(acts)
+    finally:
+        acts.close()
 
 
 def _verify_cache(acts: Activations) -> None:

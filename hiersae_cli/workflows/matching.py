@@ -12,8 +12,11 @@ from hiersae_cli.host.model import Host
 _HINT = "Give the cache that the run was trained on, or one of the same model and module."
 
 
-def open_acts(run: Run, paths: list[str]) -> ActivationSet:
-    """The caches opened at the run's module; raises ``FileError`` where they are of another module, width or host."""
+def open_acts(run: Run, paths: list[str], drop_outliers: bool = False) -> ActivationSet:
+    """The caches opened at the run's module; raises ``FileError`` where they are of another module, width or host.
+
+    Outliers are left out where the caches, the run's training or ``drop_outliers`` say so.
+    """
     for path in paths:
         with Activations(path) as cache:
             if run.module not in cache.modules:
@@ -32,7 +35,7 @@ def open_acts(run: Run, paths: list[str]) -> ActivationSet:
                     f"{path}: activations of {_shown(of_cache)}; {run.path} was trained on those of {_shown(of_run)}",
                     _HINT,
                 )
-    acts = ActivationSet(paths, run.module)
+    acts = ActivationSet(paths, run.module, drop_outliers or run.config.drop_outliers)
     acts.check_finite()
     return acts
 

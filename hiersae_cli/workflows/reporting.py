@@ -40,6 +40,8 @@ __all__ = ["LEAST_FIRINGS", "MEAN", "MORE_IS_BETTER", "ZERO", "build_report"]
 FEW_BLOCKS = 10  # of documents: below, intervals deserve a warning
 FEW_SEEDS = 3  # of a configuration: below, a claim about it deserves one
 
+SMALL_FVU, GOOD_RECOVERY = 0.05, 0.95  # a smaller FVU and a smaller share of the loss contradict each other
+
 ZERO, MEAN = "(zero)", "(mean)"  # names of the ablations among the interventions; no run folder is called so
 
 
@@ -78,9 +80,10 @@ def build_report(
             "documents": sample.documents,
             "blocks": sample.blocks,
             "loss_tokens": int(loss.tokens_K.sum()) if loss else 0,
+            "left_alone": loss.left_alone if loss else 0,
             "module": acts.module,
         },
-        "warnings": warnings + _doubts(groups, sample),
+        "warnings": warnings + contradictions(subjects) + _doubts(groups, sample),
         "subjects": {subject.name: _described(subject) for subject in subjects},
         "mismatches": {group.name: mismatches(first, group, l0) for group in baselines},
         "runs": {
@@ -228,6 +231,18 @@ def _correct(report: dict[str, Any], level: float) -> dict[str, Any]:
         for (metric, figure), p in zip(tested.items(), holm([each["p"] for each in tested.values()]), strict=True):
             figure |= {"p_holm": p, "verdict": verdict(metric, figure["value"], p, level)}
     return {"correction": "Holm", "level": level}
+
+
+def contradictions(subjects: list[Subject]) -> list[str]:
+    """Subjects whose FVU says that little is lost, and whose loss says that much is."""
+    return [
+        f"{subject.name}: FVU {fvu.value:.2g} says that little is lost, but the host recovers only "
+        f"{recovered.value:.1%} of its loss: a few rows or directions probably hold most of the variance"
+        for subject in subjects
+        if (fvu := subject.figures["fvu"]).value < SMALL_FVU
+        and (recovered := subject.figures.get("ce_recovered"))
+        and recovered.value < GOOD_RECOVERY
+    ]
 
 
 def _doubts(groups: list[Group], sample: Sample) -> list[str]:

@@ -15,6 +15,7 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.synth import Stream, block_seed, generator
+from hiersae_cli.workflows import outliers
 
 SYNTH_MODULE = "synth"  # what stands for the module's path where activations are of no model
 _MOMENT_BLOCKS, _BLOCK = 8, 2048
@@ -44,6 +45,9 @@ class Source(Protocol):
     def extent(self, tokens: int) -> str:
         """In words, what ``tokens`` rows of it are."""
 
+    def warning(self) -> str:
+        """What makes its rows doubtful, in words; empty where nothing does."""
+
     def close(self) -> None:
         """Let go of what is open."""
 
@@ -57,7 +61,7 @@ class CachedRows:
     """The training rows of caches, shuffled."""
 
     def __init__(self, config: TrainConfig):
-        self._acts = ActivationSet(config.acts, config.module)
+        self._acts = ActivationSet(config.acts, config.module, config.drop_outliers)
         self._acts.check_finite()
         self._rows = ShuffledRows(self._acts, config.buffer * 10**6, config.seed)
         self.module, self.width, self.host = self._acts.module, self._acts.width, self._acts.host
@@ -72,6 +76,9 @@ class CachedRows:
 
     def extent(self, tokens: int) -> str:
         return f"{tokens / self._rows.rows:.2g} epochs of {self._rows.rows:,} rows"
+
+    def warning(self) -> str:
+        return outliers.warning(self._acts)
 
     def close(self) -> None:
         self._acts.close()
@@ -105,6 +112,9 @@ class DrawnRows:
 
     def extent(self, tokens: int) -> str:
         return f"{tokens:,} new rows of {self._generator.preset}"
+
+    def warning(self) -> str:
+        return ""
 
     def close(self) -> None:
         pass

@@ -16,10 +16,11 @@ import torch
 from hiersae_cli.concepts import Concepts, choose
 from hiersae_cli.config import EvalConfig
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.report import OWN
 from hiersae_cli.formats.tree import node_id
 from hiersae_cli.host.model import Host
+from hiersae_cli.host.windows import padded
 from hiersae_cli.metrics.concept_tree import pair_scores
 from hiersae_cli.metrics.detection import Confusion, mean_known
 from hiersae_cli.metrics.firings import NONE
@@ -172,11 +173,8 @@ def prepare(
     steering = None
     if windows:
         starts, lengths, _ = windows
-        batch = np.zeros((len(starts), int(lengths.max())), np.int64)
-        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            batch[row, :length] = tokens[start : start + length]
-        dropped = acts.caches[0].header["config"]["drop_positions"]
-        steering = Steering(host, acts.module, torch.from_numpy(batch), torch.from_numpy(lengths), dropped)
+        batch = (padded(column, starts, lengths) for column in (tokens, acts.rows_of(TRAIN, HELD_OUT)))
+        steering = Steering(host, acts.module, *map(torch.from_numpy, batch))
     found = Tasks(
         concepts.rows(np.argsort(order)),
         x_ND,

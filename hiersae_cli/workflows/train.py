@@ -38,6 +38,8 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
     source = open_source(config, device)
+    if warning := source.warning():
+        console.warn(warning)
     wanted = {
         **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
         "module": source.module,

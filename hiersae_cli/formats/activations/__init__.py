@@ -3,7 +3,6 @@
 from hiersae_cli.formats.activations.layout import (
     DROPPED,
     HELD_OUT,
-    OUTLIER_FACTOR,
     SCHEMA,
     SCHEMA_VERSION,
     TRAIN,
@@ -16,7 +15,6 @@ from hiersae_cli.formats.activations.writer import ActivationsWriter, Rows, join
 __all__ = [
     "DROPPED",
     "HELD_OUT",
-    "OUTLIER_FACTOR",
     "SCHEMA",
     "SCHEMA_VERSION",
     "TRAIN",

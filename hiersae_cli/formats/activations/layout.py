@@ -26,6 +26,12 @@ TRAIN, HELD_OUT, DROPPED = 0, 1, 2
 # A row whose norm exceeds this multiple of the median is an outlier: attention sinks reach 100 and more.
 OUTLIER_FACTOR = 10.0
 
+
+def outlier_limit(median_norm: float) -> float:
+    """The largest norm of a row that is no outlier. A module that is mostly silent (median 0) has no outliers."""
+    return OUTLIER_FACTOR * median_norm if median_norm > 0 else float("inf")
+
+
 ROW_COLUMNS: dict[str, np.dtype[Any]] = {
     "tokens": np.dtype("<i4"),
     "document": np.dtype("<i4"),

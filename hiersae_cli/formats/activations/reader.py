@@ -16,12 +16,12 @@ import torch
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats.activations.layout import (
     HELD_OUT,
-    OUTLIER_FACTOR,
     ROW_COLUMNS,
     SCHEMA,
     SCHEMA_VERSION,
     TRAIN,
     TRUTH_VERSION,
+    outlier_limit,
     pread_into,
 )
 from hiersae_cli.formats.activations.truth import Firings, has_truth, read_firings, read_truth
@@ -31,6 +31,7 @@ from hiersae_cli.synth.truth import Truth
 
 _Content = TypeVar("_Content")
 _NORMS = 1 << 20  # looked at at once
+_ROWS = 4096  # read at once
 
 
 class Activations:
@@ -120,9 +121,11 @@ class Activations:
     def usable(self, module: str, split: int) -> np.ndarray:
         """Which rows (N,) bool belong to ``split`` and, if the cache drops outliers, are none."""
         mask = self.column("split") == split
-        if self.header["config"].get("drop_outliers"):
-            mask &= self.norms(module) <= OUTLIER_FACTOR * self.file[f"statistics/{module}/median_norm"][()]
-        return mask
+        return mask & ~self.outliers(module) if self.header["config"].get("drop_outliers") else mask
+
+    def outliers(self, module: str) -> np.ndarray:
+        """Which rows (N,) bool have a norm over 10 x the median, as attention sinks have."""
+        return self.norms(module) > outlier_limit(float(self.file[f"statistics/{module}/median_norm"][()]))
 
     @functools.cached_property
     def truth(self) -> Truth | None:
@@ -220,9 +223,15 @@ class ActivationSet:
     """One module's rows in several caches, read as if they lay in one file.
 
     Rows are numbered through in the order of the caches; so are documents.
+
+    Args:
+        paths: the caches.
+        module: path of the module; may be left out where they hold a single one.
+        drop_outliers: leave outlier rows out, also where the caches were made with ``--keep-outliers``.
     """
 
-    def __init__(self, paths: list[str], module: str = ""):
+    def __init__(self, paths: list[str], module: str = "", drop_outliers: bool = False):
+        self.drop_outliers = drop_outliers
         self.caches = [Activations(path) for path in paths]
         first = self.caches[0]
         self.module = _choose_module(first, module)
@@ -255,9 +264,13 @@ class ActivationSet:
         """Where each document came from, in order."""
         return [name for cache in self.caches for name in cache.document_names()]
 
+    def rows_of(self, *splits: int) -> np.ndarray:
+        """Which rows (N,) bool belong to one of ``splits``; rows that are dropped belong to none."""
+        return np.concatenate([np.any([self._used(cache, split) for split in splits], axis=0) for cache in self.caches])
+
     def usable(self, split: int) -> np.ndarray:
-        """Which rows (N,) bool belong to ``split``; raises ``FileError`` where there are none."""
-        mask = np.concatenate([cache.usable(self.module, split) for cache in self.caches])
+        """``rows_of`` one split; raises ``FileError`` where there are none."""
+        mask = self.rows_of(split)
         if not mask.any():
             kind = {TRAIN: "training", HELD_OUT: "held-out"}[split]
             raise FileError(
@@ -268,12 +281,23 @@ class ActivationSet:
 
     def moments(self) -> tuple[np.ndarray, float]:
         """Mean (d,) and mean squared norm of the training rows over all caches."""
-        weights = np.array([cache.usable(self.module, TRAIN).sum() for cache in self.caches], dtype=float)
-        weights /= max(weights.sum(), 1.0)
-        parts = [cache.statistics(self.module) for cache in self.caches]
-        mean = sum(w * part["mean"] for w, part in zip(weights, parts, strict=True))
-        mean_square = sum(w * part["mean_square"] for w, part in zip(weights, parts, strict=True))
-        return np.asarray(mean), float(mean_square)
+        count, total, square = 0, np.zeros(self.width), 0.0
+        for first, cache in zip(self.starts, self.caches, strict=False):
+            stored, used = cache.usable(self.module, TRAIN), self._used(cache, TRAIN)
+            part = cache.statistics(self.module)
+            count += int(used.sum())
+            total += stored.sum() * part["mean"]
+            square += stored.sum() * part["mean_square"]
+            # The stored statistics cover outliers that are left out here: few rows, which are subtracted.
+            left_out = np.flatnonzero(stored & ~used)
+            square -= np.square(cache.norms(self.module)[left_out].astype(np.float64)).sum()
+            for start in range(0, len(left_out), _ROWS):
+                total -= self.rows_at(first + left_out[start : start + _ROWS]).double().sum(0).numpy()
+        return total / max(count, 1), float(square / max(count, 1))
+
+    def _used(self, cache: Activations, split: int) -> np.ndarray:
+        mask = cache.usable(self.module, split)
+        return mask & ~cache.outliers(self.module) if self.drop_outliers else mask
 
     def check_finite(self) -> None:
         """Raise ``FileError`` where an activation is not a number: one would spoil all of training."""

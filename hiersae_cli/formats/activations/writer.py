@@ -16,13 +16,13 @@ import torch
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.formats.activations.layout import (
     DROPPED,
-    OUTLIER_FACTOR,
     ROW_COLUMNS,
     STATISTICS,
     STORAGE,
     TRAIN,
     block_rows,
     create_dataset,
+    outlier_limit,
     pwrite,
 )
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
@@ -217,7 +217,7 @@ def summarise(path: Path) -> dict[str, np.ndarray]:
             norms = acts.norms(module).astype(np.float64)
             kept = norms[split != DROPPED]
             median = float(np.median(kept)) if len(kept) else 0.0
-            limit = OUTLIER_FACTOR * median
+            limit = outlier_limit(median)
             use = split == TRAIN
             if acts.header["config"].get("drop_outliers"):
                 use &= norms <= limit

@@ -116,8 +116,8 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
             lines.append(("module", f"{name}, width {module['width']:,}, {module['dtype']}"))
             if complete:
                 lines.append(("", f"{row_uses(module, splits['dropped'])}; median norm {module['median_norm']:.4g}"))
-                module["warning"] = _warning(path, name)
-                lines += [("warning", module["warning"])] * bool(module["warning"])
+                warning = module["warning"] = _warning(path, name)
+                lines += [("warning", warning)] * bool(warning)
         lines.append(("host", _host_name(header["host"])))
         if acts.truth is not None:
             truth = {"features": len(acts.truth), "edges": int((acts.truth.parent_N >= 0).sum())}

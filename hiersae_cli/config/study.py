@@ -92,7 +92,7 @@ class StudyServeConfig(_WithAnswers):
     public_url: str = option(
         "", help="Address that raters open, where a proxy with TLS stands before the server.", metavar="URL"
     )
-    raters: int = option(0, help="Have private links for so many raters; those that there are stay. 0: as planned.")
+    raters: int = option(0, help="Number of private rater links; existing links are kept. 0: as planned.")
 
     def check(self) -> None:
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
@@ -113,7 +113,7 @@ class StudyAnalyzeConfig(_WithAnswers):
     confidence: float = option(0.0, help="Level of the intervals; 0: as registered.")
     resamples: int = option(0, help="Bootstrap resamples; 0: as registered.")
     keep_all: bool = option(False, "--keep-all", help="Leave nobody out; departs from the registered rules.")
-    overwrite: bool = option(False, help="Replace results that there are.")
+    overwrite: bool = option(False, help="Overwrite existing results.")
 
     def check(self) -> None:
         self.require(0 <= self.confidence < 1, "confidence", "must lie between 0 and 1")

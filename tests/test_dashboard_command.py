@@ -6,10 +6,14 @@ import json
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import urllib.request
 from pathlib import Path
 
+import pytest
+
+from docs import pictures
 from hiersae_cli.config import DashboardConfig
 from tests.helpers import command, environment, hiersae
 from tests.test_docs import DOCUMENTED
@@ -20,13 +24,20 @@ def flags(config: DashboardConfig) -> list[str]:
     return [config.run, *made_of, "--device", "cpu"]
 
 
-def test_a_folder_of_pages_is_written(tiny_dashboard: DashboardConfig, tmp_path: Path):
+def test_a_folder_of_pages_is_written_and_pictures_of_it_for_the_docs(tiny_dashboard: DashboardConfig, tmp_path: Path):
     done = hiersae("dashboard", *flags(tiny_dashboard), "-o", tmp_path / "pages", "--json", timeout=300)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["pages"] == str(tmp_path / "pages" / "index.html") and Path(summary["pages"]).exists()
     written = sum(file.stat().st_size for file in (tmp_path / "pages").rglob("*") if file.is_file())
     assert summary["bytes"] == written
+    if pictures.CHROMIUM:
+        pytest.importorskip("playwright")
+        made = pictures.make(tmp_path / "pages", tmp_path)
+        assert {picture.name for picture in made} <= {path.name for path in pictures.IMAGES.iterdir()}
+        for picture in made:
+            width, height = struct.unpack(">II", picture.read_bytes()[16:24])  # of a PNG
+            assert width == pictures.WIDTH and height > 500
     again = hiersae("dashboard", *flags(tiny_dashboard), "-o", tmp_path / "pages")
     assert again.returncode == 1 and "--overwrite" in again.stderr
     other = tmp_path / "mine"

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from docs.pictures import ARGUMENTS, CHROMIUM
 from hiersae_cli.study.protocol import CHECK, MATCH, session
 from hiersae_cli.study.store import HUMAN
 from tests.fake_study import ATTACK, make_study, serving
-from tests.test_pages_browser import ARGUMENTS, CHROMIUM, Watched, hold, watched
+from tests.test_pages_browser import Watched, hold, watched
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")

@@ -4,6 +4,7 @@
 #   make test    the tests                       PYTEST_ARGS="-k tree" chooses, JOBS=1 runs one at a time
 #   make lint    format, lint, types, and whether the generated docs are up to date
 #   make docs    write the generated docs again
+#   make pictures  run the demo, and make the pictures of the dashboard in docs/images again
 #   make clean   remove the environment, caches and demo/
 #
 # PYTHON is the interpreter to make .venv with. PIP_ARGS goes to every pip install, for example to take
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs clean browser
+.PHONY: demo test lint docs pictures clean browser
 
 demo: $(VENV)/.installed
 	. $(BIN)/activate && bash runs/demo.sh demo
@@ -44,6 +45,9 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+
+pictures: demo $(VENV)/.installed-dev browser
+	$(BIN)/python docs/pictures.py demo/dashboard
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo

@@ -47,6 +47,11 @@ class VersionError(FileError):
         )
 
 
+def install_hint(extra: str) -> str:
+    """What to do if a package of an extra is missing. No registry has our name, so the clone is installed."""
+    return f"In a clone of hiersae: pip install -c constraints.txt -e '.[{extra}]'."
+
+
 _OS_MESSAGES = {
     errno.ENOSPC: ("no space left on the disk", "Free some space, then run the same command again."),
     errno.EDQUOT: ("the disk quota is used up", "Free some space, then run the same command again."),

@@ -4,7 +4,7 @@
     sae = sae_lens.SAE.load_from_disk("folder")  # written by: hiersae convert runs/hier --to sae-lens -o folder
 
 Codes and reconstructions are those of the run; everything of SAELens that takes an SAE takes this one. Needs the
-package ``sae-lens`` (``pip install 'hiersae[sae-lens]'``). Legend of shapes: D width, F latents, L levels.
+extra ``sae-lens``. Legend of shapes: D width, F latents, L levels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiersae_cli.errors import install_hint
 from hiersae_cli.formats.dictionaries.saelens import ARCHITECTURE, OWN_TENSORS
 from hiersae_cli.sae import HierarchicalSAE
 
@@ -23,7 +24,7 @@ try:
     from sae_lens import SAE, SAEConfig, register_sae_class
     from sae_lens.registry import SAE_CLASS_REGISTRY
 except ImportError as error:
-    raise ImportError("hiersae_cli.saelens needs SAELens: pip install 'hiersae[sae-lens]'") from error
+    raise ImportError(f"hiersae_cli.saelens needs SAELens. {install_hint('sae-lens')}") from error
 
 
 @dataclass

@@ -56,4 +56,8 @@ Next:
 
 Open the dashboard in a browser:
   file://$(cd "$out" && pwd)/dashboard/index.html
+
+Or serve it, which also shows what fires on a text of yours and keeps labels:
+  source .venv/bin/activate && cd $out
+  hiersae dashboard runs/hier --acts acts.h5 --baseline runs/flat --model host --report report.json --serve
 END

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,15 @@ def test_the_installed_command_is_the_same() -> None:
         pytest.skip("the package is not installed beside this Python")
     done = subprocess.run([installed, "--help"], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.stdout == hiersae("--help").stdout
+
+
+def test_a_wheel_holds_every_file_of_the_package() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = setup["options.package_data"]["hiersae_cli"].split(", ")
+    package = ROOT / "hiersae_cli"
+    data = {path for path in package.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data == {path for pattern in patterns for path in package.glob(pattern)}
 
 
 @pytest.mark.parametrize("verb", VERBS)

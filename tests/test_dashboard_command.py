@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
+import struct
 import subprocess
 import urllib.request
 from pathlib import Path
 
+import pytest
+
+from docs import pictures
 from hiersae_cli.config import DashboardConfig
 from tests.helpers import command, environment, hiersae
+from tests.test_docs import DOCUMENTED
 
 
 def flags(config: DashboardConfig) -> list[str]:
@@ -18,13 +24,20 @@ def flags(config: DashboardConfig) -> list[str]:
     return [config.run, *made_of, "--device", "cpu"]
 
 
-def test_a_folder_of_pages_is_written(tiny_dashboard: DashboardConfig, tmp_path: Path):
+def test_a_folder_of_pages_is_written_and_pictures_of_it_for_the_docs(tiny_dashboard: DashboardConfig, tmp_path: Path):
     done = hiersae("dashboard", *flags(tiny_dashboard), "-o", tmp_path / "pages", "--json", timeout=300)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["pages"] == str(tmp_path / "pages" / "index.html") and Path(summary["pages"]).exists()
     written = sum(file.stat().st_size for file in (tmp_path / "pages").rglob("*") if file.is_file())
     assert summary["bytes"] == written
+    if pictures.CHROMIUM:
+        pytest.importorskip("playwright")
+        made = pictures.make(tmp_path / "pages", tmp_path)
+        assert {picture.name for picture in made} <= {path.name for path in pictures.IMAGES.iterdir()}
+        for picture in made:
+            width, height = struct.unpack(">II", picture.read_bytes()[16:24])  # of a PNG
+            assert width == pictures.WIDTH and height > 500
     again = hiersae("dashboard", *flags(tiny_dashboard), "-o", tmp_path / "pages")
     assert again.returncode == 1 and "--overwrite" in again.stderr
     other = tmp_path / "mine"
@@ -34,12 +47,31 @@ def test_a_folder_of_pages_is_written(tiny_dashboard: DashboardConfig, tmp_path:
     assert refused.returncode == 1 and "thesis.tex" in refused.stderr and (other / "thesis.tex").exists()
 
 
-def test_pages_are_served_until_interrupted(tiny_dashboard: DashboardConfig):
+def documented(page: str, *words: str) -> list[str]:
+    """The arguments of the first ``hiersae`` command of a page that has all of these words."""
+    return next(found for where, found in DOCUMENTED if where == page and set(words) <= set(found))
+
+
+def test_what_the_demo_makes_is_served_and_studied_by_the_documented_commands(
+    tiny_hier: Path, tiny_flat: Path, tiny_acts: Path, tiny_host: Path, tmp_path: Path
+):
+    demo = tmp_path / "1"  # which stands for $out
+    shutil.copytree(tiny_hier, demo / "runs" / "hier")
+    for name, path in (("runs/flat", tiny_flat), ("acts.h5", tiny_acts), ("host", tiny_host)):
+        (demo / name).symlink_to(path)
+    report = ["eval", "runs/hier", "--acts", "acts.h5", "--no-controls", "--resamples", 100, "-o", "report.json"]
+    assert hiersae(*report, cwd=demo).returncode == 0
+    build = documented("demo.sh", "dashboard", "-o")
+    build[build.index("--tokens") + 1] = "15k"  # not all rows, as in the demo
+    made = hiersae(*build, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    study = documented("study.md", "study", "new")
+    made = hiersae(*study, cwd=demo)
+    assert made.returncode == 0 and re.search(r"study: \d+ matched sets of each task, as no more", made.stderr)
+    serve = documented("dashboard.md", "dashboard", "--serve")
+    assert serve == documented("demo.sh", "dashboard", "--serve")
     process = subprocess.Popen(
-        command("dashboard", *flags(tiny_dashboard), "--serve", "--port", 0),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
+        command(*serve, "--port", 0), cwd=demo, stderr=subprocess.PIPE, text=True, env=environment()
     )
     assert process.stderr is not None
     try:

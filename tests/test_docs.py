@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import re
 import shlex
@@ -42,8 +43,12 @@ from hiersae_cli.config import (
     TrainConfig,
 )
 from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.formats import codes, datasets, experiment_run, index, labels, report, run, study, tree
+from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
 from hiersae_cli.sae import build as build_model
+from hiersae_cli.study import report as study_report
+from hiersae_cli.workflows import lm
 from hiersae_cli.workflows.reporting import MORE_IS_BETTER
 from tests.helpers import environment, hiersae
 
@@ -244,3 +249,46 @@ def test_a_cache_is_as_specified(tiny_acts: Path) -> None:
             digest.update(module.encode())
             digest.update(np.ascontiguousarray(data[...]).tobytes())
         assert file["fingerprint"][()].decode() == digest.hexdigest()
+
+
+def test_the_documented_versions_are_those_of_the_code() -> None:
+    modules = [activations, lm, run, report, codes, tree, labels, index, study_report, datasets, experiment_run]
+    versions = {module.SCHEMA: str(module.SCHEMA_VERSION) for module in modules}
+    versions |= {schema: str(study.SCHEMA_VERSION) for schema in (study.STUDY, study.ITEMS, study.LINKS)}
+    versions[activations.SCHEMA] += f"; {activations.TRUTH_VERSION}"
+    rows = re.findall(r"^\| (`hiersae\.[^|]+`) \| (\d(?:; \d)?)", text_of(DOCS / "file-formats.md"), re.MULTILINE)
+    documented = {schema.strip("`"): version for schemas, version in rows for schema in schemas.split(", ")}
+    assert documented == versions
+
+
+def test_symbols_that_contributing_names_are_where_it_says() -> None:
+    """In a step of a recipe, every symbol is defined in the files that the step names; a type may be anywhere."""
+    steps = re.findall(r"^\d\. (.*?)(?=^\d\. |^$)", text_of(DOCS / "contributing.md"), re.MULTILINE | re.DOTALL)
+    everywhere = "".join(text_of(file) for file in (ROOT / "hiersae_cli").rglob("*.py"))
+    checked = set()
+    for step in steps:
+        named = re.findall(r"`([^`\s(]+)(?:\([^`]*\))?`", step)
+        places = [ROOT / name for name in named if name.startswith("hiersae_cli/") and "VERB" not in name]
+        files = [file for place in places for file in (place.glob("*.py") if place.is_dir() else [place])]
+        sources = "".join(map(text_of, files))
+        for symbol in filter(str.isidentifier, named if files else ()):
+            source = everywhere if symbol[0].isupper() and not symbol.isupper() else sources
+            defined = rf"^\s*(?:(?:def|class) {symbol}\b|[^=\n]*\b{symbol}\b.*=)"
+            assert re.search(defined, source, re.MULTILINE), f"{symbol}: {step}"
+            checked.add(symbol)
+    assert {"SECTIONS", "PHASES", "WRITERS", "SparseAutoencoder"} <= checked
+
+
+def test_extras_are_installed_from_the_clone() -> None:
+    """No registry has our name: what would install from one fails, or installs something else."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    sources = [text_of(path) for path in (*PAGES, *(ROOT / "hiersae_cli").rglob("*.py")) if path.name != "CHANGELOG.md"]
+    assert not any("hiersae[" in text for text in sources)
+    extras = {
+        extra
+        for text in sources
+        for extra in re.findall(r"(?:-e '\.|\.whl)\[([\w-]+)\]'|install_hint\(['\"]([\w-]+)", text)
+    }
+    assert {name for pair in extras for name in pair if name} <= set(setup["options.extras_require"])
+    assert len(extras) >= 5

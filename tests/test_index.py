@@ -176,11 +176,11 @@ def test_an_index_is_built_once_and_only_for_what_it_is_of(tiny_dashboard: Dashb
     open_dashboard(tiny_dashboard)
     assert Path(tiny_dashboard.index_file).stat().st_mtime_ns == before
     for change, said in (
-        ({"baseline": ""}, "an index built with --baseline"),
-        ({"model": ""}, "an index built with --model"),
-        ({"seed": 3}, "with another seed: 0, not 3"),
-        ({"tokens": 5000}, "with another rows: 20,000, not"),
-        ({"run": tiny_dashboard.baseline, "baseline": "", "index": tiny_dashboard.index_file}, "of another run"),
+        ({"baseline": ""}, "was built with --baseline"),
+        ({"model": ""}, "was built with --model"),
+        ({"seed": 3}, "was built with --seed 0, not 3"),
+        ({"tokens": 5000}, "was built from 20,000 rows, not 4,992"),
+        ({"run": tiny_dashboard.baseline, "baseline": "", "index": tiny_dashboard.index_file}, "from another run"),
     ):
         with pytest.raises(FileError, match=said):
             open_dashboard(replace(tiny_dashboard, **change))
@@ -192,7 +192,9 @@ def test_an_index_is_built_once_and_only_for_what_it_is_of(tiny_dashboard: Dashb
 
 def test_a_part_of_a_cache_is_spread_over_it(tiny_dashboard: DashboardConfig, tmp_path: Path):
     config = replace(tiny_dashboard, tokens=5000, baseline="", model="", index=str(tmp_path / "index.h5"))
-    index, _ = open_dashboard(config)
+    open_dashboard(replace(config, seed=3))
+    index, _ = open_dashboard(replace(config, tokens=None))  # the existing one is used, with its rows and seed
+    assert index.file.header["made_of"]["seed"] == 3 and index.file.header["config"]["tokens"] == 5000
     rows = index.file.columns["cache_row"]
     assert 4500 < len(rows) <= 5000 and rows[0] == 0 and rows[-1] == 19_999
     page = index.feature(index.ids()[0])

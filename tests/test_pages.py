@@ -84,7 +84,7 @@ def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
     status, _, html = ask(address, path)
     assert status == 200
     page = Elements(html)
-    own = ("theme.js", "page.js", "layout.js", "drawing.js", "map.js")
+    own = ("early.js", "theme.js", "page.js", "layout.js", "drawing.js", "map.js")
     for name, attributes in page.found:
         assert name != "img" and not any(key.startswith("on") or key == "style" for key in attributes)
         if name == "script":

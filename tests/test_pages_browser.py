@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from docs.pictures import ARGUMENTS, CHROMIUM
 from hiersae_cli.pages import static
 from hiersae_cli.pages.model import Overview
 from tests.fake_index import ATTACK, FakeIndex, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
 
 
@@ -39,13 +30,19 @@ class Watched:
     wrong: list[str] = field(default_factory=list)
 
     def go(self, path: str) -> None:
+        if "#" in self.address:
+            self.page.goto("about:blank")  # else the mark of the page before would still be there
         self.page.goto(self.address + path)
         self.settle()
 
     def settle(self) -> None:
-        self.page.wait_for_load_state("load")
-        if self.page.locator("#map").count():
-            self.page.wait_for_selector("#map[data-ready]")
+        """Wait until the page listens and is drawn."""
+        self.page.wait_for_selector("html[data-ready]")
+
+    def shows(self, selector: str) -> None:
+        """Wait until a page that has this is open."""
+        self.page.wait_for_selector(selector)
+        self.settle()
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -122,6 +119,19 @@ def watched(browser: Any, address: str, **options: Any) -> Iterator[Watched]:
     assert one.wrong == []
 
 
+def hold(page: Any, pattern: str) -> Callable[[], None]:
+    """Keep the next request for such an address waiting, until what is returned is called."""
+    held: list[Any] = []
+    page.route(pattern, lambda route: held.append(route), times=1)
+
+    def let_through() -> None:
+        while not held:
+            page.wait_for_timeout(10)
+        held[0].continue_()
+
+    return let_through
+
+
 def test_a_walk_by_mouse_from_the_tree_to_a_child_and_back(either):
     either.go("/")
     page = either.page
@@ -131,14 +141,14 @@ def test_a_walk_by_mouse_from_the_tree_to_a_child_and_back(either):
     page.mouse.click(box["x"] + 60, box["y"] + 80)  # within the largest parent, which lies first
     assert either.view() == "/?at=0.0" and "0.0" in page.locator("#trail").inner_text()
     page.mouse.click(box["x"] + 60, box["y"] + 80)  # its largest child
-    page.wait_for_selector("article.feature")
+    either.shows("article.feature")
     assert re.fullmatch(r"/feature/1\.[0-7]", either.view())
     page.locator(".crumbs .node").first.click()
-    page.wait_for_selector("article[data-id='0.0']")
+    either.shows("article[data-id='0.0']")
     assert page.locator(".division > li").count() == 9  # its children, and the parent alone
     page.go_back()
     page.go_back()
-    either.settle()
+    either.shows("#map")
     assert either.view() == "/?at=0.0" and "0.0" in page.locator("#trail").inner_text()
 
 
@@ -153,17 +163,17 @@ def test_a_walk_by_keys(either):
     either.press("Escape", "Enter", "Enter")  # nothing, the first, into it
     assert either.view() == "/?at=0.0"
     either.press("ArrowDown", "Enter")
-    page.wait_for_selector("article.feature")
+    either.shows("article.feature")
     child = page.locator("article").get_attribute("data-id")
     assert child.startswith("1.")
     either.press("ArrowRight")
-    page.wait_for_selector(f"article.feature:not([data-id='{child}'])")
+    either.shows(f"article.feature:not([data-id='{child}'])")
     either.press("Escape")
-    page.wait_for_selector("article[data-id='0.0']")
+    either.shows("article[data-id='0.0']")
     either.press("c")
     either.title("Beside flat")
     either.press("Escape")
-    page.wait_for_selector("article[data-id='0.0'] .division")
+    either.shows("article[data-id='0.0'] .division")
     either.press("Escape")
     either.title("hier")
     assert either.view() == "/?at=0.0"
@@ -174,6 +184,31 @@ def test_a_walk_by_keys(either):
     assert page.locator("#help").is_visible()
     either.press("Escape", "/")
     either.title("Search")
+    assert page.evaluate("document.activeElement.id") == "query"
+
+
+def test_keys_pressed_before_the_page_listens_are_not_lost(either):
+    page = either.page
+    let_through = hold(page, "**/page.js")
+    page.goto(either.address + "/feature/1.3", wait_until="commit")
+    page.wait_for_selector("main h1", state="attached")  # readable, and its scripts are not there yet
+    either.press("/")
+    page.keyboard.type("king")
+    either.press("Enter")
+    let_through()
+    either.shows("#found .node")
+    assert either.view() == "/search?q=king&by=token"
+
+
+def test_keys_pressed_while_the_next_page_is_on_its_way_are_for_that_page(served):
+    page = served.page
+    served.go("/feature/0.0")
+    let_through = hold(page, "**/search")
+    served.press("/")
+    page.keyboard.type("the")  # a t is no longer the way back to the tree
+    let_through()
+    served.title("Search")
+    assert page.input_value("#query") == "the"
 
 
 def test_search_by_token_and_by_label(either):
@@ -181,28 +216,26 @@ def test_search_by_token_and_by_label(either):
     page = either.page
     page.fill("#query", " king")
     either.press("Enter")
-    page.wait_for_selector("#found .node")
+    either.shows("#found .node")
     assert page.locator("#found .node .id").all_inner_texts()[:2] == ["0.1", "1.2"]
     page.fill("#query", "royalty")
     page.check("input[value=label]")
     page.click(".ask button")
     playwright.expect(page.locator("#found .label")).to_have_text(f"royalty {ATTACK}")
     page.locator("#found .node").click()
-    page.wait_for_selector("article[data-id='0.1']")
+    either.shows("article[data-id='0.1']")
     page.go_back()
-    page.wait_for_selector("#found .node")
+    either.shows("#found .node")
     page.fill("#query", "nothing like it")
     either.press("Enter")
-    page.wait_for_selector("#found .empty")
+    either.shows("#found .empty")
 
 
 def test_the_corpus_is_shown_and_not_run(either):
     for path in ("/feature/0.1", "/compare/0.1", "/baseline/4", "/list/level-0", "/report"):
         either.go(path)
-        either.page.wait_for_selector("main h1")
         assert either.page.locator("main script, main img, main iframe").count() == 0
     either.go("/feature/0.1")
-    either.page.wait_for_selector("article[data-id='0.1']")
     assert ATTACK in either.page.locator("h1").inner_text()
     assert ATTACK in either.page.locator(".lines").first.inner_text().replace("\n", "")
 
@@ -244,7 +277,7 @@ def test_what_fires_on_a_text(served):
     served.go("/text")
     served.page.fill("#typed", "the king <script>alert(4)</script>")
     served.page.click(".ask button")
-    served.page.wait_for_selector("#tokens button")
+    served.shows("#tokens button")
     first = served.page.locator("#tokens button").first
     first.click()
     assert served.page.locator("#firings > li:visible").count() == 1
@@ -252,12 +285,11 @@ def test_what_fires_on_a_text(served):
     served.page.locator("[data-show='1.8']").click()
     assert first.get_attribute("class").split()[0] == "h3"  # 1 of at most 3
     served.page.locator("#firings > li:visible .node").first.click()
-    served.page.wait_for_selector("article[data-id='0.1']")
+    served.shows("article[data-id='0.1']")
 
 
 def test_a_folder_says_how_to_run_a_text(opened):
     opened.go("/text")
-    opened.page.wait_for_selector("main h1")
     assert "--serve" in opened.page.locator("main").inner_text()
 
 
@@ -274,12 +306,12 @@ def test_the_lists_and_the_baseline_can_be_walked(either):
     page.locator(".groups a", has_text="Root children").click()
     either.title("Root children")
     page.locator(".listing .node").first.click()
-    page.wait_for_selector("article.feature")
+    either.shows("article.feature")
     assert "no parent" in page.locator(".eyebrow").inner_text()
     page.locator(".bar nav a", has_text="Baseline").click()
     either.title("flat")
     page.locator(".tabs a", has_text="split").click()
-    page.wait_for_selector(".tabs a[aria-current]:has-text('split')")
+    either.shows(".tabs a[aria-current]:has-text('split')")
     page.locator(".listing .node").first.click()
     either.title("Flat latent")
     assert "split" in page.locator("h1").inner_text()
@@ -326,10 +358,9 @@ def test_the_theme_is_that_of_the_system_until_one_is_chosen(browser, index):
             assert one.page.context.cookies() == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(browser, index, scheme):
+def test_nothing_is_wider_than_a_phone(browser, index):
     with serving(index) as address:
-        for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+        for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme="dark"):
             for path in (
                 "/",
                 "/feature/0.1",
@@ -350,7 +381,7 @@ def test_a_tree_of_100_000_features_answers_at_once(browser):
         for one in watched(browser, address):
             begin = time.monotonic()
             one.page.goto(address)
-            one.page.wait_for_selector("#map[data-ready]")
+            one.settle()
             loaded = time.monotonic() - begin
             one.page.locator("#map").focus()
             begin = time.monotonic()

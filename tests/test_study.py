@@ -419,6 +419,8 @@ def test_a_study_is_drawn_from_an_index(tiny_dashboard: DashboardConfig, tmp_pat
     assert Links(again).raters != Links(out).raters
     with pytest.raises(UsageError, match="--sets 500"):
         workflow.new(StudyNewConfig(**{**shared, "sets": 500}, out=str(tmp_path / "many")))
+    with pytest.raises(UsageError, match="--sets-per-rater 20"):
+        workflow.new(StudyNewConfig(**{**shared, "sets": None}, sets_per_rater=20, out=str(tmp_path / "many")))
     assert not (tmp_path / "many").exists()
     with pytest.raises(FileError, match="already exists"):
         workflow.new(StudyNewConfig(**shared, out=str(out)))

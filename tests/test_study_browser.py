@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from docs.pictures import ARGUMENTS, CHROMIUM
 from hiersae_cli.study.protocol import CHECK, MATCH, session
 from hiersae_cli.study.store import HUMAN
 from tests.fake_study import ATTACK, make_study, serving
-from tests.test_pages_browser import ARGUMENTS, CHROMIUM, Watched, watched
+from tests.test_pages_browser import Watched, hold, watched
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
@@ -26,17 +27,17 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture()
-def served(tmp_path: Path) -> Iterator[tuple[str, Any]]:
-    with serving(make_study(tmp_path / "study")) as found:
-        yield found
+def served(request, tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    """The address of a server of a small study, and the study; its parameter is the number of sets."""
+    with serving(make_study(tmp_path / "study", sets=getattr(request, "param", 1), checks=1)) as address_and_study:
+        yield address_and_study
 
 
 def begin(one: Watched, token: str) -> None:
     """Consent, and practise by keys."""
     one.go(f"/r/{token}")
     one.page.click("[data-go]")
-    one.page.wait_for_selector("form[data-practice]")
-    one.settle()
+    one.shows("form[data-practice]")
     while one.page.locator("form[data-practice]").count():
         kind = one.page.locator("form.item").get_attribute("data-kind")
         one.page.keyboard.type("days of the week" if kind == "words" else "1")
@@ -58,6 +59,7 @@ def answer(one: Watched, key: str = "1") -> None:
     one.settle()
 
 
+@pytest.mark.parametrize("served", [2], indirect=True)  # with one set, a rater matches nobody's labels
 def test_a_rater_finishes_a_study_by_keys(browser, served):
     address, study = served
     token = study.links.raters[0]
@@ -117,7 +119,7 @@ def test_a_double_click_answers_once_and_leaves_the_next_item_alone(browser, ser
         one.page.locator("[data-go]").dblclick()
         playwright.expect(one.page.locator(".where")).to_contain_text(f"Question {before + 2} ")
         one.settle()
-        one.page.wait_for_timeout(300)
+        one.go(f"/r/{study.links.raters[0]}")  # a second answer would have been sent before this
         assert len(study.store.answers()) == before + 1
 
 
@@ -136,12 +138,29 @@ def test_the_back_button_shows_what_is_next_and_changes_nothing(browser, served)
         assert len(study.store.answers()) == 2
 
 
+def test_no_item_is_seen_before_its_keys_work_and_no_key_counts_before(browser, served):
+    address, study = served
+    for one in watched(browser, address):
+        begin(one, study.links.raters[0])
+        while one.page.locator("form.item[data-kind=words]").count():
+            answer(one)
+        let_through = hold(one.page, "**/study.js")
+        one.page.goto(f"{address}/r/{study.links.raters[0]}", wait_until="commit")
+        one.press("1")
+        assert one.page.locator("form.item").count() == 0
+        let_through()
+        one.shows("form.item")
+        assert one.page.locator("form.item :checked").count() == 0
+        one.press("1")
+        assert one.page.locator("form.item :checked").count() == 1
+
+
 def test_without_a_choice_nothing_is_sent(browser, served):
     address, study = served
     for one in watched(browser, address):
         begin(one, study.links.raters[0])
         one.page.click("[data-go]")
-        one.page.wait_for_timeout(200)
+        one.go(f"/r/{study.links.raters[0]}")  # an answer would have been sent before this
         assert study.store.answers() == []
 
 
@@ -162,10 +181,9 @@ def fits(one: Watched) -> bool:
     return one.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_is_wider_than_a_phone(browser, served, scheme):
+def test_no_page_is_wider_than_a_phone(browser, served):
     address, study = served
-    for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+    for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme="dark"):
         one.go(f"/r/{study.links.raters[0]}")
         assert fits(one)
         begin(one, study.links.raters[0])

@@ -254,7 +254,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     raise AssertionError("the server did not start")
 
 
-@pytest.mark.parametrize("raters", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("raters", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_raters_at_once_lose_nothing_and_answer_once(tmp_path: Path, raters: int):
     folder = make_study(tmp_path / "study", sets=2, raters=raters, tasks=(EXAMPLE, EDGE), checks=1)
     process, address = start(folder)
@@ -274,7 +274,7 @@ def test_many_raters_at_once_lose_nothing_and_answer_once(tmp_path: Path, raters
     assert len(kept) == raters * len(load_study(folder).items)
 
 
-@pytest.mark.parametrize("raters", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("raters", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_server_that_is_killed_has_every_acknowledged_answer(tmp_path: Path, raters: int):
     folder = make_study(tmp_path / "study", sets=2, raters=raters, tasks=(EXAMPLE, EDGE), checks=1)
     process, address = start(folder)

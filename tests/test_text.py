@@ -184,4 +184,4 @@ def test_data_sets_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError) as caught:
         read("hf:any")
-    assert "pip install 'hiersae[hf]'" in caught.value.hint
+    assert "pip install -c constraints.txt -e '.[hf]'" in caught.value.hint

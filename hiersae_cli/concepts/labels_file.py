@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Passage, Vocabulary
-from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.errors import FileError, UsageError, install_hint
 
 COLUMNS = ("document", "start", "end", "label")
 _HINT = f"It needs the columns {', '.join(COLUMNS)}; see docs/metrics.md."
@@ -124,7 +124,7 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     except ImportError:
         raise UsageError(
             f"--labels {path}: Parquet needs the package pyarrow",
-            "Install it: pip install 'hiersae[labels]'. Or give the labels as CSV.",
+            f"{install_hint('labels')} Or give the labels as CSV.",
         ) from None
     try:
         file = parquet.ParquetFile(path)

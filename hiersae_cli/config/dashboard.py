@@ -37,8 +37,16 @@ class DashboardConfig(Config):
     index: str = option(
         "", help="File of the index, which is built once. Default: RUN/dashboard.h5.", metavar="FILE", recorded=False
     )
-    tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to index.")
-    seed: int = option(0, help="Seed of the contexts drawn from each decile of activation.")
+    tokens: int | None = option(
+        None,
+        parse=parse_count,
+        metavar="COUNT",
+        help="Rows to index. Default: those of the existing index; 1M for a new one.",
+    )
+    seed: int | None = option(
+        None,
+        help="Seed of the contexts drawn from each decile of activation. Default: that of the existing index; 0.",
+    )
     author: str = option(
         "", help="Name that labels given in the browser carry. Default: the user's.", metavar="NAME", recorded=False
     )
@@ -50,12 +58,12 @@ class DashboardConfig(Config):
     def check(self) -> None:
         self.require(len(self.acts) > 0, "acts", "name the cache to read firings from: --acts acts.h5")
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
-        self.require(self.seed >= 0, "seed", "must not be negative")
+        self.require(self.seed is None or self.seed >= 0, "seed", "must not be negative")
         self.require(not self.neuronpedia or bool(self.model), "neuronpedia", "needs the host model: --model MODEL")
         written = [path for path in (self.out, self.neuronpedia) if path]
         self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")
-        for name in ("tokens", "batch"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(self.tokens is None or self.tokens >= 1, "tokens", "must be at least 1")
+        self.require(self.batch >= 1, "batch", "must be at least 1")
 
     @property
     def index_file(self) -> str:

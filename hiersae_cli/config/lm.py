@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hiersae_cli.config.base import Config, argument, option, parse_count
 
 TEXTS_HELP = (
-    "Text files, folders, globs, .jsonl files, hf:NAME data sets, or - for standard input. "
+    "Text files, folders, globs, .jsonl files, data sets as hf:NAME or hf:NAME:CONFIG@SPLIT, or - for standard input. "
     "With none, the reference documentation that Python carries is used."
 )
 

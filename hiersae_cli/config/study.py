@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hiersae_cli.config.base import Config, argument, option, options, parse_count
 
 STUDY_TASKS = ("example", "child", "edge", "label")
+MOST_SETS = 20  # drawn unless --sets says otherwise
 
 
 def parse_tasks(text: str) -> tuple[str, ...]:
@@ -30,7 +31,10 @@ class StudyNewConfig(Config):
     tasks: tuple[str, ...] = option(
         STUDY_TASKS, parse=parse_tasks, metavar="LIST", help="What is asked: example, child, edge, label."
     )
-    sets: int = option(20, help="Matched sets of each task: an item in every condition.")
+    sets: int | None = option(
+        None,
+        help="Matched sets of each task: an item in every condition. Default: as many as can be drawn, at most 20.",
+    )
     raters: int = option(10, help="Raters planned; each gets a private link.")
     sets_per_rater: int = option(0, help="Sets of each task that a rater gets; 0: all.")
     checks: int = option(4, help="Attention checks in a session.")
@@ -41,10 +45,15 @@ class StudyNewConfig(Config):
     seed: int = option(0, help="Seed of items, sessions and resamples; links are never drawn from it.")
     index: str = option(
         "",
-        help="Index that contexts are taken from. Default: RUN/dashboard.h5; built where there is none.",
+        help="Index that contexts are taken from. Default: RUN/dashboard.h5; built if it does not exist.",
         metavar="FILE",
     )
-    tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to index where there is no index.")
+    tokens: int | None = option(
+        None,
+        parse=parse_count,
+        metavar="COUNT",
+        help="Rows to index. Default: those of the existing index; 1M for a new one.",
+    )
     batch: int = option(4096, help="Rows at a time.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.", recorded=False)
     overwrite: bool = option(False, help="Replace a study that nobody has answered yet.", recorded=False)
@@ -53,10 +62,12 @@ class StudyNewConfig(Config):
         self.require(len(self.acts) > 0, "acts", "name the cache to take contexts from: --acts acts.h5")
         self.require(bool(self.baseline), "baseline", "name the flat run to compare with: --baseline RUN")
         for name in ("sets", "raters", "tokens", "batch"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+            value = getattr(self, name)
+            self.require(value is None or value >= 1, name, "must be at least 1")
         for name in ("sets_per_rater", "checks", "seed"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
-        self.require(self.sets_per_rater <= self.sets, "sets_per_rater", f"there are only {self.sets} (--sets)")
+        most = self.sets or MOST_SETS
+        self.require(self.sets_per_rater <= most, "sets_per_rater", f"there are only {most} sets")
         self.require(self.resamples >= 100, "resamples", "must be at least 100")
         for name in ("effect", "power", "confidence"):
             self.require(0 < getattr(self, name) < 1, name, "must lie between 0 and 1")
@@ -81,7 +92,7 @@ class StudyServeConfig(_WithAnswers):
     public_url: str = option(
         "", help="Address that raters open, where a proxy with TLS stands before the server.", metavar="URL"
     )
-    raters: int = option(0, help="Have private links for so many raters; those that there are stay. 0: as planned.")
+    raters: int = option(0, help="Number of private rater links; existing links are kept. 0: as planned.")
 
     def check(self) -> None:
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
@@ -102,7 +113,7 @@ class StudyAnalyzeConfig(_WithAnswers):
     confidence: float = option(0.0, help="Level of the intervals; 0: as registered.")
     resamples: int = option(0, help="Bootstrap resamples; 0: as registered.")
     keep_all: bool = option(False, "--keep-all", help="Leave nobody out; departs from the registered rules.")
-    overwrite: bool = option(False, help="Replace results that there are.")
+    overwrite: bool = option(False, help="Overwrite existing results.")
 
     def check(self) -> None:
         self.require(0 <= self.confidence < 1, "confidence", "must lie between 0 and 1")

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.errors import FileError, HierSAEError, UsageError, install_hint
 from hiersae_cli.formats.provenance import sha256_file
 
 STANDARD_INPUT = "-"
@@ -197,7 +197,7 @@ def _dataset(source: str, text_field: str) -> Iterator[Document]:
         import datasets
     except ImportError:
         raise UsageError(
-            f"{source}: data sets need the package 'datasets'", "Install it: pip install 'hiersae[hf]'"
+            f"{source}: data sets need the package 'datasets', which is not installed", install_hint("hf")
         ) from None
 
     name, split = source.removeprefix(_DATASET), "train"
@@ -205,7 +205,7 @@ def _dataset(source: str, text_field: str) -> Iterator[Document]:
         name, _, split = name.rpartition("@")
     name, _, configuration = name.partition(":")
     if not name or not split:
-        raise UsageError(f"{source}: write hf:NAME, hf:NAME:CONFIG, or hf:NAME@SPLIT")
+        raise UsageError(f"{source}: write hf:NAME, hf:NAME:CONFIG, hf:NAME@SPLIT or hf:NAME:CONFIG@SPLIT")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     # The library and what lies below it (network, file systems, parsers) have no common exception of their own.

@@ -51,6 +51,7 @@ HEADLINES = {
 ASSETS = {
     "dashboard.css": "text/css",
     "drawing.js": "text/javascript",
+    "early.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "layout.js": "text/javascript",
     "map.js": "text/javascript",

@@ -5,7 +5,7 @@ Legend of shapes: F latents of a dictionary, N candidates, K figures that candid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,14 @@ class Drawer:
         rate_F = held_out_F / max(len(self._rows), 1)
         return Source(name, lists, parent_F, level_F, rate_F, (held_out_F >= LEAST_FIRINGS) & (rate_F < 0.5))
 
+    def available(self, tasks: Sequence[str], most: int) -> int:
+        """How many matched sets, at most ``most``, can be drawn for every one of the tasks."""
+        numbers = []
+        for number, task in enumerate(tasks):
+            chosen, _ = self._matched(task, 1, most, self._random(number))
+            numbers.append(len(chosen[HIERARCHY]))
+        return min(numbers)
+
     def draw(self, tasks: Sequence[str], sets: int, checks: int) -> tuple[dict[str, Item], dict[str, Any]]:
         """Items by id, in random order, and how well each task's conditions are matched.
 
@@ -103,16 +111,10 @@ class Drawer:
         """
         made: list[dict[str, Any]] = []
         matching: dict[str, Any] = {}
-        makers: dict[str, tuple[Callable[[Source], Array], Callable[..., list[dict[str, Any]]]]] = {
-            EXAMPLE: (self._example_candidates, self._example),
-            CHILD: (self._family_candidates, self._child),
-            EDGE: (self._edge_candidates, self._edge),
-            LABEL: (self._single_candidates, self._label),
-        }
+        makers = {EXAMPLE: self._example, CHILD: self._child, EDGE: self._edge, LABEL: self._label}
         for number, task in enumerate(tasks):
-            draw = np.random.default_rng((self._seed, 10 + number))
-            candidates, make = makers[task]
-            chosen, matching[task] = self._matched(task, candidates, sets, draw)
+            draw, make = self._random(number), makers[task]
+            chosen, matching[task] = self._matched(task, sets, sets, draw)
             for place in range(sets):
                 # In every condition of a set the contexts are of the same tenth of the activations.
                 for condition, pick in chosen.items():
@@ -126,6 +128,10 @@ class Drawer:
         ids = _ids(len(made), draw)
         items = [Item(id=id, **one) for id, one in zip(ids, made, strict=True)]
         return {items[place].id: items[place] for place in draw.permutation(len(items)).tolist()}, matching
+
+    def _random(self, number: int) -> np.random.Generator:
+        """What the items of the task of this number are drawn with."""
+        return np.random.default_rng((self._seed, 10 + number))
 
     # --- candidates: the latents that an item may stand for, those of each condition
 
@@ -168,14 +174,20 @@ class Drawer:
         return np.sort(draw.choice(child, _CHILDREN, replace=False))
 
     def _matched(
-        self, task: str, candidates: Callable[[Source], Array], sets: int, draw: np.random.Generator
+        self, task: str, least: int, most: int, draw: np.random.Generator
     ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Of each condition ``sets`` candidates, those of a set alike in their rates, none taken twice.
+        """Of each condition ``least`` to ``most`` candidates, those of a set alike in their rates, none taken twice.
 
         Hierarchy and shuffled parents are of one dictionary: what the one has taken, the other does not show again,
         and where parents were dealt back to their own children they are not taken as shuffled.
         """
         conditions = CONDITIONS[task]
+        candidates = {
+            EXAMPLE: self._example_candidates,
+            CHILD: self._family_candidates,
+            EDGE: self._edge_candidates,
+            LABEL: self._single_candidates,
+        }[task]
         found = {name: candidates(self.sources[name]) for name in conditions}
         if SHUFFLED in found and task == EDGE:
             shuffled_F = self.sources[SHUFFLED].parent_F
@@ -204,11 +216,11 @@ class Drawer:
                     # A family of shuffled children is another family, whoever its parent was.
                     if same == name or (task != CHILD and self.sources[same].name == self.sources[name].name):
                         taken[same].add(other)
-            if len(chosen[first]) == sets:
+            if len(chosen[first]) == most:
                 break
-        if len(chosen[first]) < sets:
+        if len(chosen[first]) < least:
             raise UsageError(
-                f"--sets {sets}: only {len(chosen[first])} matched sets can be drawn for the task {task}", _FEWER
+                f"--sets {least}: only {len(chosen[first])} matched sets can be drawn for the task {task}", _FEWER
             )
         rates = {
             name: float(np.exp(figures[name][np.searchsorted(found[name], np.array(one))][:, 0]).mean())

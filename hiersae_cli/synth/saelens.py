@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from hiersae_cli.config.synth import Shape
-from hiersae_cli.errors import UsageError
+from hiersae_cli.errors import UsageError, install_hint
 from hiersae_cli.synth.generator import Generator
 from hiersae_cli.synth.truth import Truth
 
@@ -75,7 +75,7 @@ def _package(preset: str) -> Any:
         import sae_lens.synthetic
     except ImportError:
         raise UsageError(
-            f"{preset}: needs the package sae-lens, which is not installed", "Install it: pip install 'hiersae[synth]'"
+            f"{preset}: needs the package sae-lens, which is not installed", install_hint("synth")
         ) from None
     return sae_lens.synthetic
 

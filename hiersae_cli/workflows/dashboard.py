@@ -61,10 +61,10 @@ def run(config: DashboardConfig, console: Console | None = None) -> dict[str, An
 
 
 def open_dashboard(config: DashboardConfig, console: Console | None = None) -> tuple[Index, Host | None]:
-    """The index of a run, built first where there is none, and the host model, if one was named.
+    """The index of a run, built first if it does not exist, and the host model, if it was named.
 
-    Raises ``UsageError`` and ``FileError``, before any work, where run, baseline, caches, host and report do not
-    belong together, or the index that there is is of others; ``Interrupted`` where the user stops the building.
+    Raises ``UsageError`` and ``FileError``, before any work, if run, baseline, caches, host and report do not belong
+    together, or the existing index was built from other inputs; ``Interrupted`` if the user stops the building.
     """
     console = console or Console.silent()
     device = resolve_device(config.device)

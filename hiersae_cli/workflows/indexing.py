@@ -7,6 +7,7 @@ C latents listed for each, V tokens that occur.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from hiersae_cli.workflows.encoding import decoded, firings_of
 from hiersae_cli.workflows.rows import batches_of, spread_blocks
 from hiersae_cli.workflows.tree_evidence import extreme_logits, token_texts
 
+_NEW_ROWS = 10**6  # indexed unless --tokens says otherwise
 _COMMIT_ROWS = 1 << 16
 _ERROR_ROWS = 1 << 16  # held-out rows in which it is measured what each latent is worth
 _LENS_TOKENS = 10
@@ -68,13 +70,18 @@ def ensure_index(
     device: torch.device,
     console: Console,
 ) -> IndexFile:
-    """The index of these inputs: the one that there is, or a new one.
+    """The existing index of these inputs, or a new one.
 
-    Raises ``FileError`` where the one that there is is of others, unless ``config.rebuild``; ``UsageError`` where
-    no row to index is held out; ``Interrupted`` where the user stops it, after which the same command goes on.
+    An existing index is used with the rows and the seed it was built with, unless the configuration names others.
+    Raises ``FileError`` if the existing index was built from other inputs, unless ``config.rebuild``; ``UsageError``
+    if no row to index is held out; ``Interrupted`` if the user stops it, and the same command resumes.
     """
     path = Path(config.index_file)
-    blocks = spread_blocks(acts.rows, config.tokens)
+    existing = IndexFile(path) if path.exists() and not config.rebuild else None
+    default = existing.header["made_of"] if existing else {"rows": _NEW_ROWS, "seed": 0}
+    rows: int = default["rows"] if config.tokens is None else config.tokens
+    config = replace(config, tokens=rows, seed=default["seed"] if config.seed is None else config.seed)
+    blocks = spread_blocks(acts.rows, rows)
     made_of = {
         "run": run.sha256,
         "acts": list(acts.fingerprints().values()),
@@ -83,16 +90,15 @@ def ensure_index(
         "rows": sum(stop - start for start, stop in blocks),
         "seed": config.seed,
     }
-    if config.rebuild and not is_partial_of(path, made_of):
-        shutil.rmtree(partial_folder(path), ignore_errors=True)
-    if path.exists() and not config.rebuild:
-        index = IndexFile(path)
-        if different := _different(index.header["made_of"], made_of):
+    if existing:
+        if different := _different(existing.header["made_of"], made_of):
             raise FileError(
-                f"{path}: an index {different}",
+                f"{path}: was built {different}",
                 "Give what it was built with, --rebuild to build it anew, or another place with --index.",
             )
-        return index
+        return existing
+    if config.rebuild and not is_partial_of(path, made_of):
+        shutil.rmtree(partial_folder(path), ignore_errors=True)
     description = header(SCHEMA, SCHEMA_VERSION, config, _inputs(config, run, baseline, acts, host))
     description |= {
         "made_of": made_of,
@@ -115,15 +121,18 @@ def _inputs(
 
 
 def _different(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """In what the inputs of an index differ from those wanted, in words; "" where in nothing."""
+    """How the inputs of an index differ from those wanted, to follow "was built"; "" if they do not."""
     flags = {"run": "run", "acts": "--acts", "baseline": "--baseline", "host": "--model"}
     for name, value in wanted.items():
-        if saved.get(name) != value:
-            if name not in flags:
-                return f"with another {name}: {saved.get(name):,}, not {value:,}"
-            if value is None or saved.get(name) is None:
-                return f"built {'with' if value is None else 'without'} {flags[name]}"
-            return f"of another {flags[name]}"
+        if saved[name] == value:
+            continue
+        if name == "rows":
+            return f"from {saved[name]:,} rows, not {value:,}"
+        if name == "seed":
+            return f"with --seed {saved[name]}, not {value}"
+        if value is None or saved[name] is None:
+            return f"{'with' if value is None else 'without'} {flags[name]}"
+        return f"from another {flags[name]}"
     return ""
 
 
@@ -153,7 +162,7 @@ class _Builder:
         held_out = np.flatnonzero(self._split_R == HELD_OUT)
         if not len(held_out):
             raise UsageError(
-                f"--tokens {config.tokens:,}: none of the rows looked at is held out", "Look at more rows."
+                f"none of the {len(self._row_R):,} rows to index is held out", "Index more rows: --tokens COUNT."
             )
         self._measured_R = np.zeros(len(self._row_R), bool)
         self._measured_R[held_out[:: -(-len(held_out) // _ERROR_ROWS)]] = True

@@ -14,8 +14,9 @@ from hiersae_cli.config import (
     StudyServeConfig,
     StudySimulateConfig,
 )
+from hiersae_cli.config.study import MOST_SETS
 from hiersae_cli.console import Console
-from hiersae_cli.errors import FileError
+from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import refuse_folder, replacing_folder
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.study import (
@@ -71,15 +72,19 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
     if not config.model:
         console.warn("without --model tokens are numbers, which nobody can read")
     console.say("study: the post-hoc tree of the baseline, and items of every condition")
-    items, matching = Drawer(index, config.seed).draw(config.tasks, config.sets, config.checks)
-    planned = preregistration.plan(
-        config.tasks, config.sets, config.raters, config.effect, config.confidence, config.power
-    )
+    drawer = Drawer(index, config.seed)
+    sets = config.sets or drawer.available(config.tasks, MOST_SETS)
+    if sets < (config.sets or MOST_SETS):
+        console.say(f"study: {sets} matched sets of each task, as no more can be drawn from this index")
+    if config.sets_per_rater > sets:
+        raise UsageError(f"--sets-per-rater {config.sets_per_rater}: there are only {sets} sets", "Give fewer, or 0.")
+    items, matching = drawer.draw(config.tasks, sets, config.checks)
+    planned = preregistration.plan(config.tasks, sets, config.raters, config.effect, config.confidence, config.power)
     design: dict[str, Any] = {
         "tasks": list(config.tasks),
         "conditions": {task: list(CONDITIONS[task]) for task in config.tasks},
-        "sets": {task: config.sets for task in config.tasks},
-        "sets_text": f"{config.sets} matched sets of each task",
+        "sets": {task: sets for task in config.tasks},
+        "sets_text": f"{sets} matched sets of each task",
         "sets_per_rater": config.sets_per_rater,
         "raters": config.raters,
         "checks": sum(item.task == CHECK for item in items.values()),
@@ -113,9 +118,7 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
         says = one.get("why") or f"power {reached:.0%}; {needed or 'more than 4096'} sets would give {config.power:.0%}"
         console.say(f"  {task}: {says}")
         if reached is not None and reached < config.power:
-            console.warn(
-                f"{task}: {config.sets} sets and {config.raters} raters likely miss a difference of {config.effect}"
-            )
+            console.warn(f"{task}: {sets} sets and {config.raters} raters likely miss a difference of {config.effect}")
     console.say(f"deposit {folder / PREREGISTRATION} before raters begin")
     return {"study": str(folder), "items": len(items), "session": length, "planned": planned, "matching": matching}
 

@@ -86,6 +86,7 @@
     const [path, asked = ""] = location.hash.slice(1).split("?");
     const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
     const address = location.hash;
+    hiersae.leave();
     if (at !== null) scrolled.set(at, scrollY);
     const first = at === null;
     const [title, view, html] = await find(parts);
@@ -105,7 +106,11 @@
       scrollTo(0, scrolled.get(address) ?? 0);
       if (!first) content.focus({ preventScroll: true });
     }
-    if (parts[0] === "search") await search(new URLSearchParams(asked));
+    if (parts[0] === "search") {
+      await search(new URLSearchParams(asked)).catch(() => {
+        $("#found").textContent = "The lists to search could not be loaded. Reload the page.";
+      });
+    }
     delete document.documentElement.dataset.opening;
     dispatchEvent(new Event("hiersae:open"));
   }

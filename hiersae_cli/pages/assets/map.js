@@ -261,26 +261,26 @@
     const element = $("#map");
     if (!element) {
       map = null;
-      return;
+      return hiersae.ready();
     }
     if (map?.element === element) {
       map.fromAddress();
       map.layout();
       map.say();
-      return;
+      return hiersae.ready();
     }
     try {
       if (!hiersae.tree) await script(element.dataset.data);
       await script(element.dataset.labels);
     } catch {
       $("#about").textContent = "The tree could not be loaded. Reload the page; the lists below have the same features.";
-      return;
+      return hiersae.ready();
     }
     if (!document.contains(element)) return; // gone on meanwhile
     map = new TreeMap(element, hiersae.tree, hiersae.labels);
     sizes.disconnect();
     sizes.observe(element);
-    element.dataset.ready = "";
+    hiersae.ready();
   }
   hiersae.mapKey = (key) => map?.key(key) ?? false;
   addEventListener("hiersae:open", start);

@@ -1,8 +1,6 @@
 // What every page does: theme, keys, exact activations, pictures. Pages work without it, as far as they can.
 "use strict";
 
-window.hiersae ??= {};
-
 {
   const root = document.documentElement;
   const byHash = root.dataset.links === "hash";
@@ -11,7 +9,10 @@ window.hiersae ??= {};
   // Addresses: "/feature/0.1?x=y", which a folder of pages keeps behind "#".
   hiersae.address = () => (byHash ? location.hash.slice(1) || "/" : location.pathname + location.search);
   hiersae.go = (address) => {
-    if (address) location.assign(address);
+    if (!address || (byHash && address === location.hash)) return;
+    hiersae.leave();
+    location.assign(address);
+    if (!byHash) setTimeout(hiersae.ready, 10_000); // still here: the reader has stopped the loading
   };
   hiersae.link = (path) => (byHash ? "#" : "") + path;
 
@@ -100,8 +101,12 @@ window.hiersae ??= {};
     return true;
   }
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { target, key } = event;
+    if (help.open) {
+      if (key === "Escape") help.close(); // a key that has waited does not close it by itself
+      return;
+    }
     if (target.matches("input:not([type=radio]), textarea, select")) {
       if (key === "Escape") {
         target.blur();

@@ -1,12 +1,23 @@
 // Keys, practice with feedback, and sending once. Without it the forms work as plain forms.
+// Loaded before the page is drawn, so that an item cannot be seen before its keys work. A key counts once the whole
+// item is drawn: one pressed earlier is meant for the item before.
 "use strict";
 
 {
-  const form = document.querySelector("form.item");
-  const radios = form ? [...form.querySelectorAll("input[type=radio]")] : [];
-  const button = document.querySelector("[data-go]");
+  const item = () => document.querySelector("form.item");
+  const radios = () => [...item().querySelectorAll("input[type=radio]")];
+  const button = () => document.querySelector("[data-go]");
+  let drawn = false;
   let checked = false;
   let sent = false;
+
+  addEventListener("DOMContentLoaded", () => {
+    item()?.querySelector(".write input")?.focus({ preventScroll: true });
+    requestAnimationFrame(() => {
+      drawn = true;
+      document.documentElement.dataset.ready = ""; // tests wait for it
+    });
+  });
 
   // A page that the browser kept would show a question that has been answered.
   addEventListener("pageshow", (event) => {
@@ -14,37 +25,36 @@
   });
 
   // The answer to practice: shown beside the form, and sent nowhere.
-  function feedback() {
+  function feedback(form) {
     const said = form.querySelector(".feedback");
     const { right } = form.dataset;
     const chosen = form.elements.value.value;
     const verdict = right === "" ? "" : chosen === right ? "Right. " : "Not quite. ";
     said.textContent = verdict + said.dataset.why;
     said.hidden = false;
-    for (const one of radios) {
-      if (one.value === right) one.closest(".option").classList.add("right");
+    for (const radio of radios()) {
+      if (radio.value === right) radio.closest(".option").classList.add("right");
     }
-    for (const one of form.elements) if (one.name === "value") one.removeAttribute("name");
-    button.textContent = "Go on";
+    for (const element of form.elements) if (element.name === "value") element.removeAttribute("name");
+    button().textContent = "Go on";
     checked = true;
   }
 
-  for (const one of document.forms) {
-    one.addEventListener("submit", (event) => {
-      if (one === form && "practice" in form.dataset && !checked) {
-        event.preventDefault();
-        feedback();
-        return;
-      }
-      if (sent) event.preventDefault();
-      sent = true;
-      if (button) button.disabled = true;
-    });
-  }
+  document.addEventListener("submit", (event) => {
+    if (event.target === item() && "practice" in item().dataset && !checked) {
+      event.preventDefault();
+      feedback(item());
+      return;
+    }
+    if (sent) event.preventDefault();
+    sent = true;
+    if (button()) button().disabled = true;
+  });
 
   document.addEventListener("keydown", (event) => {
-    if (!form || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    const option = radios[Number(event.key) - 1];
+    const form = item();
+    if (!drawn || !form || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const option = radios()[Number(event.key) - 1];
     if (option && !checked) {
       option.checked = true;
       option.focus({ preventScroll: true });
@@ -54,7 +64,4 @@
       if (checked || form.reportValidity()) form.requestSubmit();
     }
   });
-
-  const words = form?.querySelector(".write input");
-  if (words) words.focus({ preventScroll: true });
 }

@@ -1,0 +1,70 @@
+"""Runs commands in forks of a process that has imported torch and every workflow, which saves seconds for each.
+
+    python -m tests.warm
+
+reads a line of JSON for each command: ``args``, ``env``, ``cwd``, and the files ``stdin``, ``stdout``, ``stderr``. It
+writes the process id when the command starts, and its exit code (negative for a signal) when it ends. See ``helpers``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import threading
+import traceback
+from typing import Any
+
+
+def serve() -> None:
+    """Answer requests one at a time until standard input ends."""
+    import transformers.models.gpt2.modeling_gpt2
+
+    import hiersae_cli.cli.app
+    import hiersae_cli.workflows
+
+    assert transformers and hiersae_cli.cli.app
+    for module in pkgutil.iter_modules(hiersae_cli.workflows.__path__):
+        importlib.import_module(f"hiersae_cli.workflows.{module.name}")
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            _run(request)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _run(request: dict[str, Any]) -> None:
+    """Be the command, and end this process as it would end."""
+    from hiersae_cli.cli import main
+
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(os.open(request[name], os.O_WRONLY if number else os.O_RDONLY), number)
+    sys.stdin = os.fdopen(0, encoding="utf-8")
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = ["hiersae", *request["args"]]
+    code = 1
+    try:
+        main()
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()

@@ -288,10 +288,7 @@ def _fill(
             for low, high in batches:
                 starts = windows.starts[low : high + 1]
                 tokens_BT, keep_BT = _pad(windows.tokens, starts)
-                found = host.capture(tokens_BT, modules)
-                whole = bool(keep_BT.all())
-                rows = {p: x.flatten(0, 1) if whole else x[keep_BT.to(x.device)] for p, x in found.items()}
-                blocks = store.prepare(int(starts[0]), rows)
+                blocks = store.prepare(int(starts[0]), host.rows(tokens_BT, keep_BT, modules))
                 if host.device.type == "cpu":
                     store.write(int(starts[0]), int(starts[-1]), blocks)
                 else:

@@ -21,6 +21,7 @@ from torch import nn
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats.provenance import sha256_file
 from hiersae_cli.host.hooks import first_of, with_first
+from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
 
 _SHOWN_CANDIDATES = 24
@@ -38,6 +39,7 @@ class Host:
     Attributes:
         name: as the user gave it.
         fingerprint: sha256 of the weight and configuration files, or the hub's commit.
+        tokenizer_fingerprint: of what the tokenizer does (see ``host.tokenizer``).
         model, tokenizer: the Hugging Face objects.
     """
 
@@ -74,6 +76,10 @@ class Host:
             shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
             raise FileError(f"{name}: its files lack {len(missing)} of the model's weights: {shown}")
         return host
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        return tokenizer_fingerprint(self.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -130,16 +136,16 @@ class Host:
 
         Of a module that is called several times it is the first output.
         """
-        found: dict[str, torch.Tensor] = {}
+        captured: dict[str, torch.Tensor] = {}
 
         def hook(path: str) -> Callable[..., None]:
             def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-                if path in found:
+                if path in captured:
                     return
                 x_BTd = _activations_of(path, output, tokens_BT.shape)
-                last = len(found) + 1 == len(paths)
+                last = len(captured) + 1 == len(paths)
                 # Some models add the next module's output to it in place.
-                found[path] = x_BTd if last else x_BTd.clone()
+                captured[path] = x_BTd if last else x_BTd.clone()
                 if last:
                     raise _StopForward
 
@@ -149,11 +155,11 @@ class Host:
         try:
             self.model(tokens_BT.to(self.device), use_cache=False)
         except _StopForward:
-            return found
+            return captured
         finally:
             for handle in handles:
                 handle.remove()
-        missing = ", ".join(path for path in paths if path not in found)
+        missing = ", ".join(path for path in paths if path not in captured)
         raise UsageError(f"--module {missing}: not used in the model's forward pass", "Choose another module.")
 
     def rows(self, tokens_BT: torch.Tensor, keep_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:

@@ -80,7 +80,7 @@ class _LastLayers:
         self._model, self._last_block, self._head = model, last_block, head
         self.width = 0
         self._weights: dict[str, Tensor] = {}
-        self._weights = self._found()
+        self._weights = self._of_these_layers()
 
     def __call__(self, x_PD: Tensor) -> Tensor:
         """What the unembedding reads, (P, E), where the residual stream is ``x_PD``."""
@@ -93,24 +93,24 @@ class _LastLayers:
         except RuntimeError:
             return self._run(replace, len(x_PD))[:, 0]
 
-    def _found(self) -> dict[str, Tensor]:
+    def _of_these_layers(self) -> dict[str, Tensor]:
         """The weights of these layers in float32, by name; the width of the residual stream is noted on the way."""
         names = {module: name for name, module in self._model.named_modules()}
-        found: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
 
         def note_width(module: nn.Module, inputs: Any, output: Any) -> None:
             self.width = first_of(output).shape[-1]
 
         def note_weights(module: nn.Module, inputs: Any) -> None:
             if self.width and module is not self._head:
-                found.update({f"{names[module]}.{name}": weight for name, weight in _in_float32(module).items()})
+                weights.update({f"{names[module]}.{name}": weight for name, weight in _in_float32(module).items()})
 
         handle = register_module_forward_pre_hook(note_weights)
         try:
             self._run(note_width)
         finally:
             handle.remove()
-        return found
+        return weights
 
     def _run(self, after_last_block: Callable[..., Any], sequences: int = 1) -> Tensor:
         read: list[Tensor] = []

@@ -35,10 +35,12 @@ from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_spa
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.text import documents, fingerprints
+from hiersae_cli.host.tokenizer import decoded
 from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows
 from hiersae_cli.interrupt import Interrupted, stoppable
 
 COMMIT_SECONDS = 5.0
+_SAMPLE_TOKENS = 64
 _MOST_PENDING = 8  # batches that wait for the disk: a slow moment of it does not stop the model
 # Tokens of a forward pass: enough to keep the cores busy; more fills memory, and on a CPU falls out of its caches.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "cuda": 131_072, "mps": 16_384}
@@ -188,6 +190,7 @@ def _open_writer(
         "host": {
             "name": host.name,
             "fingerprint": host.fingerprint,
+            "tokenizer": host.tokenizer_fingerprint,
             "dtype": host.dtype,
             "device": host.device.type,
             "context": context,
@@ -210,9 +213,15 @@ def _open_writer(
     console.say(f"{config.out}: {last - first:,} tokens x {shown} in {dtype}: {human_bytes(size)}")
     require_space(config.out, size if config.compression == "none" else 2 * size)
     base = header(SCHEMA, SCHEMA_VERSION, config, fingerprints(config.texts))
-    extra = {**made_by, "batch": batch, "first_row": first, "total_rows": len(rows)}
+    extra = {**made_by, "sample": _sample(host, windows), "batch": batch, "first_row": first, "total_rows": len(rows)}
     writer = ActivationsWriter.create(config.out, {**base, **extra}, rows.between(first, last), widths, dtype)
     return writer, batches
+
+
+def _sample(host: Host, windows: Windows) -> dict[str, Any]:
+    """The first tokens and their text: what the host's tokenizer must make of them."""
+    tokens = windows.tokens[: min(int(windows.starts[1]), _SAMPLE_TOKENS)].tolist()
+    return {"tokens": tokens, "text": decoded(host.tokenizer, tokens)}
 
 
 def _sha256(rows: Rows) -> str:
@@ -257,7 +266,9 @@ def _batches(windows: Windows, batch: int, config: CacheConfig) -> np.ndarray:
 def _require_same(path: Path, problem: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ``FileError`` with the first key of two caches' headers that differs, of those that decide the rows."""
     for group, owner in (("config", ""), ("host", "the host's "), ("text", "the text's "), ("content", "")):
-        if difference := first_difference(saved[group], wanted[group]):
+        # A cache begun by an earlier version does not know its tokenizer.
+        compared = {key: value for key, value in wanted[group].items() if key != "tokenizer" or key in saved[group]}
+        if difference := first_difference(saved[group], compared):
             raise FileError(f"{path}: {problem}: {owner}{difference}")
     if difference := first_difference({"batch": saved["batch"]}, {"batch": wanted.get("batch", saved["batch"])}):
         raise FileError(f"{path}: {problem}: {difference}")

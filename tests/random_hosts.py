@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,28 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM as AutoModel
 from transformers import (
+    BloomConfig,
+    CohereConfig,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTBigCodeConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
+    MixtralConfig,
+    OlmoConfig,
+    OpenAIGPTConfig,
+    OPTConfig,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    RwkvConfig,
 )
 
 from hiersae_cli.host.charlm import character_tokenizer
@@ -80,6 +97,62 @@ CONFIGS = {
     "mistral": lambda v: llama(v, MistralConfig, num_key_value_heads=1, sliding_window=8),
     "gpt_neox": lambda v: llama(v, GPTNeoXConfig),
 }
+
+
+def opt(vocabulary: int, read: int = WIDTH, norm_first: bool = True) -> PretrainedConfig:
+    """``read`` is the width of the embeddings: of OPT-350m it is smaller than that of the residual stream."""
+    return OPTConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        ffn_dim=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        word_embed_proj_dim=read,
+        do_layer_norm_before=norm_first,
+    )
+
+
+def _sized(kind: type[PretrainedConfig], **more: Any) -> Callable[[int], PretrainedConfig]:
+    """Of an architecture whose sizes go by the names that the first Hugging Face models gave them."""
+    return lambda v: kind(vocab_size=v, hidden_size=WIDTH, num_hidden_layers=LAYERS, **more)
+
+
+# Architectures that differ in their blocks, their last norm, their unembedding or what comes after it.
+FAMILIES: dict[str, Callable[[int], PretrainedConfig]] = {
+    **CONFIGS,
+    "gemma": lambda v: llama(v, GemmaConfig, num_key_value_heads=1, head_dim=8),
+    "gemma2": lambda v: llama(v, Gemma2Config, num_key_value_heads=1, head_dim=8),
+    "gemma3": lambda v: llama(v, Gemma3TextConfig, num_key_value_heads=1, head_dim=8),
+    "qwen2": lambda v: llama(v, Qwen2Config, num_key_value_heads=1),
+    "mixtral": lambda v: llama(v, MixtralConfig, num_key_value_heads=1, num_local_experts=2),
+    "phi": lambda v: llama(v, PhiConfig),
+    "cohere": lambda v: llama(v, CohereConfig, pad_token_id=0),
+    "granite": lambda v: llama(v, GraniteConfig, logits_scaling=4.0),
+    "olmo": lambda v: llama(v, OlmoConfig),
+    "opt": opt,
+    "opt_projected": lambda v: opt(v, WIDTH // 2),
+    "opt_norm_last": lambda v: opt(v, WIDTH // 2, norm_first=False),
+    "bloom": _sized(BloomConfig, n_head=2),
+    "falcon": _sized(FalconConfig, num_attention_heads=2),
+    "mamba": _sized(MambaConfig, state_size=4),
+    "rwkv": _sized(RwkvConfig, attention_hidden_size=WIDTH, intermediate_size=2 * WIDTH, context_length=CONTEXT),
+    "bigcode": lambda v: GPTBigCodeConfig(vocab_size=v, n_embd=WIDTH, n_layer=LAYERS, n_head=2, n_positions=CONTEXT),
+    "openai_gpt": lambda v: OpenAIGPTConfig(vocab_size=v, n_embd=WIDTH, n_layer=LAYERS, n_head=2, n_positions=CONTEXT),
+}
+
+
+def random_model(family: str, vocabulary: int, dtype: torch.dtype = torch.float32) -> Any:
+    """A model of ``FAMILIES`` with random weights, gains and biases of norms too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModel.from_config(FAMILIES[family](vocabulary)).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+            else:
+                parameter.copy_(0.15 * torch.randn_like(parameter))
+    return model.to(dtype)
 
 
 def save(folder: Path, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Path:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hiersae_cli.concepts import LABELLERS, OUTSIDE, UNKNOWN, Concepts, LabelsFile, Passage, Vocabulary, choose
-from hiersae_cli.concepts.tokens import places, whole_pieces
+from hiersae_cli.concepts.tokens import bytes_shown, joined, places
 from hiersae_cli.errors import FileError, UsageError
 
 PLAY = """First Citizen:
@@ -194,16 +196,26 @@ def test_places_of_tokens() -> None:
 
 
 def test_characters_of_several_tokens() -> None:
-    """As byte-level tokenizers have them: the last token of a character has its text."""
-    pieces = {token: bytes([token]).decode(errors="replace") for token in "né中x".encode()}
-    tokens = list("né中x".encode())
-    decode: Any = lambda ids: bytes(ids).decode(errors="replace")  # noqa: E731
-    found = whole_pieces(tokens, [pieces[token] for token in tokens], decode)
+    """As byte-level tokenizers have them: the last token of a character has its text, or the heaviest."""
+    pieces = [bytes_shown(bytes([byte])) for byte in "né中x".encode()]
+    assert pieces == ["n", "⟨c3⟩", "⟨a9⟩", "⟨e4⟩", "⟨b8⟩", "⟨ad⟩", "x"]
+    assert joined(pieces, [0, 2, 1, 1, 3, 1, 9]) == ["n", "é", "", "", "中", "", "x"]
+    found = joined(pieces)
     assert found == ["n", "", "é", "", "", "中", "x"]
     assert [("".join(found) + "x")[place] for place in places(found)] == ["n", "é", "é", "中", "中", "中", "x"]
-    broken = [0xE4, 0x6E]
-    assert whole_pieces(broken, ["\ufffd", "n"], decode) == ["", "\ufffdn"]
-    assert whole_pieces([0xE4], ["\ufffd"], decode) == ["\ufffd"]
+    assert joined(["⟨e4⟩", "n"]) == ["⟨e4⟩", "n"]
+    assert joined(["⟨b8 ad⟩e", "⟨f0 9f⟩", "⟨91 8d⟩⟨c3⟩", "⟨a9⟩"]) == ["⟨b8 ad⟩e", "", "👍", "é"]
+    assert joined(["\ufffd", "⟨a⟩ ⟨41⟩", "⟨"]) == ["\ufffd", "⟨a⟩ ⟨41⟩", "⟨"]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=5), max_size=8))
+def test_any_bytes_are_shown_and_joined(parts: list[bytes]) -> None:
+    """What is text is shown as it is, whatever the tokens; every token's own bytes can be told from another's."""
+    pieces = [bytes_shown(part) for part in parts]
+    assert "".join(joined(pieces)).replace("⟩⟨", " ") == bytes_shown(b"".join(parts)).replace("⟩⟨", " ")
+    assert len(joined(pieces)) == len(parts)
+    assert len(set(pieces)) == len(set(parts))
 
 
 ROWS = [

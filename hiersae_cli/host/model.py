@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,13 @@ from torch import nn
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats.provenance import sha256_file
+from hiersae_cli.host.hooks import first_of, with_first
+from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
+from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
 
 _SHOWN_CANDIDATES = 24
+_PROBE_TOKENS = 8  # that a host is tried on
+_CAUSAL_TOLERANCE = 1e-4  # of what later tokens change at their own places
 
 
 class _StopForward(Exception):
@@ -32,6 +39,7 @@ class Host:
     Attributes:
         name: as the user gave it.
         fingerprint: sha256 of the weight and configuration files, or the hub's commit.
+        tokenizer_fingerprint: of what the tokenizer does (see ``host.tokenizer``).
         model, tokenizer: the Hugging Face objects.
     """
 
@@ -42,13 +50,15 @@ class Host:
     def load(cls, name: str, device: torch.device, dtype: str = "auto", revision: str = "") -> Host:
         """Load from a folder or the hub; safetensors only, and no code from the model's files is run.
 
-        Raises ``UsageError`` where there is no such model, ``FileError`` where its files are unusable.
+        Raises ``UsageError`` where there is no such model, ``FileError`` where its files are unusable or it is not a
+        causal language model.
         """
         _quieten()
         from transformers import AutoModelForCausalLM
 
         folder = Path(name)
         _require_plausible(name, folder)
+        _require_causal_class(name, revision)
         wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
         tokenizer = load_tokenizer(name, revision)
         try:
@@ -58,12 +68,18 @@ class Host:
         except Exception as error:
             raise _load_error(name, error) from None
         model, loading = loaded
+        fingerprint = _fingerprint(folder) if folder.is_dir() else str(getattr(model.config, "_commit_hash", "") or "")
+        host = cls(name, fingerprint, model.to(device).eval().requires_grad_(False), tokenizer)
+        host._require_causal()
         if missing := sorted(loading["missing_keys"]):
             # transformers would give them random values.
             shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
             raise FileError(f"{name}: its files lack {len(missing)} of the model's weights: {shown}")
-        fingerprint = _fingerprint(folder) if folder.is_dir() else str(getattr(model.config, "_commit_hash", "") or "")
-        return cls(name, fingerprint, model.to(device).eval().requires_grad_(False), tokenizer)
+        return host
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        return tokenizer_fingerprint(self.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +99,13 @@ class Host:
 
     def blocks(self) -> tuple[str, int]:
         """Path of the list of transformer blocks, and how many there are."""
-        count = int(getattr(self._text_config(), "num_hidden_layers", 0))
-        for path, module in self.model.named_modules():
+        config = self._text_config()
+        count = int(getattr(config, "decoder_layers", 0) or getattr(config, "num_hidden_layers", 0))
+        # Of a host that also sees or hears, other parts may have as many: those of the decoder come first.
+        decoder = self.model.get_decoder()
+        named = list(self.model.named_modules())
+        inside = next((f"{path}." for path, module in named if path and module is decoder), "")
+        for path, module in sorted(named, key=lambda item: not item[0].startswith(inside)):
             if isinstance(module, nn.ModuleList) and len(module) == count:
                 return path, count
         raise UsageError(f"{self.name}: its transformer blocks were not recognised", "Name the module: --module PATH.")
@@ -111,13 +132,21 @@ class Host:
 
     @torch.inference_mode()
     def capture(self, tokens_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
-        """Outputs (B, T, d) of the modules at ``paths``; nothing after the last of them is computed."""
-        found: dict[str, torch.Tensor] = {}
+        """Outputs (B, T, d) of the modules at ``paths``; nothing after the last of them is computed.
+
+        Of a module that is called several times it is the first output.
+        """
+        captured: dict[str, torch.Tensor] = {}
 
         def hook(path: str) -> Callable[..., None]:
             def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-                found[path] = _activations_of(path, output, tokens_BT.shape)
-                if len(found) == len(paths):
+                if path in captured:
+                    return
+                x_BTd = _activations_of(path, output, tokens_BT.shape)
+                last = len(captured) + 1 == len(paths)
+                # Some models add the next module's output to it in place.
+                captured[path] = x_BTd if last else x_BTd.clone()
+                if last:
                     raise _StopForward
 
             return keep
@@ -126,12 +155,26 @@ class Host:
         try:
             self.model(tokens_BT.to(self.device), use_cache=False)
         except _StopForward:
-            return found
+            return captured
         finally:
             for handle in handles:
                 handle.remove()
-        missing = ", ".join(path for path in paths if path not in found)
+        missing = ", ".join(path for path in paths if path not in captured)
         raise UsageError(f"--module {missing}: not used in the model's forward pass", "Choose another module.")
+
+    def rows(self, tokens_BT: torch.Tensor, keep_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
+        """Outputs (n, d) of the modules for the tokens that ``keep_BT`` marks; the others are padding at the right.
+
+        A causal host does not see the padding, unless it bends its positions by the length of what it is given.
+        """
+        if keep_BT.all():
+            return {path: x_BTd.flatten(0, 1) for path, x_BTd in self.capture(tokens_BT, paths).items()}
+        if self._length_matters():
+            parts = [
+                self.capture(tokens_T[keep_T][None], paths) for tokens_T, keep_T in zip(tokens_BT, keep_BT, strict=True)
+            ]
+            return {path: torch.cat([part[path][0] for part in parts]) for path in paths}
+        return {path: x_BTd[keep_BT.to(x_BTd.device)] for path, x_BTd in self.capture(tokens_BT, paths).items()}
 
     @contextmanager
     def spliced(
@@ -147,9 +190,7 @@ class Host:
             return y_BTD if where_BT is None else torch.where(where_BT[..., None], y_BTD, x_BTD)
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (replaced(output[0]), *output[1:])
-            return replaced(output)
+            return with_first(output, replaced(first_of(output)))
 
         handle = self.module(path).register_forward_hook(hook)
         try:
@@ -163,37 +204,54 @@ class Host:
         logits_BTV = self.model(tokens_BT.to(self.device), use_cache=False).logits
         return logits_BTV.float().log_softmax(-1)
 
-    @torch.inference_mode()
     def direct_logits(self, directions_FD: torch.Tensor) -> torch.Tensor:
-        """What each direction of the residual stream adds to the logits, (F, V): the logit lens.
+        """What each direction of the residual stream adds to the logits by itself, (F, V) float32: the logit lens.
 
-        The final norm's gain is applied, its division by the scale is not, so values are comparable
-        within a direction and not across tokens' contexts.
+        Through the host's own final norm, but for its division by the size of what it is given, and its own
+        unembedding, but for their biases (see ``host.unembedding``). So values are comparable within a direction
+        and not across tokens' contexts. Raises ``FileError`` where the unembedding does not read this space.
         """
-        unembedding = self.model.get_output_embeddings()
-        if unembedding is None or unembedding.weight.shape[1] != directions_FD.shape[1]:
+        try:
+            unembedding = self._unembedding
+        except UnknownLayersError as error:
+            raise FileError(f"{self.name}: tokens that a direction promotes are not known: {error}") from None
+        if unembedding.final_ED.shape[1] != directions_FD.shape[1]:
             raise FileError(
                 f"{self.name}: its unembedding does not read this module's space",
                 "Directions of other modules than the residual stream promote no token directly.",
             )
-        weight_VD = unembedding.weight.float()
-        gain = self._final_gain(directions_FD.shape[1])
-        directions_FD = directions_FD.to(weight_VD.device).float()
-        directions_FD = directions_FD - directions_FD.mean(1, keepdim=True)
-        return (directions_FD * gain) @ weight_VD.T
+        return unembedding.logits(directions_FD)
 
-    def _final_gain(self, width: int) -> torch.Tensor | float:
-        """The gain of the last norm before the unembedding: the last 1-D weight of that width outside the blocks."""
-        path, _ = self.blocks()
-        gains = [
-            module.weight.float()
-            for name, module in self.model.named_modules()
-            if "norm" in type(module).__name__.lower()
-            and not name.startswith(path + ".")
-            and getattr(module, "weight", None) is not None
-            and module.weight.shape == (width,)
-        ]
-        return gains[-1] if gains else 1.0
+    @cached_property
+    def _unembedding(self) -> Unembedding:
+        path, count = self.blocks()
+        return Unembedding.of(self.model, self.module(f"{path}.{count - 1}"))
+
+    def _require_causal(self) -> None:
+        """Raise ``FileError`` where what is computed for a token depends on tokens after it.
+
+        A row of a cache would then depend on the padding of its batch, and the loss be that of tokens already seen.
+        """
+        length = min(_PROBE_TOKENS, self.max_context)
+        tokens_2T = torch.arange(2 * length).view(2, length) % self.model.get_input_embeddings().num_embeddings
+        tokens_2T[1, : length // 2] = tokens_2T[0, : length // 2]
+        try:
+            # One at a time, the same products in the same order: of a causal model the first half stays as it is.
+            first_TV, other_TV = (self.log_probabilities(tokens_T[None])[0] for tokens_T in tokens_2T)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise _not_causal(self.name, self.model.config, f"it does not run on tokens alone ({reason})") from None
+        difference_T = (first_TV - other_TV).abs().amax(1)
+        least = max(_CAUSAL_TOLERANCE, 2 * torch.finfo(getattr(torch, self.dtype)).eps) * difference_T.max()
+        if (difference_T[: length // 2] > least).any():
+            raise _not_causal(
+                self.name, self.model.config, "what it computes for a token depends on the tokens after it"
+            )
+
+    def _length_matters(self) -> bool:
+        """Whether the same token at the same place is another one in a longer sequence: rotations of another length."""
+        parameters = json.dumps(getattr(self._text_config(), "rope_parameters", None) or {}, default=str)
+        return any(f'"{kind}"' in parameters for kind in ("dynamic", "longrope"))
 
     def _text_config(self) -> Any:
         config: Any = self.model.config
@@ -234,6 +292,26 @@ def _require_plausible(name: str, folder: Path) -> None:
         raise UsageError(f"--model {name}: no such folder", "Make one: hiersae lm TEXT -o host.")
 
 
+def _require_causal_class(name: str, revision: str) -> None:
+    """Raise ``FileError`` where transformers knows the architecture, but none of it that predicts the next token."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(name, **_options(revision))
+    except Exception as error:
+        raise _load_error(name, error) from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise _not_causal(name, config, "this architecture has no causal language model")
+
+
+def _not_causal(name: str, config: Any, reason: str) -> FileError:
+    kind = ", ".join(getattr(config, "architectures", None) or [config.model_type])
+    return FileError(
+        f"{name}: not a causal language model ({kind}): {reason}",
+        "Give a model that predicts the next token, such as GPT-2, Llama, Gemma or Mamba.",
+    )
+
+
 def _load_error(name: str, error: Exception) -> HierSAEError:
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if Path(name).is_dir():
@@ -247,7 +325,7 @@ def _load_error(name: str, error: Exception) -> HierSAEError:
 
 
 def _activations_of(path: str, output: Any, shape: torch.Size) -> torch.Tensor:
-    tensor = output[0] if isinstance(output, tuple) else output
+    tensor = first_of(output)
     if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[:2] != shape:
         raise UsageError(
             f"--module {path}: its output is not one vector per token",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import HELD_OUT
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.tree import rounded
@@ -48,13 +49,15 @@ class ContextReader:
         """The same, from a latent's firings."""
         if not len(row_E):
             return []
-        row_ES = row_E[:, None] + np.arange(-self.around, self.around + 1)
-        inside_ES = (row_ES >= 0) & (row_ES < len(self.token_R))
-        row_ES = row_ES.clip(0, len(self.token_R) - 1)
-        inside_ES &= self._window_R[row_ES] == self._window_R[row_E][:, None]
+        wide = self.around + MORE_TOKENS
+        row_EW = row_E[:, None] + np.arange(-wide, wide + 1)
+        inside_EW = (row_EW >= 0) & (row_EW < len(self.token_R))
+        row_EW = row_EW.clip(0, len(self.token_R) - 1)
+        inside_EW &= self._window_R[row_EW] == self._window_R[row_E][:, None]
         # Of two blocks of a cache that are not neighbours, a window's rows may lie in both.
-        inside_ES &= self.cache_row_R[row_ES] - self.cache_row_R[row_E][:, None] == row_ES - row_E[:, None]
-        inside_ES &= self.document_R[row_ES] == self.document_R[row_E][:, None]
+        inside_EW &= self.cache_row_R[row_EW] - self.cache_row_R[row_E][:, None] == row_EW - row_E[:, None]
+        inside_EW &= self.document_R[row_EW] == self.document_R[row_E][:, None]
+        row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
         activation_ES = np.zeros(row_ES.shape, np.float32)
         if len(row_n):
             place_ES = np.searchsorted(row_n, row_ES).clip(max=len(row_n) - 1)
@@ -62,11 +65,14 @@ class ContextReader:
         found = []
         for number, row in enumerate(row_E.tolist()):
             inside = inside_ES[number]
+            focus = int(inside[: self.around].sum())
+            activations = [rounded(value) if value else 0.0 for value in activation_ES[number][inside].tolist()]
+            pieces = [self.text(token) for token in self.token_R[row_EW[number][inside_EW[number]]].tolist()]
             found.append(
                 Context(
-                    tokens=[self.text(token) for token in self.token_R[row_ES[number][inside]].tolist()],
-                    activations=[rounded(value) if value else 0.0 for value in activation_ES[number][inside].tolist()],
-                    focus=int(inside[: self.around].sum()),
+                    tokens=excerpt(pieces, activations, focus, inside_EW[number]),
+                    activations=activations,
+                    focus=focus,
                     document=self._file.documents[self.document_R[row]],
                     position=int(self.position_R[row]),
                     row=int(self.cache_row_R[row]),

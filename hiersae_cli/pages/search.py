@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hiersae_cli.concepts.tokens import joined
 from hiersae_cli.formats.tree import rounded
 from hiersae_cli.pages.dictionary import Dictionary
 from hiersae_cli.pages.model import SearchHit, TokenSearch
@@ -78,7 +79,7 @@ class Search:
                 rows = order[first : first + count][::step]
                 latent_C, score_C, _, _ = self._scores(rows, rows, step)
                 best = np.lexsort((latent_C, -score_C))[:most]
-                # Two tokens may have one text, such as the halves of a character.
+                # Two tokens may have one text, such as a byte of SentencePiece and a letter.
                 found.setdefault(self._contexts.text(token), [self._nodes.ids[latent] for latent in latent_C[best]])
         return found
 
@@ -120,7 +121,7 @@ class Search:
         """All that stands in the rows, and the character at which each row's token begins."""
         document_R = self._contexts.document_R
         begins_R = np.append(False, document_R[1:] != document_R[:-1])
-        texts = [self._texts[token] for token in self._contexts.token_R.tolist()]
+        texts = joined([self._texts[token] for token in self._contexts.token_R.tolist()])
         for row in np.flatnonzero(begins_R).tolist():
             texts[row] = _BORDER + texts[row]
         start_R = np.cumsum([0, *map(len, texts)])[:-1]

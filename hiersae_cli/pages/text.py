@@ -93,7 +93,7 @@ def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = Fa
     for place, (text, activation) in enumerate(pairs):
         here = step(activation, most)
         chosen = focus and place == 0
-        if here or chosen:
+        if (text and here) or chosen:  # a character of several tokens stands at one of them
             name = f"h{here} focus" if chosen else f"h{here}"
             mark = f'<mark class="{name}" data-a="{value(activation)}">{_quiet(text)}</mark>'
             parts += [_quiet(plain), mark] if plain else [mark]

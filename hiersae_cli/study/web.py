@@ -410,5 +410,5 @@ def excerpt(one: Excerpt) -> Markup:
     parts = []
     for token, step in zip(one["tokens"], one["steps"], strict=True):
         quiet = text.running(token)
-        parts.append(Markup('<mark class="h{}">{}</mark>').format(int(step), quiet) if step else quiet)
+        parts.append(Markup('<mark class="h{}">{}</mark>').format(int(step), quiet) if step and token else quiet)
     return Markup("").join(parts)

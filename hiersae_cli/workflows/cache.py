@@ -35,12 +35,14 @@ from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_spa
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.text import documents, fingerprints
+from hiersae_cli.host.tokenizer import decoded
 from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows, padded
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.workflows.cache_summary import row_uses, summary_of
 from hiersae_cli.workflows.outliers import SINKS, FirstLook
 
 COMMIT_SECONDS = 5.0
+_SAMPLE_TOKENS = 64
 _MOST_PENDING = 8  # batches that wait for the disk: a slow moment of it does not stop the model
 # Tokens of a forward pass: enough to keep the cores busy; more fills memory, and on a CPU falls out of its caches.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "cuda": 131_072, "mps": 16_384}
@@ -191,6 +193,7 @@ def _open_writer(
         "host": {
             "name": host.name,
             "fingerprint": host.fingerprint,
+            "tokenizer": host.tokenizer_fingerprint,
             "dtype": host.dtype,
             "device": host.device.type,
             "context": context,
@@ -213,9 +216,15 @@ def _open_writer(
     console.say(f"{config.out}: {last - first:,} tokens x {shown} in {dtype}: {human_bytes(size)}")
     require_space(config.out, size if config.compression == "none" else 2 * size)
     base = header(SCHEMA, SCHEMA_VERSION, config, fingerprints(config.texts))
-    extra = {**made_by, "batch": batch, "first_row": first, "total_rows": len(rows)}
+    extra = {**made_by, "sample": _sample(host, windows), "batch": batch, "first_row": first, "total_rows": len(rows)}
     writer = ActivationsWriter.create(config.out, {**base, **extra}, rows.between(first, last), widths, dtype)
     return writer, batches
+
+
+def _sample(host: Host, windows: Windows) -> dict[str, Any]:
+    """The first tokens and their text: what the host's tokenizer must make of them."""
+    tokens = windows.tokens[: min(int(windows.starts[1]), _SAMPLE_TOKENS)].tolist()
+    return {"tokens": tokens, "text": decoded(host.tokenizer, tokens)}
 
 
 def _sha256(rows: Rows) -> str:
@@ -260,7 +269,9 @@ def _batches(windows: Windows, batch: int, config: CacheConfig) -> np.ndarray:
 def _require_same(path: Path, problem: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ``FileError`` with the first key of two caches' headers that differs, of those that decide the rows."""
     for group, owner in (("config", ""), ("host", "the host's "), ("text", "the text's "), ("content", "")):
-        if difference := first_difference(saved[group], wanted[group]):
+        # A cache begun by an earlier version does not know its tokenizer.
+        compared = {key: value for key, value in wanted[group].items() if key != "tokenizer" or key in saved[group]}
+        if difference := first_difference(saved[group], compared):
             raise FileError(f"{path}: {problem}: {owner}{difference}")
     if difference := first_difference({"batch": saved["batch"]}, {"batch": wanted.get("batch", saved["batch"])}):
         raise FileError(f"{path}: {problem}: {difference}")
@@ -292,9 +303,7 @@ def _fill(
             for low, high in batches:
                 starts = windows.starts[low : high + 1]
                 tokens_BT, keep_BT = _pad(windows.tokens, starts)
-                found = host.capture(tokens_BT, modules)
-                whole = bool(keep_BT.all())
-                rows = {p: x.flatten(0, 1) if whole else x[keep_BT.to(x.device)] for p, x in found.items()}
+                rows = host.rows(tokens_BT, keep_BT, modules)
                 look.add(rows, windows.position[starts[0] : starts[-1]])
                 blocks = store.prepare(int(starts[0]), rows)
                 if host.device.type == "cpu":

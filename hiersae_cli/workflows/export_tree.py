@@ -57,7 +57,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     ids = _ids(trained.model)
     root = _root(config, trained, ids)
     acts = open_acts(trained, config.acts)
-    host = load_host(config.model, trained, device) if config.model else None
+    host = load_host(config.model, trained, acts, device) if config.model else None
     labels = _labels(trained, console)
     steps = trained.config.steps
     if trained.steps_done < steps:

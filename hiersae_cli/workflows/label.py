@@ -167,7 +167,7 @@ def _marked(context: Context, most: float) -> str:
     parts = []
     for token, value in zip(context.tokens, context.activations, strict=True):
         scaled = max(1, round(_SCALE * value / most)) if value > 0 else 0
-        parts.append(f"⟪{token}⟫{scaled}" if scaled else token)
+        parts.append(f"⟪{token}⟫{scaled}" if scaled and token else token)
     return visible("".join(parts))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.concepts import LABELLERS, UNKNOWN, Concepts, Labeller, LabelsFile, Passage, Vocabulary
-from hiersae_cli.concepts.tokens import places, whole_pieces
+from hiersae_cli.concepts.tokens import joined, places
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows.tree_evidence import token_texts
@@ -94,12 +94,9 @@ def _pieces(acts: ActivationSet, host: Host, tokens: np.ndarray, position: np.nd
     texts = token_texts(host)
     bos = acts.caches[0].header["host"].get("bos")
 
-    def decode(ids: list[int]) -> str:
-        return str(host.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
     def pieces(first: int, last: int) -> list[str]:
         ids = tokens[first:last]
-        found = whole_pieces(ids.tolist(), texts(ids), decode)
+        found = joined(texts(ids))
         if bos is not None:
             for place in np.flatnonzero((ids == bos) & (position[first:last] == 0)):
                 found[place] = ""  # no text of the document

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import Activations, ActivationSet
 from hiersae_cli.formats.run import Run
 from hiersae_cli.host.model import Host
+from hiersae_cli.host.tokenizer import decoded
 
+_SAMPLE = 40  # characters shown of a text
 _HINT = "Give the cache that the run was trained on, or one of the same model and module."
 
 
@@ -40,8 +44,11 @@ def open_acts(run: Run, paths: list[str], drop_outliers: bool = False) -> Activa
     return acts
 
 
-def load_host(name: str, run: Run, device: torch.device) -> Host:
-    """The host model at ``name``; raises ``FileError`` where the run is not of its activations."""
+def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device) -> Host:
+    """The host model at ``name``.
+
+    Raises ``FileError`` where the run is not of its activations, or its tokenizer is not that of the run or the caches.
+    """
     host = Host.load(name, device, run.header["host"]["dtype"])
     found = {"name": name, "fingerprint": host.fingerprint}
     if host.fingerprint != run.header["host"]["fingerprint"]:
@@ -49,7 +56,26 @@ def load_host(name: str, run: Run, device: torch.device) -> Host:
             f"{_shown(found)}: not the model that {run.path} was trained on, which is {_shown(run.header['host'])}",
             "Give that model with --model.",
         )
+    _require_tokenizer(host, str(run.path), run.header)
+    for cache in acts.caches:
+        _require_tokenizer(host, str(cache.path), cache.header)
     return host
+
+
+def _require_tokenizer(host: Host, path: str, header: dict[str, Any]) -> None:
+    """Raise ``FileError`` where the tokens of a run or cache are of another tokenizer; older files do not say."""
+    expected = header["host"].get("tokenizer")
+    if expected in (None, host.tokenizer_fingerprint):
+        return
+    reason = "it cuts text differently"
+    if sample := header.get("sample"):
+        text = decoded(host.tokenizer, sample["tokens"])
+        if text != sample["text"]:
+            reason = f"it reads {text[:_SAMPLE]!r} where the text is {sample['text'][:_SAMPLE]!r}"
+    raise FileError(
+        f"{host.name}: its tokenizer is not the one that {path} was made with: {reason}",
+        "Put the model's own tokenizer back, or cache the text again with this one.",
+    )
 
 
 def _shown(host: dict[str, str]) -> str:

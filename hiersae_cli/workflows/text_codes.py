@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from hiersae_cli.concepts.tokens import joined
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.run import Run
 from hiersae_cli.host.model import Host
@@ -52,4 +53,5 @@ class TextEncoder:
             latents = code_F.nonzero().squeeze(1)
             latents = latents[code_F[latents].argsort(descending=True, stable=True)]
             firings.append(list(zip(latents.tolist(), code_F[latents].tolist(), strict=True)))
-        return self._texts(tokens_S), firings, len(encoded) - len(tokens_S)
+        pieces = joined(self._texts(tokens_S), code_SF.sum(1).tolist())
+        return pieces, firings, len(encoded) - len(tokens_S)

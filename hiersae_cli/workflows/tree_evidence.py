@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.formats.tree import rounded
 from hiersae_cli.host.model import Host
+from hiersae_cli.host.tokenizer import token_text
 from hiersae_cli.metrics.firings import NONE, TopFirings
 
 _DIRECTIONS = 256  # sent through the unembedding at once
@@ -39,25 +41,28 @@ def gather_contexts(
     """
     latent_E, place_E = np.nonzero((top.row_FK != NONE) & kept_F[:, None])
     row_E = top.row_FK[latent_E, place_E]
-    offset_S = np.arange(-around, around + 1)
-    row_ES = row_E[:, None] + offset_S
-    inside_ES = (row_ES >= 0) & (row_ES < acts.rows)
-    row_ES = row_ES.clip(0, acts.rows - 1)
+    offset_W = np.arange(-around - MORE_TOKENS, around + MORE_TOKENS + 1)
+    row_EW = row_E[:, None] + offset_W
+    inside_EW = (row_EW >= 0) & (row_EW < acts.rows)
+    row_EW = row_EW.clip(0, acts.rows - 1)
     position, document = acts.column("position"), acts.column("document")
     # A window's rows are consecutive and so are their positions; another window's never fit.
-    inside_ES &= position[row_ES] == position[row_E][:, None] + offset_S
-    inside_ES &= document[row_ES] == document[row_E][:, None]
+    inside_EW &= position[row_EW] == position[row_E][:, None] + offset_W
+    inside_EW &= document[row_EW] == document[row_E][:, None]
+    row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
     activation_ES = _activations(acts, encode, row_ES, inside_ES, latent_E, batch, device)
     # The same number as in the first pass, where batches were other and products may round otherwise.
     activation_ES[:, around] = top.value_FK[latent_E, place_E]
     names, split = acts.document_names(), acts.column("split")
     tokens = acts.column("tokens")
-    text_of = _Memo(texts, tokens[np.unique(row_ES[inside_ES])])
+    text_of = _Memo(texts, tokens[np.unique(row_EW[inside_EW])])
     contexts: list[list[dict[str, Any]]] = [[] for _ in kept_F]
     for number, (latent, row) in enumerate(zip(latent_E.tolist(), row_E.tolist(), strict=True)):
         inside = inside_ES[number]
-        words = [text_of[token] for token in tokens[row_ES[number][inside]].tolist()]
         at = int(inside[:around].sum())
+        activations = [rounded(value) for value in activation_ES[number][inside]]
+        words = [text_of[token] for token in tokens[row_EW[number][inside_EW[number]]].tolist()]
+        words = excerpt(words, activations, at, inside_EW[number])
         contexts[latent].append(
             {
                 "document_name": names[document[row]],
@@ -69,7 +74,7 @@ def gather_contexts(
                 "before": words[:at],
                 "token": words[at],
                 "after": words[at + 1 :],
-                "activations": [rounded(value) for value in activation_ES[number][inside]],
+                "activations": activations,
             }
         )
     return contexts
@@ -120,19 +125,13 @@ def token_ids(tokens: np.ndarray) -> list[int]:
 
 
 def token_texts(host: Host) -> Texts:
-    """A function from token ids to the text of each by itself, the space before a word included."""
-    tokenizer, known = host.tokenizer, dict[int, str]()
-
-    def text(token: int) -> str:
-        decoded = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        piece = tokenizer.convert_ids_to_tokens(token)
-        # SentencePiece drops the space of a text's first word: alone, every token is first.
-        return f" {decoded}" if str(piece).startswith("▁") and not decoded.startswith(" ") else decoded
+    """A function from token ids to the text of each by itself: see ``host.tokenizer.token_text``."""
+    known = dict[int, str]()
 
     def texts(tokens: np.ndarray) -> list[str]:
         for token in tokens.tolist():
             if token not in known:
-                known[token] = text(token)
+                known[token] = token_text(host.tokenizer, token)
         return [known[token] for token in tokens.tolist()]
 
     return texts

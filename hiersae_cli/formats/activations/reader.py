@@ -364,8 +364,9 @@ class ActivationSet:
             ("width", first.width(self.module), cache.width(self.module)),
             ("dtype", first.dtype(self.module), cache.dtype(self.module)),
             ("host model", first.header["host"]["fingerprint"], cache.header["host"]["fingerprint"]),
+            ("tokenizer", first.header["host"].get("tokenizer"), cache.header["host"].get("tokenizer")),
         ):
-            if of_first != of_cache:
+            if of_first != of_cache and None not in (of_first, of_cache):
                 raise FileError(
                     f"{cache.path}: its {what} ({of_cache}) is not that of {first.path} ({of_first})",
                     "Give caches of one model and module.",

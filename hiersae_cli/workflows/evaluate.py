@@ -25,7 +25,7 @@ from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import DataSums, Moments
 from hiersae_cli.sae.controls import controls
 from hiersae_cli.workflows.encoding import decoded, firings_of
-from hiersae_cli.workflows.matching import load_host, open_acts
+from hiersae_cli.workflows.matching import load_host, open_acts, require_match
 from hiersae_cli.workflows.publishing import publish, refuse
 from hiersae_cli.workflows.recovery import TreeSums
 from hiersae_cli.workflows.reporting import MEAN, ZERO, build_report
@@ -91,8 +91,10 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _opened(runs: list[Run], config: EvalConfig) -> ActivationSet:
-    acts, *_ = [open_acts(each, config.acts) for each in runs]  # of each, as each checks that it is of its own model
-    for each in runs:
+    acts = open_acts(runs[0], config.acts)
+    for each in runs[1:]:
+        for cache in acts.caches:
+            require_match(each, cache)
         if each.module != acts.module:
             raise FileError(
                 f"{each.path}: trained on {each.module}; {runs[0].path} on {acts.module}",

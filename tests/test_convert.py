@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from hiersae_cli import Activations, load_run, load_tree
 from hiersae_cli.config import ConvertConfig, TrainConfig
-from hiersae_cli.errors import HierSAEError
-from hiersae_cli.formats.dictionaries import read_dictionary
+from hiersae_cli.errors import HierSAEError, UsageError
+from hiersae_cli.formats.dictionaries import read_dictionary, saelens
 from hiersae_cli.formats.dictionaries.base import activation_below, energy_above
 from hiersae_cli.formats.dictionaries.places import hook_name, same_place
 from hiersae_cli.formats.run import RunFolder
@@ -198,6 +198,17 @@ def test_what_is_written_for_saelens_is_read_as_it_was(
     first, second = load_run(source).model, load_run(tmp_path / "back").model
     assert torch.equal(first.encode(x_ND), second.encode(x_ND))
     assert torch.equal(first(x_ND), second(x_ND))
+
+
+def test_an_architecture_that_saelens_has_not_is_refused(
+    tiny_flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is added to ours later must not be written as a JumpReLU in silence."""
+    trained = load_run(tiny_flat)
+    monkeypatch.setattr(trained.config, "arch", "gated")
+    with pytest.raises(UsageError, match="no architecture for gated"):
+        saelens.write(tmp_path, trained)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_tree_comes_back_from_saelens(tiny_hard: Path, tiny_acts: Path, tmp_path: Path) -> None:

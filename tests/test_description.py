@@ -145,6 +145,18 @@ def test_most_informative_parents_are_more_frequent_and_make_likelier() -> None:
     assert parent_F.tolist() == [3, -1, -1, 1, -1]
 
 
+def test_a_latent_that_nearly_always_fires_is_no_parent() -> None:
+    """At a rate of .996 all lies within it by arithmetic: children of lift 1.004 tell nothing."""
+    random = np.random.default_rng(0)
+    sink = random.random(20_000) < 0.996
+    half = random.random(20_000) < 0.5
+    within = np.stack([sink & (random.random(20_000) < rate) for rate in (0.1, 0.2, 0.3)], 1)
+    alone = half & (random.random(20_000) < 0.5)
+    pairs = kept(np.column_stack([sink, within, half, alone])).pairs()
+    assert 0 in pairs.first_E.tolist()  # more than chance, so only its rate speaks against it
+    assert most_informative_parents(pairs).tolist() == [-1, -1, -1, -1, -1, 4]
+
+
 def test_independent_latents_stay_without_parents() -> None:
     noise = np.random.default_rng(1).random((5000, 40)) < np.linspace(0.02, 0.4, 40)
     pairs = kept(noise).pairs()

@@ -14,7 +14,7 @@ import torch
 
 from hiersae_cli import Activations, load_run
 from hiersae_cli.config import EvalConfig
-from hiersae_cli.formats.activations import HELD_OUT
+from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.loss import LossSums
@@ -47,6 +47,16 @@ def held_out(tiny_acts: Path) -> torch.Tensor:
     with Activations(tiny_acts) as acts:
         module = acts.modules[0]
         return acts.read(module)[torch.from_numpy(acts.usable(module, HELD_OUT))].double()
+
+
+def test_the_norms_of_a_cache_are_read_once_for_all_runs(
+    tiny_hier: Path, tiny_flat: Path, tiny_acts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[ActivationSet] = []
+    monkeypatch.setattr(ActivationSet, "check_finite", lambda acts: looks.append(acts))
+    runs = [load_run(path) for path in (tiny_hier, tiny_flat)]
+    evaluate._opened(runs, EvalConfig(runs=["hier"], acts=[str(tiny_acts)])).close()
+    assert len(looks) == 1
 
 
 def test_report_has_the_promised_keys(report: dict[str, Any], tiny_hier: Path, tiny_flat: Path) -> None:

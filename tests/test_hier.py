@@ -69,6 +69,18 @@ def test_a_parent_must_contain_its_child_beyond_chance() -> None:
     assert counts.best_parents(least_containment=1.0).tolist() == [NO_PARENT] * 4
 
 
+def test_a_latent_that_nearly_always_fires_is_no_parent() -> None:
+    """At a rate of .996 all lies within it by arithmetic: children of lift 1.004 tell nothing."""
+    generator = torch.Generator().manual_seed(0)
+    sink = torch.rand(20_000, generator=generator) < 0.996
+    half = torch.rand(20_000, generator=generator) < 0.5
+    own = torch.rand(20_000, 4, generator=generator) < torch.tensor([0.1, 0.2, 0.3, 0.5])
+    counts = CoActivation(2, 4)
+    counts.add(Pattern.of(torch.stack([sink, half], 1)), Pattern.of(own & torch.stack([sink] * 3 + [half], 1)))
+    assert (counts.containment()[:3, 0] > 0.99).all()  # so --least-containment cannot see it
+    assert counts.best_parents(least_containment=0.1).tolist() == [NO_PARENT] * 3 + [1]
+
+
 def test_prices_follow_the_parent() -> None:
     """With the tree in force a child is cheap where its parent fires, and dear where not."""
     model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=1.0, tree_every=1)

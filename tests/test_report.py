@@ -20,6 +20,7 @@ from hiersae_cli.formats.report_writers import html, markdown
 from hiersae_cli.metrics.intervals import holm
 from hiersae_cli.metrics.stability import recurring_edges
 from hiersae_cli.workflows import evaluate, train
+from hiersae_cli.workflows.subjects import new_group, new_subject
 from tests.helpers import hiersae
 
 
@@ -244,6 +245,25 @@ def test_nothing_is_overwritten_and_nothing_computed_first(tiny_hier: Path, tiny
             evaluate.run(config)
     with pytest.raises(UsageError, match="path of its own"):
         EvalConfig(runs=["a"], acts=["b"], html="x", markdown="x")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("hits-1", "hits-2"), "hits"),
+        (("toys_1", "toys_2"), "toys"),
+        (("hier-0", "hier-1"), "hier"),
+        (("hier_s1", "hier_s2"), "hier"),
+        (("hier-seed0", "hier-seed1"), "hier"),
+        (("run.Seed-0", "run.Seed-1"), "run"),
+        (("h_s1", "h_s2"), "h_s1…"),
+        (("seed0", "seed1"), "seed0…"),
+        (("first", "second"), "first…"),
+    ],
+)
+def test_seeds_are_named_by_what_their_names_share(tiny_flat: Path, names: tuple[str, ...], expected: str) -> None:
+    run = load_run(tiny_flat)
+    assert new_group([new_subject(name, run.model, None, 1, ()) for name in names], ()).name == expected
 
 
 def test_a_baseline_of_other_l0_and_of_another_cache_is_named(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:

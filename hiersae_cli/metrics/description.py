@@ -20,6 +20,7 @@ from scipy.stats import chi2
 
 from hiersae_cli.metrics.firings import NONE, Firings
 from hiersae_cli.metrics.tree import mi_bits
+from hiersae_cli.sae.tree import may_be_parent
 
 Array = np.ndarray[Any, Any]
 
@@ -31,12 +32,14 @@ class Pairs:
     """Pairs of latents that inform on each other.
 
     Attributes:
+        rows: rows looked at.
         fired_F: rows in which each latent fires.
         first_E, second_E: the two latents, first_E < second_E.
         bits_E: their mutual information, Miller-Madow corrected.
         likelier_E: whether one makes the other likelier (lift > 1).
     """
 
+    rows: int
     fired_F: Array
     first_E: Array
     second_E: Array
@@ -103,7 +106,7 @@ class FiringRows:
             bits_E = mi_bits(fired_F[first_E], fired_F[second_E], both_E, rows)
             kept = bits_E > least / (2 * rows * np.log(2))
             found.append([column[kept] for column in (first_E, second_E, bits_E, likelier_E)])
-        return Pairs(fired_F, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
+        return Pairs(rows, fired_F, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 def chow_liu(pairs: Pairs) -> Array:
@@ -131,14 +134,16 @@ def chow_liu(pairs: Pairs) -> Array:
 def most_informative_parents(pairs: Pairs) -> Array:
     """The tree in which each latent hangs below the more frequent one that tells most of it, (F,) parents.
 
-    Equally frequent latents rank by number. A latent is a root where no more frequent one makes it likelier by more
-    than chance.
+    Equally frequent latents rank by number. A latent is a root where no more frequent one that ``may_be_parent`` makes
+    it likelier by more than chance.
     """
     rank_F = np.empty(len(pairs.fired_F), np.int64)
     rank_F[np.argsort(-pairs.fired_F, kind="stable")] = np.arange(len(rank_F))
-    first_E, second_E, bits_E = (column[pairs.likelier_E] for column in (pairs.first_E, pairs.second_E, pairs.bits_E))
-    first_is_parent = rank_F[first_E] < rank_F[second_E]
-    parent_E, child_E = np.where(first_is_parent, (first_E, second_E), (second_E, first_E))
+    first_is_parent = rank_F[pairs.first_E] < rank_F[pairs.second_E]
+    ends = (pairs.first_E, pairs.second_E)
+    parent_E, child_E = np.where(first_is_parent, ends, ends[::-1])
+    allowed_E = pairs.likelier_E & may_be_parent(pairs.fired_F, pairs.rows)[parent_E]
+    parent_E, child_E, bits_E = (column[allowed_E] for column in (parent_E, child_E, pairs.bits_E))
     best_first = np.lexsort((rank_F[parent_E], -bits_E, child_E))
     child, place = np.unique(child_E[best_first], return_index=True)
     parent_F = np.full(len(rank_F), NONE)

@@ -6,6 +6,7 @@ Legend of shapes: B rows, P coarse latents (parents), F fine latents (children).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from hiersae_cli.sae.sparse import Pattern
 
 NO_PARENT = -1
 LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
+# Share of the rows above which a latent is no parent. A latent of rate p contains a share p of any other by chance, and
+# no child of it has a lift above 1 / p: at rate .996 every child lies within it, and none fires any likelier for it.
+MOST_PARENT_RATE = 0.75
 
 
 class CoActivation(nn.Module):
@@ -67,11 +71,13 @@ class CoActivation(nn.Module):
     def best_parents(self, least_containment: float = 0.0) -> torch.Tensor:
         """The parent (F,) with the most mutual information, or ``NO_PARENT``.
 
-        None is given where no parent contains the child beyond chance by more than ``least_containment``
-        (as ``containment``), where the bias-corrected information is not positive, or where the child hardly fires.
+        None is given where no latent that ``may_be_parent`` contains the child beyond chance by more than
+        ``least_containment`` (as ``containment``), where the bias-corrected information is not positive, or where the
+        child hardly fires.
         """
         information_FP = mutual_information(self.both_FP, self.child_F[:, None], self.parent_P, self.rows)
-        information_FP = information_FP.masked_fill(self._excess() <= least_containment, 0.0)
+        allowed_FP = (self._excess() > least_containment) & may_be_parent(self.parent_P, self.rows)
+        information_FP = information_FP.masked_fill(~allowed_FP, 0.0)
         best_F, parent_F = information_FP.max(1)
         return torch.where((best_F > 0) & (self.child_F >= LEAST_COUNT), parent_F, NO_PARENT)
 
@@ -104,6 +110,14 @@ class CoActivation(nn.Module):
         off_F = smoothed(self.child_F - both_F, self.rows - parent_F_count)
         rate_F = smoothed(self.child_F, self.rows)
         return torch.where(given, on_F, rate_F), torch.where(given, off_F, rate_F)
+
+
+def may_be_parent(fired: Any, rows: Any) -> Any:
+    """Whether latents that fire in ``fired`` of ``rows`` rows may be parents, in learned and post-hoc trees alike.
+
+    Tensors or arrays of any shape, or numbers; see ``MOST_PARENT_RATE``.
+    """
+    return fired <= MOST_PARENT_RATE * rows
 
 
 def mutual_information(

@@ -52,14 +52,14 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     kept = people
     if not settings.keep_all:
         kept = [one for one in people if _who(one) not in excluded and one.ms >= rules.fastest_ms]
-    checks = [one for one in kept if study.items[one.item].task != CHECK]
+    analysed = [one for one in kept if study.items[one.item].task != CHECK]
     return {
         "raters": len({_who(one) for one in people}),
         "answers": len(people),
         "excluded": [{"rater": who[1], "why": why} for who, why in sorted(excluded.items())],
         "answers_too_fast": sum(one.ms < rules.fastest_ms for one in people if _who(one) not in excluded),
-        "answers_analysed": len(checks),
-        **figures(study, checks, settings),
+        "answers_analysed": len(analysed),
+        **figures(study, analysed, settings),
         "models": {
             name: figures(study, [one for one in models if one.name == name and _scored(study, one)], settings)
             for name in sorted({one.name for one in models})

@@ -27,7 +27,7 @@ from hiersae_cli.metrics.reconstruction import DataSums, Moments
 from hiersae_cli.sae.controls import controls
 from hiersae_cli.workflows import outliers
 from hiersae_cli.workflows.encoding import decoded, firings_of
-from hiersae_cli.workflows.matching import load_host, open_acts
+from hiersae_cli.workflows.matching import load_host, open_acts, require_match
 from hiersae_cli.workflows.publishing import publish, refuse
 from hiersae_cli.workflows.recovery import TreeSums
 from hiersae_cli.workflows.reporting import MEAN, ZERO, build_report
@@ -95,8 +95,10 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
 
 def _opened(runs: list[Run], config: EvalConfig) -> ActivationSet:
     drop_outliers = config.drop_outliers or any(run.config.drop_outliers for run in runs)
-    acts, *_ = [open_acts(run, config.acts, drop_outliers) for run in runs]  # each checks that it is of its own model
-    for each in runs:
+    acts = open_acts(runs[0], config.acts, drop_outliers)
+    for each in runs[1:]:
+        for cache in acts.caches:
+            require_match(each, cache)
         if each.module != acts.module:
             raise FileError(
                 f"{each.path}: trained on {each.module}; {runs[0].path} on {acts.module}",

@@ -23,25 +23,30 @@ def open_acts(run: Run, paths: list[str], drop_outliers: bool = False) -> Activa
     """
     for path in paths:
         with Activations(path) as cache:
-            if run.module not in cache.modules:
-                raise FileError(
-                    f"{path}: holds {', '.join(cache.modules)}; {run.path} was trained on {run.module}", _HINT
-                )
-            width = cache.width(run.module)
-            if width != run.header["width"]:
-                raise FileError(
-                    f"{path}: {run.module} has width {width}; {run.path} was trained on width {run.header['width']}",
-                    _HINT,
-                )
-            of_cache, of_run = cache.header["host"], run.header["host"]
-            if of_cache["fingerprint"] != of_run["fingerprint"]:
-                raise FileError(
-                    f"{path}: activations of {_shown(of_cache)}; {run.path} was trained on those of {_shown(of_run)}",
-                    _HINT,
-                )
+            require_match(run, cache)
     acts = ActivationSet(paths, run.module, drop_outliers or run.config.drop_outliers)
     acts.check_finite()
     return acts
+
+
+def require_match(run: Run, cache: Activations) -> None:
+    """Raise ``FileError`` where a cache is of another module, width or host than the run."""
+    if run.module not in cache.modules:
+        raise FileError(
+            f"{cache.path}: holds {', '.join(cache.modules)}; {run.path} was trained on {run.module}", _HINT
+        )
+    width = cache.width(run.module)
+    if width != run.header["width"]:
+        raise FileError(
+            f"{cache.path}: {run.module} has width {width}; {run.path} was trained on width {run.header['width']}",
+            _HINT,
+        )
+    of_cache, of_run = cache.header["host"], run.header["host"]
+    if of_cache["fingerprint"] != of_run["fingerprint"]:
+        raise FileError(
+            f"{cache.path}: activations of {_shown(of_cache)}; {run.path} was trained on those of {_shown(of_run)}",
+            _HINT,
+        )
 
 
 def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device) -> Host:

@@ -142,7 +142,9 @@ def new_group(subjects: list[Subject], taken: Iterable[str]) -> Group:
     if len(subjects) == 1:
         return Group(subjects[0].name, subjects)
     common = os.path.commonprefix([subject.name for subject in subjects])  # noqa: RUF071 - of names, not of paths
-    name = re.sub(r"[-_.\s]*(seed|s)?[-_.]*$", "", common, flags=re.IGNORECASE) or f"{subjects[0].name}…"
+    # hits-1, hits-2 are hits; hier_s1, hier_s2 and hier-seed1, hier-seed2 are hier. A single letter names nothing.
+    name = re.sub(r"(?:(?:^|[-_.\s]+)s(?:eed)?)?[-_.\s]*$", "", common, flags=re.IGNORECASE)
+    name = name if len(name) > 1 else f"{subjects[0].name}…"
     return Group(_unlike(taken, name), subjects)
 
 

@@ -101,7 +101,7 @@ def read(path: Path) -> Dictionary:
 def write(folder: Path, run: Run) -> None:
     """Write a run: ``topk`` as itself, other flat ones as ``jumprelu``, ``hier`` as ``hiersae``.
 
-    Raises ``UsageError`` for a flat run of two passes, which SAELens has no architecture for.
+    Raises ``UsageError`` for what SAELens has no architecture for, such as a flat run of two passes.
     """
     if run.config.refine and run.config.arch != "hier":
         what = f"{run.path}: {run.config.arch} with --refine; SAELens has no architecture of two passes"
@@ -131,8 +131,10 @@ def write(folder: Path, run: Run) -> None:
         config |= {"architecture": "topk", "k": int(run.config.k[0]), "rescale_acts_by_decoder_norm": False}
     elif run.config.arch == "jumprelu":
         weights["threshold"] = tensors["threshold_F"]
-    else:
+    elif run.config.arch in ("batchtopk", "matryoshka"):
         weights["threshold"] = torch.full_like(tensors["b_enc_F"], activation_below(float(tensors["threshold_L"])))
+    else:
+        raise UsageError(f"{run.path}: SAELens has no architecture for {run.config.arch}", "Write it for another tool.")
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
     write_json(folder / _CONFIG, config)
 

@@ -36,6 +36,7 @@ from hiersae_cli.config.base import parse_count
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
+from hiersae_cli.levels import latent_id
 from hiersae_cli.sae import HierarchicalSAE, build
 
 SAMPLED_PAGES = 200
@@ -143,7 +144,7 @@ def sampled_ids(widths: list[int]) -> list[str]:
     """Nodes of every level, parents first: they have the longest pages."""
     share = SAMPLED_PAGES // len(widths)
     return [
-        f"{level}.{latent}"
+        latent_id(level, latent)
         for level, width in enumerate(widths)
         for latent in np.unique(np.linspace(0, width - 1, share).astype(int)).tolist()
     ]

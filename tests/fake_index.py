@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from hiersae_cli.errors import UsageError
+from hiersae_cli.levels import Levels, current_id
 from hiersae_cli.pages.model import (
     BaselineMatch,
     BaselinePage,
@@ -46,7 +47,7 @@ class FakeIndex:
     """``PARENTS`` parents of ``EACH`` children, then ``LONE`` children without a parent and one that is dead."""
 
     def __init__(self, *, baseline: bool = True, report: bool = True, host: bool = True, levels: int = 2):
-        self.named: dict[str, Label] = {"0.1": Label(f"royalty {ATTACK}", "Ada", "2026-01-02T03:04:05+00:00")}
+        self.named: dict[str, Label] = {"a1": Label(f"royalty {ATTACK}", "Ada", "2026-01-02T03:04:05+00:00")}
         self.has_baseline, self.has_report, self.has_host = baseline, report, host
         children = PARENTS * EACH
         self.widths = [PARENTS, children + LONE + 1, 2 * children][:levels]
@@ -55,9 +56,9 @@ class FakeIndex:
             self.parent += [child // EACH for child in range(children)] + [-1] * (LONE + 1)
         if levels > 2:
             self.parent += [PARENTS + child // 2 for child in range(2 * children)]
-        self.level = [level for level, width in enumerate(self.widths) for _ in range(width)]
+        self.names = Levels.of(self.widths).ids
+        self.level = Levels.of(self.widths).level_F
         self.latent = [latent for width in self.widths for latent in range(width)]
-        self.names = [f"{level}.{latent}" for level, latent in zip(self.level, self.latent, strict=True)]
         self.dead = [False] * len(self.names)
         if levels > 1:
             self.dead[PARENTS + children + LONE] = True
@@ -153,6 +154,7 @@ class FakeIndex:
         return found
 
     def feature(self, id: str) -> FeaturePage:
+        id = current_id(id)
         place = self.names.index(id) if id in self.names else -1
         if place < 0:
             raise KeyError(id)
@@ -206,7 +208,7 @@ class FakeIndex:
                 [] if dead or up < 0 else self.contexts(place + 8000, 3, 9.0),
                 [] if dead or up < 0 else self.contexts(place + 9000, 2, 6.0),
                 [self.near(other, 0.3) for other in siblings],
-                [Edge("0.0", id, 10_000, 2000, 500, 100, 0.002, 0.02, 0.1, 0.2, 0.05, 1.0, False)],
+                [Edge("a0", id, 10_000, 2000, 500, 100, 0.002, 0.02, 0.1, 0.2, 0.05, 1.0, False)],
             )
             if fine
             else None,
@@ -257,8 +259,8 @@ class FakeIndex:
         if not self.has_host:
             raise UsageError("what fires on a text is told by the host model", "Give it: --model HOST.")
         tokens = [word + " " for word in text.split()]
-        active = [[("0.1", 2.5), ("1.8", 1.0 + at)] if at % 2 == 0 else [] for at in range(len(tokens))]
-        return TextCodes(tokens, active, {"1.8": self.near(self.names.index("1.8")), "0.1": self.near(1)}, 0)
+        active = [[("a1", 2.5), ("b8", 1.0 + at)] if at % 2 == 0 else [] for at in range(len(tokens))]
+        return TextCodes(tokens, active, {"b8": self.near(self.names.index("b8")), "a1": self.near(1)}, 0)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, Activations
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
+from hiersae_cli.levels import latent_id
 from hiersae_cli.metrics.fates import fate_of
 from hiersae_cli.pages import model as pages_model
 from hiersae_cli.pages.feature_rows import feature_row
@@ -196,7 +197,7 @@ def test_the_overview_has_every_node_and_the_baseline_s_fates(index: Index, tiny
     overview = index.overview()
     columns = ("level", "latent", "parent", "label", "hint", "rate", "mi_bits", "dead", "root_child", "fvu_increase")
     assert all(len(getattr(overview, name)) == 128 for name in columns)
-    assert [f"{level}.{latent}" for level, latent in zip(overview.level, overview.latent, strict=True)] == index.ids()
+    assert [latent_id(*place) for place in zip(overview.level, overview.latent, strict=True)] == index.ids()
     for place, parent in enumerate(overview.parent):
         assert parent < place and overview.root_child[place] == (overview.level[place] > 0 and parent < 0)
         assert (overview.mi_bits[place] is None) == (parent < 0)
@@ -307,7 +308,7 @@ def test_what_fires_on_a_text_is_what_the_cache_says(index: Index, code_RF: Arra
         close = {id: value for id, value in of_token if id in expected}
         assert len(close) >= len(expected) - 1 and len(of_token) <= len(expected) + 1
         assert all(value == pytest.approx(expected[id], rel=1e-3, abs=1e-4) for id, value in close.items())
-        levels = [id.partition(".")[0] for id, _ in of_token]
+        levels = [id[0] for id, _ in of_token]
         assert levels == sorted(levels)
     assert {id for of_token in found.active for id, _ in of_token} == set(found.nodes)
     longer = index.encode_text(text[:100])
@@ -321,17 +322,17 @@ def test_what_fires_on_a_text_is_what_the_cache_says(index: Index, code_RF: Arra
 def test_labels_are_found_and_shown(tiny_dashboard: DashboardConfig, tmp_path: Path):
     index = open_dashboard(tiny_dashboard)[0]
     try:
-        label = index.set_label("0.2", "names of <Rivers>", "Ada")
+        label = index.set_label("a2", "names of <Rivers>", "Ada")
         assert label is not None and label.author == "Ada" and index.overview().label[2] == "names of <Rivers>"
-        index.set_label("0.2", "Rivers", "Grace")
-        page = index.feature("0.2")
+        index.set_label("a2", "Rivers", "Grace")
+        page = index.feature("a2")
         assert page.label is not None and page.label.text == "Rivers"
         assert [earlier.text for earlier in page.label_history] == ["names of <Rivers>"]
-        assert [hit.node.id for hit in index.search_label("river")] == ["0.2"]
-        assert index.search_label("1.5")[0].node.id == "1.5" and index.search_label(" ") == []
+        assert [hit.node.id for hit in index.search_label("river")] == ["a2"]
+        assert index.search_label("b5")[0].node.id == "b5" and index.search_label(" ") == []
         with pytest.raises(KeyError):
-            index.set_label("9.9", "x", "Ada")
-        assert index.set_label("0.2", "", "Ada") is None and index.labels() == {}
+            index.set_label("b999", "x", "Ada")
+        assert index.set_label("a2", "", "Ada") is None and index.labels() == {}
     finally:
         index.labels_file.unlink(missing_ok=True)
 

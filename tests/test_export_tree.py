@@ -22,6 +22,7 @@ from hiersae_cli.formats.activations import HELD_OUT, Activations
 from hiersae_cli.formats.run import RunFolder, load_run
 from hiersae_cli.formats.tree import Tree, load_tree
 from hiersae_cli.host.model import Host
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import TopFirings
 from hiersae_cli.workflows.export_tree import run
 from hiersae_cli.workflows.rows import spread_blocks
@@ -75,7 +76,7 @@ def test_statistics_equal_a_recount(whole: SimpleNamespace):
         assert found["dead"] is (not own.any())
         assert found["mean_activation"] == (pytest.approx(active[own].mean(), rel=1e-4) if own.any() else None)
         parent = parent_F[index(whole.model, node)]
-        assert node.parent == (None if parent < 0 else f"0.{parent}")
+        assert node.parent == (None if parent < 0 else f"a{parent}")
         if node.parent is None:
             assert "mi_bits" not in found
             continue
@@ -95,7 +96,7 @@ def test_three_levels(tiny_deep: Path, tiny_acts: Path, held_out: torch.Tensor, 
     model: Any = load_run(tiny_deep).model
     fired = model.encode(held_out) > 0
     ids = [node.id for node in tree.nodes]
-    assert ids == [f"{level}.{latent}" for level, width in enumerate((8, 24, 96)) for latent in range(width)]
+    assert ids == Levels((8, 24, 96)).ids
     for node, parent in zip(tree.nodes, model.parent_F.tolist(), strict=True):
         assert node.parent == (ids[parent] if parent >= 0 else None)
         if parent >= 0:
@@ -330,7 +331,7 @@ def test_refusals_are_one_sentence_and_write_nothing(tiny_hier: Path, tiny_acts:
         assert "\n" not in caught.value.message
     base = ("export-tree", tiny_hier, "--acts", tiny_acts)
     for args, code, message in (
-        (("--root", "0.99", "-o", out), 2, "Ids are LEVEL.LATENT: 0.0 to 0.15, 1.0 to 1.111."),
+        (("--root", "a99", "-o", out), 2, "It has a0 to a15, b0 to b111."),
         (("-o", taken), 1, "already exists"),
     ):
         done = hiersae(*base, *args)

@@ -38,34 +38,34 @@ def labels(folder: Path) -> Labels:
 
 
 def test_a_label_is_kept_with_its_author_and_what_was_before(labels: Labels):
-    labels.set({"0.3": "rivers", "1.20": "  <b>two\nlines</b>\t"}, "Ada")
-    labels.set({"0.3": "names of rivers"}, "Grace")
-    labels.set({"1.20": ""}, "Ada")
-    labels.set({"0.4": ""}, "Ada")  # there was none
-    labels.set({"0.3": "names of rivers"}, "Ada")  # says nothing new
-    assert {id: label.text for id, label in labels.current().items()} == {"0.3": "names of rivers"}
+    labels.set({"a3": "rivers", "b20": "  <b>two\nlines</b>\t"}, "Ada")
+    labels.set({"a3": "names of rivers"}, "Grace")
+    labels.set({"b20": ""}, "Ada")
+    labels.set({"a4": ""}, "Ada")  # there was none
+    labels.set({"a3": "names of rivers"}, "Ada")  # says nothing new
+    assert {id: label.text for id, label in labels.current().items()} == {"a3": "names of rivers"}
     history = labels.history()
-    assert list(history) == ["0.3", "1.20"]
-    assert [(label.text, label.author) for label in history["0.3"]] == [
+    assert list(history) == ["a3", "b20"]
+    assert [(label.text, label.author) for label in history["a3"]] == [
         ("rivers", "Ada"),
         ("names of rivers", "Grace"),
     ]
-    assert [label.text for label in history["1.20"]] == ["<b>two lines</b>", ""]
-    assert all(label.time.endswith("+00:00") for label in history["0.3"])
-    labels.set({"0.1": "x" * 2000, "0.2": "half \ud800 of a pair"}, "Ada")
-    assert len(labels.current()["0.1"].text) == LONGEST and labels.current()["0.2"].text == "half ? of a pair"
+    assert [label.text for label in history["b20"]] == ["<b>two lines</b>", ""]
+    assert all(label.time.endswith("+00:00") for label in history["a3"])
+    labels.set({"a1": "x" * 2000, "a2": "half \ud800 of a pair"}, "Ada")
+    assert len(labels.current()["a1"].text) == LONGEST and labels.current()["a2"].text == "half ? of a pair"
 
 
 def test_programs_that_label_at_once_lose_nothing(labels: Labels, folder: Path):
     code = (
         "import sys; from hiersae_cli.formats.labels import Labels\n"
         "labels = Labels(sys.argv[1], sys.argv[2])\n"
-        "for number in range(15): labels.set({f'{sys.argv[3]}.{number}': 'x'}, 'me')"
+        "for number in range(15): labels.set({f'{sys.argv[3]}{number}': 'x'}, 'me')"
     )
     python = command()[0]
     sha256 = load_run(folder).sha256
     started = [
-        subprocess.Popen([python, "-c", code, str(folder), sha256, level], env=environment()) for level in ("0", "1")
+        subprocess.Popen([python, "-c", code, str(folder), sha256, level], env=environment()) for level in ("a", "b")
     ]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     assert len(labels.current()) == 30
@@ -73,40 +73,55 @@ def test_programs_that_label_at_once_lose_nothing(labels: Labels, folder: Path):
 
 
 def test_labels_of_other_weights_and_damaged_ones_are_refused(labels: Labels, folder: Path):
-    labels.set({"0.3": "rivers"}, "Ada")
+    labels.set({"a3": "rivers"}, "Ada")
     with pytest.raises(FileError, match="other weights"):
         Labels(folder, "0" * 64).current()
     good = json.loads(labels.path.read_text())
-    for labels_found in ({"0.3": []}, {"0.3": [{"text": 1, "author": "", "time": ""}]}, {"x": [good["labels"]]}, [1]):
+    for labels_found in ({"a3": []}, {"a3": [{"text": 1, "author": "", "time": ""}]}, {"x": [good["labels"]]}, [1]):
         labels.path.write_text(json.dumps({**good, "labels": labels_found}))
         with pytest.raises(FileError, match="damaged"):
             labels.current()
-    labels.path.write_text(json.dumps({**good, "schema_version": 2}))
+    labels.path.write_text(json.dumps({**good, "schema_version": 3}))
     with pytest.raises(VersionError):
         labels.current()
     labels.path.write_text("{")
     with pytest.raises(FileError, match="not a JSON file"):
-        labels.set({"0.1": "x"}, "Ada")
+        labels.set({"a1": "x"}, "Ada")
     assert labels.path.read_text() == "{"
 
 
+def test_labels_of_an_older_release_are_read_and_written_anew(labels: Labels, folder: Path):
+    labels.set({"a3": "rivers", "b10": "names", "b1": "verbs"}, "Ada")
+    data = json.loads(labels.path.read_text())
+    assert data["schema_version"] == 2 and list(data["labels"]) == ["a3", "b1", "b10"]
+    old = {"0.3": data["labels"]["a3"], "1.1": data["labels"]["b1"], "1.10": data["labels"]["b10"]}
+    labels.path.write_text(json.dumps({**data, "schema_version": 1, "labels": old}))
+    assert {id: label.text for id, label in labels.current().items()} == {"a3": "rivers", "b1": "verbs", "b10": "names"}
+    done = hiersae("label", folder, "--set", "1.10=names of rivers", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["labels"]["b10"]["text"] == "names of rivers"
+    data = json.loads(labels.path.read_text())
+    assert data["schema_version"] == 2
+    assert [label["text"] for label in data["labels"]["b10"]] == ["names", "names of rivers"]
+
+
 def test_labels_go_through_the_command_into_the_tree_and_out(folder: Path, tiny_acts: Path, tmp_path: Path):
-    done = hiersae("label", folder, "--set", "0.3=a=b", "--set", "1.7==1+1", "--author", "Ada", "--json")
-    assert done.returncode == 0 and set(json.loads(done.stdout)["labels"]) == {"0.3", "1.7"}, done.stderr
+    done = hiersae("label", folder, "--set", "a3=a=b", "--set", "b7==1+1", "--author", "Ada", "--json")
+    assert done.returncode == 0 and set(json.loads(done.stdout)["labels"]) == {"a3", "b7"}, done.stderr
     shown = hiersae("label", folder).stdout
     assert "a=b" in shown and "Ada" in shown
     csv, out = tmp_path / "labels.csv", tmp_path / "tree.json"
     assert hiersae("label", folder, "-o", csv).returncode == 0
     assert [line.split(",")[:3] for line in csv.read_text().splitlines()] == [
         ["id", "label", "author"],
-        ["0.3", "a=b", "Ada"],
-        ["1.7", "'=1+1", "Ada"],
+        ["a3", "a=b", "Ada"],
+        ["b7", "'=1+1", "Ada"],
     ]
     refused = hiersae("label", folder, "-o", csv)
     assert refused.returncode == 1 and "--overwrite" in refused.stderr
     exported = hiersae("export-tree", folder, "--acts", tiny_acts, "--contexts", 0, "-o", out)
     assert exported.returncode == 0, exported.stderr
-    assert {node.id: node.label for node in load_tree(out).nodes if node.label} == {"0.3": "a=b", "1.7": "=1+1"}
+    assert {node.id: node.label for node in load_tree(out).nodes if node.label} == {"a3": "a=b", "b7": "=1+1"}
     data = json.loads((folder / "labels.json").read_text())
     (folder / "labels.json").write_text(json.dumps({**data, "run": "0" * 64}))
     stale = hiersae("export-tree", folder, "--acts", tiny_acts, "--contexts", 0, "-o", out, "--overwrite")
@@ -120,7 +135,7 @@ def test_labels_go_through_the_command_into_the_tree_and_out(folder: Path, tiny_
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--set", "0.3"], "write ID=TEXT"),
+        (["--set", "a3"], "write ID=TEXT"),
         (["--set", "7.0=x"], "has no such node"),
         (["--endpoint", "ftp://a", "--llm", "m"], "begin it with http"),
         (["--endpoint", "http://a"], "name the model"),
@@ -186,19 +201,19 @@ def service() -> Iterator[Callable[..., Service]]:
 def test_a_model_proposes_labels_and_what_was_sent_is_kept(
     folder: Path, labels: Labels, service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ):
-    labels.set({"0.0": "by hand"}, "Ada")
+    labels.set({"a0": "by hand"}, "Ada")
     answers = ['\n"Names of rivers"\nbecause …', "<script>x</script>", "  \n"]
     there = service(lambda number, body: (200, {}, says(answers[number - 1])))
     monkeypatch.setenv("A_KEY", "secret-key")
     config = LabelConfig(
-        run=str(folder), endpoint=there.address, llm="small", key_env="A_KEY", node=["0.0", "0.1", "0.2", "0.3"]
+        run=str(folder), endpoint=there.address, llm="small", key_env="A_KEY", node=["a0", "a1", "a2", "a3"]
     )
     run(config)
     found = {id: (label.text, label.author) for id, label in labels.current().items()}
     asked = [line["node"] for line in map(json.loads, (folder / "label-prompts.jsonl").read_text().splitlines())]
-    assert len(asked) == 3 and "0.0" not in asked  # a person's label stays
+    assert len(asked) == 3 and "a0" not in asked  # a person's label stays
     assert found == {
-        "0.0": ("by hand", "Ada"),
+        "a0": ("by hand", "Ada"),
         asked[0]: ("Names of rivers", "small (automatic)"),
         asked[1]: ("<script>x</script>", "small (automatic)"),
     }
@@ -259,7 +274,7 @@ def test_contexts_come_from_an_index_of_the_run_with_texts(
     with pytest.raises(FileError, match="index of another run"):
         run(replace(config, run=tiny_dashboard.baseline, index=tiny_dashboard.index_file))
     with pytest.raises(UsageError, match="no such node"):
-        run(replace(config, node=["5.5"]))
+        run(replace(config, node=["f5"]))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from docs.pictures import ARGUMENTS, CHROMIUM
+from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
 from hiersae_cli.pages.model import Overview
 from tests.fake_index import ATTACK, FakeIndex, serving
@@ -137,19 +138,19 @@ def test_a_walk_by_mouse_from_the_tree_to_a_child_and_back(either):
     page = either.page
     box = page.locator("#map").bounding_box()
     page.mouse.move(box["x"] + 60, box["y"] + 80)
-    assert page.locator("#about .id").inner_text().startswith("1.")
+    assert page.locator("#about .id").inner_text().startswith("b")
     page.mouse.click(box["x"] + 60, box["y"] + 80)  # within the largest parent, which lies first
-    assert either.view() == "/?at=0.0" and "0.0" in page.locator("#trail").inner_text()
+    assert either.view() == "/?at=a0" and "a0" in page.locator("#trail").inner_text()
     page.mouse.click(box["x"] + 60, box["y"] + 80)  # its largest child
     either.shows("article.feature")
-    assert re.fullmatch(r"/feature/1\.[0-7]", either.view())
+    assert re.fullmatch(r"/feature/b[0-7]", either.view())
     page.locator(".crumbs .node").first.click()
-    either.shows("article[data-id='0.0']")
+    either.shows("article[data-id='a0']")
     assert page.locator(".division > li").count() == 9  # its children, and the parent alone
     page.go_back()
     page.go_back()
     either.shows("#map")
-    assert either.view() == "/?at=0.0" and "0.0" in page.locator("#trail").inner_text()
+    assert either.view() == "/?at=a0" and "a0" in page.locator("#trail").inner_text()
 
 
 def test_a_walk_by_keys(either):
@@ -157,26 +158,26 @@ def test_a_walk_by_keys(either):
     page = either.page
     page.locator("#map").focus()
     either.press("Enter")  # chooses the first
-    assert page.locator("#about .id").inner_text() == "0.0"
+    assert page.locator("#about .id").inner_text() == "a0"
     either.press("ArrowRight")
-    assert page.locator("#about .id").inner_text() != "0.0"
+    assert page.locator("#about .id").inner_text() != "a0"
     either.press("Escape", "Enter", "Enter")  # nothing, the first, into it
-    assert either.view() == "/?at=0.0"
+    assert either.view() == "/?at=a0"
     either.press("ArrowDown", "Enter")
     either.shows("article.feature")
     child = page.locator("article").get_attribute("data-id")
-    assert child.startswith("1.")
+    assert child.startswith("b")
     either.press("ArrowRight")
     either.shows(f"article.feature:not([data-id='{child}'])")
     either.press("Escape")
-    either.shows("article[data-id='0.0']")
+    either.shows("article[data-id='a0']")
     either.press("c")
     either.title("Beside flat")
     either.press("Escape")
-    either.shows("article[data-id='0.0'] .division")
+    either.shows("article[data-id='a0'] .division")
     either.press("Escape")
     either.title("hier")
-    assert either.view() == "/?at=0.0"
+    assert either.view() == "/?at=a0"
     page.locator("#map").focus()
     either.press("Escape")
     assert either.view() == "/" and page.locator("#trail").inner_text().strip() == "Whole tree"
@@ -217,13 +218,13 @@ def test_search_by_token_and_by_label(either):
     page.fill("#query", " king")
     either.press("Enter")
     either.shows("#found .node")
-    assert page.locator("#found .node .id").all_inner_texts()[:2] == ["0.1", "1.2"]
+    assert page.locator("#found .node .id").all_inner_texts()[:2] == ["a1", "b2"]
     page.fill("#query", "royalty")
     page.check("input[value=label]")
     page.click(".ask button")
     playwright.expect(page.locator("#found .label")).to_have_text(f"royalty {ATTACK}")
     page.locator("#found .node").click()
-    either.shows("article[data-id='0.1']")
+    either.shows("article[data-id='a1']")
     page.go_back()
     either.shows("#found .node")
     page.fill("#query", "nothing like it")
@@ -231,17 +232,27 @@ def test_search_by_token_and_by_label(either):
     either.shows("#found .empty")
 
 
+def test_addresses_of_an_older_release_lead_to_the_same_features(either):
+    either.go("/feature/1.3")
+    either.shows("article[data-id='b3']")
+    either.go("/compare/0.1")
+    either.shows("article[data-id='a1']")
+    either.go("/?at=0.1")
+    either.shows("#map")
+    assert "a1" in either.page.locator("#trail").inner_text()
+
+
 def test_the_corpus_is_shown_and_not_run(either):
-    for path in ("/feature/0.1", "/compare/0.1", "/baseline/4", "/list/level-0", "/report"):
+    for path in ("/feature/a1", "/compare/a1", "/baseline/4", "/list/level-0", "/report"):
         either.go(path)
         assert either.page.locator("main script, main img, main iframe").count() == 0
-    either.go("/feature/0.1")
+    either.go("/feature/a1")
     assert ATTACK in either.page.locator("h1").inner_text()
     assert ATTACK in either.page.locator(".lines").first.inner_text().replace("\n", "")
 
 
 def test_the_exact_activation_by_pointer_and_by_keys(either):
-    either.go("/feature/1.3")
+    either.go("/feature/b3")
     page, tip = either.page, either.page.locator("#tip")
     line = page.locator("section[aria-labelledby=top] .line").first
     line.locator("mark.focus").hover()
@@ -262,12 +273,12 @@ def test_the_exact_activation_by_pointer_and_by_keys(either):
 
 
 def test_a_label_is_edited_in_place_and_seen_in_the_tree(served, index):
-    served.go("/feature/0.0")
+    served.go("/feature/a0")
     served.press("e")
     served.page.keyboard.type("kings & <b>queens</b>")
     served.press("Enter")
     served.title("kings & <b>queens</b>")
-    assert index.named["0.0"].author == "Ada"
+    assert index.named["a0"].author == "Ada"
     served.press("Escape")
     served.title("hier")
     assert "kings & <b>queens</b>" in served.page.locator("#trail").inner_text()
@@ -281,11 +292,11 @@ def test_what_fires_on_a_text(served):
     first = served.page.locator("#tokens button").first
     first.click()
     assert served.page.locator("#firings > li:visible").count() == 1
-    assert served.page.locator("#firings > li:visible .node .id").all_inner_texts() == ["0.1", "1.8"]
-    served.page.locator("[data-show='1.8']").click()
+    assert served.page.locator("#firings > li:visible .node .id").all_inner_texts() == ["a1", "b8"]
+    served.page.locator("[data-show='b8']").click()
     assert first.get_attribute("class").split()[0] == "h3"  # 1 of at most 3
     served.page.locator("#firings > li:visible .node").first.click()
-    served.shows("article[data-id='0.1']")
+    served.shows("article[data-id='a1']")
 
 
 def test_a_folder_says_how_to_run_a_text(opened):
@@ -334,7 +345,7 @@ def test_the_switches_of_the_map_are_in_its_address(either):
 
 @pytest.mark.parametrize("button", ["#save-svg", "#save-png", ".save-svg", ".save-png"])
 def test_pictures_are_saved(either, button, tmp_path):
-    either.go("/" if button.startswith("#") else "/feature/0.1")
+    either.go("/" if button.startswith("#") else "/feature/a1")
     if not button.startswith("#"):
         either.page.locator(".figure summary").click()
     with either.page.expect_download() as waiting:
@@ -348,7 +359,7 @@ def test_the_theme_is_that_of_the_system_until_one_is_chosen(browser, index):
     with serving(index) as address:
         for one in watched(browser, address, color_scheme="dark"):
             ground = "() => getComputedStyle(document.documentElement).backgroundColor"
-            one.go("/feature/0.1")
+            one.go("/feature/a1")
             dark = one.page.evaluate(ground)
             one.page.click("#theme")
             light = one.page.evaluate(ground)
@@ -363,9 +374,9 @@ def test_nothing_is_wider_than_a_phone(browser, index):
         for one in watched(browser, address, viewport={"width": 360, "height": 740}, color_scheme="dark"):
             for path in (
                 "/",
-                "/feature/0.1",
-                "/feature/1.3",
-                "/compare/0.1",
+                "/feature/a1",
+                "/feature/b3",
+                "/compare/a1",
                 "/baseline",
                 "/baseline/4",
                 "/search?q=king",
@@ -386,7 +397,7 @@ def test_a_tree_of_100_000_features_answers_at_once(browser):
             one.page.locator("#map").focus()
             begin = time.monotonic()
             one.press("Enter", "Enter")
-            assert one.view() == "/?at=0.0"
+            assert one.view() == "/?at=a0"
             zoomed = time.monotonic() - begin
             print(f"loaded in {loaded:.2f} s, zoomed in {zoomed:.2f} s")
             # 2 s on an idle machine of two cores; tests share theirs.
@@ -403,11 +414,12 @@ class LargeIndex(FakeIndex):
         rate = [0.3 / (1 + place) for place in range(parents)] + [0.05 / (1 + child % 997) for child in range(children)]
         self.widths, self.level = [parents, children], [0] * parents + [1] * children
         self.latent = [*range(parents), *range(children)]
-        self.names = [f"{level}.{latent}" for level, latent in zip(self.level, self.latent, strict=True)]
+        self.names = Levels.of(self.widths).ids
         over = [None] * parents + [child % 100 / 100 for child in range(children)]
         return Overview(
             **{
                 **vars(small),
+                "run": small.run | {"widths": self.widths},
                 "level": self.level,
                 "latent": self.latent,
                 "parent": parent,

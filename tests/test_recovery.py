@@ -11,6 +11,7 @@ import torch
 
 from hiersae_cli import load_run
 from hiersae_cli.config import EvalConfig, SynthConfig, TrainConfig
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.description import FiringRows
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.intervals import Bootstrap
@@ -126,7 +127,7 @@ def test_agrees_with_the_scorer_of_synthsaebench() -> None:
 
 def test_shuffled_parents_keep_levels_and_numbers_of_children() -> None:
     tree = np.array([-1, -1, 0, 0, 1, -1, 2, 3, 3, 4, 4, 4])
-    shuffled = shuffled_parents(tree, (2, 4, 6), seed=1)
+    shuffled = shuffled_parents(tree, Levels((2, 4, 6)), seed=1)
     assert (shuffled != tree).any() and (shuffled[[0, 1, 5]] == -1).all()
     for level in (slice(2, 6), slice(6, 12)):
         assert sorted(shuffled[level]) == sorted(tree[level])

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from hiersae_cli.config.export_tree import TREE_FORMATS
 from hiersae_cli.errors import FileError, UsageError, VersionError
-from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, WRITERS, Node, Tree, load_tree, node_id, save_tree
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, WRITERS, Node, Tree, load_tree, save_tree
 from hiersae_cli.formats.tree_writers import EDGE_STATISTICS, context_text, title, visible
+from hiersae_cli.levels import latent_id
 from hiersae_cli.metrics.tree import edge_statistics
 
 HEADER = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "config": {"model": "host"}}
@@ -74,7 +75,7 @@ def trees(draw: st.DrawFn) -> Tree:
                 tokens = [{"token": draw(texts), "id": 3, "logit": 0.5} for _ in range(2)]
                 evidence = {"contexts": draw(st.lists(contexts(), max_size=2)), "promoted": tokens, "suppressed": []}
             label = draw(st.none() | texts)
-            nodes.append(Node(node_id(level, latent), parent, level, latent, statistics, evidence, label))
+            nodes.append(Node(latent_id(level, latent), parent, level, latent, statistics, evidence, label))
     return Tree({**HEADER, "note": draw(texts)}, nodes)
 
 
@@ -96,17 +97,17 @@ def sample() -> Tree:
         HEADER,
         [
             Node(
-                "0.1",
+                "a1",
                 None,
                 0,
                 1,
                 {"rate": 0.5},
                 {"contexts": [best], "promoted": [{"token": " x", "id": 1, "logit": 1.0}]},
             ),
-            Node("0.4", None, 0, 4, {"rate": None}, label="of 'names'"),
-            Node("1.0", "0.4", 1, 0, {"rate": 0.25, "mi_over_max": 0.5}),
-            Node("1.3", "0.1", 1, 3, {"rate": 0.125, "mi_over_max": None}),
-            Node("2.2", "1.0", 2, 2),
+            Node("a4", None, 0, 4, {"rate": None}, label="of 'names'"),
+            Node("b0", "a4", 1, 0, {"rate": 0.25, "mi_over_max": 0.5}),
+            Node("b3", "a1", 1, 3, {"rate": 0.125, "mi_over_max": None}),
+            Node("c2", "b0", 2, 2),
         ],
     )
 
@@ -121,13 +122,13 @@ def test_edge_statistics_are_those_of_the_metrics():
 
 def test_the_tree_can_be_walked():
     tree = sample()
-    assert [node.id for node in tree.roots()] == ["0.1", "0.4"]
-    assert [node.id for node in tree.children("0.4")] == ["1.0"]
-    assert tree.children("2.2") == []
-    assert [node.id for node in tree.subtree("0.4")] == ["0.4", "1.0", "2.2"]
-    assert "1.3" in tree and "1.4" not in tree and len(tree) == 5
+    assert [node.id for node in tree.roots()] == ["a1", "a4"]
+    assert [node.id for node in tree.children("a4")] == ["b0"]
+    assert tree.children("c2") == []
+    assert [node.id for node in tree.subtree("a4")] == ["a4", "b0", "c2"]
+    assert "b3" in tree and "b4" not in tree and len(tree) == 5
     with pytest.raises(KeyError):
-        tree.children("9.9")
+        tree.children("z9")
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,7 +203,7 @@ def test_dot_holds_every_node_and_edge(tree: Tree):
 
 @pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")
 def test_graphviz_draws_the_dot(tmp_path: Path):
-    nodes = [Node(node_id(0, n), None, 0, n, {"rate": 0.5}, label=text) for n, text in enumerate(NASTY)]
+    nodes = [Node(latent_id(0, n), None, 0, n, {"rate": 0.5}, label=text) for n, text in enumerate(NASTY)]
     save_tree(tmp_path / "tree.dot", Tree(HEADER, nodes), "dot")
     done = subprocess.run(["dot", "-Tsvg", tmp_path / "tree.dot"], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr
@@ -223,9 +224,9 @@ def test_what_is_shown_is_one_reversible_line(text: str):
 
 def test_labels_come_first_in_titles_and_tokens_stand_in():
     tree = sample()
-    assert title(tree["0.1"]) == "0.1  x"
-    assert title(tree["0.4"]) == "0.4 of 'names'"
-    assert context_text(tree["0.1"]) == r"a ⟪b⟫\n"
+    assert title(tree["a1"]) == "a1  x"
+    assert title(tree["a4"]) == "a4 of 'names'"
+    assert context_text(tree["a1"]) == r"a ⟪b⟫\n"
 
 
 def broken(change: Any) -> dict[str, Any]:
@@ -237,15 +238,15 @@ def broken(change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda n: n[2].update(parent="0.9"), "node 1.0 has the parent '0.9', which is not in the file"),
-        (lambda n: n[2].update(parent="1.0"), "node 1.0 has the parent 1.0, which is not of a lower level"),
-        (lambda n: n[0].update(parent="2.2"), "node 0.1 has the parent 2.2, which is not of a lower level"),
+        (lambda n: n[2].update(parent="a9"), "node b0 has the parent 'a9', which is not in the file"),
+        (lambda n: n[2].update(parent="b0"), "node b0 has the parent b0, which is not of a lower level"),
+        (lambda n: n[0].update(parent="c2"), "node a1 has the parent c2, which is not of a lower level"),
         (lambda n: n.reverse(), "out of order"),
-        (lambda n: n.insert(1, n[0]), "node 0.1 comes twice"),
+        (lambda n: n.insert(1, n[0]), "node a1 comes twice"),
         (lambda n: n[3].pop("evidence"), "node number 3 has no 'evidence'"),
         (lambda n: n[3].update(level="1"), "node number 3: 'level' is \"1\""),
         (lambda n: n[3].update(latent=True), "node number 3: 'latent' is true"),
-        (lambda n: n[3].update(id="1.03"), "node '1.03' is not of level 1 and latent 3"),
+        (lambda n: n[3].update(id="b03"), "node 'b03' is not of level 1 and latent 3"),
         (lambda n: n.append(7), "node number 5 is not an object"),
     ],
 )
@@ -270,18 +271,49 @@ def test_other_files_are_refused(tmp_path: Path):
     with pytest.raises(FileError, match=r"not a hiersae\.tree file"):
         load_tree(path)
     path.write_text(json.dumps({"schema": SCHEMA, "schema_version": SCHEMA_VERSION + 1, "nodes": []}))
-    with pytest.raises(VersionError, match="version 2 is not supported"):
+    with pytest.raises(VersionError, match="version 3 is not supported"):
         load_tree(path)
     path.write_text(json.dumps(HEADER))
     with pytest.raises(FileError, match="no list of nodes"):
         load_tree(path)
 
 
+def old_form(data: dict[str, Any]) -> dict[str, Any]:
+    """A file as version 1 had it."""
+    for node in data["nodes"]:
+        for name in ("id", "parent"):
+            if node[name]:
+                node[name] = f"{'abc'.index(node[name][0])}.{node[name][1:]}"
+    return data | {"schema_version": 1}
+
+
+def test_a_tree_of_an_older_release_is_read(tmp_path: Path):
+    path = tmp_path / "tree.json"
+    path.write_text(json.dumps(old_form(json.loads(WRITERS["json"](sample())))))
+    assert '"id": "1.3", "parent": "0.1"' in path.read_text()
+    tree = load_tree(path)
+    assert tree.nodes == sample().nodes
+    assert tree["1.3"] is tree["b3"] and "1.3" in tree and "1.4" not in tree
+    assert [node.id for node in tree.children("0.4")] == [node.id for node in tree.children("a4")] == ["b0"]
+
+
+def test_an_unknown_id_is_answered_with_near_ones():
+    tree = sample()
+    with pytest.raises(KeyError, match="this tree has no b2; near it: b3, b0"):
+        tree["b2"]
+    with pytest.raises(KeyError, match="'names' is not the id of a latent, such as b480"):
+        tree.subtree("names")
+
+
+def test_a_tree_describes_itself_in_a_line():
+    assert repr(sample()) == "Tree(nodes=5, roots=2)"
+
+
 def test_saving_is_all_or_nothing(tmp_path: Path):
     path = tmp_path / "tree.json"
     path.write_text("old")
     with pytest.raises(ValueError, match="JSON"):
-        save_tree(path, Tree(HEADER, [Node("0.0", None, 0, 0, {"rate": float("nan")})]))
+        save_tree(path, Tree(HEADER, [Node("a0", None, 0, 0, {"rate": float("nan")})]))
     with pytest.raises(UsageError, match="pdf"):
         save_tree(path, sample(), "pdf")
     assert os.listdir(tmp_path) == ["tree.json"] and path.read_text() == "old"

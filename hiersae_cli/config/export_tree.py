@@ -33,7 +33,7 @@ class ExportTreeConfig(Config):
         0.0, help="Leave out latents that fire on a smaller share of the rows, unless a kept child needs them."
     )
     max_children: int = option(0, help="Keep only so many children of a parent, those with the most MI; 0 keeps all.")
-    root: str = option("", help="Only the subtree below this node, such as 0.12.", metavar="ID")
+    root: str = option("", help="Only the subtree below this node, such as a12.", metavar="ID")
     batch: int = option(4096, help="Rows at a time.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     overwrite: bool = option(False, help="Replace the output.", recorded=False)

@@ -42,7 +42,7 @@ class LabelConfig(Config):
         automatic = bool(self.endpoint or self.dry_run)
         for text in self.set:
             id, equals, _ = text.partition("=")
-            self.require(bool(equals and id), "set", "write ID=TEXT, such as --set '0.12=names of rivers'")
+            self.require(bool(equals and id), "set", "write ID=TEXT, such as --set 'a12=names of rivers'")
         self.require(not (self.set and automatic), "set", "is for labels given by hand, without --endpoint")
         for name in ("llm", "key_env"):
             self.require(automatic or not getattr(self, name), name, "is for automatic labels, with --endpoint")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from hiersae_cli.config.base import argument, option, parse_count, parse_counts, parse_numbers
 from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
+from hiersae_cli.levels import MOST_LEVELS
 
 ARCHITECTURES = ("hier", "topk", "batchtopk", "jumprelu", "matryoshka")
 OPTIMIZERS = ("adam", "row-adam")
@@ -238,6 +239,7 @@ class TrainConfig(TruthConfig):
                 len(self.k) == len(self.widths), "k", f"must have one number for each of --widths {self.widths}"
             )
         self.require(min(self.widths) >= 1, "widths", "must be at least 1")
+        self.require(len(self.widths) <= MOST_LEVELS, "widths", f"takes at most {MOST_LEVELS} numbers")
         for width, k in zip((sum(self.widths),) if nested else self.widths, self.k, strict=True):
             self.require(0 < k <= width, "k", f"must lie above 0, and at most at the {width} latents of its level")
         self.require(self.arch != "topk" or self.k[0] == int(self.k[0]), "k", "--arch topk takes a whole number")

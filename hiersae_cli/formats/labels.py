@@ -13,9 +13,10 @@ from hiersae_cli import __version__
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import exclusive, read_json, write_json
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.levels import current_id, latent_id, parse_id
 
 SCHEMA = "hiersae.labels"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LONGEST = 500  # characters
 
 
@@ -78,11 +79,12 @@ class Labels:
             found = self._read()
             history = dict(found.history)
             for id, text in texts.items():
+                id = current_id(id)
                 label = Label(tidy(text), author, time)
                 before = history.get(id, [])
                 if label.text != (before[-1].text if before else ""):
                     history[id] = [*before, label]
-            ordered = sorted(history.items(), key=lambda item: tuple(map(int, item[0].split("."))))
+            ordered = sorted(history.items(), key=lambda item: parse_id(item[0]))
             write_json(
                 self.path,
                 {
@@ -109,14 +111,16 @@ class Labels:
 
     def _parsed(self) -> tuple[str, dict[str, list[Label]]]:
         data = read_json(self.path)
-        check_schema(self.path, data, SCHEMA, SCHEMA_VERSION)
+        check_schema(self.path, data, SCHEMA, 1, SCHEMA_VERSION)
         if data.get("run") != self._sha256:
             raise FileError(
                 f"{self.path}: labels of other weights than those of this run",
                 "The run was trained again: move the file away to begin anew.",
             )
         try:
-            history = {_id(id): [_label(label) for label in of_node] for id, of_node in data["labels"].items()}
+            history = {
+                latent_id(*parse_id(id)): [_label(label) for label in of_node] for id, of_node in data["labels"].items()
+            }
             if not all(history.values()):
                 raise ValueError("a node without labels")
             return str(data["created"]), history
@@ -127,13 +131,6 @@ class Labels:
 def tidy(text: str) -> str:
     """A label in one line, white space and its length cut."""
     return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST].rstrip()
-
-
-def _id(id: str) -> str:
-    level, latent = id.split(".")
-    if id != f"{int(level)}.{int(latent)}":
-        raise ValueError(f"no node is called {id!r}")
-    return id
 
 
 def _label(found: Any) -> Label:

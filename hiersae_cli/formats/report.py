@@ -7,7 +7,7 @@ import re
 from hiersae_cli.formats.tree_writers import SOFT
 
 SCHEMA = "hiersae.report"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # In the order of the tables, by their sections: whether more is better, None where neither is. Figures of one level
 # (``l0_level_1``), of a hardened tree's soft firing (``fvu_soft``) and of control trees (``lift_shuffled``) are named

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiersae_cli.formats.report import CHOW_LIU, MORE_IS_BETTER, SECTIONS, SHUFFLED, of_the_whole
+from hiersae_cli.levels import current_id
 
 Figure = Mapping[str, Any] | None
 
@@ -118,7 +119,7 @@ def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
 def _detector(told: Mapping[str, Any]) -> list[str]:
     """``↳ 1.204 (.81)``, and the share of absorbed rows."""
     latent = told.get("latent")
-    text = f"{'↳ ' if told['edge'] else ''}{latent} ({told['f1']:.2f})" if latent else "-"
+    text = f"{'↳ ' if told['edge'] else ''}{current_id(latent)} ({told['f1']:.2f})" if latent else "-"
     absorbed = told.get("absorption")
     return [text, "" if absorbed is None else f"{absorbed:.0%}"]
 

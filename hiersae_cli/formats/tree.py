@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.tree_writers import write_csv, write_dot, write_graphml, write_newick
+from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 
 SCHEMA = "hiersae.tree"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -29,9 +31,9 @@ class Node:
     """A feature.
 
     Attributes:
-        id: ``LEVEL.LATENT``, such as ``0.12``: level 0 is the coarsest, latents count from 0 within their level.
+        id: such as ``b480``, of level 1 and latent 480: see ``hiersae_cli.levels``.
         parent: the id of its parent, or None for a root.
-        level, latent: the two numbers of the id.
+        level, latent: what the id stands for: 0 is the coarsest level, latents count from 0 within theirs.
         statistics: numbers, true or false, or None where undefined. Of every node: ``n_rows`` rows measured,
             ``n_active`` of them in which it fires, ``rate`` (their ratio), ``mean_activation`` when it fires, ``dead``.
             Of a node with a parent also ``n_parent``, ``n_both`` and the statistics of ``metrics.tree``.
@@ -59,11 +61,17 @@ class Tree:
     nodes: list[Node]
 
     def __getitem__(self, id: str) -> Node:
-        """The node of an id; raises ``KeyError``."""
-        return self._by_id[id]
+        """The node of an id, in today's or the old form; raises ``KeyError``, which names near ones."""
+        node = self._by_id.get(current_id(id))
+        if node is None:
+            raise KeyError(self._unknown(id))
+        return node
 
     def __contains__(self, id: str) -> bool:
-        return id in self._by_id
+        return current_id(id) in self._by_id
+
+    def __repr__(self) -> str:
+        return f"Tree(nodes={len(self)}, roots={len(self.roots())})"
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -85,6 +93,14 @@ class Tree:
                 inside.add(node.id)
         return [node for node in self.nodes if node.id in inside]
 
+    def _unknown(self, id: str) -> str:
+        try:
+            level, latent = parse_id(id)
+        except ValueError as error:
+            return str(error)
+        near = nsmallest(3, self.nodes, lambda node: (abs(node.level - level), abs(node.latent - latent)))
+        return f"this tree has no {id}; near it: {', '.join(node.id for node in near) or 'nothing'}"
+
     @cached_property
     def _by_id(self) -> dict[str, Node]:
         return {node.id: node for node in self.nodes}
@@ -96,11 +112,6 @@ class Tree:
             if node.parent is not None:
                 found[node.parent].append(node)
         return found
-
-
-def node_id(level: int, latent: int) -> str:
-    """``0.12`` for the latent 12 of level 0."""
-    return f"{level}.{latent}"
 
 
 def rounded(value: float) -> float:
@@ -126,7 +137,7 @@ def load_tree(path: str | Path) -> Tree:
             f"{path}: this is a folder; a tree is a file", "Make one: hiersae export-tree RUN -o tree.json."
         )
     data = read_json(path)
-    check_schema(path, data, SCHEMA, SCHEMA_VERSION)
+    check_schema(path, data, SCHEMA, 1, SCHEMA_VERSION)
     header = {key: value for key, value in data.items() if key != "nodes"}
     found = data.get("nodes")
     if not isinstance(found, list):
@@ -177,9 +188,11 @@ def _node(path: str | Path, number: int, item: Any) -> Node:
         # JSON's true is an int to Python.
         if not isinstance(item[name], kind) or isinstance(item[name], bool):
             raise _broken(path, f"node number {number}: {name!r} is {json.dumps(item[name])[:40]}")
-    node = Node(**{one.name: item[one.name] for one in fields(Node)})
-    if node.id != node_id(node.level, node.latent) or node.level < 0 or node.latent < 0:
-        raise _broken(path, f"node {node.id!r} is not of level {node.level} and latent {node.latent}")
+    values = {one.name: item[one.name] for one in fields(Node)}
+    values |= {name: current_id(values[name]) for name in ("id", "parent") if values[name] is not None}
+    node = Node(**values)
+    if not 0 <= node.level < MOST_LEVELS or node.id != latent_id(node.level, node.latent) or node.latent < 0:
+        raise _broken(path, f"node {item['id']!r} is not of level {node.level} and latent {node.latent}")
     return node
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
 
 _GATHERED = 1 << 14  # firings whose decoder rows are put side by side at once
@@ -75,9 +76,9 @@ class CodeSums:
     """What is summed over one model's codes and reconstructions."""
 
     def __init__(self, blocks: int, widths: tuple[int, ...]):
-        self.widths = widths
+        self.levels = Levels.of(widths)
         self.error_K = np.zeros(blocks)
-        self.fired_KF = np.zeros((blocks, sum(widths)), np.float32)
+        self.fired_KF = np.zeros((blocks, self.levels.latents), np.float32)
 
     def add(self, x_BD: torch.Tensor, firings: Firings, reconstruction_BD: torch.Tensor, block_B: torch.Tensor) -> None:
         """Take in a batch."""
@@ -94,9 +95,8 @@ class CodeSums:
 
     def l0(self, data: DataSums, weights_nK: np.ndarray, level: int | None = None) -> np.ndarray:
         """L0 of a level, or of all, for each weighting of the blocks, (n,)."""
-        ends = np.cumsum([0, *self.widths])
-        first, last = (0, ends[-1]) if level is None else ends[level : level + 2]
-        return (weights_nK @ self.fired_KF[:, first:last].sum(1, dtype=float)) / (weights_nK @ data.rows_K)
+        part = slice(None) if level is None else self.levels.slices[level]
+        return (weights_nK @ self.fired_KF[:, part].sum(1, dtype=float)) / (weights_nK @ data.rows_K)
 
 
 class EdgeSums:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
 
 Array = np.ndarray[Any, Any]
@@ -204,15 +205,14 @@ def within_reach(probability_N: Array, latents: int) -> Array:
     return mask_N
 
 
-def shuffled_parents(parent_F: Array, widths: tuple[int, ...], seed: int) -> Array:
+def shuffled_parents(parent_F: Array, levels: Levels, seed: int) -> Array:
     """The control of a tree: parents dealt anew among the children of each level, (F,).
 
-    Every parent keeps its number of children in each level, every root stays one; ``widths`` are the levels'
-    numbers of latents, in the order of the dictionary.
+    Every parent keeps its number of children in each level, every root stays one.
     """
     generator, shuffled_F = np.random.default_rng(seed), parent_F.copy()
-    for level in np.split(np.arange(len(parent_F)), np.cumsum(widths)[:-1]):
-        child = level[parent_F[level] != NONE]
+    for part in levels.slices:
+        child = part.start + np.flatnonzero(parent_F[part] != NONE)
         shuffled_F[child] = generator.permutation(parent_F[child])
     return shuffled_F
 

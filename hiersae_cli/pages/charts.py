@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from hiersae_cli.levels import latent_id
 from hiersae_cli.pages.model import Histogram, Overview
 from hiersae_cli.pages.text import shown, value
 
@@ -120,7 +121,7 @@ def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None
 
 def _name(tree: Overview, place: int) -> str:
     text = tree.label[place] or tree.hint[place]
-    return shown(f"{tree.level[place]}.{tree.latent[place]}  {text}")
+    return shown(f"{latent_id(tree.level[place], tree.latent[place])}  {text}")
 
 
 def _short(text: str, most: int = 44) -> str:

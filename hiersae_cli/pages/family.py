@@ -80,7 +80,7 @@ class Family:
 
     def as_child(self, latent: int) -> ChildView | None:
         """Why a latent hangs where it does; None for one of the coarsest level."""
-        if self._nodes.level_of(latent) == 0:
+        if latent < self._nodes.levels.widths[0]:
             return None
         parent = int(self._nodes.parent_F[latent])
         if parent == NONE:
@@ -115,7 +115,8 @@ class Family:
         """What the edge would be to others of the level above: of those that fire with it most beyond chance."""
         lists, dictionary = self._dictionary.lists, self._dictionary
         row_n = lists.rows_of(latent)
-        above = self._nodes.level_slice(self._nodes.level_of(latent) - 1)
+        level, _ = self._nodes.levels.place(latent)
+        above = self._nodes.levels.slices[level - 1]
         together_C = dictionary.firing_at(row_n)[above]
         excess_C = together_C - len(row_n) * dictionary.rate_F[above]
         if above.start <= parent < above.stop:

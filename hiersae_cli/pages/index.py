@@ -15,6 +15,7 @@ from hiersae_cli.formats.index import BASELINE, RUN, IndexFile
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.report_tables import doubts, lines, tables, title
 from hiersae_cli.formats.tree import rounded
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.pages.compare import Comparison
 from hiersae_cli.pages.contexts import ContextReader, histogram
@@ -71,7 +72,7 @@ class Index:
         self._encoding = threading.Lock()
         self.contexts = ContextReader(file)
         self.dictionary = Dictionary(file, RUN, decoder_FD, self.contexts)
-        self.nodes = Nodes(file.header["run"]["widths"], self.dictionary, labels)
+        self.nodes = Nodes(Levels.of(file.header["run"]["widths"]), self.dictionary, labels)
         self._family = Family(file, self.nodes, self.dictionary, self.contexts)
         self._search = Search(self.nodes, self.dictionary)
         self._comparison: Comparison | None = None
@@ -103,17 +104,17 @@ class Index:
     def _columns(self) -> dict[str, Any]:
         """What of the overview does not change."""
         parent_F, statistics = self.nodes.parent_F, self._family.statistics
-        widths = self.nodes.widths
+        levels = self.nodes.levels
         return {
-            "level": [level for level, width in enumerate(widths) for _ in range(width)],
-            "latent": [latent for width in widths for latent in range(width)],
+            "level": levels.level_F,
+            "latent": [latent for width in levels.widths for latent in range(width)],
             "parent": parent_F.tolist(),
             "hint": self.nodes.hints,
             "rate": _plain(self.dictionary.rate_F),
             **{name: _plain(statistics[name]) for name in ("mi_bits", "max_mi_bits", "mi_over_max")},
             "fvu_increase": _plain(self.dictionary.tables["fvu_increase"]),
             "dead": (self.dictionary.lists.fired_F == 0).tolist(),
-            "root_child": ((parent_F == NONE) & (np.arange(len(parent_F)) >= widths[0])).tolist(),
+            "root_child": ((parent_F == NONE) & (np.arange(len(parent_F)) >= levels.widths[0])).tolist(),
         }
 
     def ids(self) -> list[str]:
@@ -122,16 +123,17 @@ class Index:
 
     def feature(self, id: str) -> FeaturePage:
         """All of one node; raises ``KeyError`` for an id that there is not."""
-        latent, dictionary = self.nodes.latent(id), self.dictionary
+        latent, dictionary = self.nodes.levels.latent(id), self.dictionary
+        id = self.nodes.ids[latent]
         row_n, value_n = dictionary.lists.of(latent)
         history = self._labels.history().get(id, [])
         ancestors = [self.nodes.neighbour(above) for above in self.nodes.ancestors(latent)]
         nearest = dictionary.nearest(dictionary.decoder_FD[latent], _NEAREST, but=latent)
-        level, _, number = id.partition(".")
+        level, number = self.nodes.levels.place(latent)
         return FeaturePage(
             id=id,
-            level=int(level),
-            latent=int(number),
+            level=level,
+            latent=number,
             parent=ancestors[-1] if ancestors else None,
             ancestors=ancestors,
             label=history[-1] if history and history[-1].text else None,
@@ -193,7 +195,9 @@ class Index:
         for of_token in firings:
             for latent, value in of_token:
                 total[latent] = total.get(latent, 0.0) + value
-        active = [sorted(of_token, key=lambda one: (self.nodes.level_of(one[0]), -one[1])) for of_token in firings]
+        active = [
+            sorted(of_token, key=lambda one: (self.nodes.levels.place(one[0])[0], -one[1])) for of_token in firings
+        ]
         return TextCodes(
             tokens=tokens,
             active=[[(ids[latent], rounded(value)) for latent, value in of_token] for of_token in active],
@@ -206,7 +210,7 @@ class Index:
 
     def set_label(self, id: str, text: str, author: str) -> Label | None:
         """Label a feature, or with an empty text take its label away; saved at once. Raises ``KeyError``."""
-        self.nodes.latent(id)
+        id = self.nodes.ids[self.nodes.levels.latent(id)]
         self._labels.set({id: text}, author)
         return self.labels().get(id)
 

@@ -1,6 +1,6 @@
 """What pages show: plain values, no arrays and no HTML, so that a server, a static folder and a test read the same.
 
-Nodes go by their id in ``tree.json``, ``LEVEL.LATENT``; latents of the baseline by their number. Texts (tokens,
+Nodes go by their id in ``tree.json``, such as ``b480``; latents of the baseline by their number. Texts (tokens,
 labels, names of documents) are as they stand in the corpus or were typed: whoever shows them escapes them. A number
 that is not defined is None. Rates and contexts are of all rows indexed, evidence for edges of held-out rows alone.
 """
@@ -332,7 +332,7 @@ class Overview:
     """The whole tree in columns, one entry a node, ordered by level, then latent: parents before children.
 
     Attributes:
-        level, latent: of each node; its id is ``LEVEL.LATENT``.
+        level, latent: of each node; its id is made of them.
         parent: place of its parent in these columns, or -1.
         label: or None.
         hint: a few tokens that stand for it.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.formats.labels import Label, Labels
-from hiersae_cli.formats.tree import node_id
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.pages.dictionary import Dictionary
 from hiersae_cli.pages.model import Neighbour
@@ -21,28 +21,13 @@ Array = np.ndarray[Any, Any]
 class Nodes:
     """The tree over a dictionary's latents, which are numbered through from the coarsest level."""
 
-    def __init__(self, widths: list[int], dictionary: Dictionary, labels: Labels):
+    def __init__(self, levels: Levels, dictionary: Dictionary, labels: Labels):
         self._dictionary, self._labels = dictionary, labels
-        self.widths = widths
-        self._starts = np.cumsum([0, *widths])
-        self.ids = [node_id(level, latent) for level, width in enumerate(widths) for latent in range(width)]
-        self._latent_of = {id: latent for latent, id in enumerate(self.ids)}
+        self.levels, self.ids = levels, levels.ids
         self.parent_F: Array = np.asarray(dictionary.tables["parent"])
         self._by_parent = np.argsort(self.parent_F, kind="stable")
         self._sorted_parents = self.parent_F[self._by_parent]
         self.hints = dictionary.hints
-
-    def latent(self, id: str) -> int:
-        """The number of a node among all latents; raises ``KeyError`` where there is none."""
-        return self._latent_of[id]
-
-    def level_of(self, latent: int) -> int:
-        """Its level, 0 for the coarsest."""
-        return int(np.searchsorted(self._starts, latent, side="right")) - 1
-
-    def level_slice(self, level: int) -> slice:
-        """The latents of a level."""
-        return slice(int(self._starts[level]), int(self._starts[level + 1]))
 
     def children(self, latent: int) -> Array:
         """The latents whose parent it is, (C,), ascending."""

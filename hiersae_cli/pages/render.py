@@ -1,6 +1,6 @@
 """Every page of the dashboard as HTML, on demand: one renderer for the server and for the static folder.
 
-The two differ in where links lead (``/feature/0.1`` or ``#/feature/0.1``) and in what needs the program running.
+The two differ in where links lead (``/feature/a1`` or ``#/feature/a1``) and in what needs the program running.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hiersae_cli import __version__
+from hiersae_cli.levels import Levels, parse_id
 from hiersae_cli.pages import charts, text
 from hiersae_cli.pages.index import Index
 from hiersae_cli.pages.model import FeaturePage, Neighbour, Overview
@@ -106,6 +107,7 @@ class Pages:
         self.served, self.author, self.token = served, author, token
         self.policy = POLICY.format(file="" if served else " file:")
         self._tree = index.overview()
+        self._levels = Levels.of(self._tree.run["widths"])
         environment = Environment(
             loader=PackageLoader("hiersae_cli.pages", "templates"),
             autoescape=True,
@@ -121,6 +123,7 @@ class Pages:
             shown=text.shown,
             token=text.token,
             value=text.value,
+            level=lambda id: parse_id(id)[0],
         )
         environment.globals.update(
             pages=self,
@@ -135,7 +138,7 @@ class Pages:
         self._environment = environment
 
     def link(self, *path: object, **query: object) -> str:
-        """The address of a page, such as ``link("feature", "0.1")``."""
+        """The address of a page, such as ``link("feature", "a1")``."""
         address = "/" + "/".join(quote(str(part), safe="") for part in path)
         asked = urlencode({name: value for name, value in query.items() if value})
         return ("" if self.served else "#") + address + (f"?{asked}" if asked else "")
@@ -148,20 +151,12 @@ class Pages:
     def tree(self) -> Overview:
         """The overview with the labels of this moment."""
         labels = {id: label.text for id, label in self.index.labels().items()}
-        return replace(self._tree, label=[labels.get(id) for id in self._ids])
-
-    @cached_property
-    def _ids(self) -> list[str]:
-        return [f"{level}.{latent}" for level, latent in zip(self._tree.level, self._tree.latent, strict=True)]
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {id: place for place, id in enumerate(self._ids)}
+        return replace(self._tree, label=[labels.get(id) for id in self._levels.ids])
 
     @cached_property
     def children(self) -> list[list[int]]:
         """For every place in the tree the places of its children, those that fire most first."""
-        found: list[list[int]] = [[] for _ in self._ids]
+        found: list[list[int]] = [[] for _ in self._levels.ids]
         for place, parent in enumerate(self._tree.parent):
             if parent >= 0:
                 found[parent].append(place)
@@ -195,14 +190,14 @@ class Pages:
         tree, labels = self._tree, self.index.labels()
         found = []
         for place in places:
-            label = labels.get(self._ids[place])
+            label = labels.get(self._levels.ids[place])
             text_ = label.text if label else None
-            found.append(Neighbour(self._ids[place], text_, tree.hint[place], tree.rate[place]))
+            found.append(Neighbour(self._levels.ids[place], text_, tree.hint[place], tree.rate[place]))
         return found
 
     def called(self, id: str) -> tuple[str | None, str]:
         """Label and hint of a node."""
-        node = self.nodes([self._places[id]])[0]
+        node = self.nodes([self._levels.latent(id)])[0]
         return node.label, node.hint
 
     @property
@@ -214,7 +209,7 @@ class Pages:
         """Make beforehand what every visit shares, which takes a second or two for a tree of 100,000 features."""
         _ = self.groups, self.children, self.tree_data
         self.feature(
-            self._ids[0]
+            self._levels.ids[0]
         )  # what is read with the first page of all, decoders and tokens, takes a quarter second
 
     def overview(self) -> Page:
@@ -249,15 +244,15 @@ class Pages:
 
     def _feature(self, feature: FeaturePage) -> Page:
         id = feature.id
-        place = self._places[id]
-        around = [] if feature.parent is None else self.children[self._places[feature.parent.id]]
+        place = self._levels.latent(id)
+        around = [] if feature.parent is None else self.children[self._levels.latent(feature.parent.id)]
         if feature.parent is None:
             around = self.groups["root-children" if self._tree.root_child[place] else f"level-{feature.level}"].places
         at = around.index(place) if place in around else 0
         beside = {
-            "previous": self._ids[around[at - 1]] if at > 0 else None,
-            "next": self._ids[around[at + 1]] if at + 1 < len(around) else None,
-            "below": self._ids[self.children[place][0]] if self.children[place] else None,
+            "previous": self._levels.ids[around[at - 1]] if at > 0 else None,
+            "next": self._levels.ids[around[at + 1]] if at + 1 < len(around) else None,
+            "below": self._levels.ids[self.children[place][0]] if self.children[place] else None,
         }
         figure = Markup(self.picture(id)) if self.children[place] else None
         title = f"{id} {name_of(feature)}"
@@ -265,7 +260,7 @@ class Pages:
 
     def picture(self, id: str) -> str:
         """The figure of a node and everything below it, as SVG; raises ``KeyError``."""
-        return charts.subtree(self.tree, self._places[id])
+        return charts.subtree(self.tree, self._levels.latent(id))
 
     def fates(self, verdict: str = "") -> Page:
         """What became of the baseline's latents; raises ``KeyError`` for a verdict that there is not."""
@@ -300,7 +295,7 @@ class Pages:
         codes = self.index.encode_text(typed)
         # Of each token the strongest coarse and the strongest finer activation, and of the text.
         strongest = [
-            [max((a for id, a in active if id.startswith("0.") == coarse), default=0.0) for coarse in (True, False)]
+            [max((a for id, a in active if (parse_id(id)[0] == 0) == coarse), default=0.0) for coarse in (True, False)]
             for active in codes.active
         ]
         most = [max((pair[which] for pair in strongest), default=0.0) for which in (0, 1)]
@@ -324,7 +319,7 @@ class Pages:
         """The script that gives the map its tree. It has no labels: ``label_data`` has them, as they change."""
         tree = self._tree
         columns = {
-            "widths": [tree.level.count(level) for level in range(max(tree.level, default=-1) + 1)],
+            "widths": self._levels.widths,
             "parent": tree.parent,
             "rate": _rounded(tree.rate),
             "over": _rounded(tree.mi_over_max),
@@ -337,13 +332,15 @@ class Pages:
 
     def label_data(self) -> str:
         """The script that gives the map its labels, by place."""
-        labels = {self._places[id]: text.shown(label.text) for id, label in self.index.labels().items()}
+        labels = {self._levels.latent(id): text.shown(label.text) for id, label in self.index.labels().items()}
         return _script("labels", labels)
 
     def token_data(self) -> str:
         """The script that a static folder is searched by: the places of nodes by token."""
         table = {
-            token: [self._places[id] for id in nodes] for token, nodes in self.index.token_table().items() if nodes
+            token: [self._levels.latent(id) for id in nodes]
+            for token, nodes in self.index.token_table().items()
+            if nodes
         }
         return _script("tokens", table)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from hiersae_cli.concepts.tokens import joined
 from hiersae_cli.formats.tree import rounded
+from hiersae_cli.levels import current_id
 from hiersae_cli.pages.dictionary import Dictionary
 from hiersae_cli.pages.model import SearchHit, TokenSearch
 from hiersae_cli.pages.nodes import Nodes
@@ -33,6 +34,7 @@ class Search:
     def label(self, query: str, most: int) -> list[SearchHit]:
         """Features whose label, id or typical tokens hold every word of the query; labels come first."""
         words = query.lower().split()
+        named = list(map(current_id, words))
         if not words:
             return []
         labels = self._nodes.labels()
@@ -41,7 +43,7 @@ class Search:
             label = labels[id].text.lower() if id in labels else ""
             if all(word in label for word in words):
                 found.append((0.5 + 0.5 * len(query) / max(len(label), len(query)), latent))
-            elif [id] == words:
+            elif [id] == named:
                 found.append((1.0, latent))
             elif all(word in f"{label} {hint.lower()}" for word in words):
                 found.append((0.4, latent))

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from hiersae_cli.levels import Levels
 from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
 
 # Candidates for selection are found from a product that may be rounded, and before the threshold of the batch is known:
@@ -87,7 +88,8 @@ class SparseAutoencoder(nn.Module):
     def __init__(self, width: int, widths: tuple[int, ...], k: tuple[float, ...], refine: bool = False):
         super().__init__()
         self.width, self.widths, self.k, self.refine = width, widths, k, refine
-        self.latents = sum(widths)
+        self.levels = Levels.of(widths)
+        self.latents = self.levels.latents
         self.W_enc_FD = nn.Parameter(torch.zeros(self.latents, width))
         self.b_enc_F = nn.Parameter(torch.zeros(self.latents))
         self.W_dec_FD = nn.Parameter(torch.zeros(self.latents, width))
@@ -153,8 +155,7 @@ class SparseAutoencoder(nn.Module):
 
     def level_slices(self) -> list[slice]:
         """Which latents belong to each level."""
-        ends = [sum(self.widths[: level + 1]) for level in range(len(self.widths))]
-        return [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
+        return list(self.levels.slices)
 
     def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
         """What each level's encoder reads, (B, D) each, for the loss that revives dead latents."""

@@ -79,8 +79,8 @@ class Drawer:
         self._sample = np.sort(sampled)
         ours, theirs = index.file.lists[RUN], index.file.lists[BASELINE]
         parent_F = index.nodes.parent_F
-        level_F = np.repeat(np.arange(len(index.nodes.widths)), index.nodes.widths)
-        shuffled_F = shuffled_parents(parent_F, tuple(index.nodes.widths), seed)
+        level_F = np.array(index.nodes.levels.level_F)
+        shuffled_F = shuffled_parents(parent_F, index.nodes.levels, seed)
         flat_F = post_hoc_tree(theirs, np.flatnonzero(split_R == TRAIN), np.flatnonzero(split_R != DROPPED))
         self.sources = {
             HIERARCHY: self._source(RUN, ours, parent_F, level_F),

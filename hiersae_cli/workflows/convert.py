@@ -23,7 +23,7 @@ from hiersae_cli.formats.provenance import header, sha256_file
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run, load_weights
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
-from hiersae_cli.formats.tree import Node, Tree, node_id, save_tree
+from hiersae_cli.formats.tree import Node, Tree, save_tree
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
@@ -168,9 +168,11 @@ def _export(config: ConvertConfig, source: Path, out: Path, console: Console) ->
 
 def _tree(config: ConvertConfig, trained: Run, model: HierarchicalSAE) -> Tree:
     """The run's tree without statistics and evidence, for which no activations are at hand."""
-    places = [(level, latent) for level, width in enumerate(model.widths) for latent in range(width)]
-    parents = [None if parent == NO_PARENT else node_id(*places[parent]) for parent in model.parent_F.tolist()]
-    nodes = [Node(node_id(*place), parent, *place) for place, parent in zip(places, parents, strict=True)]
+    ids = model.levels.ids
+    nodes = [
+        Node(ids[latent], None if parent == NO_PARENT else ids[parent], *model.levels.place(latent))
+        for latent, parent in enumerate(model.parent_F.tolist())
+    ]
     described = {
         **header(TREE_SCHEMA, TREE_VERSION, config, {config.source: trained.sha256}),
         "run": trained.described,

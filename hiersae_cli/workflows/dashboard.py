@@ -125,7 +125,7 @@ def _report(config: DashboardConfig) -> dict[str, Any] | None:
     if not config.report:
         return None
     report: dict[str, Any] = read_json(config.report)
-    check_schema(config.report, report, REPORT, REPORT_VERSION)
+    check_schema(config.report, report, REPORT, 3, REPORT_VERSION)
     return report
 
 

@@ -22,9 +22,10 @@ from hiersae_cli.formats.atomic import human_bytes, refuse_existing
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
-from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, node_id, save_tree
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, save_tree
 from hiersae_cli.formats.tree_writers import context_text, edge_statistic
 from hiersae_cli.host.model import Host
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.matching import load_host, open_acts
@@ -54,8 +55,8 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     refuse_existing(config.out, config.overwrite)
     device = resolve_device(config.device)
     trained = load_run(config.run, device)
-    ids = _ids(trained.model)
-    root = _root(config, trained, ids)
+    levels = trained.model.levels
+    root = _root(config, levels)
     acts = open_acts(trained, config.acts)
     host = load_host(config.model, trained, acts, device) if config.model else None
     labels = _labels(trained, console)
@@ -69,13 +70,12 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     evidence = _evidence(config, trained.model, acts, host, top, kept_F, device, console)
     nodes = [
         Node(
-            id=ids[latent],
-            parent=ids[parent_F[latent]] if parent_F[latent] != NONE else None,
-            level=int(ids[latent].partition(".")[0]),
-            latent=int(ids[latent].partition(".")[2]),
+            levels.ids[latent],
+            levels.ids[parent_F[latent]] if parent_F[latent] != NONE else None,
+            *levels.place(latent),
             statistics=statistics[latent],
             evidence=evidence[latent],
-            label=labels.get(ids[latent]),
+            label=labels.get(levels.ids[latent]),
         )
         for latent in np.flatnonzero(kept_F).tolist()
     ]
@@ -85,11 +85,6 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     summary = _summary(config, tree, looked_at, counts.rows)
     _show(tree, summary, console, time.monotonic() - started)
     return summary
-
-
-def _ids(model: SparseAutoencoder) -> list[str]:
-    """The id of every latent, in the model's order."""
-    return [node_id(level, latent) for level, width in enumerate(model.widths) for latent in range(width)]
 
 
 def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
@@ -111,16 +106,13 @@ def _labels(trained: Run, console: Console) -> dict[str, str]:
         return {}
 
 
-def _root(config: ExportTreeConfig, trained: Run, ids: list[str]) -> int | None:
+def _root(config: ExportTreeConfig, levels: Levels) -> int | None:
     """The latent that ``--root`` names."""
     if not config.root:
         return None
-    if config.root not in ids:
-        ranges = (f"{level}.0 to {level}.{width - 1}" for level, width in enumerate(trained.model.widths))
-        raise UsageError(
-            f"--root {config.root}: {config.run} has no such node", f"Ids are LEVEL.LATENT: {', '.join(ranges)}."
-        )
-    return ids.index(config.root)
+    if config.root not in levels:
+        raise UsageError(f"--root {config.root}: {config.run} has no such node", f"It has {levels}.")
+    return levels.latent(config.root)
 
 
 @torch.inference_mode()

@@ -309,7 +309,7 @@ def _host_in_training(path: Path) -> tuple[dict[str, Any], Lines]:
 
 def _report(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], Lines]:
     # What is shown of a report is the same in all versions.
-    check_schema(path, data, report.SCHEMA, 1, 2, report.SCHEMA_VERSION)
+    check_schema(path, data, report.SCHEMA, 1, 2, 3, report.SCHEMA_VERSION)
     _required(path, data, ("config", "inputs", "runs", "paired"))
     details = {"runs": {name: sorted(found) for name, found in data["runs"].items()}, "paired": sorted(data["paired"])}
     lines: Lines = []

@@ -7,6 +7,7 @@ import getpass
 import io
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +20,8 @@ from hiersae_cli.formats.atomic import refuse_existing, write_json, write_text
 from hiersae_cli.formats.index import IndexFile
 from hiersae_cli.formats.labels import LONGEST, Label, Labels, tidy
 from hiersae_cli.formats.run import Run, load_run
-from hiersae_cli.formats.tree import node_id
 from hiersae_cli.formats.tree_writers import cell, visible
+from hiersae_cli.levels import current_id, parse_id
 from hiersae_cli.pages.index import Index
 from hiersae_cli.pages.model import Context, FeaturePage
 from hiersae_cli.workflows.endpoint import ChatEndpoint
@@ -73,21 +74,19 @@ def default_author() -> str:
 
 def _set(config: LabelConfig, trained: Run, labels: Labels) -> None:
     texts = dict(text.split("=", 1) for text in config.set)
-    _require_nodes(config, trained, list(texts))
+    _require_latents(config, trained, texts)
     labels.set(texts, config.author or default_author())
 
 
-def _require_nodes(config: LabelConfig, trained: Run, ids: list[str]) -> None:
-    widths = trained.model.widths
-    known = {node_id(level, latent) for level, width in enumerate(widths) for latent in range(width)}
-    if missing := [id for id in ids if id not in known]:
-        ranges = ", ".join(f"{level}.0 to {level}.{width - 1}" for level, width in enumerate(widths))
-        raise UsageError(f"{missing[0]}: {config.run} has no such node", f"Ids are LEVEL.LATENT: {ranges}.")
+def _require_latents(config: LabelConfig, trained: Run, ids: Iterable[str]) -> None:
+    levels = trained.model.levels
+    if missing := [id for id in ids if id not in levels]:
+        raise UsageError(f"{missing[0]}: {config.run} has no such node", f"It has {levels}.")
 
 
 def _propose(config: LabelConfig, trained: Run, labels: Labels, console: Console) -> list[dict[str, str]]:
     """Ask for a label of each feature wanted, saving every one as it comes; returns the prompts."""
-    _require_nodes(config, trained, config.node)
+    _require_latents(config, trained, config.node)
     index = _open_index(config, trained, labels)
     wanted = _wanted(config, index)
     endpoint = ChatEndpoint(config.endpoint, config.llm, key_of(config.key_env), config.timeout)
@@ -132,7 +131,8 @@ def _wanted(config: LabelConfig, index: Index) -> list[str]:
     order = sorted(range(len(ids)), key=lambda place: (overview.level[place], -overview.rate[place], place))
     wanted = [ids[place] for place in order if not overview.dead[place]]
     if config.node:
-        wanted = [id for id in wanted if id in set(config.node)]
+        named = set(map(current_id, config.node))
+        wanted = [id for id in wanted if id in named]
     if not config.relabel:
         wanted = [id for id in wanted if id not in labels]
     return wanted[: config.most]
@@ -193,7 +193,7 @@ def _keep_prompt(config: LabelConfig, id: str, prompt: str, answer: str) -> None
 
 
 def _ordered(labels: dict[str, Label]) -> dict[str, Label]:
-    return dict(sorted(labels.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
+    return dict(sorted(labels.items(), key=lambda item: parse_id(item[0])))
 
 
 def _export(path: str, labels: dict[str, Label]) -> None:

@@ -15,7 +15,6 @@ from hiersae_cli.formats.atomic import refuse_existing, write_json, write_text
 from hiersae_cli.formats.report import OWN, PLOTS, TREES
 from hiersae_cli.formats.report_tables import doubts, lines, tables, title
 from hiersae_cli.formats.report_writers import edges_csv, html, markdown
-from hiersae_cli.formats.tree import node_id
 from hiersae_cli.workflows.subjects import Group, Subject
 
 
@@ -68,7 +67,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 def _edges(groups: list[Group]) -> Iterator[dict[str, Any]]:
     """Every edge of every tree of every run and control, latents by their ids as in ``tree.json``."""
     for subject in (subject for group in groups for subject in group.subjects):
-        ids = [node_id(level, latent) for level, width in enumerate(subject.model.widths) for latent in range(width)]
+        ids = subject.model.levels.ids
         for suffix in subject.trees.trees if subject.trees else ():
             columns = _columns(subject, suffix)
             for values in zip(*(column.tolist() for column in columns.values()), strict=True):

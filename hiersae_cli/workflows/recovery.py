@@ -94,7 +94,7 @@ class TreeSums:
             self._flat = _coded(np.full(model.latents, NONE), fitted)
             self.codes = {suffix: _coded(parent_F, fitted) for suffix, parent_F in self.trees.items()}
         if OWN in self.trees:
-            self.trees[SHUFFLED] = shuffled_parents(self.trees[OWN], model.widths, seed)
+            self.trees[SHUFFLED] = shuffled_parents(self.trees[OWN], model.levels, seed)
         self.edges = {suffix: EdgeSums(blocks, parent_F) for suffix, parent_F in self.trees.items()}
         self._null = ShiftNull(list(self.trees.values()), _SHIFTS, seed)
         self._probes = ProbeSums(moments, model.latents)

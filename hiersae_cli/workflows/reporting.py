@@ -114,10 +114,10 @@ def _measure(subject: Subject, loss: LossSums | None, bootstrap: Bootstrap) -> d
     add("fvu", "1", rows, partial(sums.fvu, data))
     add("ev", "1", rows, lambda weights_nK: 1 - sums.fvu(data, weights_nK))
     add("l0", "latents", rows, partial(sums.l0, data))
-    if len(sums.widths) > 1:
-        for level in range(len(sums.widths)):
+    if len(sums.levels.widths) > 1:
+        for level in range(len(sums.levels.widths)):
             add(f"l0_level_{level}", "latents", rows, partial(sums.l0, data, level=level))
-    found["dead"] = Share(sums.dead(), sum(sums.widths))
+    found["dead"] = Share(sums.dead(), sums.levels.latents)
     if loss and subject.run:
         tokens = int(loss.tokens_K.sum())
         add("ce_recovered", "1", tokens, partial(loss.recovered, name, ZERO))
@@ -144,7 +144,7 @@ def _tasks(tasks: Tasks, subjects: list[Subject], bootstrap: Bootstrap, config: 
         "concepts_found": tasks.found,
         "concepts": tasks.described(),
         "ceiling": {name: figure.estimate(config.confidence).as_json() for name, figure in ceiling.items()},
-        "subjects": {subject.name: subject.tasks.table(subject.model.widths) for subject in subjects if subject.tasks},
+        "subjects": {subject.name: subject.tasks.table(subject.model.levels) for subject in subjects if subject.tasks},
     }
 
 
@@ -159,7 +159,7 @@ def _group(group: Group, further: list[Subject], config: EvalConfig) -> dict[str
         if one.own_F is None or two.own_F is None:
             continue
         same_F = same_latents(one.model.W_dec_FD, two.model.W_dec_FD)
-        shuffled_F = shuffled_parents(one.own_F, one.model.widths, config.seed)
+        shuffled_F = shuffled_parents(one.own_F, one.model.levels, config.seed)
         for metric, share in (
             ("stability", shared_edges(same_F, one.own_F, two.own_F)),
             ("stability_shuffled", shared_edges(same_F, shuffled_F, two.own_F)),

@@ -158,10 +158,10 @@ class Measurement:
         parent_C = tasks.concepts.parent_C
         edge_C = {name: in_tree(latent_C, parent_C, trees[name]) for name in (OWN, CHOW_LIU) if name in trees}
         if OWN in trees:
-            shuffles = (shuffled_parents(trees[OWN], model.widths, number) for number in range(_SHUFFLES))
+            shuffles = (shuffled_parents(trees[OWN], model.levels, number) for number in range(_SHUFFLES))
             edge_C[SHUFFLED] = np.mean([in_tree(latent_C, parent_C, tree_F) for tree_F in shuffles], axis=0)
         if len(model.widths) > 1:
-            level_F = np.repeat(np.arange(len(model.widths)), model.widths)
+            level_F = np.array(model.levels.level_F)
         else:
             level_F = depths(trees[OWN]) if OWN in trees else np.zeros(model.latents, np.int64)
         level_C = np.where(latent_C == NONE, NONE, level_F[latent_C])

@@ -18,9 +18,9 @@ from hiersae_cli.config import EvalConfig
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.report import OWN
-from hiersae_cli.formats.tree import node_id
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.windows import padded
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.concept_tree import pair_scores
 from hiersae_cli.metrics.detection import Confusion, mean_known
 from hiersae_cli.metrics.firings import NONE
@@ -281,16 +281,15 @@ class TaskSums:
             found[name] = _over_units(effect_E, bootstrap, "1")
         return found
 
-    def table(self, widths: tuple[int, ...]) -> list[dict[str, Any]]:
+    def table(self, levels: Levels) -> list[dict[str, Any]]:
         """What the report says of each concept, in the concepts' order; None for what is not defined."""
         everything = np.ones((1, self.tasks.blocks))
-        ids = [node_id(level, latent) for level, width in enumerate(widths) for latent in range(width)]
         columns: dict[str, Any] = {}
         if self.detected:
             known_C = self.detected.latent_C != NONE
             edge_C = self.detected.edge_C.get(OWN, np.zeros(len(known_C), bool))
             columns |= {
-                "latent": [ids[latent] if latent != NONE else None for latent in self.detected.latent_C],
+                "latent": [levels.ids[latent] if latent != NONE else None for latent in self.detected.latent_C],
                 "tree_level": [int(level) if level != NONE else None for level in self.detected.level_C],
                 "f1": np.where(known_C, self.detected.answers.f1(everything)[0], np.nan),
                 "phi": np.where(known_C, self.detected.answers.phi(everything)[0], np.nan),

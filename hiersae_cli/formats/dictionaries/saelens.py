@@ -29,6 +29,7 @@ from hiersae_cli.formats.dictionaries.base import (
 )
 from hiersae_cli.formats.dictionaries.places import hook_name
 from hiersae_cli.formats.run import Run
+from hiersae_cli.levels import MOST_LEVELS
 from hiersae_cli.sae import HierarchicalSAE
 from hiersae_cli.sae.tree import NO_PARENT
 
@@ -207,7 +208,7 @@ def _hierarchy(
         raise damaged(path / _CONFIG, "its metadata holds no tree") from None
     ends = [0, 0, *itertools.accumulate(widths)]
     above = [range(*ends[level : level + 2]) for level, width in enumerate(widths) for _ in range(width)]
-    fitting = len(above) == len(parents) == len(tensors["b_enc"]) and len(k) == len(widths)
+    fitting = len(above) == len(parents) == len(tensors["b_enc"]) and len(k) == len(widths) <= MOST_LEVELS
     if not fitting or any(
         parent not in near and parent != NO_PARENT for parent, near in zip(parents, above, strict=True)
     ):

@@ -53,7 +53,9 @@
     if (kind === "feature" || kind === "compare") {
       await script("tree");
       const place = hiersae.place(one ?? "");
-      return place < 0 ? "" : `feature-${Math.floor(place / TOGETHER)}`;
+      if (place < 0) return "";
+      parts[1] = hiersae.id(place); // links to ids of the old form lead on
+      return `feature-${Math.floor(place / TOGETHER)}`;
     }
     if (kind === "baseline" && /^\d+$/.test(one ?? "")) return `baseline-${Math.floor(one / TOGETHER)}`;
     if (kind === "list") return `list-${one}-${Math.floor((number - 1) / TOGETHER)}`;
@@ -62,9 +64,9 @@
 
   async function find(parts) {
     if (!parts.length) return [overviewTitle.split(" · ")[0], "tree", overview];
-    const key = parts.join("/") + (parts[0] === "list" && parts.length === 2 ? "/1" : "");
     try {
       const file = await fileOf(parts);
+      const key = parts.join("/") + (parts[0] === "list" && parts.length === 2 ? "/1" : "");
       const found = file && (await pages(file))[key];
       if (found) return found;
     } catch (error) {

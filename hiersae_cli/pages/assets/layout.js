@@ -2,6 +2,7 @@
 "use strict";
 
 // --- names and figures
+// An id is a letter for the level and a number within it, "b480"; older ones, "1.480", are read too. See levels.py.
 hiersae.id = (place) => {
   let level = 0;
   for (const width of hiersae.tree.widths) {
@@ -9,13 +10,14 @@ hiersae.id = (place) => {
     place -= width;
     level++;
   }
-  return `${level}.${place}`;
+  return String.fromCharCode(97 + level) + place;
 };
 hiersae.place = (id) => {
   const { widths } = hiersae.tree;
-  const [, level, latent] = /^(\d+)\.(\d+)$/.exec(id) ?? [];
-  if (level === undefined || +latent >= (widths[level] ?? 0)) return -1;
-  return widths.slice(0, +level).reduce((sum, width) => sum + width, +latent);
+  const [, letter, old, latent] = /^(?:([a-z])|(\d+)\.)(\d+)$/.exec(id) ?? [];
+  const level = letter ? letter.charCodeAt(0) - 97 : +old;
+  if (!(+latent < widths[level])) return -1;
+  return widths.slice(0, level).reduce((sum, width) => sum + width, +latent);
 };
 hiersae.figure = (number) => {
   if (number == null) return "–";

@@ -6,7 +6,7 @@
   const byHash = root.dataset.links === "hash";
   const $ = (selector, within = document) => within.querySelector(selector);
 
-  // Addresses: "/feature/0.1?x=y", which a folder of pages keeps behind "#".
+  // Addresses: "/feature/a1?x=y", which a folder of pages keeps behind "#".
   hiersae.address = () => (byHash ? location.hash.slice(1) || "/" : location.pathname + location.search);
   hiersae.go = (address) => {
     if (!address || (byHash && address === location.hash)) return;

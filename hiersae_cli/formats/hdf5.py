@@ -17,6 +17,7 @@ import numpy as np
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import replacing
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ATTRIBUTES = ("schema", "schema_version", "hiersae_version", "created")
 
 
@@ -47,7 +48,28 @@ def write_header(file: h5py.File, header: dict[str, Any]) -> None:
     """Put what every file says of itself into a new one: the first fields as attributes, the others as JSON."""
     file.attrs.update({key: header[key] for key in _ATTRIBUTES})
     rest = {key: value for key, value in header.items() if key not in _ATTRIBUTES}
-    file.create_dataset("header", data=json.dumps(rest, ensure_ascii=False))
+    # In ASCII: HDF5 holds no half of a surrogate pair, which Python has in names of files that are no UTF-8.
+    file.create_dataset("header", data=json.dumps(rest))
+
+
+def write_strings(group: h5py.Group, name: str, texts: list[str]) -> None:
+    """A dataset of strings (n,), which may hold any character.
+
+    HDF5 ends a string at NUL and holds no half of a surrogate pair. Where a text has one, all are stored as JSON writes
+    them, and the attribute ``encoding`` says so.
+    """
+    escaped = any("\0" in text or _SURROGATE.search(text) for text in texts)
+    data = group.create_dataset(
+        name, data=[json.dumps(text) for text in texts] if escaped else texts, dtype=h5py.string_dtype()
+    )
+    if escaped:
+        data.attrs["encoding"] = "json"
+
+
+def read_strings(data: h5py.Dataset) -> list[str]:
+    """What ``write_strings`` was given; raises ``ValueError`` where it is damaged."""
+    texts = [text.decode() for text in data[...]]
+    return [json.loads(text) for text in texts] if data.attrs.get("encoding") == "json" else texts
 
 
 def attributes(file: h5py.File) -> dict[str, Any]:

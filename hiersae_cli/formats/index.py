@@ -27,7 +27,7 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
 from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
-from hiersae_cli.formats.hdf5 import attributes, remove_leftovers, write_header
+from hiersae_cli.formats.hdf5 import attributes, read_strings, remove_leftovers, write_header, write_strings
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
 
@@ -119,8 +119,8 @@ class IndexFile:
                 check_schema(path, attributes(file), SCHEMA, SCHEMA_VERSION)
                 self.header: dict[str, Any] = json.loads(file["header"][()])
                 self.columns = {name: _mapped(self.path, file[f"rows/{name}"]) for name in _COLUMNS}
-                self.documents = [name.decode() for name in file["documents"][...]]
-                texts = [text.decode() for text in file["vocabulary/text"][...]]
+                self.documents = read_strings(file["documents"])
+                texts = read_strings(file["vocabulary/text"])
                 self.token_texts = dict(zip(file["vocabulary/id"][...].tolist(), texts, strict=True))
                 names = [name for name in (RUN, BASELINE) if name in file]
                 self.lists = {name: _lists(self.path, file, name) for name in names}
@@ -213,7 +213,7 @@ class IndexWriter:
                 write_header(file, self.header)
                 for name, kind in _COLUMNS.items():
                     create_dataset(file, f"rows/{name}", (rows,), np.dtype(kind))[...] = columns[name]
-                file.create_dataset("documents", data=documents, dtype=h5py.string_dtype())
+                write_strings(file, "documents", documents)
                 for name in self.latents:
                     self._create_lists(file, name, rows)
             with h5py.File(temporary, "r") as file:
@@ -227,8 +227,7 @@ class IndexWriter:
                     values = np.asarray(values)
                     create_dataset(file, f"{dictionary}/tables/{name}", values.shape, values.dtype)[...] = values
                 file.create_dataset("vocabulary/id", data=np.array(sorted(texts), "<i4"))
-                ordered = [texts[token].encode("utf-8", "replace").decode() for token in sorted(texts)]
-                file.create_dataset("vocabulary/text", data=ordered, dtype=h5py.string_dtype())
+                write_strings(file, "vocabulary/text", [texts[token] for token in sorted(texts)])
         shutil.rmtree(self.folder)
 
     def _create_lists(self, file: h5py.File, name: str, rows: int) -> None:

@@ -25,7 +25,7 @@ from hiersae_cli.formats.activations.layout import (
     pread_into,
 )
 from hiersae_cli.formats.activations.truth import Firings, has_truth, read_firings, read_truth
-from hiersae_cli.formats.hdf5 import attributes, open_hdf5
+from hiersae_cli.formats.hdf5 import attributes, open_hdf5, read_strings
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.synth.truth import Truth
 
@@ -111,7 +111,7 @@ class Activations:
 
     def document_names(self) -> list[str]:
         """Where each document came from, in order."""
-        return [name.decode() for name in self.file["documents/name"][...]]
+        return read_strings(self.file["documents/name"])
 
     def statistics(self, module: str) -> dict[str, Any]:
         """``mean`` (d,), ``mean_square`` of the training rows; ``median_norm``, ``outliers`` of all not dropped."""

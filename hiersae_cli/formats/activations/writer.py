@@ -28,7 +28,7 @@ from hiersae_cli.formats.activations.layout import (
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
 from hiersae_cli.formats.activations.truth import Firings, truth_bytes, write_truth
 from hiersae_cli.formats.atomic import sync
-from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_header
+from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_header, write_strings
 from hiersae_cli.synth.truth import Truth
 
 _BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
@@ -108,7 +108,7 @@ class ActivationsWriter:
                 for name, kind in ROW_COLUMNS.items():
                     create_dataset(file, name, (count,), kind)[...] = getattr(rows, name)
                 documents = file.create_group("documents")
-                documents.create_dataset("name", data=rows.document_names, dtype=h5py.string_dtype())
+                write_strings(documents, "name", rows.document_names)
                 documents.create_dataset("offset", data=rows.document_offsets.astype("<i8"))
                 documents.create_dataset("held_out", data=rows.document_held_out.astype(bool))
                 for module, width in modules.items():

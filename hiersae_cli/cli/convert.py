@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hiersae_cli.config import ConvertConfig
 from hiersae_cli.console import Console
 
@@ -12,4 +14,5 @@ def convert(config: ConvertConfig, console: Console) -> None:
 
     console.result(run(config, console), "")
     if not config.to:
-        console.next(f"hiersae eval {config.out} {' '.join(f'--acts {path}' for path in config.acts)} -o report.json")
+        acts = [word for path in config.acts for word in ("--acts", path)]
+        console.next(shlex.join(["hiersae", "eval", config.out, *acts, "-o", "report.json"]))

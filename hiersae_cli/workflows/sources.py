@@ -15,6 +15,7 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.synth import Stream, block_seed, generator
+from hiersae_cli.workflows import advice
 
 SYNTH_MODULE = "synth"  # what stands for the module's path where activations are of no model
 _MOMENT_BLOCKS, _BLOCK = 8, 2048
@@ -44,6 +45,9 @@ class Source(Protocol):
     def extent(self, tokens: int) -> str:
         """In words, what ``tokens`` rows of it are."""
 
+    def caution(self, tokens: int) -> str:
+        """What is doubtful about training on ``tokens`` rows of it; "" where nothing is."""
+
     def close(self) -> None:
         """Let go of what is open."""
 
@@ -71,7 +75,10 @@ class CachedRows:
         return self._rows.batches(size, first)
 
     def extent(self, tokens: int) -> str:
-        return f"{tokens / self._rows.rows:.2g} epochs of {self._rows.rows:,} rows"
+        return f"{tokens / self._rows.rows:,.1f} epochs of {self._rows.rows:,} rows"
+
+    def caution(self, tokens: int) -> str:
+        return advice.repeats(self._rows.rows, self.width, tokens)
 
     def close(self) -> None:
         self._acts.close()
@@ -105,6 +112,9 @@ class DrawnRows:
 
     def extent(self, tokens: int) -> str:
         return f"{tokens:,} new rows of {self._generator.preset}"
+
+    def caution(self, tokens: int) -> str:
+        return ""
 
     def close(self) -> None:
         pass

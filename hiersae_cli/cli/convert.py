@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from hiersae_cli.config import ConvertConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def convert(config: ConvertConfig, console: Console) -> None:
@@ -15,4 +14,4 @@ def convert(config: ConvertConfig, console: Console) -> None:
     console.result(run(config, console), "")
     if not config.to:
         acts = [word for path in config.acts for word in ("--acts", path)]
-        console.next(shlex.join(["hiersae", "eval", config.out, *acts, "-o", "report.json"]))
+        console.next(command("eval", config.out, *acts, "-o", "report.json"))

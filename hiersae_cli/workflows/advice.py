@@ -21,7 +21,7 @@ _LATENTS = (64, 16_384)
 _TOKENS_A_LATENT = 500  # with fewer, latents are neither unique nor meaningful
 _LATENTS_A_DIMENSION = 8
 _PARENTS = 8  # one latent in so many is a parent, and so is one active latent in so many / 2: parents stay specific
-# What finds the tree of ``toy``: docs/research-log.md says how it was found.
+# What finds the whole tree of ``toy``: docs/research-log.md says how it was found.
 TOY: dict[str, Any] = {
     "arch": "hier",
     "widths": (3, 17),
@@ -47,13 +47,13 @@ def after_cache(path: str, summary: Mapping[str, Any]) -> str:
     name, module = modules[0]
     sizes = _sizes(summary["splits"]["train"], module["width"])
     chosen = ["--module", name] if len(modules) > 1 else []
-    return _command("train", near(path), *_train_flags(TrainConfig(acts=[], **sizes)), *chosen, "-o", "runs/hier")
+    return command("train", near(path), *_train_flags(TrainConfig(acts=[], **sizes)), *chosen, "-o", "runs/hier")
 
 
 def after_synth(config: SynthConfig, summary: Mapping[str, Any]) -> str:
     """The same of drawn activations; of the toy tree the recipe that finds it."""
     recipe = TOY if config.preset == "toy" else _sizes(summary["splits"]["train"], summary["width"])
-    return _command(
+    return command(
         "train", near(config.out), *_train_flags(TrainConfig(acts=[], **recipe)), "-o", f"runs/{config.preset}"
     )
 
@@ -68,11 +68,11 @@ def after_training(config: TrainConfig, result: Mapping[str, Any]) -> list[str]:
     if partner is None:
         wanted = _matched(config)
         partner = wanted.out
-        commands.append(_command("train", *map(near, config.acts), *_train_flags(wanted), "-o", near(partner)))
+        commands.append(command("train", *map(near, config.acts), *_train_flags(wanted), "-o", near(partner)))
     hier, flat = (config.out, partner) if config.arch == "hier" else (partner, config.out)
     model = [] if result["synthetic"] else ["--model", _host(result["host"], acts)]
     commands.append(
-        _command("eval", near(hier), "--baseline", near(flat), *_repeated("--acts", acts), *model, "-o", "report.json")
+        command("eval", near(hier), "--baseline", near(flat), *_repeated("--acts", acts), *model, "-o", "report.json")
     )
     return commands
 
@@ -83,7 +83,7 @@ def after_eval(config: EvalConfig, report: Mapping[str, Any]) -> str:
     baseline = next((["--baseline", near(path)] for path in config.baseline if path in flat), [])
     model = ["--model", near(config.model)] if config.model else []
     found = ["--report", near(config.out)] if config.out else []
-    return _command(
+    return command(
         "dashboard", near(config.runs[0]), *_repeated("--acts", config.acts), *baseline, *model, *found, "--serve"
     )
 
@@ -97,7 +97,7 @@ def after_dashboard(config: DashboardConfig, result: Mapping[str, Any]) -> list[
     pages = [f"open {Path(result['pages']).resolve().as_uri()}"] if config.out else []
     return [
         *pages,
-        _command("dashboard", near(config.run), *_repeated("--acts", config.acts), *flags, *rows, "--serve"),
+        command("dashboard", near(config.run), *_repeated("--acts", config.acts), *flags, *rows, "--serve"),
     ]
 
 
@@ -119,7 +119,8 @@ def near(path: str) -> str:
     return str(absolute.relative_to(here)) if absolute.is_absolute() and absolute.is_relative_to(here) else path
 
 
-def _command(*words: str) -> str:
+def command(*words: str) -> str:
+    """A command line of ours, quoted so that a shell reads it back as it is."""
     return shlex.join(["hiersae", *words])
 
 

@@ -58,6 +58,7 @@ from hiersae_cli.errors import HierSAEError, UsageError
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
+from hiersae_cli.workflows.advice import TOY
 
 _HIER = {
     "k_start": 1.5,
@@ -74,18 +75,7 @@ _HIER = {
 HIER: dict[str, dict[str, Any]] = {
     # A level of three latents needs a wide start to find its features at all, and has no place to move them to. Here
     # the second pass finds edges rather than losing them.
-    "toy": {
-        **_HIER,
-        "refine": True,
-        "tree_weight": 0.5,
-        "k_start": 10.0,
-        "coarse_rows": 0.4,
-        "bias_start": "median",
-        "least_containment": 0.5,
-        "coherence_weight": 0.0,
-        "relevel": False,
-        "dead_after": 20_000,
-    },
+    "toy": {name: value for name, value in TOY.items() if name not in ("arch", "widths", "k", "tokens")},
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
     "shakespeare": {"lr": 3e-3},  # the rest as `hiersae train` has it

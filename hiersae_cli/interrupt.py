@@ -19,7 +19,7 @@ class Interrupted(HierSAEError):
     exit_code = EXIT_INTERRUPTED
 
     def __init__(self, message: str):
-        super().__init__(message, "Run the same command again to go on.")
+        super().__init__(message, "Run the same command again to resume.")
 
 
 @contextmanager

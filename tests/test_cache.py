@@ -267,7 +267,8 @@ def test_interrupted_anywhere_the_same_command_makes_the_same_file(
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
     assert process.returncode == 130 and "Traceback" not in errors
-    assert f"error: {partial}: stopped at row " in errors and errors.endswith("same command again to go on.\n")
+    assert f"{partial}: stopped at row " in errors and "error:" not in errors
+    assert errors.endswith("same command again to resume.\n")
     with Activations(partial, allow_unfinished=True) as acts:
         committed = acts.rows_committed
         assert 0 < committed < acts.rows and committed % (4 * CONTEXT) == 0

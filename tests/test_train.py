@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from hiersae_cli import load_run
 from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.base import first_difference
 from hiersae_cli.config.train import ARCHITECTURES
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.training import Trainer
@@ -128,7 +129,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     errors = process.communicate()[1]
     assert process.returncode == (-9 if stop == signal.SIGKILL else 130), errors
     if stop != signal.SIGKILL:
-        assert "Run the same command again to go on." in errors and "Traceback" not in errors
+        assert (
+            "Run the same command again to resume." in errors and "error:" not in errors and "Traceback" not in errors
+        )
     assert "training not ended" in hiersae("eval", run, "--acts", tiny_acts).stderr
     again = hiersae(*arguments)
     assert again.returncode == 0, again.stderr
@@ -190,6 +193,10 @@ def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp
         (("--module", "transformer.h.9"), 2, "holds transformer.h.1"),
         (("--device", "abacus"), 2, "abacus"),
         (("--lr", "-1"), 2, "must not be negative"),
+        (("--arch", "topk", "--relevel"), 2, "--relevel: is for --arch hier, not topk"),
+        (("--arch", "batchtopk", "--tree-every", "50"), 2, "--tree-every: is for --arch hier, not batchtopk"),
+        (("--bandwidth", "0.1"), 2, "--bandwidth: is for --arch jumprelu, not hier"),
+        (("--moments", "float32"), 2, "--moments: is for --optimizer row-adam, not adam"),
     ],
 )  # fmt: skip
 def test_wrong_flags_are_answered_in_one_sentence(
@@ -247,6 +254,36 @@ def test_an_output_that_cannot_be_written_is_found_at_once(tiny_acts: Path) -> N
     done = hiersae("train", tiny_acts, *flags(), "-o", "/proc/run")
     assert done.returncode == 1
     assert "/proc/run" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_an_architecture_alone_has_sizes_that_fit(arch: str) -> None:
+    """Every default has as many latents and the same L0, so that runs of two architectures are matched."""
+    config = TrainConfig(acts=[], arch=arch)
+    assert (sum(config.widths), sum(config.k)) == (1024, 16)
+    assert build(config, 8).latents == 1024
+
+
+def test_what_a_run_recorded_of_other_architectures_is_read(tiny_flat: Path, tmp_path: Path) -> None:
+    """Earlier releases took --tree-every with a flat architecture and recorded it."""
+    shutil.copytree(tiny_flat, tmp_path / "run")
+    header = json.loads((tmp_path / "run" / "config.json").read_text())
+    header["config"] |= {"tree_every": 7, "relevel": True}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(header))
+    assert load_run(tmp_path / "run").config.tree_every == 7
+
+
+def test_numbers_in_messages_are_rounded_as_far_as_they_differ() -> None:
+    assert first_difference({"lr": 0.004242640687119286}, {"lr": 0.001}) == "lr was 0.00424264 and is now 0.001"
+    close = first_difference({"lr": 0.1}, {"lr": 0.1 + 1e-12})
+    assert close and "0.1 and" in close and "0.100000000001" in close
+
+
+def test_training_on_the_same_rows_too_often_is_warned_of(tiny_acts: Path, tmp_path: Path) -> None:
+    sizes = ("--arch", "topk", "--widths", "8", "--k", "1", "--batch", "8192", "--tokens", "1M", "--device", "cpu")
+    done = hiersae("train", tiny_acts, *sizes, "-o", tmp_path / "run", "--quiet")
+    assert done.returncode == 0 and "times, so latents may fit these rows alone: cache more text" in done.stderr
+    assert "or pass --tokens " in done.stderr and "e+" not in done.stderr
 
 
 def test_compile_without_a_compiler_says_what_to_do(tiny_acts: Path, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 
+from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
+
 
 def main() -> None:
     """Run ``hiersae``; never returns."""
     from hiersae_cli.cli.app import app
-    from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
 
     try:
         app(prog_name="hiersae", standalone_mode=True)
@@ -32,6 +33,7 @@ def main() -> None:
         _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
 
 
-def _stop(error: object) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(getattr(error, "exit_code", 1))
+def _stop(error: HierSAEError) -> None:
+    """Say why the command ends; an interruption is no error."""
+    print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

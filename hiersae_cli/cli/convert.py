@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hiersae_cli.config import ConvertConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def convert(config: ConvertConfig, console: Console) -> None:
@@ -12,4 +13,5 @@ def convert(config: ConvertConfig, console: Console) -> None:
 
     console.result(run(config, console), "")
     if not config.to:
-        console.next(f"hiersae eval {config.out} {' '.join(f'--acts {path}' for path in config.acts)} -o report.json")
+        acts = [word for path in config.acts for word in ("--acts", path)]
+        console.next(command("eval", config.out, *acts, "-o", "report.json"))

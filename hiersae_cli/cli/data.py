@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hiersae_cli.config import DataGetConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def get(config: DataGetConfig, console: Console) -> None:
@@ -11,4 +12,4 @@ def get(config: DataGetConfig, console: Console) -> None:
     from hiersae_cli.workflows.data import get as run
 
     console.result(run(config, console), "")
-    console.next(f"hiersae lm {config.data}/{config.name}/text.txt -o host")
+    console.next(command("lm", f"{config.data}/{config.name}/text.txt", "-o", "host"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hiersae_cli.config import EncodeConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def encode(config: EncodeConfig, console: Console) -> None:
@@ -11,4 +12,4 @@ def encode(config: EncodeConfig, console: Console) -> None:
     from hiersae_cli.workflows.encode import run
 
     console.result(run(config, console), "")
-    console.next(f"hiersae info {config.out}")
+    console.next(command("info", config.out))

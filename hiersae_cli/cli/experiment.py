@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hiersae_cli.config import ExperimentConfig, ExperimentPlotConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def run(config: ExperimentConfig, console: Console) -> None:
@@ -11,7 +12,7 @@ def run(config: ExperimentConfig, console: Console) -> None:
     from hiersae_cli.workflows.experiment import run as carry_out
 
     console.result(carry_out(config, console), "")
-    console.next(f"hiersae experiment plot {config.out_dir} -o {config.out_dir}/plots")
+    console.next(command("experiment", "plot", config.out_dir, "-o", f"{config.out_dir}/plots"))
 
 
 def plot(config: ExperimentPlotConfig, console: Console) -> None:

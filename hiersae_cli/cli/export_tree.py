@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hiersae_cli.config import ExportTreeConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def export_tree(config: ExportTreeConfig, console: Console) -> None:
@@ -12,6 +15,6 @@ def export_tree(config: ExportTreeConfig, console: Console) -> None:
 
     console.result(run(config, console), "")
     if config.format == "json":
-        console.next(f"hiersae info {config.out}")
+        console.next(command("info", config.out))
     if config.format == "dot":
-        console.next(f"dot -Tsvg {config.out} -o tree.svg")
+        console.next(f"dot -Tsvg {shlex.quote(config.out)} -o tree.svg")

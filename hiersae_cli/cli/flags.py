@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hiersae_cli.config.base import Config, flag_name
+from hiersae_cli.config.base import Config, flag_name, typed
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
 from hiersae_cli.interrupt import Interrupted
@@ -29,14 +29,17 @@ def verb(app: typer.Typer, name: str, config_class: type[Config]) -> Callable[[B
 
     def register(body: Body) -> Body:
         @functools.wraps(body)
-        def command(**values: Any) -> None:
+        def command(typer_context: typer.Context, **values: Any) -> None:
             console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
             try:
-                body(build(config_class, values), console)
+                config = build(config_class, values)
+                config.refuse_unused([name for name in values if _was_given(typer_context, name)])
+                body(config, console)
             except KeyboardInterrupt:
                 raise Interrupted("interrupted") from None  # Typer would end without a word
 
-        parameters = [_parameter(field, hint) for field, hint in _fields(config_class)]
+        parameters = [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        parameters += [_parameter(field, hint) for field, hint in _fields(config_class)]
         parameters += [
             inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a)
             for n, a in _SHARED.items()
@@ -61,6 +64,11 @@ def build(config_class: type[Config], values: dict[str, Any]) -> Config:
     return config_class(**values)
 
 
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(config_class)
     # What a verb declares itself comes before what it shares with others.
@@ -70,7 +78,7 @@ def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], An
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     meta = field.metadata
-    default = _text(field.default) if meta.get("parse") else field.default
+    default = typed(field.default) if meta.get("parse") else field.default
     annotation = str if meta.get("parse") else hint
     if meta["kind"] == "argument":
         info = typer.Argument(help=meta["help"], metavar=meta["metavar"], show_default=False)
@@ -79,7 +87,11 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         choices = meta.get("choices")
         metavar = meta["metavar"] or ("|".join(choices) if choices else "COUNT" if meta.get("parse") else None)
         shown = default not in ("", dataclasses.MISSING) and meta["kind"] == "option"
-        info = typer.Option(*names, help=meta["help"], metavar=metavar, show_default=shown)
+        only_for = [value for values in meta.get("only_for", {}).values() for value in values]
+        text = f"{', '.join(only_for)}: {meta['help']}" if only_for else meta["help"]
+        info = typer.Option(
+            *names, help=text, metavar=metavar, show_default=shown, rich_help_panel=meta["group"] or None
+        )
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     if default is dataclasses.MISSING:
@@ -87,15 +99,3 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
     )
-
-
-def _text(value: Any) -> Any:
-    """A default as it would be typed: 2000000 reads as 2M, (64, 960) as 64,960."""
-    if isinstance(value, tuple):
-        return ",".join(_text(item) for item in value)
-    if isinstance(value, int):
-        for unit, size in (("M", 10**6), ("k", 10**3)):
-            if value and value % size == 0:
-                return f"{value // size}{unit}"
-        return str(value)
-    return value

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from hiersae_cli.config import LMConfig
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def lm(config: LMConfig, console: Console) -> None:
@@ -14,5 +13,5 @@ def lm(config: LMConfig, console: Console) -> None:
 
     result = run(config, console)
     console.result(result, "")
-    texts = "".join(f"{shlex.quote(text)} " for text in config.texts)
-    console.next(f"hiersae cache {texts}--model {config.out} --layer {config.layers // 2} -o acts.h5")
+    layer = str(config.layers // 2)
+    console.next(command("cache", *config.texts, "--model", config.out, "--layer", layer, "-o", "acts.h5"))

@@ -10,6 +10,7 @@ from hiersae_cli.config import (
     StudySimulateConfig,
 )
 from hiersae_cli.console import Console
+from hiersae_cli.workflows.advice import command
 
 
 def new(config: StudyNewConfig, console: Console) -> None:
@@ -17,7 +18,7 @@ def new(config: StudyNewConfig, console: Console) -> None:
     from hiersae_cli.workflows.study import new as run
 
     console.result(run(config, console), "")
-    console.next(f"hiersae study simulate {config.out}", f"hiersae study serve {config.out}")
+    console.next(command("study", "simulate", config.out), command("study", "serve", config.out))
 
 
 def serve(config: StudyServeConfig, console: Console) -> None:
@@ -46,4 +47,4 @@ def simulate(config: StudySimulateConfig, console: Console) -> None:
     from hiersae_cli.workflows.study import simulate as run
 
     console.result(run(config, console), "")
-    console.next(f"hiersae study analyze {config.study} --simulated")
+    console.next(command("study", "analyze", config.study, "--simulated"))

@@ -8,7 +8,9 @@ from hiersae_cli.console import Console
 
 def synth(config: SynthConfig, console: Console) -> None:
     """Draw activations whose features and tree are known, and write them with the truth beside."""
+    from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.synth import run
 
-    console.result(run(config, console), "")
-    console.next(f"hiersae train {config.out} --arch hier -o runs/hier")
+    result = run(config, console)
+    console.result(result, "")
+    console.next(advice.after_synth(config, result))

@@ -9,12 +9,9 @@ from hiersae_cli.console import Console
 def train(config: TrainConfig, console: Console) -> None:
     """Train a hierarchical sparse autoencoder, or a flat baseline, on cached or synthetic activations."""
     config.require_source()
+    from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.train import run
 
     result = run(config, console)
     console.result(result, "")
-    if config.synth:
-        console.next(f"hiersae synth {config.synth}{config.shape_flags(config.synth)} -o acts.h5")
-    acts = " ".join(f"--acts {path}" for path in config.acts or ["acts.h5"])
-    model = "" if result["synthetic"] else f" --model {result['host']}"
-    console.next(f"hiersae eval {config.out} {acts}{model} -o report.json")
+    console.next(*advice.after_training(config, result))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from hiersae_cli.errors import UsageError
@@ -20,12 +21,16 @@ def option(
     metavar: str | None = None,
     choices: Iterable[str] = (),
     recorded: bool = True,
+    group: str = "",
+    only_for: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> Any:
     """Declare a field that the command line offers as an option.
 
     ``names`` replaces the name derived from the field; ``parse`` turns the flag's text into the value;
     ``choices`` are the values allowed; ``recorded=False`` keeps a flag that cannot change the result
-    (an output path, a display setting) out of the configuration that files carry.
+    (an output path, a display setting) out of the configuration that files carry; ``group`` is the heading that
+    ``--help`` shows it under, after the options without one; ``only_for`` names the values of other fields that it
+    has an effect with, as ``{"arch": ["hier"]}``.
     """
     metadata = {
         "kind": "option",
@@ -35,6 +40,8 @@ def option(
         "metavar": metavar,
         "choices": tuple(choices),
         "recorded": recorded,
+        "group": group,
+        "only_for": {name: tuple(values) for name, values in only_for.items()},
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -47,9 +54,16 @@ def argument(default: Any = MISSING, *, help: str, metavar: str | None = None, r
     return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
 
 
-def options(*names: str, help: str, metavar: str | None = None, recorded: bool = True) -> Any:
+def options(*names: str, help: str, metavar: str | None = None, recorded: bool = True, group: str = "") -> Any:
     """Declare a list field whose option may be given several times."""
-    metadata = {"kind": "options", "names": names, "help": help, "metavar": metavar, "recorded": recorded}
+    metadata = {
+        "kind": "options",
+        "names": names,
+        "help": help,
+        "metavar": metavar,
+        "recorded": recorded,
+        "group": group,
+    }
     return dataclasses.field(default_factory=list, metadata=metadata)
 
 
@@ -77,6 +91,20 @@ class Config:
             if field.metadata.get("recorded", True)
         }
 
+    def refuse_unused(self, given: Iterable[str]) -> None:
+        """Raise ``UsageError`` where a field among ``given`` has no effect: it is for another architecture, say.
+
+        Only for what somebody asks for: a configuration that was read back records every field.
+        """
+        for field in dataclasses.fields(self):
+            for name, values in field.metadata.get("only_for", {}).items():
+                if field.name in given and getattr(self, name) not in values:
+                    decides = flag_name(next(f for f in dataclasses.fields(self) if f.name == name))
+                    raise UsageError(
+                        f"{flag_name(field)}: is for {decides} {' or '.join(values)}, not {getattr(self, name)}",
+                        "Leave it out: it would have no effect.",
+                    )
+
     def require(self, condition: bool, field_name: str, message: str, hint: str = "") -> None:
         """Raise a ``UsageError`` that names the flag of ``field_name`` unless ``condition`` holds."""
         if not condition:
@@ -97,8 +125,20 @@ def first_difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str | Non
     """Say which key differs between two recorded configurations, or None where they agree."""
     for key in sorted(set(saved) | set(wanted)):
         if saved.get(key) != wanted.get(key):
-            return f"{key} was {saved.get(key)!r} and is now {wanted.get(key)!r}"
+            was, is_now = _told_apart(saved.get(key), wanted.get(key))
+            return f"{key} was {was} and is now {is_now}"
     return None
+
+
+def typed(value: Any) -> str:
+    """A value as it would be typed: 2000000 reads as 2M, (64, 960) as 64,960."""
+    if isinstance(value, tuple):
+        return ",".join(typed(item) for item in value)
+    if isinstance(value, int):
+        for unit, size in (("M", 10**6), ("k", 10**3)):
+            if value and value % size == 0:
+                return f"{value // size}{unit}"
+    return str(value)
 
 
 def parse_count(text: str) -> int:
@@ -117,16 +157,24 @@ def parse_count(text: str) -> int:
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """A comma-separated list of whole numbers: ``64,960``."""
-    return tuple(parse_count(part) for part in text.split(","))
+    """A comma-separated list of whole numbers: ``64,960``; "" is none."""
+    return tuple(parse_count(part) for part in text.split(",")) if text else ()
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
-    """A comma-separated list of numbers: ``8,8`` or ``3.7,3.4,2.9``."""
+    """A comma-separated list of numbers: ``8,8`` or ``3.7,3.4,2.9``; "" is none."""
+    if not text:
+        return ()
     try:
         return tuple(int(part) if float(part).is_integer() else float(part) for part in text.split(","))
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a list of numbers; write 8,8 or 3.7,3.4,2.9") from None
+
+
+def _told_apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two values in words, numbers rounded as far as they still differ."""
+    short = [f"{value:g}" if isinstance(value, float) else repr(value) for value in (one, other)]
+    return (short[0], short[1]) if short[0] != short[1] else (repr(one), repr(other))
 
 
 def _plain(value: Any) -> Any:

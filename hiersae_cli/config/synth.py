@@ -69,16 +69,20 @@ def _require(condition: bool, name: str, value: int, message: str) -> None:
         raise UsageError(f"--truth-{name} {value}: {message}")
 
 
+TRUTH = "Truth of synthetic activations"
+_PRESETS_OWN = "0 takes the preset's."
+
+
 @dataclass(kw_only=True)
 class TruthConfig(Config):
     """The flags of a truth, shared by the verbs that draw activations from one."""
 
-    truth_features: int = option(0, parse=parse_count, help="Synthetic: true features; 0 takes the preset's.")
-    truth_width: int = option(0, help="Synthetic: dimensions of an activation; 0 takes the preset's.")
-    truth_roots: int = option(0, help="Synthetic: trees of true features; 0 takes the preset's.")
-    truth_branching: int = option(0, help="Synthetic: children of a feature within the trees; 0 takes the preset's.")
-    truth_depth: int = option(0, help="Synthetic: levels of a tree below its root; 0 takes the preset's.")
-    truth_seed: int = option(0, help="Synthetic: seed of the true directions; 0 takes the preset's.")
+    truth_features: int = option(0, parse=parse_count, help=f"True features. {_PRESETS_OWN}", group=TRUTH)
+    truth_width: int = option(0, help=f"Dimensions of an activation. {_PRESETS_OWN}", group=TRUTH)
+    truth_roots: int = option(0, help=f"Trees of true features. {_PRESETS_OWN}", group=TRUTH)
+    truth_branching: int = option(0, help=f"Children of each feature in the trees. {_PRESETS_OWN}", group=TRUTH)
+    truth_depth: int = option(0, help=f"Levels of a tree below its root. {_PRESETS_OWN}", group=TRUTH)
+    truth_seed: int = option(0, help=f"Seed of the true directions. {_PRESETS_OWN}", group=TRUTH)
 
     def shape(self) -> Shape:
         """The truth's sizes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from hiersae_cli.config.base import argument, option, parse_count, parse_counts, parse_numbers
+from hiersae_cli.config.base import argument, option, parse_count, parse_counts, parse_numbers, typed
 from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import MOST_LEVELS
@@ -13,6 +13,15 @@ ARCHITECTURES = ("hier", "topk", "batchtopk", "jumprelu", "matryoshka")
 OPTIMIZERS = ("adam", "row-adam")
 PHASES = ("lead", "ramp", "anneal", "closed")
 DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
+DATA, TRAINING, HIERARCHY, JUMPRELU, MACHINE = "Data", "Training", "Hierarchy", "JumpReLU", "Machine and files"
+HIER, JUMP, ROW_ADAM = {"arch": ("hier",)}, {"arch": ("jumprelu",)}, {"optimizer": ("row-adam",)}
+_USUAL_WIDTHS, _USUAL_K = (64, 960), (8, 8)
+
+
+def usual_sizes(arch: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Widths and k where none are given: every architecture has as many latents and the same L0."""
+    widths = _USUAL_WIDTHS if arch in ("hier", "matryoshka") else (sum(_USUAL_WIDTHS),)
+    return widths, _USUAL_K if arch == "hier" else (sum(_USUAL_K),)
 
 
 def parse_curriculum(text: str) -> dict[str, float]:
@@ -44,149 +53,196 @@ class TrainConfig(TruthConfig):
         metavar="ACTS",
         recorded=False,
     )
-    synth: str = option(
-        "",
-        choices=("", *PRESETS),
-        metavar="|".join(PRESETS),
-        help="Instead of ACTS: draw new activations with a known tree for every step.",
-    )
     out: str = option("runs/hier", "--out", "-o", help="Run folder to write.", recorded=False)
     arch: str = option(
         "hier", choices=ARCHITECTURES, help="hier, or a flat baseline: topk, batchtopk, jumprelu, matryoshka."
     )
     widths: tuple[int, ...] = option(
-        (64, 960),
+        (),
         parse=parse_counts,
         metavar="N[,N…]",
-        help="Latents: one number if flat; for hier one a level, from coarse to fine, two or more; for matryoshka "
-        "those that each of the nested dictionaries adds to the one before, two or more.",
+        help="Number of latents. hier: one number per level, from coarse to fine. matryoshka: how many each nested "
+        f"dictionary adds. Others: one number. Default: {typed(_USUAL_WIDTHS)}, or their sum.",
     )
     k: tuple[float, ...] = option(
-        (8, 8),
+        (),
         parse=parse_numbers,
         metavar="N[,N…]",
-        help="Active latents a token (L0): one number per width; one in all for matryoshka.",
+        help="Active latents per token (L0). hier: one number per level. Others: one number. "
+        f"Default: {typed(_USUAL_K)}, or their sum.",
     )
     tokens: int = option(
         10**7,
         parse=parse_count,
         metavar="COUNT",
-        help="Activations to train on; rows repeat where the cache is smaller.",
+        help="Activations to train on. Rows repeat where the cache is smaller.",
     )
-    module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH")
+    synth: str = option(
+        "",
+        choices=("", *PRESETS),
+        metavar="|".join(PRESETS),
+        help="Instead of ACTS: draw new activations with a known tree for every step.",
+        group=DATA,
+    )
+    module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH", group=DATA)
     drop_outliers: bool = option(
-        False, help="Leave out rows whose norm is over 10 x the median, also where the cache kept them."
+        False,
+        help="Leave out rows whose norm is over 10 x the median, also where the cache kept them.",
+        group=DATA,
     )
-    batch: int = option(2048, parse=parse_count, help="Activations a step.")
-    lr: float = option(0.0, help="Adam's peak learning rate; 0 takes 3e-3 x sqrt(1024 / latents).")
-    optimizer: str = option(
-        "adam",
-        choices=OPTIMIZERS,
-        help="adam, or row-adam: the cost of a step follows the latents that were active in it; the others are moved "
-        "when they are active again.",
+    seed: int = option(0, help="Seed of the first weights and of the data order.", group=DATA)
+    buffer: int = option(256, help="Memory for shuffling, in MB. Changes the data order.", group=DATA)
+    batch: int = option(2048, parse=parse_count, help="Activations per step.", group=TRAINING)
+    lr: float = option(0.0, help="Peak learning rate of Adam. 0 takes 3e-3 x sqrt(1024 / latents).", group=TRAINING)
+    warmup: float = option(0.05, help="Share of training in which the learning rate rises.", group=TRAINING)
+    decay: float = option(
+        0.25, help="Share of training, at its end, in which the learning rate falls to 0.", group=TRAINING
     )
-    moments: str = option(
-        "float32", choices=("float32", "bfloat16"), help="row-adam: type of its moments, two numbers for each weight."
-    )
-    warmup: float = option(0.05, help="Share of training with rising learning rate.")
-    decay: float = option(0.25, help="Share of training, at its end, with the learning rate falling to 0.")
-    clip: float = option(1.0, help="Largest gradient norm; 0 switches clipping off.")
+    clip: float = option(1.0, help="Largest gradient norm. 0 switches clipping off.", group=TRAINING)
     refine: bool = option(
-        False, help="Encode in two passes: the second corrects the first by what that leaves unexplained."
-    )
-    l0_weight: float = option(5.0, help="jumprelu: weight of the penalty (L0 / k - 1)^2 that pulls L0 to --k.")
-    bandwidth: float = option(
-        0.2, help="jumprelu: width of the kernel behind the thresholds' gradients, in units of the activations' spread."
-    )
-    k_start: float = option(
-        1.0, help="hier: L0 begins as this multiple of --k, and narrows to it until the curriculum's anneal ends."
-    )
-    coarse_weight: float = option(
-        0.25, help="hier: weight of the loss of what each level but the last reconstructs with those before it."
-    )
-    coarse_rows: float = option(
-        1.0,
-        help="hier: share of training after which, over the next fifth, that loss lets go of decoder rows and bias, "
-        "so that a parent need not carry the mean of its children; encoders it keeps. 1: it never does.",
-    )
-    coherence_weight: float = option(
-        0.0,
-        help="hier: weight, falling to 0 until the curriculum's anneal ends, of the penalty on decoder rows of one "
-        "level, the last apart, that resemble each other.",
-    )
-    tree_weight: float = option(
-        0.5,
-        help="hier: how far a firing's price follows its code length given the parent. 0, with --orphan-weight 1, "
-        "trains without a tree.",
-    )
-    orphan_weight: float = option(
-        10.0,
-        help="hier: what the price of a child's firing without its parent is multiplied with, once the tree is in "
-        "force; the more, the closer the gate is to closed.",
-    )
-    tree_every: int = option(50, help="hier: steps between re-assignments of parents.")
-    least_containment: float = option(
-        0.1,
-        help="hier: how far beyond chance, from 0 to 1, a child's firing must lie within a latent's of the level above "
-        "to have it as its parent; others are root children.",
-    )
-    relevel: bool = option(
-        False,
-        help="hier: while the tree's prices fade in, a latent that lies within another of its level goes down a "
-        "level, in exchange for one that lies within none above.",
-    )
-    open_every: int = option(
-        1,
-        help="hier: while the tree is in force, children without their parent are looked for at every so many-th step "
-        "alone, which is when the tree is learned; the other steps, with the gate closed, cost less.",
-    )
-    harden: bool = option(
-        False,
-        help="hier: at the end, close the gate for good (a child fires only where its parent does) and lay children "
-        "out by parent.",
-    )
-    curriculum: str = option(
-        DEFAULT_CURRICULUM,
-        help="hier: share of training for each phase, or none. lead: the first level alone; ramp: the finer ones join; "
-        "anneal: the tree's prices fade in; then all are tuned together; closed, at the end: with the gate closed. "
-        "closed=1 trains a tree that is given: as many children for each parent, drawn at random.",
+        False, help="Encode in two passes. The second corrects the first by what it leaves unexplained.", group=TRAINING
     )
     bias_start: str = option(
         "mean",
         choices=("mean", "median"),
-        help="What the decoder's bias begins at: the rows' mean or geometric median.",
+        help="Where the decoder's bias starts: at the rows' mean or at their geometric median.",
+        group=TRAINING,
     )
-    aux_weight: float = option(1 / 32, help="Weight of the loss that revives dead latents; 0 switches it off.")
+    aux_weight: float = option(
+        1 / 32, help="Weight of the loss that revives dead latents. 0 switches it off.", group=TRAINING
+    )
     dead_after: int = option(
         0,
         parse=parse_count,
         metavar="COUNT",
-        help="Activations without firing that make a latent dead; 0 takes a tenth of --tokens, at most 10M.",
+        help="Activations without firing after which a latent is dead. 0 takes a tenth of --tokens, at most 10M.",
+        group=TRAINING,
     )
-    seed: int = option(0, help="Seed of initialisation and data order.")
-    device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
+    optimizer: str = option(
+        "adam",
+        choices=OPTIMIZERS,
+        help="adam, or row-adam, which moves only the latents that were active in a step, so that a step costs less.",
+        group=TRAINING,
+    )
+    moments: str = option(
+        "float32",
+        choices=("float32", "bfloat16"),
+        help="Number type of the optimizer's two moments for each weight.",
+        group=TRAINING,
+        only_for=ROW_ADAM,
+    )
     compile: bool = option(
         False,
         "--compile/--no-compile",
-        help="row-adam: its moves by torch.compile: a quarter of a minute at the start, then faster, on a GPU. "
-        "A CPU with a C compiler has kernels without it.",
+        help="Compile the optimizer with torch.compile. Takes 15 seconds at the start, then steps are faster on a GPU. "
+        "A CPU with a C compiler has fast kernels without it.",
+        group=TRAINING,
+        only_for=ROW_ADAM,
     )
+    k_start: float = option(
+        1.0,
+        help="L0 starts at this multiple of --k and falls to --k by the end of the phase anneal.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    coarse_weight: float = option(
+        0.25,
+        help="Weight of the coarse loss: the error of what each level but the last reconstructs with the levels above.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    coarse_rows: float = option(
+        1.0,
+        help="Share of training after which the coarse loss stops training the decoder. It fades over the next fifth; "
+        "encoders keep it. A parent then need not carry the mean of its children. 1: never.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    coherence_weight: float = option(
+        0.0,
+        help="Weight of a penalty on similar decoder rows within a level, the last level excepted. It falls to 0 by "
+        "the end of the phase anneal.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    tree_weight: float = option(
+        0.5,
+        help="How much the price of a firing follows its code length given the parent, 0 to 1. 0 together with "
+        "--orphan-weight 1 trains without a tree.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    orphan_weight: float = option(
+        10.0,
+        help="Factor on the price of a child that fires without its parent. Large values nearly close the gate.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    tree_every: int = option(50, help="Steps between new assignments of parents.", group=HIERARCHY, only_for=HIER)
+    least_containment: float = option(
+        0.1,
+        help="How far beyond chance, 0 to 1, a child's firings must lie within its parent's. Latents without such a "
+        "parent become root children.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    relevel: bool = option(
+        False,
+        help="In the phase anneal, swap latents between levels: one that lies within another of its level goes down, "
+        "one that lies within none above goes up.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    open_every: int = option(
+        1,
+        help="Open the gate only at every N-th step once the tree is in force. The tree is learned at these steps; "
+        "the others are cheaper. 1 keeps it open.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    harden: bool = option(
+        False,
+        help="Close the gate for good at the end: a child fires only where its parent does.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    curriculum: str = option(
+        DEFAULT_CURRICULUM,
+        help="Share of training for each phase, or none. lead: the first level alone. ramp: finer levels join. "
+        "anneal: the tree's prices fade in. The rest trains all levels together. closed: the gate is closed, at the "
+        "end. closed=1 trains a fixed random tree.",
+        group=HIERARCHY,
+        only_for=HIER,
+    )
+    l0_weight: float = option(
+        5.0,
+        help="Weight of the penalty (L0 / k - 1)^2 that pulls L0 to --k.",
+        group=JUMPRELU,
+        only_for=JUMP,
+    )
+    bandwidth: float = option(
+        0.2,
+        help="Width of the kernel behind the thresholds' gradients, in units of the activations' spread.",
+        group=JUMPRELU,
+        only_for=JUMP,
+    )
+    device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.", group=MACHINE)
     dtype: str = option(
-        "float32", choices=("float32", "bfloat16"), help="Type of the products; weights and optimizer stay float32."
+        "float32",
+        choices=("float32", "bfloat16"),
+        help="Number type of the products. Weights and optimizer stay float32.",
+        group=MACHINE,
     )
-    buffer: int = option(256, help="Memory for shuffling, in MB; part of the data order.")
-    log_every: int = option(50, help="Steps between lines of metrics.jsonl.")
-    checkpoint_seconds: int = option(60, help="Seconds between checkpoints.", recorded=False)
-    overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False)
+    log_every: int = option(50, help="Steps between lines of metrics.jsonl.", group=MACHINE)
+    checkpoint_seconds: int = option(60, help="Seconds between checkpoints.", recorded=False, group=MACHINE)
+    overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False, group=MACHINE)
 
     def check(self) -> None:
+        usual_widths, usual_k = usual_sizes(self.arch)
+        self.widths, self.k = self.widths or usual_widths, self.k or usual_k
         self._check_sizes()
         refusal = "--arch jumprelu has no second pass: it would take a second set of learned thresholds"
         self.require(self.arch != "jumprelu" or not self.refine, "refine", refusal)
-        self.require(
-            self.optimizer == "row-adam" or self.moments == "float32", "moments", "is for --optimizer row-adam"
-        )
-        self.require(self.optimizer == "row-adam" or not self.compile, "compile", "is for --optimizer row-adam")
         # Coherence is a loss of all rows of a level, and what lets go of rows scales all: neither touches few.
         whole = self.coherence_weight > 0 or self.coarse_rows < 1
         self.require(

@@ -15,7 +15,7 @@ from hiersae_cli.config import TrainConfig
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.synth import Stream, block_seed, generator
-from hiersae_cli.workflows import outliers
+from hiersae_cli.workflows import advice, outliers
 
 SYNTH_MODULE = "synth"  # what stands for the module's path where activations are of no model
 _MOMENT_BLOCKS, _BLOCK = 8, 2048
@@ -45,8 +45,8 @@ class Source(Protocol):
     def extent(self, tokens: int) -> str:
         """In words, what ``tokens`` rows of it are."""
 
-    def warning(self) -> str:
-        """What makes its rows doubtful, in words; empty where nothing does."""
+    def cautions(self, tokens: int) -> list[str]:
+        """What is doubtful about training on ``tokens`` rows of it."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -75,10 +75,11 @@ class CachedRows:
         return self._rows.batches(size, first)
 
     def extent(self, tokens: int) -> str:
-        return f"{tokens / self._rows.rows:.2g} epochs of {self._rows.rows:,} rows"
+        return f"{tokens / self._rows.rows:,.1f} epochs of {self._rows.rows:,} rows"
 
-    def warning(self) -> str:
-        return outliers.warning(self._acts)
+    def cautions(self, tokens: int) -> list[str]:
+        doubts = (outliers.warning(self._acts), advice.repeats(self._rows.rows, self.width, tokens))
+        return [doubt for doubt in doubts if doubt]
 
     def close(self) -> None:
         self._acts.close()
@@ -113,8 +114,8 @@ class DrawnRows:
     def extent(self, tokens: int) -> str:
         return f"{tokens:,} new rows of {self._generator.preset}"
 
-    def warning(self) -> str:
-        return ""
+    def cautions(self, tokens: int) -> list[str]:
+        return []
 
     def close(self) -> None:
         pass

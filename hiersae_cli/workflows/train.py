@@ -38,8 +38,6 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
     source = open_source(config, device)
-    if warning := source.warning():
-        console.warn(warning)
     wanted = {
         **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
         "module": source.module,
@@ -60,6 +58,8 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
         f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
     )
+    for caution in source.cautions(config.tokens):
+        console.warn(caution)
     figures = _loop(config, trainer, interval, source, folder, console)
     hardened = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
     if hardened:
@@ -72,7 +72,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     folder.remove_state()
     source.close()
     console.say(
-        f"{folder.path}: fvu {figures['fvu']:.4f} on the last training batches, "
+        f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
         f"L0 {sum(figures['l0']):.1f}, dead {figures['dead']:.1%}"
     )
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
@@ -137,12 +137,12 @@ def _loop(
     with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
         while trainer.step_number < config.steps:
             interval.add(trainer.step(next(stream)))
-            progress.advance(config.batch, **_shown(figures))
             last = trainer.step_number == config.steps
             if trainer.step_number % config.log_every == 0 or last:
                 figures = interval.close(trainer)
                 trainer.require_finite(figures["loss"])
                 folder.append_metrics(figures)
+            progress.advance(config.batch, **_shown(figures))
             if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
                 _checkpoint(folder, trainer, interval)
                 saved_at = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +16,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from hiersae_cli.config import DashboardConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, Activations
+from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.levels import latent_id
@@ -110,13 +112,21 @@ def test_figures_of_a_page_are_those_of_its_firings(index: Index, code_RF: Array
     assert index.feature(id) == page  # what is drawn is drawn by the seed
 
 
-def test_tokens_of_a_page_are_counted(index: Index, code_RF: Array, text: str):
-    page = index.feature(index.ids()[30])
-    rows = np.flatnonzero(code_RF[:, 30])
-    at = [text[row] for row in rows]
-    for token in page.tokens:
-        assert token.value == pytest.approx(at.count(token.text) / len(at), rel=1e-5)
-    assert page.tokens[0].value == pytest.approx(max(map(at.count, set(at))) / len(at), rel=1e-5)
+def test_tokens_of_a_page_are_those_of_the_largest_divergence(index: Index, code_RF: Array, text: str):
+    named = 0
+    for latent in range(0, code_RF.shape[1], 7):
+        page = index.feature(index.ids()[latent])
+        mass = Counter[str]()
+        for row in np.flatnonzero(code_RF[:, latent]).tolist():
+            mass[text[row]] += float(code_RF[row, latent])
+        share = {token: value / sum(mass.values()) for token, value in mass.items()}
+        weight = {token: q * np.log(q / (text.count(token) / len(text))) for token, q in share.items()}
+        expected = [token for token in sorted(weight, key=weight.__getitem__, reverse=True) if weight[token] > 1e-6][:5]
+        assert [token.text for token in page.tokens] == expected
+        assert [token.value for token in page.tokens] == pytest.approx([share[token] for token in expected], rel=1e-3)
+        assert page.hint == name_of(expected)
+        named += bool(page.hint)
+    assert named > 10
 
 
 def test_nearest_are_those_of_the_largest_cosine(index: Index, tiny_dashboard: DashboardConfig):

@@ -119,7 +119,7 @@ def test_three_levels(tiny_deep: Path, tiny_acts: Path, held_out: torch.Tensor, 
         assert all(re.search(rf"\b{re.escape(id)}\b", out.read_text()) for id in ids)
     leaf = next(node for node in tree.nodes if node.level == 2 and node.parent and tree[node.parent].parent)
     newick = (tmp_path / "deep.nwk").read_text()
-    places = [newick.index(f"'{id}'") for id in (leaf.id, leaf.parent, tree[leaf.parent].parent)]
+    places = [newick.index(f"'{id} ") for id in (leaf.id, leaf.parent, tree[leaf.parent].parent)]
     assert places == sorted(places)
 
 

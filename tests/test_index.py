@@ -82,17 +82,29 @@ def test_rows_are_those_of_the_cache(index: IndexFile, tiny_acts: Path):
         assert found == [names[number] for number in cache.column("document").tolist()]
 
 
-def test_edges_are_those_of_export_tree(tiny_dashboard: DashboardConfig, tmp_path: Path):
+def test_edges_and_names_are_those_of_export_tree(tiny_dashboard: DashboardConfig, tmp_path: Path):
     out = tmp_path / "tree.json"
-    export_tree.run(
-        ExportTreeConfig(run=tiny_dashboard.run, acts=tiny_dashboard.acts, out=str(out), contexts=0, device="cpu")
-    )
+    shared = {"run": tiny_dashboard.run, "acts": tiny_dashboard.acts, "model": tiny_dashboard.model, "device": "cpu"}
+    export_tree.run(ExportTreeConfig(out=str(out), contexts=0, **shared))
     overview = open_dashboard(tiny_dashboard)[0].overview()
+    assert [node.name for node in load_tree(out).nodes] == overview.hint and len(set(overview.hint)) > 50
     names = ("mi_bits", "mi_over_max")
     for place, node in enumerate(load_tree(out).nodes):
         for name in names:
             wanted = node.statistics.get(name)
             assert getattr(overview, name)[place] == (None if wanted is None else pytest.approx(wanted, rel=1e-5))
+
+
+def test_an_index_of_an_older_release_gives_the_same_names(tiny_dashboard: DashboardConfig, tmp_path: Path):
+    path = tmp_path / "old.h5"
+    shutil.copy(tiny_dashboard.index_file, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 1
+        for name in ("own_tokens", "own_shares"):
+            del file[f"run/tables/{name}"]
+    old, new = (open_dashboard(config)[0] for config in (replace(tiny_dashboard, index=str(path)), tiny_dashboard))
+    assert old.overview().hint == new.overview().hint
+    assert old.feature("b7").tokens == new.feature("b7").tokens
 
 
 def test_edges_of_a_hardened_tree_are_of_its_soft_firing(

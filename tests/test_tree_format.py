@@ -74,6 +74,7 @@ def trees(draw: st.DrawFn) -> Tree:
             if draw(st.booleans()):
                 tokens = [{"token": draw(texts), "id": 3, "logit": 0.5} for _ in range(2)]
                 evidence = {"contexts": draw(st.lists(contexts(), max_size=2)), "promoted": tokens, "suppressed": []}
+                evidence["tokens"] = [{"token": draw(texts), "id": 4, "share": 0.5} for _ in range(4)]
             label = draw(st.none() | texts)
             nodes.append(Node(latent_id(level, latent), parent, level, latent, statistics, evidence, label))
     return Tree({**HEADER, "note": draw(texts)}, nodes)
@@ -102,7 +103,11 @@ def sample() -> Tree:
                 0,
                 1,
                 {"rate": 0.5},
-                {"contexts": [best], "promoted": [{"token": " x", "id": 1, "logit": 1.0}]},
+                {
+                    "contexts": [best],
+                    "tokens": [{"token": " b", "id": 3, "share": 0.7}, {"token": "\n", "id": 4, "share": 0.2}],
+                    "promoted": [{"token": " x", "id": 1, "logit": 1.0}],
+                },
             ),
             Node("a4", None, 0, 4, {"rate": None}, label="of 'names'"),
             Node("b0", "a4", 1, 0, {"rate": 0.25, "mi_over_max": 0.5}),
@@ -224,8 +229,13 @@ def test_what_is_shown_is_one_reversible_line(text: str):
 
 def test_labels_come_first_in_titles_and_tokens_stand_in():
     tree = sample()
-    assert title(tree["a1"]) == "a1  x"
-    assert title(tree["a4"]) == "a4 of 'names'"
+    assert title(tree["a1"]) == "a1 ␣b ↵" and tree["a1"].name == "␣b ↵"
+    assert title(tree["a4"]) == "a4 of 'names'" and tree["a4"].name == "of 'names'"
+    assert title(tree["b0"]) == "b0" and tree["b0"].name == ""
+    for kind in ("dot", "nwk", "graphml"):
+        assert "a1 ␣b ↵" in WRITERS[kind](tree)
+    row = next(csv.DictReader(io.StringIO(WRITERS["csv"](tree))))
+    assert (row["label"], row["name"], row["promoted"]) == ("", "␣b ↵", '[" x"]')
     assert context_text(tree["a1"]) == r"a ⟪b⟫\n"
 
 

@@ -30,9 +30,10 @@ from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_js
 from hiersae_cli.formats.hdf5 import attributes, read_strings, remove_leftovers, write_header, write_strings
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
+from hiersae_cli.metrics.own_tokens import own_tokens, table
 
 SCHEMA = "hiersae.index"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 RUN, BASELINE = "run", "baseline"  # the dictionaries
 _COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
@@ -91,6 +92,19 @@ class FiringLists:
         place = np.repeat(first_m - before_m, count_m) + np.arange(int(count_m.sum()))
         return np.repeat(np.arange(len(row_m)), count_m), np.asarray(self.latent_n[place])
 
+    def own_tokens(self, token_R: Array, counted_R: Array) -> tuple[Array, Array]:
+        """The tokens (F, T) that tell what each latent fires at, with the share of its activation at each.
+
+        See ``metrics.own_tokens``. ``counted_R`` marks the rows in which firings were looked for.
+        """
+        share_V = np.bincount(token_R[counted_R]) / max(int(counted_R.sum()), 1)
+        tokens_FT, shares_FT = table(self.latents)
+        for latent in np.flatnonzero(self.fired_F).tolist():
+            row_n, value_n = self.of(latent)
+            tokens, shares = own_tokens(token_R[row_n], value_n, share_V)
+            tokens_FT[latent, : len(tokens)], shares_FT[latent, : len(tokens)] = tokens, shares
+        return tokens_FT, shares_FT
+
 
 class IndexFile:
     """An index opened for reading; its lists stay on the disk and are read where they are looked into.
@@ -116,7 +130,7 @@ class IndexFile:
             raise FileError(f"{path}: no such file", "Build it with 'hiersae dashboard'.")
         try:
             with h5py.File(self.path, "r", locking=False) as file:
-                check_schema(path, attributes(file), SCHEMA, SCHEMA_VERSION)
+                check_schema(path, attributes(file), SCHEMA, 1, SCHEMA_VERSION)
                 self.header: dict[str, Any] = json.loads(file["header"][()])
                 self.columns = {name: _mapped(self.path, file[f"rows/{name}"]) for name in _COLUMNS}
                 self.documents = read_strings(file["documents"])

@@ -16,6 +16,7 @@ from typing import Any
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, write_text
+from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.tree_writers import write_csv, write_dot, write_graphml, write_newick
 from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
@@ -37,7 +38,8 @@ class Node:
         statistics: numbers, true or false, or None where undefined. Of every node: ``n_rows`` rows measured,
             ``n_active`` of them in which it fires, ``rate`` (their ratio), ``mean_activation`` when it fires, ``dead``.
             Of a node with a parent also ``n_parent``, ``n_both`` and the statistics of ``metrics.tree``.
-        evidence: ``contexts`` (its strongest firings), ``promoted`` and ``suppressed`` (tokens); any may be missing.
+        evidence: ``contexts`` (its strongest firings), ``tokens`` (that it fires at: see ``metrics.own_tokens``),
+            ``promoted`` and ``suppressed`` (tokens); any may be missing.
         label: what a person or a model calls it, or None.
     """
 
@@ -48,6 +50,11 @@ class Node:
     statistics: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its label, or else the tokens that it fires at: ``␣king ␣queen``; "" where these are not known."""
+        return self.label or name_of(item["token"] for item in self.evidence.get("tokens", ()))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ EDGE_STATISTICS = (
 )
 # Ends the names of an edge's statistics on soft firing, which only a hardened tree has beside the others.
 SOFT = "_soft"
-_TITLE_TOKENS = 3
 _GRAPHML = "http://graphml.graphdrawing.org/xmlns"
 
 
@@ -39,13 +38,12 @@ def visible(text: str) -> str:
 
 
 def title(node: Node) -> str:
-    """A node in a few words: its id, then its label or else the tokens that it promotes most."""
-    words = node.label or " ".join(promoted(node, "promoted")[:_TITLE_TOKENS])
-    return f"{node.id} {visible(words)}".strip()
+    """A node in a few words: its id and its name."""
+    return f"{node.id} {visible(node.name)}".strip()
 
 
-def promoted(node: Node, which: str) -> list[str]:
-    """The tokens ``promoted`` or ``suppressed``, strongest first."""
+def tokens_of(node: Node, which: str) -> list[str]:
+    """The tokens of one kind of evidence, strongest first."""
     return [str(item["token"]) for item in node.evidence.get(which, ())]
 
 
@@ -127,9 +125,7 @@ def write_csv(tree: Tree) -> str:
     statistics = [*own, *EDGE_STATISTICS, *soft]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["id", "parent", "level", "latent", "label", "children", *statistics, "promoted", "suppressed", "context"]
-    )
+    writer.writerow(["id", "parent", "level", "latent", "label", "name", "children", *statistics, *_TOKENS, "context"])
     for node in tree.nodes:
         writer.writerow(
             [
@@ -138,21 +134,22 @@ def write_csv(tree: Tree) -> str:
                 node.level,
                 node.latent,
                 cell(visible(node.label or "")),
+                cell(visible(node.name)),
                 len(tree.children(node.id)),
                 *(node.statistics.get(name) for name in statistics),
-                *(cell(json.dumps(promoted(node, which)) if node.evidence.get(which) else "") for which in _TOKENS),
+                *(cell(json.dumps(tokens_of(node, which)) if node.evidence.get(which) else "") for which in _TOKENS),
                 cell(context_text(node)),
             ]
         )
     return text.getvalue()
 
 
-_TOKENS = ("promoted", "suppressed")
+_TOKENS = ("tokens", "promoted", "suppressed")
 
 
 def _node_values(node: Node) -> dict[str, Any]:
     own = {name: value for name, value in node.statistics.items() if not _is_of_edge(name)}
-    shown = {which: visible(" ".join(promoted(node, which))) or None for which in _TOKENS}
+    shown = {which: visible(" ".join(tokens_of(node, which))) or None for which in _TOKENS}
     return {
         "label": title(node),
         "level": node.level,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
-from hiersae_cli.formats.activations import HELD_OUT
+from hiersae_cli.formats.activations import DROPPED, HELD_OUT
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.tree import rounded
 from hiersae_cli.pages.model import Context, Decile, Histogram
@@ -31,7 +31,8 @@ class ContextReader:
         columns = file.columns
         self.cache_row_R, self.token_R = columns["cache_row"], np.asarray(columns["token"])
         self.document_R, self.position_R = np.asarray(columns["document"]), np.asarray(columns["position"])
-        self.held_out_R = np.asarray(columns["split"]) == HELD_OUT
+        split_R = np.asarray(columns["split"])
+        self.held_out_R, self.counted_R = split_R == HELD_OUT, split_R != DROPPED
         self._window_R = np.asarray(self.cache_row_R) - self.position_R  # a window is known by its first row
         texts = file.token_texts.values()
         characters = bool(texts) and max(map(len, texts)) == 1

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.formats.index import FiringLists, IndexFile
+from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.tree import rounded
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.pages.contexts import ContextReader
 from hiersae_cli.pages.model import Context, Token
 
-_HINT_TOKENS = 3
 _SAMPLED = 20_000  # of a latent's firings, to find what fires with it
-
-_SIGNS = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 
 Array = np.ndarray[Any, Any]
 
@@ -63,16 +61,23 @@ class Dictionary:
 
     @cached_property
     def hints(self) -> list[str]:
-        """Of each latent the tokens at which it fires most, in a few characters; "" for a dead one."""
-        ids = self.tables["tokens"][:, :_HINT_TOKENS].tolist()
-        shown = {token: _short(self.contexts.text(token)) for of_latent in ids for token in of_latent}
-        return [" ".join(shown[token] for token in of_latent if token != NONE) for of_latent in ids]
+        """Of each latent its name where it has no label; "" for a dead one."""
+        return [
+            name_of(self.contexts.text(token) for token in of_latent if token != NONE)
+            for of_latent in self.own_tokens[0].tolist()
+        ]
+
+    @cached_property
+    def own_tokens(self) -> tuple[Array, Array]:
+        """The tokens (F, T) that tell what each latent fires at, and the share of its activation at each."""
+        if "own_tokens" in self.tables:
+            return self.tables["own_tokens"], self.tables["own_shares"]
+        return self.lists.own_tokens(self.contexts.token_R, self.contexts.counted_R)  # an index of version 1
 
     def tokens(self, latent: int) -> list[Token]:
-        """The tokens at which it fires most, with their shares of its firings."""
-        fired = int(self.lists.fired_F[latent])
-        pairs = zip(self.tables["tokens"][latent].tolist(), self.tables["token_counts"][latent].tolist(), strict=True)
-        return [Token(self.contexts.text(token), rounded(count / fired)) for token, count in pairs if count]
+        """The tokens that tell what it fires at, with their shares of its activation."""
+        pairs = zip(*(column[latent].tolist() for column in self.own_tokens), strict=True)
+        return [Token(self.contexts.text(token), rounded(share)) for token, share in pairs if token != NONE]
 
     def lens(self, latent: int, side: str) -> list[Token]:
         """The tokens ``promoted`` or ``suppressed``, with what it adds to their logits."""
@@ -100,8 +105,3 @@ class Dictionary:
         marked_R = np.zeros(self.lists.rows, bool)
         marked_R[self.lists.rows_of(latent)] = True
         return marked_R
-
-
-def _short(token: str) -> str:
-    """A token without white space at its ends; of white space alone, signs for it."""
-    return token.strip() or token.translate(_SIGNS)

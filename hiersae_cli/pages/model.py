@@ -48,7 +48,7 @@ class Neighbour:
     Attributes:
         id: the node.
         label: its label, or None.
-        hint: a few tokens that stand for it where it has no label.
+        hint: its name where it has no label: a few tokens that it fires at.
         rate: share of the rows in which it fires.
         cosine: of the two decoder rows.
     """
@@ -62,7 +62,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Token:
-    """A token with a number that belongs to it: a logit, or a number of firings."""
+    """A token with a number that belongs to it: a logit, or a share of activation."""
 
     text: str
     value: float
@@ -267,7 +267,7 @@ class FeaturePage:
         ancestors: from the root down to its parent.
         label: its label, or None.
         label_history: earlier labels, the latest first.
-        hint: a few tokens that stand for it where it has no label.
+        hint: its name where it has no label: a few tokens that it fires at.
         rate: share of all rows indexed in which it fires; ``firings`` of ``rows``.
         max_activation, mean_activation: over its firings; None where it is dead.
         fvu_increase: how much larger FVU becomes if the latent is taken out of every code; None where not measured.
@@ -275,7 +275,7 @@ class FeaturePage:
         histogram: of its activations; None where it is dead.
         top: its strongest contexts, one of a window.
         deciles: tenths of its firings by activation, the strongest first.
-        tokens: the tokens at which it fires most often; ``value`` is the share of its firings.
+        tokens: those that tell what it fires at, the most telling first; ``value`` is the share of its activation.
         promoted, suppressed: logit lens: tokens and what it adds to their logits; empty without a host model.
         nearest: latents with the most similar decoder rows, the most similar first.
         as_parent: where it has children.
@@ -335,7 +335,7 @@ class Overview:
         level, latent: of each node; its id is made of them.
         parent: place of its parent in these columns, or -1.
         label: or None.
-        hint: a few tokens that stand for it.
+        hint: its name where it has no label.
         rate: share of the rows in which it fires.
         mi_bits, max_mi_bits, mi_over_max: of the edge to its parent; None for roots and where undefined.
         fvu_increase: how much larger FVU becomes without it, or None.

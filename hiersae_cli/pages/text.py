@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from hiersae_cli.formats.names import token_shown
 from hiersae_cli.pages.model import Context
 
 # Steps of the accent's ramp in the style sheet: h1 (weakest) to h9. 0 is no activation.
@@ -36,7 +37,7 @@ def shown(text: str) -> str:
 
 def token(text: str) -> Markup:
     """A token by itself: its white space is seen too."""
-    return Markup(_quiet(text.replace(" ", "␣") if text.strip(" ") != text else text))
+    return Markup(_quiet(token_shown(text)))
 
 
 def running(text: str) -> Markup:

@@ -23,10 +23,11 @@ from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, save_tree
-from hiersae_cli.formats.tree_writers import context_text, edge_statistic
+from hiersae_cli.formats.tree_writers import context_text, edge_statistic, visible
 from hiersae_cli.host.model import Host
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
+from hiersae_cli.metrics.own_tokens import ActivationByToken
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.matching import load_host, open_acts
 from hiersae_cli.workflows.reporting import LEAST_FIRINGS
@@ -34,6 +35,7 @@ from hiersae_cli.workflows.rows import batches_of, spread_blocks
 from hiersae_cli.workflows.tree_evidence import (
     gather_contexts,
     gather_tokens,
+    listed_tokens,
     token_ids,
     token_texts,
 )
@@ -41,7 +43,6 @@ from hiersae_cli.workflows.tree_statistics import edges_of, statistics_of
 
 _SHOWN_PARENTS = 10
 _SHOWN_EVIDENCE = 60  # characters
-_SHOWN_TOKENS = 6
 
 
 def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, Any]:
@@ -64,10 +65,10 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
     parent_F = _parents(trained.model, root)
-    counts, soft, top, looked_at = _pass(config, trained, acts, parent_F, device, console)
+    counts, soft, top, by_token, looked_at = _pass(config, trained, acts, parent_F, device, console)
     kept_F = _select(config, counts, soft or counts, root)
     statistics = statistics_of(counts, soft)
-    evidence = _evidence(config, trained.model, acts, host, top, kept_F, device, console)
+    evidence = _evidence(config, trained.model, acts, host, top, by_token, kept_F, device, console)
     nodes = [
         Node(
             levels.ids[latent],
@@ -123,18 +124,19 @@ def _pass(
     parent_F: np.ndarray,
     device: torch.device,
     console: Console,
-) -> tuple[FiringCounts, FiringCounts | None, TopFirings, int]:
-    """Read the rows once: counts over held-out rows, the strongest firings of all, and how many rows that was.
+) -> tuple[FiringCounts, FiringCounts | None, TopFirings, ActivationByToken, int]:
+    """Read the rows once: counts over held-out rows, of all the strongest firings, activations by token and number.
 
     A hardened tree's soft firings are counted too: of its hard ones, a child's are all within its parent's.
     """
     held_out = acts.usable(HELD_OUT)
     usable = acts.rows_of(TRAIN, HELD_OUT)
-    position = acts.column("position")
+    position, tokens = acts.column("position"), acts.column("tokens")
     blocks = spread_blocks(acts.rows, config.tokens)
     if not any(held_out[start:stop].any() for start, stop in blocks):
         raise UsageError(f"--tokens {config.tokens:,}: none of the rows looked at is held out", "Look at more rows.")
     counts, top = FiringCounts(parent_F), TopFirings(len(parent_F), config.contexts)
+    by_token = ActivationByToken(len(parent_F), int(tokens.max()) + 1)
     soft = FiringCounts(parent_F) if trained.hardened else None
     parents = torch.from_numpy(parent_F).to(device)
     looked_at = 0
@@ -149,12 +151,13 @@ def _pass(
                 found = firings(trained.hardened.encode(x_BD, hard=False), parents)
                 soft.add(int(held_out[start:stop].sum()), *(column[held_out[found[0] + start]] for column in found[1:]))
             allowed = usable[row]
-            row = row[allowed]
+            row, latent, value = row[allowed], latent[allowed], value[allowed]
             # A window is known by its first row.
-            top.add(latent[allowed], value[allowed], row, row - position[row])
+            top.add(latent, value, row, row - position[row])
+            by_token.add(tokens[start:stop][usable[start:stop]], tokens[row], latent, value)
             looked_at += int(usable[start:stop].sum())
             progress.advance(stop - start)
-    return counts, soft, top, looked_at
+    return counts, soft, top, by_token, looked_at
 
 
 def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, root: int | None) -> np.ndarray:
@@ -195,15 +198,19 @@ def _evidence(
     acts: ActivationSet,
     host: Host | None,
     top: TopFirings,
+    by_token: ActivationByToken,
     kept_F: np.ndarray,
     device: torch.device,
     console: Console,
 ) -> list[dict[str, Any]]:
-    """Contexts, and with a host the tokens promoted and suppressed, of every latent kept; empty for the others."""
+    """Own tokens, contexts, and with a host tokens promoted and suppressed, of latents kept; empty for the others."""
     texts = token_texts(host) if host else token_ids
     with torch.inference_mode():
         contexts = gather_contexts(acts, model.encode, top, kept_F, config.context_tokens, texts, config.batch, device)
     evidence: list[dict[str, Any]] = [{"contexts": found} for found in contexts]
+    for latent, ids, shares in zip(range(model.latents), *by_token.own_tokens(), strict=True):
+        if kept_F[latent]:
+            evidence[latent]["tokens"] = listed_tokens(ids[ids != NONE], shares, texts)
     if host and config.top_tokens:
         kept = np.flatnonzero(kept_F)
         directions_FD = model.W_dec_FD.detach()[torch.from_numpy(kept).to(device)]
@@ -262,7 +269,7 @@ def _show(tree: Tree, summary: dict[str, Any], console: Console, seconds: float)
     parents = sorted(parents, key=lambda node: (-len(_live(tree, node)), -len(tree.children(node.id))))[:_SHOWN_PARENTS]
     if parents:
         rows = [_table_row(tree, node) for node in parents]
-        columns = ["parent", "rate", "children", "dead", "I/I_max", "promotes", "strongest context"]
+        columns = ["parent", "rate", "children", "dead", "I/I_max", "name", "strongest context"]
         shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
         console.table(
             "Parents with the most children",
@@ -292,7 +299,6 @@ def _live(tree: Tree, node: Node) -> list[Node]:
 def _table_row(tree: Tree, node: Node) -> list[str]:
     children = tree.children(node.id)
     shares = _shares(children)
-    tokens = node.evidence.get("promoted", [])[:_SHOWN_TOKENS]
     text = context_text(node)
     if len(text) > _SHOWN_EVIDENCE:
         middle = text.find("⟪")
@@ -304,6 +310,6 @@ def _table_row(tree: Tree, node: Node) -> list[str]:
         f"{len(children):,}",
         f"{len(children) - len(_live(tree, node)):,}",
         f"{sum(shares) / len(shares):.2f}" if shares else "-",
-        " ".join(repr(str(item["token"])) for item in tokens),
+        visible(node.name),
         text,
     ]

@@ -72,7 +72,7 @@ def _logits(host: Host, directions_FD: torch.Tensor, console: Console | None) ->
 
 
 def _tree(index: Index, config: DashboardConfig) -> Tree:
-    """The tree with its statistics; the evidence is in the rows."""
+    """The tree with its statistics and names; the other evidence is in the rows."""
     overview, ids, statistics = index.overview(), index.ids(), _statistics(index)
     nodes = [
         Node(
@@ -81,6 +81,7 @@ def _tree(index: Index, config: DashboardConfig) -> Tree:
             level=overview.level[place],
             latent=overview.latent[place],
             statistics=statistics[place],
+            evidence={"tokens": _own_tokens(index, place)},
             label=overview.label[place],
         )
         for place, id in enumerate(ids)
@@ -98,6 +99,12 @@ def _tree(index: Index, config: DashboardConfig) -> Tree:
         "tokens": index.file.header["tokens"],
     }
     return Tree(described, nodes)
+
+
+def _own_tokens(index: Index, latent: int) -> list[dict[str, Any]]:
+    ids = index.dictionary.own_tokens[0][latent].tolist()
+    tokens = index.dictionary.tokens(latent)
+    return [{"token": token.text, "id": id, "share": token.value} for id, token in zip(ids, tokens, strict=False)]
 
 
 def _statistics(index: Index) -> list[dict[str, Any]]:

@@ -46,7 +46,6 @@ _NEW_ROWS = 10**6  # indexed unless --tokens says otherwise
 _COMMIT_ROWS = 1 << 16
 _ERROR_ROWS = 1 << 16  # held-out rows in which it is measured what each latent is worth
 _LENS_TOKENS = 10
-_OWN_TOKENS = 5  # of the tokens at which a latent fires most
 _FATE_ROWS = 4096  # of a baseline latent's firings, from which its fate is told
 _FATE_PARTS = 8
 
@@ -263,8 +262,8 @@ class _Builder:
         for name in ("active", "both", "active_soft", "both_soft"):
             if name in sums:
                 found[f"{RUN}/{name}"] = sums[name].astype("<i8")
-        for name, of in lists.items():
-            found[f"{name}/tokens"], found[f"{name}/token_counts"] = _own_tokens(of, token_R)
+        own = lists[RUN].own_tokens(token_R, self._split_R != DROPPED)
+        found[f"{RUN}/own_tokens"], found[f"{RUN}/own_shares"] = own
         found |= self._lens()
         if BASELINE in lists:
             usable = int((self._split_R != DROPPED).sum())
@@ -297,19 +296,6 @@ def _only(firings: Firings, wanted_B: Array) -> Firings:
         return firings
     kept = wanted_B[firings.row_n]
     return Firings(firings.rows, firings.latents, firings.place_n[kept], firings.value_n[kept])
-
-
-def _own_tokens(lists: FiringLists, token_R: Array) -> tuple[Array, Array]:
-    """The tokens at which each latent fires most often, (F, T), and how often; ``NONE`` and 0 where there are fewer."""
-    vocabulary, place_R = np.unique(token_R, return_inverse=True)
-    ids = np.full((lists.latents, _OWN_TOKENS), NONE, "<i4")
-    counts = np.zeros((lists.latents, _OWN_TOKENS), "<i4")
-    for latent in np.flatnonzero(lists.fired_F).tolist():
-        number_V = np.bincount(place_R[lists.rows_of(latent)], minlength=len(vocabulary))
-        occurring = np.flatnonzero(number_V)
-        best = occurring[np.argsort(-number_V[occurring], kind="stable")[:_OWN_TOKENS]]
-        ids[latent, : len(best)], counts[latent, : len(best)] = vocabulary[best], number_V[best]
-    return ids, counts
 
 
 def _fates(ours: FiringLists, theirs: FiringLists, rows: int, advance: Any) -> dict[str, Array]:

@@ -151,12 +151,14 @@ def key_of(variable: str) -> str:
 
 
 def prompt_of(page: FeaturePage, contexts: int) -> str:
-    """What a model is told of a feature: contexts from the strongest down, and tokens that it promotes."""
+    """What a model is told of a feature: contexts from the strongest down, its name, and tokens that it promotes."""
     spread = [context for decile in page.deciles for context in decile.contexts[:1]]
     top = page.top[: max(1, contexts - min(len(spread), contexts // 3))]
     shown = [*top, *spread[1 : 1 + contexts - len(top)]]
     most = page.max_activation or 1.0
     texts = [f"{number}. {_marked(context, most)}" for number, context in enumerate(shown, 1)]
+    if page.hint:
+        texts.append(f"Tokens that it fires at (␣ is a space, ↵ a line's end): {visible(page.hint)}")
     if page.promoted:
         texts.append("Tokens that it makes likelier: " + ", ".join(repr(token.text) for token in page.promoted))
     return "\n".join(texts)

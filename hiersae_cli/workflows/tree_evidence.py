@@ -80,6 +80,14 @@ def gather_contexts(
     return contexts
 
 
+def listed_tokens(ids: np.ndarray, shares: np.ndarray, texts: Texts) -> list[dict[str, Any]]:
+    """A latent's own tokens, the most telling first, with the share of its activation at each."""
+    return [
+        {"token": text, "id": int(token), "share": rounded(share)}
+        for text, token, share in zip(texts(ids), ids, shares, strict=False)
+    ]
+
+
 def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Texts) -> list[dict[str, Any]]:
     """The ``count`` tokens that each direction promotes and suppresses most, with their logits.
 

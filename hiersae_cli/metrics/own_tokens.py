@@ -1,0 +1,83 @@
+"""The tokens that tell what a latent fires at.
+
+Where a share q of a latent's activation lies at a token, and a share p of the rows are that token, its weight is
+q ln(q / p): its term in the Kullback-Leibler divergence of q from p, in nats. It is large if much of the activation
+lies there and few rows are that token; a token that is merely frequent has none.
+
+Legend of shapes: B rows of a batch, F latents, V tokens of the vocabulary, T tokens listed, n firings, t their tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.metrics.firings import NONE
+
+LISTED = 5
+_LEAST = 1e-6  # nats: below, a token is where it is by chance
+_WAITING = 1 << 22  # firings added up at once: some 100 MB
+
+Array = np.ndarray[Any, Any]
+
+
+def own_tokens(token_n: Array, value_n: Array, share_V: Array) -> tuple[Array, Array]:
+    """A latent's tokens of the largest weights, at most ``LISTED``, and the share of its activation at each.
+
+    Args:
+        token_n, value_n: its firings, or sums of them: token and activation.
+        share_V: the share of rows that are each token.
+    """
+    token_t, place_n = np.unique(token_n, return_inverse=True)
+    mass_t = np.bincount(place_n, value_n, len(token_t))
+    q_t = mass_t / max(mass_t.sum(), 1e-30)
+    weight_t = q_t * np.log(q_t / share_V[token_t])
+    order = np.lexsort((token_t, -weight_t))[:LISTED]
+    order = order[weight_t[order] > _LEAST]
+    return token_t[order], q_t[order]
+
+
+def table(latents: int) -> tuple[Array, Array]:
+    """Where the tokens (F, T) and shares (F, T) of all latents go: ``NONE`` and 0 where there are fewer."""
+    return np.full((latents, LISTED), NONE, "<i4"), np.zeros((latents, LISTED), "<f4")
+
+
+class ActivationByToken:
+    """The activation of each latent at each token, added up batch by batch; memory grows with the pairs that occur.
+
+    Args:
+        latents, vocabulary: F and V.
+    """
+
+    def __init__(self, latents: int, vocabulary: int):
+        self._latents, self._vocabulary = latents, vocabulary
+        self._rows_V = np.zeros(vocabulary)
+        self._key_n: Array = np.zeros(0, np.int64)
+        self._sum_n: Array = np.zeros(0)
+        self._waiting: list[tuple[Array, Array]] = []
+
+    def add(self, token_B: Array, token_n: Array, latent_n: Array, value_n: Array) -> None:
+        """Take in a batch: the tokens of its rows, and token, latent and activation of its firings."""
+        self._rows_V += np.bincount(token_B, minlength=self._vocabulary)
+        self._waiting.append((latent_n * self._vocabulary + token_n, value_n))
+        if sum(len(key_n) for key_n, _ in self._waiting) > _WAITING:
+            self._add_up()
+
+    def own_tokens(self) -> tuple[Array, Array]:
+        """Of every latent the tokens (F, T) and shares as ``own_tokens`` has them; ``NONE`` and 0 for fewer."""
+        self._add_up()
+        tokens_FT, shares_FT = table(self._latents)
+        share_V = self._rows_V / max(self._rows_V.sum(), 1)
+        first_F = np.searchsorted(self._key_n, np.arange(self._latents + 1) * self._vocabulary)
+        for latent in np.flatnonzero(np.diff(first_F)).tolist():
+            part = slice(first_F[latent], first_F[latent + 1])
+            tokens, shares = own_tokens(self._key_n[part] % self._vocabulary, self._sum_n[part], share_V)
+            tokens_FT[latent, : len(tokens)], shares_FT[latent, : len(tokens)] = tokens, shares
+        return tokens_FT, shares_FT
+
+    def _add_up(self) -> None:
+        keys, values = zip((self._key_n, self._sum_n), *self._waiting, strict=True)
+        self._key_n, place_n = np.unique(np.concatenate(keys), return_inverse=True)
+        self._sum_n = np.bincount(place_n, np.concatenate(values), len(self._key_n))
+        self._waiting.clear()

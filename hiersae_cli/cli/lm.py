@@ -9,7 +9,7 @@ from hiersae_cli.console import Console
 
 
 def lm(config: LMConfig, console: Console) -> None:
-    """Train a small character-level language model and save it as a Hugging Face model."""
+    """Train a small character-level language model. It is saved as a Hugging Face model."""
     from hiersae_cli.workflows.lm import run
 
     result = run(config, console)

@@ -20,12 +20,14 @@ def option(
     metavar: str | None = None,
     choices: Iterable[str] = (),
     recorded: bool = True,
+    group: str = "",
 ) -> Any:
     """Declare a field that the command line offers as an option.
 
     ``names`` replaces the name derived from the field; ``parse`` turns the flag's text into the value;
     ``choices`` are the values allowed; ``recorded=False`` keeps a flag that cannot change the result
-    (an output path, a display setting) out of the configuration that files carry.
+    (an output path, a display setting) out of the configuration that files carry; ``group`` is the heading that
+    ``--help`` shows it under, after the options without one.
     """
     metadata = {
         "kind": "option",
@@ -35,6 +37,7 @@ def option(
         "metavar": metavar,
         "choices": tuple(choices),
         "recorded": recorded,
+        "group": group,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -47,9 +50,16 @@ def argument(default: Any = MISSING, *, help: str, metavar: str | None = None, r
     return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
 
 
-def options(*names: str, help: str, metavar: str | None = None, recorded: bool = True) -> Any:
+def options(*names: str, help: str, metavar: str | None = None, recorded: bool = True, group: str = "") -> Any:
     """Declare a list field whose option may be given several times."""
-    metadata = {"kind": "options", "names": names, "help": help, "metavar": metavar, "recorded": recorded}
+    metadata = {
+        "kind": "options",
+        "names": names,
+        "help": help,
+        "metavar": metavar,
+        "recorded": recorded,
+        "group": group,
+    }
     return dataclasses.field(default_factory=list, metadata=metadata)
 
 

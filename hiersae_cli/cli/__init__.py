@@ -12,8 +12,10 @@ import sys
 def main() -> None:
     """Run ``hiersae``; never returns."""
     from hiersae_cli.cli.app import app
+    from hiersae_cli.console import steady_streams
     from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
 
+    steady_streams()
     try:
         app(prog_name="hiersae", standalone_mode=True)
     except HierSAEError as error:

@@ -19,7 +19,7 @@ _LOG_WIDTH = 120  # of tables where there is no terminal
 _NARROWEST = 40
 _BAR, _SHORT_BAR, _WIDE = 24, 10, 100  # characters of a progress bar; the long one is for wide terminals
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal to redraw
-# What stands for the characters that we write ourselves where the output cannot hold them.
+# Plain characters for those that we write ourselves, where the output cannot hold them.
 _PLAIN = str.maketrans(
     {"↑": "^", "↓": "v", "−": "-", "–": "-", "—": "-", "─": "-", "━": "=", "·": "|", "…": "...", "↳": ">", "→": "->"}
     | {"“": '"', "”": '"', "’": "'", "α": "alpha", "⟪": "<<", "⟫": ">>", "‖": "||", "×": "x"}
@@ -27,7 +27,7 @@ _PLAIN = str.maketrans(
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """Ours in plain characters, all others as question marks: printing never fails."""
+    """Our own characters become plain ones, all others question marks: printing never fails."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end].translate(_PLAIN)
     return text.encode("ascii", "replace").decode(), error.end
@@ -44,7 +44,7 @@ def steady_streams() -> None:
 
 
 def _write(text: str, stream: TextIO) -> None:
-    """Print a line; what nobody reads any more (``… | head``), or has no place, ends no command."""
+    """Print a line. A reader that has left (``… | head``) or a full disk ends no command."""
     try:
         print(text, file=stream, flush=True)
     except OSError:
@@ -52,7 +52,7 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Let what is still in a stream's buffer, and what comes, go nowhere."""
+    """Discard what is still in a stream's buffer, and all that follows."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

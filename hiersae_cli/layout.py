@@ -67,16 +67,16 @@ def _parts(columns: Sequence[str], rows: Rows, shown: list[int], width: int, tog
 def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style: Style) -> list[str]:
     widths = [_width(columns, rows, column) for column in part]
     widths[0] = min(widths[0], max(width // 2, width - _MARGIN - sum(w + _GAP for w in widths[1:])))
-    if _MARGIN + sum(widths) + _GAP * (len(widths) - 1) > width:  # of two columns, or it would have been parted
+    if _MARGIN + sum(widths) + _GAP * (len(widths) - 1) > width:  # only two columns: more would have been parted
         widths[-1] = max(1, width - _MARGIN - _GAP * (len(widths) - 1) - sum(widths[:-1]))
-    for number, column in enumerate(part):  # names of columns in one line, as far as there is room
+    for number, column in enumerate(part):  # widen a column to the whole of its name while there is room
         room = width - _MARGIN - sum(widths) - _GAP * (len(widths) - 1)
         widths[number] += min(max(0, _cells(columns[column]) - widths[number]), max(0, room))
     right = [number > 0 and _is_numeric(rows, column) for number, column in enumerate(part)]
 
     def line_up(cells: Sequence[str], kind: str = "") -> list[str]:
         wrapped = [_wrapped(cell, w) for cell, w in zip(cells, widths, strict=True)]
-        found = []
+        aligned = []
         for place in range(max(map(len, wrapped))):
             texts = []
             for lines, w, to_the_right, cell in zip(wrapped, widths, right, cells, strict=True):
@@ -84,8 +84,8 @@ def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style
                 space = " " * (w - _cells(text))
                 text = style(text, kind or cell) if text else ""
                 texts.append(space + text if to_the_right else text + space)
-            found.append((" " * _MARGIN + (" " * _GAP).join(texts)).rstrip())
-        return found
+            aligned.append((" " * _MARGIN + (" " * _GAP).join(texts)).rstrip())
+        return aligned
 
     lines = line_up([columns[column] for column in part], "heading")
     lines.append(" " * _MARGIN + "─" * (sum(widths) + _GAP * (len(widths) - 1)))
@@ -113,9 +113,9 @@ def _is_numeric(rows: Rows, column: int) -> bool:
 
 
 def parted(cell: str) -> tuple[str, str]:
-    """A figure and its interval; what is no figure with an interval is whole, with nothing beside it."""
-    found = _WITH_INTERVAL.fullmatch(cell)
-    return (found[1], found[2]) if found else (cell, "")
+    """A figure and its interval; any other cell stays whole, with an empty text beside it."""
+    match = _WITH_INTERVAL.fullmatch(cell)
+    return (match[1], match[2]) if match else (cell, "")
 
 
 def _wrapped(text: str, width: int) -> list[str]:

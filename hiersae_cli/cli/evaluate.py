@@ -27,11 +27,11 @@ def _explained(name: str) -> tuple[dict[str, Any], str]:
         for section in SECTIONS:
             lines += [section, *(f"  {m.name:31} {m.label}" for m in METRICS if m.section == section)]
         return {metric.name: metric.as_json() for metric in METRICS}, "\n".join(lines)
-    found = next((metric.name for metric in METRICS if metric.label == name.lower()), name)
+    key = next((metric.name for metric in METRICS if metric.label == name.lower()), name)
     try:
-        metric = metric_of(found)
+        metric = metric_of(key)
     except KeyError:
         near = names_like(name)
-        hint = f"Near it: {', '.join(near)}." if near else "hiersae eval --explain all lists them."
+        hint = f"Did you mean {' or '.join(near)}?" if near else "hiersae eval --explain all lists them."
         raise UsageError(f"--explain {name}: no such figure", hint) from None
-    return {found: metric.as_json()}, explain(found)
+    return {key: metric.as_json()}, explain(key)

@@ -116,11 +116,11 @@ def _starred(report: Mapping[str, Any], first: str, metric: str) -> bool:
 
 
 def _figure(report: Mapping[str, Any], name: str, metric: str) -> Figure:
-    """A group's figure; of a hardened tree on soft firing, for hard firing decides it beforehand."""
+    """A group's figure; of a hardened tree before it is hardened: hard firing fixes the figures of its edges."""
     figures = report["groups"][name]["figures"]
     soft = figures.get(f"{metric}{SOFT}") if metric_of(metric).section == TREE else None
-    found: Figure = soft or figures.get(metric)
-    return found
+    figure: Figure = soft or figures.get(metric)
+    return figure
 
 
 def _verdict(report: Mapping[str, Any], other: str, metric: str) -> str:

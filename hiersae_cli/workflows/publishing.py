@@ -59,8 +59,8 @@ def show(report: dict[str, Any], config: EvalConfig, console: Console) -> None:
     """The answer on the terminal, what makes it doubtful, and all tables if they were asked for."""
     console.show("\n".join(answer(report)))
     console.show(f"\nWhole report: {' '.join(filter(None, (config.html, config.out))) or 'add -o report.json'}")
-    tables_ = "" if config.full else "Tables: --full. "
-    console.show(f"{tables_}What a figure means: hiersae eval --explain all")
+    hint = "" if config.full else "All tables: --full. "
+    console.show(f"{hint}What a figure means: hiersae eval --explain all")
     for doubt in doubts(report):
         console.warn(doubt)
     if not config.full:

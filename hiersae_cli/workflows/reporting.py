@@ -244,11 +244,11 @@ def _correct(report: dict[str, Any], level: float) -> dict[str, Any]:
     for enough_seeds, compared in families:
         tested = []
         for metric, figure in compared.items():
-            figure |= {"p_holm": None, "verdict": ""}
+            figure |= {"p": None if few_documents else figure["p"], "p_holm": None, "verdict": ""}
             if metric_of(metric).better is None or figure["value"] is None:
                 continue
             if few_documents:
-                figure |= {"p": None, "verdict": TOO_FEW_DOCUMENTS}
+                figure["verdict"] = TOO_FEW_DOCUMENTS
             elif not enough_seeds:
                 figure["verdict"] = TOO_FEW_SEEDS
             elif figure["p"] is not None:

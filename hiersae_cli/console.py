@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import codecs
 import json as jsonlib
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
-_STYLES = {"better": "bold green", "worse": "bold red", "no evidence": "dim"}
+from hiersae_cli.layout import table_lines
+
+_STYLES = {"better": "1;32", "worse": "1;31", "no evidence": "2", "heading": "1"}  # of terminals, by what a text is
+_LOG_WIDTH = 120  # of tables where there is no terminal
+_NARROWEST = 40
+_BAR, _SHORT_BAR, _WIDE = 24, 10, 100  # characters of a progress bar; the long one is for wide terminals
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal to redraw
+# Plain characters for those that we write ourselves, where the output cannot hold them.
+_PLAIN = str.maketrans(
+    {"↑": "^", "↓": "v", "−": "-", "–": "-", "—": "-", "─": "-", "━": "=", "·": "|", "…": "...", "↳": ">", "→": "->"}
+    | {"“": '"', "”": '"', "’": "'", "α": "alpha", "⟪": "<<", "⟫": ">>", "‖": "||", "×": "x"}
+)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """Our own characters become plain ones, all others question marks: printing never fails."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "replace").decode(), error.end
+
+
+codecs.register_error("hiersae", _replaced)
+
+
+def steady_streams() -> None:
+    """Let standard output and error take any character, whatever their encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="hiersae")
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Print a line. A reader that has left (``… | head``) or a full disk ends no command."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        _abandon(stream)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Discard what is still in a stream's buffer, and all that follows."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:
@@ -33,9 +77,19 @@ class Progress:
 
     def line(self, unit: str, figures: Mapping[str, str]) -> str:
         """One line of text that says it all."""
-        left = (self.total - self.done) / self.rate if self.rate else float("inf")
         shown = "  ".join(f"{name} {value}" for name, value in figures.items())
-        return f"{self.done:,}/{self.total:,} {unit}  {self.rate:,.0f}/s  {_clock(left)} left  {shown}".rstrip()
+        return f"{self.done:,}/{self.total:,} {unit}  {_rate(self.rate)}/s  {self._left()} left  {shown}".rstrip()
+
+    def short_line(self, figures: Mapping[str, str], room: int) -> str:
+        """The same in at most ``room`` characters; what does not fit is left out from the end."""
+        parts = [f"{_short(self.done)}/{_short(self.total)}", f"{_rate(self.rate)}/s", self._left()]
+        parts += [f"{name} {value}" for name, value in figures.items()]
+        while len(parts) > 1 and len(" · ".join(parts)) > room:
+            parts.pop()
+        return " · ".join(parts)
+
+    def _left(self) -> str:
+        return _clock((self.total - self.done) / self.rate if self.rate else float("inf"))
 
 
 class Console:
@@ -53,18 +107,26 @@ class Console:
     def say(self, message: str = "") -> None:
         """A message about what happens or has happened."""
         if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            _write(message, sys.stderr)
 
     def warn(self, message: str) -> None:
         """Something the user should know about the result; shown even when quiet."""
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        _write(f"warning: {message}", sys.stderr)
 
     def result(self, data: Mapping[str, Any], text: str) -> None:
-        """The command's answer: JSON on standard output if asked for, else text."""
+        """The command's answer: JSON on standard output if asked for, else text.
+
+        JSON that cannot be written is an error, unless its reader has left.
+        """
         if self.json:
-            print(jsonlib.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+            utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            text = jsonlib.dumps(data, indent=2, ensure_ascii=not utf8, allow_nan=False)
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:
+                _abandon(sys.stdout)
         elif text and not self.quiet:
-            print(text)
+            _write(text, sys.stdout)
 
     def next(self, *commands: str) -> None:
         """Show what the user would likely run next."""
@@ -72,27 +134,26 @@ class Console:
             for command in commands:
                 self.say(f"next: {command}")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def show(self, text: str) -> None:
+        """Text for people, on standard output; left out where JSON was asked for."""
+        if not self.json and not self.quiet:
+            _write(text, sys.stdout)
+
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        spare: Sequence[int] = (),
+        together: int = 1,
+    ) -> None:
         """A table for people, on standard output; left out where JSON was asked for.
 
-        A row of one cell is the heading of those below it. Verdicts are coloured on a terminal.
+        A row of one cell is the heading of those below it. Verdicts are coloured on a terminal. It fits the terminal,
+        or ``COLUMNS``; ``spare`` and ``together`` say how, see ``layout.table_lines``.
         """
-        if self.json or self.quiet:
-            return
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console as RichConsole
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-        for row in rows:
-            if len(row) == 1:
-                table.add_section()
-            table.add_row(*(Text(cell, "bold" if len(row) == 1 else _STYLES.get(cell, "")) for cell in row))
-        terminal = sys.stdout.isatty()
-        RichConsole(file=sys.stdout, width=None if terminal else 160, highlight=False).print(table)
+        width = max(_NARROWEST, shutil.get_terminal_size((_LOG_WIDTH, 0)).columns)
+        self.show("\n".join(table_lines(title, columns, rows, width, spare, together, _styled)))
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
@@ -113,6 +174,7 @@ class _PlainProgress(Progress):
         super().__init__(total, done)
         self._title, self._unit, self._shown = title, unit, time.monotonic()
         self._figures: dict[str, str] = {}
+        self._shown_at = -1  # units done when a line was last printed
 
     def advance(self, amount: int, **figures: str) -> None:
         super().advance(amount)
@@ -122,10 +184,12 @@ class _PlainProgress(Progress):
             self._print()
 
     def finish(self) -> None:
-        self._print()
+        if self._shown_at != self.done:
+            self._print()
 
     def _print(self) -> None:
-        print(f"{self._title}: {self.line(self._unit, self._figures)}", file=sys.stderr, flush=True)
+        self._shown_at = self.done
+        _write(f"{self._title}: {self.line(self._unit, self._figures)}", sys.stderr)
 
 
 @contextmanager
@@ -134,8 +198,11 @@ def _rich_progress(title: str, total: int, unit: str, done: int) -> Iterator[Pro
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"))
-    with RichProgress(*columns, console=RichConsole(stderr=True, highlight=False)) as bars:
+    terminal = RichConsole(stderr=True, highlight=False)
+    # The title and the bar are whole on any terminal; the line takes what is left.
+    bar = _BAR if terminal.width >= _WIDE else _SHORT_BAR
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=bar), TextColumn("{task.fields[line]}"))
+    with RichProgress(*columns, console=terminal) as bars:
         task = bars.add_task(title, total=total, completed=done, line="")
         latest: dict[str, str] = {}
 
@@ -143,9 +210,29 @@ def _rich_progress(title: str, total: int, unit: str, done: int) -> Iterator[Pro
             def advance(self, amount: int, **figures: str) -> None:
                 super().advance(amount)
                 latest.update(figures)
-                bars.update(task, completed=self.done, line=self.line(unit, latest))
+                room = terminal.width - len(title) - bar - 2
+                bars.update(task, completed=self.done, line=self.short_line(latest, room))
 
         yield Shown(total, done)
+
+
+def _styled(text: str, kind: str) -> str:
+    """``text`` in the colour of what it is, on a terminal that has colours."""
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or kind not in _STYLES else f"\x1b[{_STYLES[kind]}m{text}\x1b[0m"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.1g}" if 0 < rate < 1 else _short(round(rate))
+
+
+def _short(number: int) -> str:
+    """``438k`` for 438,272."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        scaled = number / size
+        if scaled >= 0.9995:  # what is rounded to 1000 of the smaller unit
+            return f"{scaled:,.0f}{unit}" if scaled >= 999.5 else f"{scaled:.3g}{unit}"
+    return str(number)
 
 
 def _clock(seconds: float) -> str:

@@ -137,7 +137,7 @@ def test_a_flat_run_has_one_tree_whatever_it_is_compared_with(
 def test_a_hardened_tree_is_measured_on_soft_firing_too(
     tiny_acts: Path, tiny_hard: Path, tiny_flat: Path, held_out: torch.Tensor
 ) -> None:
-    done = hiersae("eval", tiny_hard, "--baseline", tiny_flat, "--acts", tiny_acts)
+    done = hiersae("eval", tiny_hard, "--baseline", tiny_flat, "--acts", tiny_acts, "--full")
     assert done.returncode == 0, done.stderr
     assert "fvu_soft" in done.stdout and "p_parent_given_child_soft" in done.stdout
     report = json.loads(hiersae("eval", tiny_hard, "--baseline", tiny_flat, "--acts", tiny_acts, "--json").stdout)

@@ -152,6 +152,17 @@ def test_the_difference_over_seeds_is_paired_by_seed() -> None:
     assert alone.low < alone.value < alone.high
 
 
+def test_two_seeds_have_no_interval_and_no_test() -> None:
+    """With one degree of freedom it reached far beyond what the figure can be."""
+    runs = runs_of(np.random.default_rng(9), 2, np.zeros(40), 0.1)
+    estimate = mean(runs, 0.95)
+    assert (estimate.low, estimate.high) == (None, None)
+    assert estimate.value == pytest.approx((runs[0].value + runs[1].value) / 2)
+    for others in (runs_of(np.random.default_rng(10), seeds, np.zeros(40), 0.1) for seeds in (1, 2, 3)):
+        for found in (difference(runs, others, 0.95), difference(others, runs, 0.95)):
+            assert (found.low, found.high, found.p) == (None, None, None) and found.value is not None
+
+
 def test_shares_of_several_seeds_stay_shares() -> None:
     estimate = mean([Share(0, 50), Share(1, 50), Share(9, 50)], 0.95)
     assert estimate.value == pytest.approx(10 / 150) and estimate.low == 0 and estimate.high < 1

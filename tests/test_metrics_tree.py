@@ -11,6 +11,7 @@ from sklearn.metrics import hamming_loss, jaccard_score, mutual_info_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from hiersae_cli.metrics import tree
+from hiersae_cli.metrics.catalogue import OF_EDGE, metric_of
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.reconstruction import EdgeSums
 from hiersae_cli.sae.tree import mutual_information
@@ -35,7 +36,7 @@ def test_statistics_equal_a_recount(rows):
     assert found["mi_bits"] == pytest.approx(miller_madow(parent.tolist(), child.tolist()), abs=1e-12)
     entropy = mutual_info_score(child, child) / math.log(2)
     if child.any() and not child.all():
-        assert found["mi_over_entropy"] == pytest.approx(found["mi_bits"] / entropy, abs=1e-9)
+        assert found["mi_over_entropy"] == pytest.approx(np.clip(found["mi_bits"] / entropy, 0, 1), abs=1e-9)
     else:
         assert np.isnan(found["mi_over_entropy"])
     for name, given_, what in (
@@ -57,6 +58,26 @@ def test_the_maximum_is_the_best_positive_association(rows, data):
     plug_in = tree.mi_bits(n_parent * 1e9, n_child * 1e9, both * 1e9, rows * 1e9)
     positive = both * rows >= n_parent * n_child
     assert tree.max_mi_bits(n_parent, n_child, rows) == pytest.approx(plug_in[positive].max(), abs=1e-6)
+
+
+@given(st.integers(1, 400), st.data())
+def test_no_statistic_leaves_its_range(rows, data):
+    n_parent, n_child = data.draw(st.integers(0, rows)), data.draw(st.integers(0, rows))
+    n_both = data.draw(st.integers(max(0, n_parent + n_child - rows), min(n_parent, n_child)))
+    found = tree.edge_statistics(n_parent, n_child, n_both, rows)
+    assert set(found) == set(OF_EDGE)
+    for name, value in found.items():
+        low, high = metric_of(name).range
+        assert np.isnan(value) or low <= value <= high, name
+    if n_both * rows < n_parent * n_child:
+        assert np.isnan(found["mi_over_max"]) or found["mi_over_max"] == 0
+    assert tree.mi_over_max(n_parent, n_child, n_both, rows) == pytest.approx(found["mi_over_max"], nan_ok=True)
+
+
+def test_latents_that_avoid_each_other_have_none_of_the_bound():
+    """Seen on a real model: a child that never fires with a parent of 99.6 % had 1,676 times its bound."""
+    found = tree.edge_statistics(n_parent=39_840, n_child=160, n_both=0, n_rows=40_000)
+    assert found["mi_bits"] > 0.01 and found["mi_over_max"] == 0
 
 
 def test_containment_is_one_however_rare_the_child():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hiersae_cli.formats.report import SHUFFLED
+from hiersae_cli.metrics.catalogue import SHUFFLED
 from hiersae_cli.metrics.description import FiringRows
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.intervals import Bootstrap

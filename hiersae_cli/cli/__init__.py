@@ -14,7 +14,9 @@ from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
 def main() -> None:
     """Run ``hiersae``; never returns."""
     from hiersae_cli.cli.app import app
+    from hiersae_cli.console import steady_streams
 
+    steady_streams()
     try:
         app(prog_name="hiersae", standalone_mode=True)
     except HierSAEError as error:

@@ -1,4 +1,4 @@
-"""The application: every verb, in pipeline order."""
+"""The application: every verb, by what it is for."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from hiersae_cli.cli import (
     train,
 )
 from hiersae_cli.cli.flags import verb
+from hiersae_cli.cli.helptext import GroupedCommands
 from hiersae_cli.config import (
     BenchConfig,
     CacheConfig,
@@ -49,11 +50,21 @@ from hiersae_cli.config import (
     TrainConfig,
 )
 
+MAKE, MEASURE, LOOK, SHARE = "Make", "Measure", "Look", "Share"
+
 # Rich help costs about 200 ms; the plain one is as readable.
 app = typer.Typer(
     name="hiersae",
+    cls=GroupedCommands,
     help="From a language model's activations to a tree of interpretable features.",
-    epilog="Steps chain by files: lm -> cache (or synth) -> train -> eval, export-tree, dashboard. Each has --help.",
+    epilog="""\b
+The short chain; every command has --help:
+  hiersae cache text.txt --model HOST --layer 6 -o acts.h5
+  hiersae train acts.h5 --arch hier -o runs/hier
+  hiersae train acts.h5 --arch batchtopk -o runs/flat
+  hiersae eval runs/hier --baseline runs/flat --acts acts.h5
+  hiersae dashboard runs/hier --acts acts.h5 --serve
+""",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -61,41 +72,42 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-verb(app, "lm", LMConfig)(lm.lm)
-verb(app, "cache", CacheConfig)(cache.cache)
-verb(app, "join", JoinConfig)(cache.join)
-verb(app, "synth", SynthConfig)(synth.synth)
-verb(app, "train", TrainConfig)(train.train)
-verb(app, "eval", EvalConfig)(evaluate.evaluate)
-verb(app, "encode", EncodeConfig)(encode.encode)
-verb(app, "export-tree", ExportTreeConfig)(export_tree.export_tree)
-verb(app, "dashboard", DashboardConfig)(dashboard.dashboard)
-verb(app, "label", LabelConfig)(label.label)
 
-studies = typer.Typer(
-    help="Human studies of a tree: design, serve, analyze.", rich_markup_mode=None, no_args_is_help=True
-)
+def _group(text: str) -> typer.Typer:
+    return typer.Typer(cls=GroupedCommands, help=text, rich_markup_mode=None, no_args_is_help=True)
+
+
+studies = _group("Run a human study of a tree. Design it, serve it to raters, analyse it.")
+data_sets = _group("Fetch and check data sets of characters.")
+experiments = _group("Carry out a planned experiment, compare its runs.")
+
+verb(app, "lm", LMConfig, MAKE)(lm.lm)
+verb(app, "cache", CacheConfig, MAKE)(cache.cache)
+verb(app, "join", JoinConfig, MAKE)(cache.join)
+verb(app, "synth", SynthConfig, MAKE)(synth.synth)
+verb(app, "train", TrainConfig, MAKE)(train.train)
+verb(app, "eval", EvalConfig, MEASURE)(evaluate.evaluate)
+verb(app, "bench", BenchConfig, MEASURE)(bench.bench)
+verb(app, "dashboard", DashboardConfig, LOOK)(dashboard.dashboard)
+verb(app, "info", InfoConfig, LOOK)(info.info)
+verb(app, "label", LabelConfig, LOOK)(label.label)
+verb(app, "export-tree", ExportTreeConfig, SHARE)(export_tree.export_tree)
+verb(app, "encode", EncodeConfig, SHARE)(encode.encode)
+verb(app, "convert", ConvertConfig, SHARE)(convert.convert)
+
 verb(studies, "new", StudyNewConfig)(study.new)
 verb(studies, "serve", StudyServeConfig)(study.serve)
 verb(studies, "analyze", StudyAnalyzeConfig)(study.analyze)
 verb(studies, "rate", StudyRateConfig)(study.rate)
 verb(studies, "simulate", StudySimulateConfig)(study.simulate)
-app.add_typer(studies, name="study")
+app.add_typer(studies, name="study", rich_help_panel=MEASURE)
 
-data_sets = typer.Typer(help="Data sets of characters: fetch and check.", rich_markup_mode=None, no_args_is_help=True)
 verb(data_sets, "get", DataGetConfig)(data.get)
-app.add_typer(data_sets, name="data")
+app.add_typer(data_sets, name="data", rich_help_panel=MAKE)
 
-experiments = typer.Typer(
-    help="The experiment: carry out its planned runs, compare them.", rich_markup_mode=None, no_args_is_help=True
-)
 verb(experiments, "run", ExperimentConfig)(experiment.run)
 verb(experiments, "plot", ExperimentPlotConfig)(experiment.plot)
-app.add_typer(experiments, name="experiment")
-
-verb(app, "convert", ConvertConfig)(convert.convert)
-verb(app, "info", InfoConfig)(info.info)
-verb(app, "bench", BenchConfig)(bench.bench)
+app.add_typer(experiments, name="experiment", rich_help_panel=MEASURE)
 
 
 def commands() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def bench(config: BenchConfig, console: Console) -> None:
-    """Time a training step and encoding on this machine, on drawn activations, beside what it could do at best."""
+    """Time training and encoding on this machine. On drawn activations, beside what the machine could do at best."""
     from hiersae_cli.workflows.bench import run, table
 
     result = run(config, console)

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def cache(config: CacheConfig, console: Console) -> None:
-    """Run a language model over a text and write its activations to an HDF5 file."""
+    """Write a language model's activations on a text. They go to an HDF5 file."""
     from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.cache import run
 
@@ -18,7 +18,7 @@ def cache(config: CacheConfig, console: Console) -> None:
 
 
 def join(config: JoinConfig, console: Console) -> None:
-    """Put the shards of one cache together into a file that reads as one."""
+    """Join the shards of a cache. The file that is written reads as one."""
     from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.cache import run_join
 

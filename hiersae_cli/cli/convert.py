@@ -8,7 +8,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def convert(config: ConvertConfig, console: Console) -> None:
-    """Make a run of another tool's dictionary, or write a run for SAELens or sparsify."""
+    """Convert dictionaries from and to other tools. Runs are written for SAELens or sparsify."""
     from hiersae_cli.workflows.convert import run
 
     console.result(run(config, console), "")

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def dashboard(config: DashboardConfig, console: Console) -> None:
-    """Index a run's firings, and serve pages made from them, write them as a folder, or export feature rows."""
+    """Browse a run: its tree, and where each feature fires. Serves pages or writes them, or exports feature rows."""
     from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.dashboard import run
 

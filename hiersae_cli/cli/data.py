@@ -8,7 +8,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def get(config: DataGetConfig, console: Console) -> None:
-    """Fetch a data set of characters, check it, and write its parts as texts."""
+    """Fetch a data set of characters. It is checked, and its parts are written as texts."""
     from hiersae_cli.workflows.data import get as run
 
     console.result(run(config, console), "")

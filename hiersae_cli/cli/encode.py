@@ -8,7 +8,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def encode(config: EncodeConfig, console: Console) -> None:
-    """Write the sparse code of every row of a cache, for analyses of your own."""
+    """Write what fires in every row of a cache. A sparse matrix, for analyses of your own."""
     from hiersae_cli.workflows.encode import run
 
     console.result(run(config, console), "")

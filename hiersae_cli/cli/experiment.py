@@ -8,7 +8,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def run(config: ExperimentConfig, console: Console) -> None:
-    """Carry out a planned run: host models, caches, dictionaries, reports, trees and an index for every data set."""
+    """Carry out a planned run. Host models, caches, dictionaries, reports, trees and an index for every data set."""
     from hiersae_cli.workflows.experiment import run as carry_out
 
     console.result(carry_out(config, console), "")
@@ -16,7 +16,7 @@ def run(config: ExperimentConfig, console: Console) -> None:
 
 
 def plot(config: ExperimentPlotConfig, console: Console) -> None:
-    """Compare finished runs: tables in Markdown on standard output, and plots with intervals."""
+    """Compare finished runs. Tables in Markdown on standard output, and plots with intervals."""
     from hiersae_cli.workflows.experiment_plot import run as compare
 
     summary, tables = compare(config, console)

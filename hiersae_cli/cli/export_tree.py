@@ -10,7 +10,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def export_tree(config: ExportTreeConfig, console: Console) -> None:
-    """Write the tree of features with its evidence: JSON, GraphML, DOT, Newick or CSV."""
+    """Write the tree of features with its evidence. As JSON, GraphML, DOT, Newick or CSV."""
     from hiersae_cli.workflows.export_tree import run
 
     console.result(run(config, console), "")

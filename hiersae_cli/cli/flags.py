@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hiersae_cli.cli.helptext import OUTPUT, GroupedCommand
 from hiersae_cli.config.base import Config, flag_name, typed
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
@@ -19,13 +20,20 @@ from hiersae_cli.interrupt import Interrupted
 Body = Callable[[Any, Console], None]
 
 _SHARED = {
-    "json": Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings and errors.")],
+    "json": Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on standard output.", rich_help_panel=OUTPUT)
+    ],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only warnings and errors.", rich_help_panel=OUTPUT)
+    ],
 }
 
 
-def verb(app: typer.Typer, name: str, config_class: type[Config]) -> Callable[[Body], Body]:
-    """Register ``body(config, console)`` as the command ``name`` with the flags of ``config_class``."""
+def verb(app: typer.Typer, name: str, config_class: type[Config], heading: str | None = None) -> Callable[[Body], Body]:
+    """Register ``body(config, console)`` as the command ``name`` with the flags of ``config_class``.
+
+    ``heading`` is what the list of commands shows it under. The first sentence of the body's docstring stands there.
+    """
 
     def register(body: Body) -> Body:
         @functools.wraps(body)
@@ -46,7 +54,7 @@ def verb(app: typer.Typer, name: str, config_class: type[Config]) -> Callable[[B
         ]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(command)
+        app.command(name, cls=GroupedCommand, rich_help_panel=heading)(command)
         return body
 
     return register

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def info(config: InfoConfig, console: Console) -> None:
-    """Describe any file of the chain, and say whether it is complete and valid."""
+    """Describe any file of the chain, and check it. Says whether it is complete and valid."""
     from hiersae_cli.workflows.info import run
 
     result, text = run(config, console)

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def label(config: LabelConfig, console: Console) -> None:
-    """Show, set or export the labels of a run's features, or have a language model propose them."""
+    """Name features, by hand or by a language model. Shows, sets and exports the labels of a run."""
     from hiersae_cli.workflows.label import run
 
     console.result(run(config, console), "")

@@ -8,7 +8,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def lm(config: LMConfig, console: Console) -> None:
-    """Train a small character-level language model and save it as a Hugging Face model."""
+    """Train a small character-level language model. It is saved as a Hugging Face model."""
     from hiersae_cli.workflows.lm import run
 
     result = run(config, console)

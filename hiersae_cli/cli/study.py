@@ -14,7 +14,7 @@ from hiersae_cli.workflows.advice import command
 
 
 def new(config: StudyNewConfig, console: Console) -> None:
-    """Draw the items of a blinded study, and write its design and its pre-registration."""
+    """Draw the items of a blinded study. Its design and its pre-registration are written too."""
     from hiersae_cli.workflows.study import new as run
 
     console.result(run(config, console), "")
@@ -22,28 +22,28 @@ def new(config: StudyNewConfig, console: Console) -> None:
 
 
 def serve(config: StudyServeConfig, console: Console) -> None:
-    """Serve a study to its raters, each by a private link, and its progress to an administrator."""
+    """Serve a study to its raters. Each has a private link; an administrator sees the progress."""
     from hiersae_cli.workflows.study import serve as run
 
     console.result(run(config, console), "")
 
 
 def analyze(config: StudyAnalyzeConfig, console: Console) -> None:
-    """Analyse the answers of a study as registered: accuracy, differences, agreement, exclusions, times."""
+    """Analyse the answers of a study as registered. Accuracy, differences, agreement, exclusions and times."""
     from hiersae_cli.workflows.study import analyze as run
 
     console.result(run(config, console), "")
 
 
 def rate(config: StudyRateConfig, console: Console) -> None:
-    """Have a language model answer the items of a study, as a rater that is reported by itself."""
+    """Have a language model answer a study. It is a rater that is reported by itself."""
     from hiersae_cli.workflows.study_rate import rate as run
 
     console.result(run(config, console), "")
 
 
 def simulate(config: StudySimulateConfig, console: Console) -> None:
-    """Rehearse a study with raters of known ability, whose answers are kept apart."""
+    """Rehearse a study with raters of known ability. Their answers are kept apart."""
     from hiersae_cli.workflows.study import simulate as run
 
     console.result(run(config, console), "")

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def synth(config: SynthConfig, console: Console) -> None:
-    """Draw activations whose features and tree are known, and write them with the truth beside."""
+    """Draw activations whose features and tree are known. The truth is written beside them."""
     from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.synth import run
 

@@ -7,7 +7,7 @@ from hiersae_cli.console import Console
 
 
 def train(config: TrainConfig, console: Console) -> None:
-    """Train a hierarchical sparse autoencoder, or a flat baseline, on cached or synthetic activations."""
+    """Train a sparse autoencoder with a tree, or a flat one. On cached or synthetic activations."""
     config.require_source()
     from hiersae_cli.workflows import advice
     from hiersae_cli.workflows.train import run

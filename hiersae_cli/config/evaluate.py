@@ -26,7 +26,9 @@ class EvalConfig(Config):
     """Which runs are measured on which held-out rows."""
 
     runs: list[str] = argument(
-        help="Run folder made by 'hiersae train'; several that differ in their seed are measured as one.", metavar="RUN"
+        [],
+        help="Run folder made by 'hiersae train'; several that differ in their seed are measured as one.",
+        metavar="RUN",
     )
     baseline: list[str] = options(
         help="Run to compare with; may be given several times. Those of one configuration are taken together.",
@@ -50,6 +52,13 @@ class EvalConfig(Config):
         "", help="File to write the report to as one HTML page with its plots.", metavar="FILE", recorded=False
     )
     plots: str = option("", help="Folder to write the plots to (SVG).", metavar="DIR", recorded=False)
+    full: bool = option(False, help="Print all tables below the answer.", recorded=False)
+    explain: str = option(
+        "",
+        help="Say what a figure means and measure nothing; all lists them.",
+        metavar="METRIC",
+        recorded=False,
+    )
     controls: bool = option(
         True,
         "--controls/--no-controls",
@@ -85,6 +94,9 @@ class EvalConfig(Config):
     overwrite: bool = option(False, help="Replace what was written before.", recorded=False)
 
     def check(self) -> None:
+        if self.explain:
+            return
+        self.require(len(self.runs) > 0, "runs", "name the run to measure: hiersae eval runs/hier --acts acts.h5")
         self.require(len(self.acts) > 0, "acts", "name the cache to evaluate on: --acts acts.h5")
         written = [path for path in (self.out, self.edges, self.markdown, self.html, self.plots) if path]
         self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")

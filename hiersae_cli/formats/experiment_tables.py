@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hiersae_cli.formats.experiment_run import FinishedRun, interval, titles
-from hiersae_cli.formats.report import MORE_IS_BETTER
+from hiersae_cli.metrics.catalogue import metric_of
 
 _HOST = {
     "final_train_loss": "final train loss",
@@ -63,8 +63,7 @@ def _head(key: str) -> str:
     if key in _HOST:
         return _HOST[key]
     metric = key.rpartition("_")[0]
-    arrow = {True: " ↑", False: " ↓", None: ""}[MORE_IS_BETTER[metric]]
-    return f"`{metric}`{arrow}"
+    return f"`{metric}` {metric_of(metric).arrow}".rstrip()
 
 
 def _cell(run: FinishedRun, title: str, key: str, confidence: float) -> str:

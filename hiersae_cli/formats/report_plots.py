@@ -63,7 +63,8 @@ def _frontier(report: Mapping[str, Any]) -> str:
 
 
 def _information(axes: Axes, plotted: Plotted) -> None:
-    most, found = plotted.edges["max_mi_bits"], plotted.edges["mi_bits"]
+    most = plotted.edges["max_mi_bits"]
+    found = most * plotted.edges["mi_over_max"]  # without negative association, which has no such bound
     possible = most > 0
     _scatter(axes, most[possible], found[possible].clip(_LEAST_BITS))
     _diagonal(axes, most[possible].clip(_LEAST_BITS))

@@ -6,25 +6,43 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hiersae_cli.formats.report import CHOW_LIU, MORE_IS_BETTER, SECTIONS, SHUFFLED, of_the_whole
 from hiersae_cli.levels import current_id
+from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, metric_of, of_the_whole
 
 Figure = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; a row of one cell is the heading of those below it."""
+    """A table of texts; a row of one cell is the heading of those below it.
+
+    Attributes:
+        spare, together: what a narrow terminal can do without, and what must not be torn apart; see ``layout``.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    spare: tuple[int, ...] = ()
+    together: int = 1
 
 
 def title(report: Mapping[str, Any]) -> str:
-    """What was measured, in one line."""
-    sample = report["sample"]
-    return f"{sample['rows']:,} held-out rows of {sample['documents']:,} documents, {sample['module']}"
+    """What was compared, and on what, in one line."""
+    first, others = compared(report)
+    against = f" against {', '.join(others)}" if others else ""
+    return f"{first}{against}: {sample_in_words(report)}, {report['sample']['module']}"
+
+
+def compared(report: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The group under measurement, and its baselines."""
+    return next(iter(report["groups"])), list(report["mismatches"])
+
+
+def sample_in_words(report: Mapping[str, Any]) -> str:
+    """``2,048 held-out rows of 12 documents``."""
+    rows, documents = report["sample"]["rows"], report["sample"]["documents"]
+    return f"{rows:,} held-out rows of {documents:,} document{'s' * (documents != 1)}"
 
 
 def doubts(report: Mapping[str, Any]) -> list[str]:
@@ -56,8 +74,8 @@ def _compared(report: Mapping[str, Any], first: str, other: str) -> Table:
         difference = paired.get(metric)
         rows.append((metric, shown(one.get(metric)), shown(two.get(metric)), *_tested(difference)))
     unmatched = " (not matched)" if report["mismatches"][other] else ""
-    columns = ["", _name(report, first), _name(report, other), "difference", "p", ""]
-    return Table(f"{first} against {other}{unmatched}", columns, _in_sections(rows))
+    columns = ["", _name(report, first), _name(report, other), "difference", "p", f"{first} is"]
+    return Table(f"{first} against {other}{unmatched}", columns, _in_sections(rows), spare=(3, 4))
 
 
 def _alone(report: Mapping[str, Any], first: str) -> Table:
@@ -70,13 +88,14 @@ def _trees(report: Mapping[str, Any], name: str) -> Table:
     """A group's own tree beside what else its dictionary can be given, with a test against shuffled parents."""
     figures, tests = _figures(report, name), report["control_trees"][name]
     rows = []
-    for metric in MORE_IS_BETTER:
+    for metric in BY_NAME:
         if f"{metric}{SHUFFLED}" in figures and metric in figures:
             control = [_short(figures.get(f"{metric}{suffix}")) for suffix in (CHOW_LIU, SHUFFLED)]
             tested = tests.get(SHUFFLED.lstrip("_"), {}).get(metric)
-            rows.append([_label(metric), shown(figures[metric]), *control, *_tested(tested)])
-    columns = ["", _kind(report, name), "Chow–Liu", "shuffled", f"{_kind(report, name)} − shuffled", "p", ""]
-    return Table(f"The {_kind(report, name)} tree of {name} beside other trees over its latents", columns, rows)
+            rows.append([labelled(metric), shown(figures[metric]), *control, *_tested(tested)])
+    kind = _kind(report, name)
+    columns = ["", kind, "Chow–Liu", "shuffled", f"{kind} − shuffled", "p", f"{kind} is"]
+    return Table(f"The {kind} tree of {name} beside other trees over its latents", columns, rows, spare=(4, 5))
 
 
 def _controls(report: Mapping[str, Any], first: str, controls: list[str]) -> Table:
@@ -91,8 +110,8 @@ def _controls(report: Mapping[str, Any], first: str, controls: list[str]) -> Tab
         rows.append((metric, *cells))
     columns = ["", _name(report, first)]
     for name in controls:
-        columns += [name, f"{first} is"]
-    return Table(f"{first} against dictionaries that nobody trained", columns, _in_sections(rows))
+        columns += [name, f"against {name}"]
+    return Table(f"{first} against dictionaries that nobody trained", columns, _in_sections(rows), together=2)
 
 
 def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
@@ -110,9 +129,12 @@ def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
         rows.append(cells)
     columns = ["", "share of rows", "F1 of dense probe"]
     for name in groups:
-        columns += [f"{name}: latent, F1", "absorbed"]
+        columns += [f"{name}: latent, F1", f"{name}: absorbed"]
     return Table(
-        "Concepts, and the latent whose firing tells most of each (↳: below the latent of its parent)", columns, rows
+        "Concepts, and the latent whose firing tells most of each (↳: below the latent of its parent)",
+        columns,
+        rows,
+        together=2,
     )
 
 
@@ -126,24 +148,24 @@ def _detector(told: Mapping[str, Any]) -> list[str]:
 
 def _ordered(report: Mapping[str, Any], names: list[str]) -> list[str]:
     """The metrics of some groups in the order of the tables, without those of control trees."""
-    order = list(MORE_IS_BETTER)
+    order = list(BY_NAME)
     metrics = dict.fromkeys(metric for name in names for metric in _figures(report, name))
-    kept = [metric for metric in metrics if metric in MORE_IS_BETTER or not metric.endswith((CHOW_LIU, SHUFFLED))]
+    kept = [metric for metric in metrics if metric in BY_NAME or not metric.endswith((CHOW_LIU, SHUFFLED))]
     return sorted(kept, key=lambda metric: order.index(of_the_whole(metric)))
 
 
 def _in_sections(rows: list[Any]) -> list[list[str]]:
     """Rows, whose first cell is a metric, below the headings of their sections."""
     found: list[list[str]] = []
-    for heading, metrics in SECTIONS.items():
-        inside = [list(row) for row in rows if of_the_whole(row[0]) in metrics]
-        found += [[heading], *([_label(row[0]), *row[1:]] for row in inside)] if inside else []
+    for heading in SECTIONS:
+        inside = [list(row) for row in rows if metric_of(row[0]).section == heading]
+        found += [[heading], *([labelled(row[0]), *row[1:]] for row in inside)] if inside else []
     return found
 
 
-def _label(metric: str) -> str:
+def labelled(metric: str) -> str:
     """A metric's name with an arrow where the better values are."""
-    return metric + {True: " ↑", False: " ↓", None: ""}[MORE_IS_BETTER[of_the_whole(metric)]]
+    return f"{metric} {metric_of(metric).arrow}".rstrip()
 
 
 def _figures(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -170,11 +192,12 @@ def _tested(difference: Figure) -> tuple[str, str, str]:
 
 
 def shown(figure: Figure) -> str:
-    """``0.0349 [0.0345, 0.0352]``."""
+    """``0.0349 [0.0345, 0.0352]``; of two seeds ``0.0349 (0.0347, 0.0351)``, the figures of the seeds."""
     if figure is None or figure["value"] is None:
         return "-"
     if figure["low"] is None:
-        return f"{figure['value']:.4g}"
+        seeds = ["-" if value is None else f"{value:.4g}" for value in figure.get("of_seeds", ())]
+        return f"{figure['value']:.4g}" + (f" ({', '.join(seeds)})" if seeds else "")
     return f"{figure['value']:.4g} [{figure['low']:.4g}, {figure['high']:.4g}]"
 
 
@@ -204,6 +227,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         )
     tests = report["tests"]
     yield (
-        f"Brackets are {1 - tests['level']:.0%} intervals. p is corrected for the number of tests of its table "
-        f"({tests['correction']}); better and worse are said of p below {tests['level']:.2g}."
+        f"Brackets are {1 - tests['level']:.0%} intervals, parentheses the figures of two seeds. p is corrected for "
+        f"the number of tests of its table ({tests['correction']}); better and worse are said of p below "
+        f"{tests['level']:.2g}."
     )

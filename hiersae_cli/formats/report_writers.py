@@ -11,7 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hiersae_cli.formats.report_tables import Table, doubts, lines, tables, title
+from hiersae_cli.formats.report_tables import Table, doubts, labelled, lines, tables, title
+from hiersae_cli.layout import parted
+from hiersae_cli.metrics.catalogue import metric_of
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -32,6 +34,7 @@ def html(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     environment = Environment(
         loader=PackageLoader("hiersae_cli.formats", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["parted"] = parted
     images = {name: base64.b64encode(svg.encode()).decode() for name, svg in plots.items()}
     return environment.get_template("report.html.jinja").render(
         title=title(report),
@@ -39,8 +42,13 @@ def html(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
         tables=tables(report),
         lines=list(lines(report)),
         images=images,
+        meanings={labelled(metric): metric_of(metric).definition for metric in _metrics(report)},
         report=report,
     )
+
+
+def _metrics(report: Mapping[str, Any]) -> set[str]:
+    return {metric for group in report["groups"].values() for metric in group["figures"]}
 
 
 def edges_csv(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -13,22 +13,13 @@ import json
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
+
 if TYPE_CHECKING:
     from hiersae_cli.formats.tree import Node, Tree
 
 # Statistics that belong to the edge to the parent; the others are the node's own.
-EDGE_STATISTICS = (
-    "n_parent",
-    "n_both",
-    "mi_bits",
-    "mi_over_max",
-    "mi_over_entropy",
-    "p_parent_given_child",
-    "p_child_given_parent",
-    "lift",
-)
-# Ends the names of an edge's statistics on soft firing, which only a hardened tree has beside the others.
-SOFT = "_soft"
+EDGE_STATISTICS = ("n_parent", "n_both", *OF_EDGE)
 _GRAPHML = "http://graphml.graphdrawing.org/xmlns"
 
 

@@ -6,6 +6,7 @@ A figure of one run varies with the documents that it was measured on; a claim a
 the seed. With several seeds the variance of their mean is s^2 / S, s the deviation between seeds on the same documents,
 plus the bootstrap variance of that mean over documents, and t with Satterthwaite's degrees of freedom takes the place
 of the percentiles: a bootstrap of three seeds knows nothing beyond the three.
+Two seeds say next to nothing of the deviation between seeds: from three on there are such intervals and tests.
 Source: Satterthwaite (1946), Biometrics 2.
 """
 
@@ -18,6 +19,13 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
+
+LEAST_SEEDS = 3  # from which on a configuration's figures have intervals and tests over seeds
+
+
+def seeds_suffice(*counts: int) -> bool:
+    """Whether figures of so many seeds have intervals: of single runs those over documents, else of three and more."""
+    return all(count == 1 or count >= LEAST_SEEDS for count in counts)
 
 
 @dataclass(frozen=True)
@@ -181,9 +189,15 @@ class Bootstrap:
 
 
 def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
-    """The mean of one figure over seeds, (S,) figures; of a single one its own interval, over documents alone."""
+    """The mean of one figure over seeds, (S,) figures; of a single one its own interval, over documents alone.
+
+    Of two seeds there is no interval.
+    """
     if len(figures) == 1:
         return figures[0].estimate(confidence)
+    if not seeds_suffice(len(figures)):
+        value = float(np.mean([figure.value for figure in figures]))
+        return Estimate(value if np.isfinite(value) else None, None, None, figures[0].n, figures[0].unit)
     found = _estimate(*_combined(figures), figures, confidence)
     if found.low is None or found.high is None or not isinstance(figures[0], Share):
         return found
@@ -194,6 +208,8 @@ def difference(
     first: Sequence[Figure], other: Sequence[Figure], confidence: float, same_seeds: bool = False
 ) -> Difference:
     """The mean of one figure over the first seeds minus that over the others, with the p-value that there is none.
+
+    With two seeds on a side there is neither interval nor p-value.
 
     Args:
         same_seeds: whether each figure of the first has its counterpart, of the same seed, at the same place of the
@@ -207,6 +223,9 @@ def difference(
         one, two = _combined(first), _combined(other)
         value, documents = one[0] - two[0], _variance(_mean_draws(first) - _mean_draws(other))
         seeds = (*one[2], *two[2])
+    if not seeds_suffice(len(first), len(other)):
+        known = value if np.isfinite(value) else None
+        return Difference(known, None, None, first[0].n, first[0].unit, None)
     estimate = _estimate(value, documents, seeds, first, confidence)
     variance, degrees = _satterthwaite(documents, seeds, first)
     return Difference(**estimate.as_json(), p=_two_sided(value, variance, degrees))

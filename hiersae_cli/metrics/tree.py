@@ -23,12 +23,12 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 def edge_statistics(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike) -> dict[str, Array]:
     """The statistics of edges by the names that reports and trees use."""
-    information = mi_bits(n_parent, n_child, n_both, n_rows)
-    _, child, _, rows = _float64(n_parent, n_child, n_both, n_rows)
+    counts = (n_parent, n_child, n_both, n_rows)
+    information = mi_bits(*counts)
     return {
         "mi_bits": information,
-        "mi_over_max": _ratio(information, max_mi_bits(n_parent, n_child, n_rows)),
-        "mi_over_entropy": _ratio(information, binary_entropy(_ratio(child, rows))),
+        "mi_over_max": mi_over_max(*counts, information=information),
+        "mi_over_entropy": mi_over_entropy(*counts, information=information),
         "p_parent_given_child": p_parent_given_child(n_child, n_both),
         "p_child_given_parent": p_child_given_parent(n_parent, n_both),
         "lift": lift(n_parent, n_child, n_both, n_rows),
@@ -55,23 +55,36 @@ def mi_bits(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: 
     return np.where(varies | (rows <= 0), corrected, 0.0)
 
 
-def mi_over_max(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike) -> Array:
-    """``mi_bits`` over ``max_mi_bits``: 1 for strict containment however rare the child, 0 for independence.
+def mi_over_max(
+    n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike, information: Array | None = None
+) -> Array:
+    """``mi_bits`` over ``max_mi_bits``, from 0 to 1: 1 for strict containment however rare the child.
 
-    NaN where one of the two never or always fires. Above 1 where two frequent latents exclude each other, and
-    by the correction's 1 / (2 N ln 2) bits where the two fire in exactly the same rows.
+    0 for independence and for a child that fires less with its parent than by chance: the bound is that of a positive
+    association, and two frequent latents that exclude each other would be far above it. NaN where one of the two never
+    or always fires. What the correction for the sample's size puts outside is clipped.
+
+    Args:
+        information: ``mi_bits`` of the counts, where it is known already.
     """
-    return _ratio(mi_bits(n_parent, n_child, n_both, n_rows), max_mi_bits(n_parent, n_child, n_rows))
+    parent, child, both, rows = _float64(n_parent, n_child, n_both, n_rows)
+    bits = mi_bits(parent, child, both, rows) if information is None else information
+    share = _ratio(np.where(both * rows < parent * child, 0.0, bits), max_mi_bits(parent, child, rows))
+    return np.clip(share, 0.0, 1.0)
 
 
-def mi_over_entropy(n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike) -> Array:
-    """``mi_bits`` over h(c): the share of the child's uncertainty that the parent takes away.
+def mi_over_entropy(
+    n_parent: ArrayLike, n_child: ArrayLike, n_both: ArrayLike, n_rows: ArrayLike, information: Array | None = None
+) -> Array:
+    """``mi_bits`` over h(c), from 0 to 1: the share of the child's uncertainty that the parent takes away.
 
     NaN where the child never or always fires. Reaches 1 only where the two fire in the same rows, so a rare
-    and perfectly contained child stays far below: ``mi_over_max`` is the measure of containment.
+    and perfectly contained child stays far below: ``mi_over_max`` is the measure of containment. Clipped and
+    ``information`` as there.
     """
     _, child, _, rows = _float64(n_parent, n_child, n_both, n_rows)
-    return _ratio(mi_bits(n_parent, n_child, n_both, n_rows), binary_entropy(_ratio(child, rows)))
+    bits = mi_bits(n_parent, n_child, n_both, n_rows) if information is None else information
+    return np.clip(_ratio(bits, binary_entropy(_ratio(child, rows))), 0.0, 1.0)
 
 
 def max_mi_bits(n_parent: ArrayLike, n_child: ArrayLike, n_rows: ArrayLike) -> Array:

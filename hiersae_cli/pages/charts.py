@@ -101,7 +101,7 @@ def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None
         place = f'x="{x - radius:.1f}" y="{y - radius - 6 if spot.depth else _MARGIN:.1f}"'
     for child in spot.below:
         to_x, to_y = _MARGIN + child.depth * _COLUMN + 8, _TOP + child.y * _ROW
-        strength = min(1.0, max(0.0, tree.mi_over_max[child.node] or 0))
+        strength = tree.mi_over_max[child.node] or 0
         parts.append(
             f'<path d="M{x:.1f} {y:.1f}C{x + 130:.1f} {y:.1f} {to_x - 130:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}" '
             f'fill="none" stroke="{_ACCENT}" stroke-opacity="0.55" stroke-width="{0.6 + 5 * strength:.2f}"/>'

@@ -120,6 +120,11 @@ class Edge:
     lift: float | None
     soft: bool
 
+    @property
+    def apart(self) -> bool:
+        """Whether the two fire together less often than latents that have nothing to do with each other."""
+        return self.n_both * self.n_rows < self.n_parent * self.n_child
+
 
 @dataclass(frozen=True)
 class ChildPart:

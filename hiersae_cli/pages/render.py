@@ -16,7 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hiersae_cli import __version__
+from hiersae_cli.layout import parted
 from hiersae_cli.levels import Levels, parse_id
+from hiersae_cli.metrics.catalogue import BY_NAME
 from hiersae_cli.pages import charts, text
 from hiersae_cli.pages.index import Index
 from hiersae_cli.pages.model import FeaturePage, Neighbour, Overview
@@ -35,18 +37,18 @@ POLICY = (
     "default-src 'none'; script-src 'self'{file}; style-src 'self'{file}; img-src 'self'{file} data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'"
 )
-HEADLINES = {
-    "fvu": "Variance unexplained",
-    "l0": "Latents per token",
-    "dead": "Dead latents",
-    "ce_recovered": "Loss recovered",
-    "kl": "KL of next token",
-    "mi_bits": "MI of an edge, bits",
-    "mi_over_max": "MI over its bound",
-    "p_parent_given_child": "P(parent | child)",
-    "lift": "Lift of an edge",
-    "bits_per_token": "Bits per token",
-}
+HEADLINES = (
+    "fvu",
+    "l0",
+    "dead",
+    "ce_recovered",
+    "kl",
+    "mi_bits",
+    "mi_over_max",
+    "p_parent_given_child",
+    "lift",
+    "bits_per_token",
+)
 
 
 ASSETS = {
@@ -357,12 +359,11 @@ class Pages:
         for row in rows:
             metric = row[0].split(" ")[0]
             if len(row) > 1 and metric in HEADLINES:
-                cells = [cell.split(" [")[0] for cell in row[1:]]
+                cells = [parted(cell)[0] for cell in row[1:]]
                 verdict = row[-1] if row[-1] in ("better", "worse", "no evidence") else ""
                 other = cells[1] if len(columns) > 2 else ""
-                found.append(
-                    {"name": HEADLINES[metric], "metric": row[0], "ours": cells[0], "other": other, "verdict": verdict}
-                )
+                name = BY_NAME[metric].label.capitalize()
+                found.append({"name": name, "metric": row[0], "ours": cells[0], "other": other, "verdict": verdict})
         return found
 
     def _page(self, template: str, title: str, view: str, **values: Any) -> Page:

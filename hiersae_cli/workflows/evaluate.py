@@ -177,7 +177,7 @@ def _fit(
     """One pass over training rows, for what has to be fitted elsewhere than on the held-out ones."""
     if not len(rows):
         return
-    with console.progress("fit", len(rows), "tokens") as progress:
+    with console.progress(_title("fit", subjects), len(rows), "tokens") as progress:
         for _, x_BD in _batches(acts, rows):
             if moments:
                 moments.add(x_BD)
@@ -205,7 +205,8 @@ def _encode(
             subject.model, subject.learned_F, subject.fitted, acts.truth, moments, sample.blocks, config.seed
         )
     # What is summed over one batch is summed beside the next one's encoding.
-    with console.progress("eval", len(sample.rows), "tokens") as progress, ThreadPoolExecutor(1) as beside:
+    title = _title("eval", subjects)
+    with console.progress(title, len(sample.rows), "tokens") as progress, ThreadPoolExecutor(1) as beside:
         summed: Future[None] | None = None
         for part, x_BD in _batches(acts, sample.rows):
             moved_BD = x_BD.to(device)
@@ -216,6 +217,10 @@ def _encode(
             progress.advance(len(x_BD))
         if summed:
             summed.result()
+
+
+def _title(step: str, subjects: list[Subject]) -> str:
+    return step if subjects[0].run else f"{step} controls"
 
 
 def _encoded(subject: Subject, x_BD: torch.Tensor, batch: int) -> tuple[Firings, Firings | None]:

@@ -1,4 +1,4 @@
-"""What is made of a report: tables on the terminal, ``report.json``, Markdown, HTML, plots and the file of edges."""
+"""What is made of a report: an answer on the terminal, ``report.json``, Markdown, HTML, plots and the file of edges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import refuse_existing, write_json, write_text
 from hiersae_cli.formats.report import OWN, PLOTS, TREES
-from hiersae_cli.formats.report_tables import doubts, lines, tables, title
+from hiersae_cli.formats.report_answer import answer
+from hiersae_cli.formats.report_tables import doubts, lines, tables
 from hiersae_cli.formats.report_writers import edges_csv, html, markdown
 from hiersae_cli.workflows.subjects import Group, Subject
 
@@ -29,8 +30,7 @@ def refuse(config: EvalConfig) -> None:
 
 
 def publish(report: dict[str, Any], groups: list[Group], config: EvalConfig, console: Console) -> None:
-    """Show the report, and write it as whatever was asked for."""
-    show(report, console)
+    """Write the report as whatever was asked for, then show what it says."""
     written = []
     plots = _plots(report, groups) if config.html or config.plots else {}
     if config.plots:
@@ -49,19 +49,26 @@ def publish(report: dict[str, Any], groups: list[Group], config: EvalConfig, con
     if config.out:
         write_json(config.out, report)
         written.append(("report", config.out))
+    show(report, config, console)
     for what, path in written:
         console.say(f"{what}: {path}")
 
 
-def show(report: dict[str, Any], console: Console) -> None:
-    """The tables on the terminal; what makes the comparison doubtful comes first."""
+def show(report: dict[str, Any], config: EvalConfig, console: Console) -> None:
+    """The answer on the terminal, what makes it doubtful, and all tables if they were asked for."""
+    console.show("\n".join(answer(report)))
+    console.show(f"\nWhole report: {' '.join(filter(None, (config.html, config.out))) or 'add -o report.json'}")
+    hint = "" if config.full else "All tables: --full. "
+    console.show(f"{hint}What a figure means: hiersae eval --explain all")
     for doubt in doubts(report):
         console.warn(doubt)
-    for number, table in enumerate(tables(report)):
-        heading = f"{title(report)}\n{table.title}" if number == 0 else table.title
-        console.table(heading, table.columns, table.rows)
+    if not config.full:
+        return
+    console.show("")
+    for table in tables(report):
+        console.table(table.title, table.columns, table.rows, table.spare, table.together)
     for line in lines(report):
-        console.say(line)
+        console.show(line)
 
 
 def _edges(groups: list[Group]) -> Iterator[dict[str, Any]]:

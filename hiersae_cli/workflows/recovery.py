@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiersae_cli.formats.report import CHOW_LIU, OWN, SHUFFLED
+from hiersae_cli.formats.report import OWN
+from hiersae_cli.metrics.catalogue import CHOW_LIU, OF_EDGE, SHUFFLED, metric_of
 from hiersae_cli.metrics.description import FiringRows, SupportCode, chow_liu, most_informative_parents
 from hiersae_cli.metrics.firings import NONE, Firings
 from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits, nearest_latents
@@ -38,18 +39,9 @@ Figures = dict[str, Figure]
 LEAST_FIRINGS = 20  # of a child in the sample: below, an edge's statistics are left out of the means
 BEYOND = 3.0  # deviations from which on an edge's firings together are more than those of the circular-shift null
 
-# Means over the edges of a tree, with their units.
-EDGE_METRICS = {
-    "mi_bits": "bits",
-    "mi_over_max": "1",
-    "mi_over_entropy": "1",
-    "p_parent_given_child": "1",
-    "p_child_given_parent": "1",
-    "lift": "1",
-}
-# Figures of its families: of parents with their children.
+# Figures of a tree's families: of parents with their children.
 _FAMILY_METRICS = ("or_distance", "sibling_overlap")
-TREE_METRICS = (*EDGE_METRICS, *_FAMILY_METRICS)
+TREE_METRICS = (*OF_EDGE, *_FAMILY_METRICS)
 
 _SHIFTS = 20
 _EDGES, _WEIGHTINGS = 512, 64  # of a table of statistics at a time
@@ -246,7 +238,7 @@ def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Boo
             float(whole[number]),
             resampled[number],
             trials.get(name, int(known_E.sum())),
-            EDGE_METRICS.get(name, "1"),
+            metric_of(name).unit,
             len(data.rows_K),
         )
         for number, name in enumerate(TREE_METRICS)
@@ -261,7 +253,7 @@ def _mean_over_units(values_n: Array, bootstrap: Bootstrap) -> Figure:
 def _of_edges(counts: Sequence[Array], n_rows: Array) -> list[Array]:
     n_parent, n_child, n_both = counts
     values = edge_statistics(n_parent, n_child, n_both, n_rows)
-    return [values[name] for name in EDGE_METRICS]
+    return [values[name] for name in OF_EDGE]
 
 
 def _means(counts_KE: Sequence[Array], weights_nK: Array, statistics: Callable[..., Sequence[Array]]) -> Array:

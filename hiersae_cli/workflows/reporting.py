@@ -16,17 +16,27 @@ from hiersae_cli.config import EvalConfig
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.report import (
-    CHOW_LIU,
     MORE_IS_BETTER,
     OWN,
     SCHEMA,
     SCHEMA_VERSION,
-    SHUFFLED,
-    of_the_whole,
+    TOO_FEW_DOCUMENTS,
+    TOO_FEW_SEEDS,
     verdict,
 )
-from hiersae_cli.formats.tree_writers import SOFT
-from hiersae_cli.metrics.intervals import Bootstrap, Figure, Share, difference, holm, mean
+from hiersae_cli.metrics.catalogue import CHOW_LIU, SHUFFLED, SOFT, metric_of
+from hiersae_cli.metrics.intervals import (
+    LEAST_SEEDS,
+    Bootstrap,
+    Difference,
+    Estimate,
+    Figure,
+    Share,
+    difference,
+    holm,
+    mean,
+    seeds_suffice,
+)
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.recovery import shuffled_parents
 from hiersae_cli.metrics.stability import mean_over_pairs, same_latents, shared_edges, shared_latents
@@ -37,8 +47,7 @@ from hiersae_cli.workflows.tasks import Tasks
 
 __all__ = ["LEAST_FIRINGS", "MEAN", "MORE_IS_BETTER", "ZERO", "build_report"]
 
-FEW_BLOCKS = 10  # of documents: below, intervals deserve a warning
-FEW_SEEDS = 3  # of a configuration: below, a claim about it deserves one
+LEAST_DOCUMENTS = 10  # held out: below, nothing is called better or worse
 
 SMALL_FVU, GOOD_RECOVERY = 0.05, 0.95  # a smaller FVU and a smaller share of the loss contradict each other
 
@@ -88,7 +97,8 @@ def build_report(
         "mismatches": {group.name: mismatches(first, group, l0) for group in baselines},
         "runs": {
             subject.name: {
-                metric: figure.estimate(config.confidence).as_json() for metric, figure in subject.figures.items()
+                metric: _as_json(metric, figure.estimate(config.confidence))
+                for metric, figure in subject.figures.items()
             }
             for subject in subjects
         },
@@ -143,7 +153,10 @@ def _tasks(tasks: Tasks, subjects: list[Subject], bootstrap: Bootstrap, config: 
         "rows": {"fitted": len(tasks.fit.x_ND), "scored": len(tasks.held_out.x_ND)},
         "concepts_found": tasks.found,
         "concepts": tasks.described(),
-        "ceiling": {name: figure.estimate(config.confidence).as_json() for name, figure in ceiling.items()},
+        "ceiling": {
+            name: _as_json(f"{name}_reconstruction", figure.estimate(config.confidence))
+            for name, figure in ceiling.items()
+        },
         "subjects": {subject.name: subject.tasks.table(subject.model.levels) for subject in subjects if subject.tasks},
     }
 
@@ -167,11 +180,18 @@ def _group(group: Group, further: list[Subject], config: EvalConfig) -> dict[str
         ):
             shares.setdefault(metric, {})[i, j] = share
     figures |= {metric: mean_over_pairs(of_pairs, config.confidence) for metric, of_pairs in shares.items()}
-    return {
-        "subjects": [subject.name for subject in group.subjects],
-        "seeds": group.seeds,
-        "figures": {metric: figure.as_json() for metric, figure in figures.items()},
-    }
+    shown = {metric: _as_json(metric, figure) for metric, figure in figures.items()}
+    if len(group.subjects) > 1:
+        for metric in common:
+            values = [subject.figures[metric].value for subject in group.subjects]
+            shown[metric]["of_seeds"] = [value if np.isfinite(value) else None for value in values]
+    return {"subjects": [subject.name for subject in group.subjects], "seeds": group.seeds, "figures": shown}
+
+
+def _as_json(metric: str, estimate: Estimate) -> dict[str, Any]:
+    """A figure or a difference as the report holds it: no end of an interval lies where the metric cannot."""
+    clip = partial(metric_of(metric).clip, difference=isinstance(estimate, Difference))
+    return {**estimate.as_json(), "low": clip(estimate.low), "high": clip(estimate.high)}
 
 
 def _differences(first: Group, other: Group, confidence: float) -> dict[str, Any]:
@@ -191,7 +211,7 @@ def _differences(first: Group, other: Group, confidence: float) -> dict[str, Any
             continue
         ours, theirs = (_figures(group, metric, metric.removesuffix(SOFT)) for group in (first, other))
         if ours and theirs:
-            found[metric] = difference(ours, theirs, confidence, same_seeds).as_json()
+            found[metric] = _as_json(metric, difference(ours, theirs, confidence, same_seeds))
     return found
 
 
@@ -203,7 +223,7 @@ def _against_controls(group: Group, confidence: float) -> dict[str, Any]:
             own, control = _figures(group, metric), _figures(group, metric + suffix)
             if better is not None and own and control and metric + suffix not in MORE_IS_BETTER:
                 compared = difference(own, control, confidence, same_seeds=True)
-                found.setdefault(suffix.lstrip("_"), {})[metric] = compared.as_json()
+                found.setdefault(suffix.lstrip("_"), {})[metric] = _as_json(metric, compared)
     return found
 
 
@@ -218,17 +238,25 @@ def _figures(group: Group, *names: str) -> list[Figure]:
 
 def _correct(report: dict[str, Any], level: float) -> dict[str, Any]:
     """Add to every difference its corrected p-value and the verdict. Each comparison of two is a family of tests."""
-    families = [*report["paired"].values()]
-    families += [compared for of_group in report["control_trees"].values() for compared in of_group.values()]
-    for compared in families:
-        for figure in compared.values():
-            figure |= {"p_holm": None, "verdict": ""}
-        tested = {
-            metric: figure
-            for metric, figure in compared.items()
-            if MORE_IS_BETTER[of_the_whole(metric)] is not None and figure["p"] is not None
-        }
-        for (metric, figure), p in zip(tested.items(), holm([each["p"] for each in tested.values()]), strict=True):
+    seeds = {name: len(group["subjects"]) for name, group in report["groups"].items()}
+    first = next(iter(seeds))
+    families = [(seeds_suffice(seeds[first], seeds[name]), of_group) for name, of_group in report["paired"].items()]
+    for name, of_group in report["control_trees"].items():
+        families += [(seeds_suffice(seeds[name]), compared) for compared in of_group.values()]
+    few_documents = report["sample"]["documents"] < LEAST_DOCUMENTS
+    for enough_seeds, compared in families:
+        tested = []
+        for metric, figure in compared.items():
+            figure |= {"p": None if few_documents else figure["p"], "p_holm": None, "verdict": ""}
+            if metric_of(metric).better is None or figure["value"] is None:
+                continue
+            if few_documents:
+                figure["verdict"] = TOO_FEW_DOCUMENTS
+            elif not enough_seeds:
+                figure["verdict"] = TOO_FEW_SEEDS
+            elif figure["p"] is not None:
+                tested.append((metric, figure))
+        for (metric, figure), p in zip(tested, holm([figure["p"] for _, figure in tested]), strict=True):
             figure |= {"p_holm": p, "verdict": verdict(metric, figure["value"], p, level)}
     return {"correction": "Holm", "level": level}
 
@@ -247,13 +275,21 @@ def contradictions(subjects: list[Subject]) -> list[str]:
 
 def _doubts(groups: list[Group], sample: Sample) -> list[str]:
     found = []
-    if sample.blocks < FEW_BLOCKS:
-        found.append(f"only {sample.documents} held-out documents: intervals and tests are rough or missing")
-    few = [group.name for group in groups if len(group.subjects) < FEW_SEEDS]
+    documents = f"{sample.documents} held-out document{'s' * (sample.documents != 1)}"
+    if sample.documents < LEAST_DOCUMENTS:
+        intervals = "intervals are rough" if sample.documents > 1 else "there are no intervals"
+        found.append(f"only {documents}: {intervals}, and nothing is called better or worse below {LEAST_DOCUMENTS}")
+    single = [group.name for group in groups if len(group.subjects) == 1]
+    if single:
+        found.append(
+            f"one seed of {' and of '.join(single)}: intervals and tests say how figures vary with the documents, not "
+            "with the training"
+        )
+    few = [group.name for group in groups if 1 < len(group.subjects) < LEAST_SEEDS]
     if few:
         found.append(
-            f"fewer than {FEW_SEEDS} seeds of {', '.join(few)}: with one, intervals and tests know the documents "
-            "alone, and say nothing of other trainings"
+            f"two seeds of {' and of '.join(few)}: the figures of both are shown; intervals and tests over seeds need "
+            f"{LEAST_SEEDS}"
         )
     return found
 

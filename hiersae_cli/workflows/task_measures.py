@@ -12,8 +12,9 @@ import torch
 from scipy.sparse import csc_array, csr_array
 
 from hiersae_cli.config import EvalConfig
-from hiersae_cli.formats.report import CHOW_LIU, OWN, SHUFFLED
+from hiersae_cli.formats.report import OWN
 from hiersae_cli.metrics.absorption import absorption
+from hiersae_cli.metrics.catalogue import CHOW_LIU, SHUFFLED
 from hiersae_cli.metrics.concept_tree import depths, detectors, in_tree
 from hiersae_cli.metrics.detection import sums_by_block
 from hiersae_cli.metrics.firings import NONE, Firings

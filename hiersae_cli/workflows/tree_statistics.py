@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hiersae_cli.formats.tree_writers import SOFT
+from hiersae_cli.metrics.catalogue import SOFT
 from hiersae_cli.metrics.firings import NONE, FiringCounts
 from hiersae_cli.metrics.tree import edge_statistics
 

@@ -192,7 +192,7 @@
         parts.push(link, " ");
         put("span", this.grown.dead[node] ? "never fires" : `fires in ${hiersae.percent(this.tree.rate[node])}`);
         if (kids) put("span", `${kids.toLocaleString("en")} ${kids === 1 ? "child" : "children"}`);
-        if (this.tree.bits[node] != null) put("span", `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
+        if (this.tree.bits[node] != null) put("span", this.tree.over[node] === 0 ? "fires with its parent no more than by chance" : `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
         if (this.tree.fvu[node] != null) put("span", `FVU ${this.tree.fvu[node] > 0 ? "+" : ""}${hiersae.figure(this.tree.fvu[node])} without it`);
       } else if (node === WHOLE) put("span", "Colour is of a child’s edge; grey has none to measure. Click to zoom in; ? shows the keys.");
       else if (node === LONE) put("span", `${kids.toLocaleString("en")} features whose best parent tells too little about them.`);

@@ -1,0 +1,141 @@
+"""Tables as lines of text that fit a terminal: no column is lost, and no cell is cut.
+
+Where a table is too wide, intervals go first, then columns that the caller can spare, and what is left is set as
+several tables below each other, each with the first column. Only a cell wider than the terminal is wrapped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+Rows = Sequence[Sequence[str]]
+Style = Callable[[str, str], str]  # a text and what it is ("heading", or a cell's own text) to the text as it is shown
+
+_GAP, _MARGIN = 2, 1
+_WITH_INTERVAL = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?) ([\[(].*, .*[\])])")
+_NUMBER = re.compile(r"[-+−–<.\d]")
+_ENDS_OF_WORDS = re.compile(r"\s+")
+
+
+def table_lines(
+    title: str,
+    columns: Sequence[str],
+    rows: Rows,
+    width: int,
+    spare: Sequence[int] = (),
+    together: int = 1,
+    style: Style | None = None,
+) -> list[str]:
+    """The lines of a table of at most ``width`` characters.
+
+    Args:
+        rows: texts; a row of one cell is the heading of those below it.
+        spare: numbers of columns that may be left out for want of room, the first of them first.
+        together: how many columns belong to each other, counted from the last one.
+        style: adds colours; the text it returns is taken to be as wide as before.
+    """
+    shown = list(range(len(columns)))
+    if _total(columns, rows, shown) > width:
+        rows = [[parted(cell)[0] for cell in row] for row in rows]
+    for column in spare:
+        if _total(columns, rows, shown) > width:
+            shown.remove(column)
+    lines = [*_wrapped(title, width), ""]
+    for part in _parts(columns, rows, shown, width, together):
+        lines += [*_part(columns, rows, part, width, style or (lambda text, _: text)), ""]
+    return lines
+
+
+def _parts(columns: Sequence[str], rows: Rows, shown: list[int], width: int, together: int) -> list[list[int]]:
+    """The columns of each of the tables that take the place of one: as many as fit beside the first column."""
+    first, *others = shown
+    alone = len(others) % together
+    units = [[column] for column in others[:alone]]
+    for start in range(alone, len(others), together):
+        members = others[start : start + together]
+        fits = _total(columns, rows, [first, *members]) <= width
+        units += [members] if fits else [[column] for column in members]
+    parts = [[first]]
+    for members in units:
+        if len(parts[-1]) > 1 and _total(columns, rows, [*parts[-1], *members]) > width:
+            parts.append([first])
+        parts[-1] += members
+    return parts
+
+
+def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style: Style) -> list[str]:
+    widths = [_width(columns, rows, column) for column in part]
+    widths[0] = min(widths[0], max(width // 2, width - _MARGIN - sum(w + _GAP for w in widths[1:])))
+    if _MARGIN + sum(widths) + _GAP * (len(widths) - 1) > width:  # only two columns: more would have been parted
+        widths[-1] = max(1, width - _MARGIN - _GAP * (len(widths) - 1) - sum(widths[:-1]))
+    for number, column in enumerate(part):  # widen a column to the whole of its name while there is room
+        room = width - _MARGIN - sum(widths) - _GAP * (len(widths) - 1)
+        widths[number] += min(max(0, _cells(columns[column]) - widths[number]), max(0, room))
+    right = [number > 0 and _is_numeric(rows, column) for number, column in enumerate(part)]
+
+    def line_up(cells: Sequence[str], kind: str = "") -> list[str]:
+        wrapped = [_wrapped(cell, w) for cell, w in zip(cells, widths, strict=True)]
+        aligned = []
+        for place in range(max(map(len, wrapped))):
+            texts = []
+            for lines, w, to_the_right, cell in zip(wrapped, widths, right, cells, strict=True):
+                text = lines[place] if place < len(lines) else ""
+                space = " " * (w - _cells(text))
+                text = style(text, kind or cell) if text else ""
+                texts.append(space + text if to_the_right else text + space)
+            aligned.append((" " * _MARGIN + (" " * _GAP).join(texts)).rstrip())
+        return aligned
+
+    lines = line_up([columns[column] for column in part], "heading")
+    lines.append(" " * _MARGIN + "─" * (sum(widths) + _GAP * (len(widths) - 1)))
+    for row in rows:
+        if len(row) == 1:
+            lines += [*([""] if row is not rows[0] else []), " " * _MARGIN + style(row[0], "heading")]
+        else:
+            lines += line_up([row[column] for column in part])
+    return lines
+
+
+def _total(columns: Sequence[str], rows: Rows, shown: list[int]) -> int:
+    return _MARGIN + sum(_width(columns, rows, column) for column in shown) + _GAP * (len(shown) - 1)
+
+
+def _width(columns: Sequence[str], rows: Rows, column: int) -> int:
+    """Of the widest cell, or of the longest word of the column's name, which is wrapped."""
+    words = _ENDS_OF_WORDS.split(columns[column])
+    return max(map(_cells, [*words, *(row[column] for row in rows if len(row) > 1)]))
+
+
+def _is_numeric(rows: Rows, column: int) -> bool:
+    cells = [row[column] for row in rows if len(row) > 1 and row[column]]
+    return bool(cells) and all(_NUMBER.match(cell) for cell in cells)
+
+
+def parted(cell: str) -> tuple[str, str]:
+    """A figure and its interval; any other cell stays whole, with an empty text beside it."""
+    match = _WITH_INTERVAL.fullmatch(cell)
+    return (match[1], match[2]) if match else (cell, "")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width``, broken at spaces where there are any; one line at least."""
+    lines = []
+    for line in text.split("\n"):
+        while _cells(line) > width:
+            end = next(end for end in range(len(line), 0, -1) if end == 1 or _cells(line[:end]) <= width)
+            space = line.rfind(" ", 1, end + 1)
+            end = space if space > 0 else end
+            lines.append(line[:end].rstrip())
+            line = line[end:].lstrip(" ")
+        lines.append(line)
+    return lines
+
+
+def _cells(text: str) -> int:
+    """How wide a terminal shows it: East Asian characters take two places."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)

@@ -1,0 +1,275 @@
+"""What every figure of a report is: its name, label, unit and range, which way is better, and what it means.
+
+The only place that says so: reports, tables, pages, exports and ``hiersae eval --explain`` take it from here. Nothing
+heavy is imported, so that help and explanations are fast.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import inf, isfinite
+from textwrap import fill
+from typing import Any
+
+# Ends of a metric's name: of another firing than the hard one, and of other trees than the dictionary's own.
+SOFT, CHOW_LIU, SHUFFLED = "_soft", "_chow_liu", "_shuffled"
+_ENDINGS = {
+    SOFT: "before the tree is hardened",
+    CHOW_LIU: "under the Chow–Liu tree of the same latents",
+    SHUFFLED: "with the parents of the tree shuffled",
+}
+
+SHARE = (0.0, 1.0)
+POSITIVE = (0.0, inf)
+ANY = (-inf, inf)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that a report may hold.
+
+    Attributes:
+        name: its key in ``report.json``.
+        label: its name for people, at most 24 characters.
+        section: of the tables it stands in.
+        better: whether more is better; None where neither is.
+        unit: "1" for shares and ratios, else "bits", "nats", "latents" or "levels".
+        range: least and largest possible value.
+        of_edge: whether it is a mean over the edges of a tree.
+        definition: what it is, in plain sentences.
+    """
+
+    name: str
+    label: str
+    section: str
+    better: bool | None
+    unit: str
+    range: tuple[float, float]
+    of_edge: bool
+    definition: str
+
+    @property
+    def arrow(self) -> str:
+        """An arrow that points to the better values; empty where neither more nor less is better."""
+        return {True: "↑", False: "↓", None: ""}[self.better]
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON can hold them: ends of the range that there are not are null."""
+        return {**vars(self), "range": [end if isfinite(end) else None for end in self.range]}
+
+    def clip(self, value: float | None, difference: bool = False) -> float | None:
+        """``value`` within the range, of the figure or of the difference of two such figures."""
+        low, high = self.range
+        if difference:
+            low, high = low - high, high - low
+        return None if value is None else min(max(value, low), high)
+
+
+RECONSTRUCTION, TREE, LENGTH = "Reconstruction", "Tree", "Description length"
+TRUTH, PROBES, CONCEPTS = "Recovery of the truth", "Probes for concepts", "Hierarchy of concepts"
+INTERVENTIONS = "Interventions"
+
+
+def _metrics(
+    section: str, *rows: tuple[str, str, bool | None, str, tuple[float, float], str], of_edge: bool = False
+) -> list[Metric]:
+    return [
+        Metric(name, label, section, better, unit, range_, of_edge, definition)
+        for name, label, better, unit, range_, definition in rows
+    ]
+
+
+_PROBE_LATENTS = (1, 2, 5, 16)
+
+# In the order of the tables.
+METRICS: tuple[Metric, ...] = (
+    *_metrics(
+        RECONSTRUCTION,
+        ("fvu", "variance not explained", False, "1", POSITIVE,
+         "Share of the activations' variance that the reconstruction misses: squared errors over squared distances "
+         "from the mean, summed over all rows. 0 is perfect, 1 is no better than the mean."),
+        ("ev", "variance explained", True, "1", (-inf, 1.0), "1 minus the share of the variance that is missed."),
+        ("l0", "active latents per row", None, "latents", POSITIVE,
+         "How many latents fire in a row, on average. A fair comparison has the same on both sides."),
+        ("dead", "dead latents", False, "1", SHARE, "Share of the latents that never fire in the sample."),
+        ("ce_recovered", "loss recovered", True, "1", ANY,
+         "How much of the model's next-token loss survives when the reconstruction replaces the activations. 1 is the "
+         "untouched model, 0 is the model with the activations set to zero."),
+        ("ce_recovered_mean", "loss recovered from mean", True, "1", ANY,
+         "As ce_recovered, but 0 is the model with the activations set to their mean, which is harder to beat."),
+        ("kl", "KL of the next token", False, "nats", POSITIVE,
+         "How far the model's next-token distribution moves when the reconstruction replaces the activations: the KL "
+         "divergence per token from the untouched model."),
+    ),
+    *_metrics(
+        TREE,
+        ("mi_bits", "information of an edge", True, "bits", ANY,
+         "Mutual information of a child's and its parent's firing, corrected for the size of the sample (Miller-Madow) "
+         "so that unrelated latents have 0 on average. Mean over edges."),
+        ("mi_over_max", "information / its bound", True, "1", SHARE,
+         "Information of an edge over the most that the two firing rates allow. 1 means that the child fires only "
+         "where its parent does; 0 means no association, or that the two avoid each other. Mean over edges."),
+        ("mi_over_entropy", "information / entropy", True, "1", SHARE,
+         "Share of the uncertainty about a child's firing that its parent removes. A rare child stays low even where "
+         "it fires only inside its parent. Mean over edges."),
+        ("p_parent_given_child", "child inside its parent", True, "1", SHARE,
+         "Share of a child's firings at which its parent fires too, called containment. A parent that always fires "
+         "has 1, so read it with lift. Mean over edges."),
+        ("p_child_given_parent", "parent's firings shared", None, "1", SHARE,
+         "Share of a parent's firings at which the child fires too. Mean over edges."),
+        ("lift", "lift of an edge", True, "1", POSITIVE,
+         "How many times as often a child fires where its parent fires as it fires overall. 1 is chance; a parent that "
+         "nearly always fires has a lift near 1. Mean over edges."),
+        of_edge=True,
+    ),
+    *_metrics(
+        TREE,
+        ("beyond_shift", "edges beyond a shift", None, "1", SHARE,
+         "Share of edges whose two latents fire together more often than by more than 3 deviations of a null in which "
+         "one of them is shifted within its document. Topics that drift pass too, so it proves no hierarchy."),
+        ("or_distance", "distance from an OR", False, "1", SHARE,
+         "How far a parent is from the logical OR of its children: rows where only one side fires over rows where "
+         "either does. Mean over parents."),
+        ("hierarchy_score", "hierarchy score", True, "1", SHARE,
+         "Share of edges where the decoder directions of parent and child are both among the 5 nearest to a linear "
+         "probe for the child's firing. Read it beside its value for shuffled parents."),
+        ("sibling_overlap", "overlap of siblings", None, "1", SHARE,
+         "Share of the children's firings that come on top of a sibling's. 0 means that siblings exclude each other."),
+        ("sibling_cosine", "cosine of siblings", None, "1", (-1.0, 1.0),
+         "Mean cosine of the decoder directions of two siblings, mean over families."),
+        ("stability", "edges found again", None, "1", SHARE,
+         "Share of edges that the tree of another seed has too, mean over pairs of seeds."),
+        ("stability_shuffled", "edges found by chance", None, "1", SHARE,
+         "As stability, but with the parents of one of the two trees shuffled."),
+        ("stability_latents", "latents found again", None, "1", SHARE,
+         "Share of latents that the dictionary of another seed has too (cosine of 0.7 and more)."),
+    ),
+    *_metrics(
+        LENGTH,
+        ("bits_per_token", "bits per token", False, "bits", POSITIVE,
+         "Bits that it takes to say which latents fire in a row, each coded by its own rate. Activations are not "
+         "counted."),
+        ("bits_per_token_tree", "bits with the tree", False, "bits", POSITIVE,
+         "As bits_per_token, with every child coded given whether its parent fires, under the dictionary's own tree."),
+        ("bits_per_token_chow_liu", "bits with Chow–Liu tree", False, "bits", POSITIVE,
+         "As bits_per_token_tree, under the tree that shortens the code most: Chow and Liu's, fitted on training "
+         "rows."),
+    ),
+    *_metrics(
+        TRUTH,
+        ("mcc", "match with true features", True, "1", SHARE,
+         "Mean cosine of latents and true features in the best one-to-one matching. Only for synthetic activations."),
+        ("uniqueness", "different features", True, "1", SHARE,
+         "How many different true features are nearest to some latent, over the number of latents."),
+        ("precision", "precision of latents", True, "1", SHARE,
+         "Of a latent's firings, the share at which its nearest true feature is on. Mean over all latents."),
+        ("recall", "recall of latents", True, "1", SHARE,
+         "Of the rows in which a latent's nearest true feature is on, the share at which the latent fires. Mean over "
+         "all latents."),
+        ("f1", "F1 of latents", True, "1", SHARE,
+         "Harmonic mean of a latent's precision and recall as a detector of its nearest true feature. Mean over all "
+         "latents."),
+        ("edge_precision", "edges that are true", True, "1", SHARE,
+         "Share of the tree's edges that match a true edge from parent to child."),
+        ("edge_recall", "true edges found", True, "1", SHARE,
+         "Share of the true edges within reach of the dictionary that the tree has."),
+        ("edge_f1", "F1 of edges", True, "1", SHARE, "Harmonic mean of edge_precision and edge_recall."),
+        ("ancestor_precision", "edges to true ancestors", True, "1", SHARE,
+         "As edge_precision, where any true ancestor may stand in the parent's place."),
+        ("ancestor_recall", "true ancestors found", True, "1", SHARE,
+         "As edge_recall, where any true ancestor may stand in the parent's place."),
+        ("ancestor_f1", "F1 of ancestors", True, "1", SHARE,
+         "Harmonic mean of ancestor_precision and ancestor_recall."),
+    ),
+    *_metrics(
+        PROBES,
+        *((f"probe_f1_k{k}", f"probe F1, {k} latent{'s' * (k > 1)}", True, "1", SHARE,
+           f"F1 of a probe for a concept that sees only its {k} best latent{'s' * (k > 1)}. Mean over concepts.")
+          for k in _PROBE_LATENTS),
+        ("probe_f1_reconstruction", "probe F1, reconstructed", True, "1", SHARE,
+         "F1 of the probe that was fitted on the activations, applied to the reconstruction. Mean over concepts."),
+        *((f"probe_accuracy_k{k}", f"accuracy, {k} latent{'s' * (k > 1)}", True, "1", SHARE,
+           f"Balanced accuracy of a probe for a concept that sees only its {k} best latent{'s' * (k > 1)}; 0.5 is "
+           "chance. Mean over concepts.")
+          for k in _PROBE_LATENTS),
+        ("probe_accuracy_reconstruction", "accuracy, reconstructed", True, "1", SHARE,
+         "Balanced accuracy of the probe that was fitted on the activations, applied to the reconstruction."),
+    ),
+    *_metrics(
+        CONCEPTS,
+        ("concept_score", "concepts joined as edges", True, "1", (-1.0, 1.0),
+         "How far the tree joins the best latents of a concept and of the concept above it, weighted by how well "
+         "these latents detect them. Mean over pairs of concepts."),
+        ("detector_depth", "level of the detectors", None, "levels", POSITIVE,
+         "On which level of the tree the best latents for the concepts of one level stand, counted from 0."),
+        ("splitting", "latents per concept", None, "latents", (1.0, inf),
+         "Over how many latents a concept is spread: latents that each raise the F1 of its probe by more than 0.03."),
+        ("absorption", "absorbed rows", None, "1", SHARE,
+         "Share of a concept's detected rows in which its main latents are silent and another latent carries it."),
+        ("absorption_fraction", "absorbed fraction", None, "1", SHARE,
+         "How much of a concept's direction other latents than its main ones carry, mean over its detected rows."),
+    ),
+    *_metrics(
+        INTERVENTIONS,
+        ("tpp", "targeted ablation", True, "1", (-2.0, 2.0),
+         "Accuracy that a concept's probe loses when its 5 strongest latents are removed, minus what the probes of "
+         "other concepts lose."),
+        ("tpp_level_0", "ablation, wide ones", None, "1", (-2.0, 2.0),
+         "As tpp, of the concepts that have others below them."),
+        ("tpp_level_1", "ablation, narrow ones", None, "1", (-2.0, 2.0),
+         "As tpp, of the concepts that stand below others."),
+        ("steering_parent", "steering by parents", True, "1", ANY,
+         "How much adding a parent's direction raises the tokens that follow its firings, in nats per nat of damage."),
+        ("steering_child", "steering by children", True, "1", ANY,
+         "How much adding a child's direction raises the tokens that follow its firings, in nats per nat of damage."),
+        ("steering_child_by_parent", "child's tokens by parent", None, "1", ANY,
+         "Effect of the parent's direction on the tokens of its child. As much as steering_child means that the child "
+         "steers no more finely than its parent."),
+    ),
+)  # fmt: skip
+BY_NAME = {metric.name: metric for metric in METRICS}
+SECTIONS = tuple(dict.fromkeys(metric.section for metric in METRICS))
+OF_EDGE = tuple(metric.name for metric in METRICS if metric.of_edge)
+
+
+def of_the_whole(name: str) -> str:
+    """``l0`` for ``l0_level_1``, ``fvu`` for ``fvu_soft``, ``lift`` for ``lift_shuffled``."""
+    return name if name in BY_NAME else re.sub(rf"(_level_\d+|{SOFT}|{CHOW_LIU}|{SHUFFLED})$", "", name)
+
+
+def metric_of(name: str) -> Metric:
+    """What a figure's name means; figures of a level, of soft firing or of a control tree are of the whole's kind.
+
+    Raises ``KeyError`` for the name of no figure.
+    """
+    return BY_NAME[of_the_whole(name)]
+
+
+def explain(name: str) -> str:
+    """What a figure is, in a few lines of text; raises ``KeyError`` for the name of no figure."""
+    metric = metric_of(name)
+    ending = name.removeprefix(metric.name)
+    of = ""
+    if ending:
+        of = f", {_ENDINGS.get(ending) or ending.removeprefix('_').replace('_', ' ')}"
+    better = {True: "more is better", False: "less is better", None: "neither more nor less is better"}[metric.better]
+    unit = [] if metric.unit == "1" else [f"in {metric.unit}"]
+    facts = ", ".join([better, *unit, *_range_in_words(*metric.range), f"section {metric.section}"])
+    return f"{name}: {metric.label}{of}\n{fill(metric.definition, 72)}\n({facts})"
+
+
+def _range_in_words(low: float, high: float) -> list[str]:
+    if low > -inf and high < inf:
+        return [f"from {low:g} to {high:g}"]
+    return [f"{low:g} or more"] if low > -inf else [f"at most {high:g}"] if high < inf else []
+
+
+def names_like(text: str) -> list[str]:
+    """Names of metrics that resemble ``text``, best first; a label counts as a name."""
+    from difflib import get_close_matches
+
+    known = {metric.name: metric.name for metric in METRICS} | {metric.label: metric.name for metric in METRICS}
+    near = get_close_matches(text.lower(), known, n=5, cutoff=0.5)
+    inside = [name for key, name in known.items() if text.lower() in key]
+    return list(dict.fromkeys([*(known[key] for key in near), *inside]))[:5]

@@ -36,7 +36,7 @@ def cache(rows: int, width: int, *more: str) -> dict[str, Any]:
     return {"splits": {"train": rows}, "modules": {name: {"width": width} for name in ("h.1", *more)}}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=st.integers(1, 10**9), width=st.integers(1, 20_000))
 def test_sizes_fit_the_cache(rows: int, width: int) -> None:
     config = parsed(advice.after_cache("acts.h5", cache(rows, width)))

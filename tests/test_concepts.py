@@ -208,7 +208,6 @@ def test_characters_of_several_tokens() -> None:
     assert joined(["\ufffd", "⟨a⟩ ⟨41⟩", "⟨"]) == ["\ufffd", "⟨a⟩ ⟨41⟩", "⟨"]
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=5), max_size=8))
 def test_any_bytes_are_shown_and_joined(parts: list[bytes]) -> None:
     """What is text is shown as it is, whatever the tokens; every token's own bytes can be told from another's."""

@@ -248,7 +248,7 @@ def test_sparsify_is_read_as_it_was_written(tiny_flat: Path, tiny_acts: Path, tm
 
 
 @given(st.floats(2.0**-40, 2.0**40, width=32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_thresholds_of_activations_and_of_energies_select_the_same(threshold: float) -> None:
     one = np.float32(threshold)
     near = [one]
@@ -263,7 +263,7 @@ def test_thresholds_of_activations_and_of_energies_select_the_same(threshold: fl
     assert np.float32(activation_below(float(energy))) == one
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(width=st.integers(1, 9), latents=st.integers(1, 12), seed=st.integers(0, 10**6), data=st.data())
 def test_any_weights_survive_the_way_to_saelens_and_back(
     width: int, latents: int, seed: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -96,7 +96,7 @@ def test_pairs_are_all_those_beyond_chance(cells: int, monkeypatch: pytest.Monke
 
 
 # Counts times a million: the half firing that the estimate adds then weighs nothing, and rates are plug-in.
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**16), order=st.permutations(range(6)), roots=st.integers(1, 3))
 def test_a_tree_saves_the_information_of_its_edges(seed: int, order: list[int], roots: int) -> None:
     fired_BF, parent_F = fired(seed), FLAT.copy()

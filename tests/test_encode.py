@@ -205,7 +205,7 @@ def test_refusals_are_one_sentence_and_write_nothing(tiny_hier: Path, tiny_acts:
 # ---------------------------------------------------------------- the file
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_slice_of_any_code_is_read_as_it_was_written(data: st.DataObject) -> None:
     rows, latents = data.draw(st.integers(0, 12)), data.draw(st.integers(1, 9))

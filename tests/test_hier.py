@@ -30,7 +30,7 @@ def firings(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return parents, children
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 6), st.integers(0, 10**6))
 def test_sparse_counts_equal_the_dense_product(rows: int, parents: int, children: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

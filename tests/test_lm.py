@@ -59,7 +59,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 # The tokenizer
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(TEXT)
 def test_text_survives_the_tokenizer(text: str) -> None:
     tokenizer = character_tokenizer(text, context=8)
@@ -69,7 +69,7 @@ def test_text_survives_the_tokenizer(text: str) -> None:
     assert UNKNOWN in text or tokenizer.unk_token_id not in ids
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(TEXT, TEXT)
 def test_unknown_characters_keep_their_place(known: str, text: str) -> None:
     tokenizer = character_tokenizer(known, context=8)

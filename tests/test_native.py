@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(not native.available(), reason="no C compile
 
 
 @needs_compiler
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 20), st.integers(1, 30), st.integers(1, 70), st.integers(0, 10**6))
 def test_dots_are_those_of_the_dense_product(rows: int, latents: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -30,7 +30,7 @@ def test_dots_are_those_of_the_dense_product(rows: int, latents: int, width: int
 
 
 @needs_compiler
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 12), st.integers(1, 200), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_what_exceeds_a_bound_is_found_in_order(rows: int, columns: int, seed: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -23,7 +23,7 @@ def gradients(loss: torch.Tensor, *of: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, of))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 20), st.integers(1, 8), st.integers(0, 10**6), st.booleans())
 def test_products_are_the_dense_ones(rows: int, latents: int, width: int, seed: int, gathered: bool) -> None:
     mask, a, w = drawn(rows, latents, width, seed)
@@ -42,7 +42,7 @@ def test_products_are_the_dense_ones(rows: int, latents: int, width: int, seed: 
         assert torch.allclose(ours, theirs)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(2, 20), st.integers(0, 10**6))
 def test_parts_of_a_code(rows: int, latents: int, seed: int) -> None:
     mask, *_ = drawn(rows, latents, 1, seed)

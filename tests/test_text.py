@@ -22,7 +22,7 @@ def read(*texts: object, field: str = "text") -> list[Document]:
     return list(documents([str(text) for text in texts], field))
 
 
-@settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXTS.filter(lambda text: not text.startswith("\ufeff")))
 def test_a_file_is_one_document_exactly_as_written(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.name"
@@ -30,7 +30,7 @@ def test_a_file_is_one_document_exactly_as_written(tmp_path: Path, text: str) ->
     assert read(path) == [Document(str(path), text, 0)]
 
 
-@settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXTS, min_size=1))
 def test_json_lines_keep_every_text(tmp_path: Path, texts: list[str]) -> None:
     path = tmp_path / "rows.jsonl"

@@ -136,7 +136,7 @@ def test_the_tree_can_be_walked():
         tree.children("z9")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees())
 def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: Tree):
     path = tmp_path_factory.mktemp("tree") / "tree.json"
@@ -149,7 +149,7 @@ def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: Tree):
     assert again.read_bytes() == path.read_bytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees())
 def test_graphml_is_read_by_networkx(tree: Tree):
     graph = networkx.parse_graphml(WRITERS["graphml"](tree))
@@ -165,7 +165,7 @@ def test_graphml_is_read_by_networkx(tree: Tree):
             assert graph.edges[node.parent, node.id]["mi_over_max"] == 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees())
 def test_csv_is_one_line_a_node(tree: Tree):
     text = WRITERS["csv"](tree)
@@ -181,7 +181,7 @@ def test_csv_is_one_line_a_node(tree: Tree):
             assert json.loads(row["promoted"]) == paired([item["token"] for item in node.evidence["promoted"]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees())
 def test_newick_is_one_tree(tree: Tree):
     text = WRITERS["nwk"](tree)
@@ -194,7 +194,7 @@ def test_newick_is_one_tree(tree: Tree):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees())
 def test_dot_holds_every_node_and_edge(tree: Tree):
     statements = dot_statements(WRITERS["dot"](tree))

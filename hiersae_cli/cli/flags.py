@@ -86,7 +86,7 @@ def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], An
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     meta = field.metadata
-    default = typed(field.default) if meta.get("parse") else field.default
+    default = typed(field.default) if meta.get("parse") and field.default is not None else field.default
     annotation = str if meta.get("parse") else hint
     if meta["kind"] == "argument":
         info = typer.Argument(help=meta["help"], metavar=meta["metavar"], show_default=False)
@@ -94,7 +94,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         names = meta["names"] or (flag_name(field),)
         choices = meta.get("choices")
         metavar = meta["metavar"] or ("|".join(choices) if choices else "COUNT" if meta.get("parse") else None)
-        shown = default not in ("", dataclasses.MISSING) and meta["kind"] == "option"
+        shown = default not in ("", None, dataclasses.MISSING) and meta["kind"] == "option"
         only_for = [value for values in meta.get("only_for", {}).values() for value in values]
         text = f"{', '.join(only_for)}: {meta['help']}" if only_for else meta["help"]
         info = typer.Option(

@@ -25,9 +25,10 @@ PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	. $(BIN)/activate && bash runs/demo.sh demo
 
-# One thread a process: the models of the tests are so small that more threads only wait for each other.
+# One thread a process: the models of the tests are so small that more threads only wait for each other. A
+# module's tests stay together, so that what they share is made once.
 test: $(VENV)/.installed-dev browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(PYTEST_ARGS)
 
 # Chromium, for the tests of the dashboard: installed where that needs no question, on Debian as root. Elsewhere, and
 # where it fails, they are skipped.

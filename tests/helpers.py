@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -9,8 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -48,13 +48,18 @@ def hiersae(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``hiersae ARGS`` in a process of its own, with ``input`` on standard input; output comes as text.
 
-    The process is a fork of one that has imported everything (``warm.py``), which saves seconds. It is started from
-    nothing if it is to be ``fresh``, ``env`` has what is read on import, or ``HIERSAE_FRESH`` is set.
+    The process is a fork of one that has imported everything, as of ``start``. It begins with nothing imported if it is
+    to be ``fresh``, if ``env`` has what is read on import, or if ``HIERSAE_FRESH`` is set.
     """
     data = input.encode() if isinstance(input, str) else input or b""
     whole = environment(env)
     if not fresh and "HIERSAE_FRESH" not in whole and _warm().suits(whole):
-        return _warm().run(list(map(str, args)), data, whole, str(cwd or os.getcwd()), timeout)
+        started = Started(args, data, whole, cwd)
+        try:
+            out, err = started.communicate(timeout)
+        finally:
+            started.kill()
+        return subprocess.CompletedProcess(command(*args), started.wait(), out, err)
     done = subprocess.run(
         command(*args),
         input=data,
@@ -80,18 +85,81 @@ class Said(Console):
         self.text += f"warning: {message}\n"
 
 
+def start(*args: object) -> Started:
+    """Start ``hiersae ARGS`` as a fork of a process that has imported everything, which saves seconds."""
+    return Started(args, b"", environment(), None)
+
+
+class Started:
+    """A command that is running, or has ended: as much of ``subprocess.Popen`` as the tests need.
+
+    Attributes:
+        pid: of the process.
+        returncode: once it is known that the process has ended.
+    """
+
+    def __init__(self, args: Sequence[object], data: bytes, env: Mapping[str, str], cwd: object):
+        self.returncode: int | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="hiersae-test")
+        files = {name: Path(self._folder.name) / name for name in ("stdin", "stdout", "stderr", "status")}
+        for name in ("stdin", "stdout", "stderr"):
+            files[name].write_bytes(data if name == "stdin" else b"")
+        os.mkfifo(files["status"])
+        self._out, self._err = files["stdout"], files["stderr"]
+        paths = {name: str(file) for name, file in files.items()}
+        _warm().ask({"args": list(map(str, args)), "env": dict(env), "cwd": str(cwd or os.getcwd()), **paths})
+        self._status = os.open(files["status"], os.O_RDONLY | os.O_NONBLOCK)  # there is no writer yet
+        self.pid = self._number()
+
+    def _number(self) -> int:
+        """The next line of the status, which is written at once."""
+        text = b""
+        while not text.endswith(b"\n"):
+            if not select.select([self._status], [], [], 120)[0] or not (byte := os.read(self._status, 1)):
+                raise RuntimeError("tests/warm.py does not answer")
+            text += byte
+        return int(text)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code; ``subprocess.TimeoutExpired`` if there is none in time."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            self.returncode = self._number()
+            os.close(self._status)
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit code, or None while the command is running."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the command has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Standard output and standard error, when the command has ended."""
+        self.wait(timeout)
+        return self._out.read_text(encoding="utf-8"), self._err.read_text(encoding="utf-8")
+
+
 class _Warm:
     """The process of ``warm.py``, which ends with this one."""
 
     def __init__(self) -> None:
         self._environment = environment()
-        self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.warm"],
             cwd=Path(__file__).parent.parent,
             env=self._environment,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
         )
 
     def suits(self, env: Mapping[str, str]) -> bool:
@@ -99,26 +167,11 @@ class _Warm:
         before = self._environment
         return {name for name in {*env, *before} if env.get(name) != before.get(name)} <= _READ_LATE
 
-    def run(
-        self, args: list[str], data: bytes, env: Mapping[str, str], cwd: str, timeout: float
-    ) -> subprocess.CompletedProcess[str]:
-        with self._lock, tempfile.TemporaryDirectory() as folder:
-            files = {name: Path(folder) / name for name in ("stdin", "stdout", "stderr")}
-            for file in files.values():
-                file.write_bytes(data if file.name == "stdin" else b"")
-            request = {"args": args, "env": env, "cwd": cwd, **{name: str(file) for name, file in files.items()}}
-            assert self._process.stdin and self._process.stdout
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-            pid = int(self._process.stdout.readline())
-            late = not select.select([self._process.stdout], [], [], timeout)[0]
-            if late:
-                os.kill(pid, signal.SIGKILL)
-            code = int(self._process.stdout.readline())
-            out, err = (files[name].read_bytes().decode() for name in ("stdout", "stderr"))
-        if late:
-            raise subprocess.TimeoutExpired(args, timeout, out, err)
-        return subprocess.CompletedProcess(command(*args), code, out, err)
+    def ask(self, request: Mapping[str, object]) -> None:
+        """Have a command started."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
 
 
 @cache

@@ -32,7 +32,7 @@ def test_bench_times_every_model_of_every_size() -> None:
 
 
 def test_bench_prints_a_table() -> None:
-    done = hiersae("bench", *SIZES)
+    done = hiersae("bench", *SIZES, fresh=True)
     assert done.returncode == 0, done.stderr
     assert "| hiersae-batchtopk | 512 |" in done.stdout and "at the machine's rates" in done.stdout
 

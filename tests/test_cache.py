@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from hiersae_cli.cli import main
 from hiersae_cli.formats.activations import DROPPED, Activations
 from tests.caches import datasets
-from tests.helpers import command, environment
+from tests.helpers import Started, start
 from tests.random_hosts import CONTEXT, byte_host, character_host, prose
 
 BATCH = 8
@@ -224,11 +224,7 @@ def test_bos_is_put_first_in_every_window(cli: Callable[..., Done], text: Path, 
 # ---------------------------------------------------------------- interruptions
 
 
-def start(*args: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*args), env=environment(), stderr=subprocess.PIPE, text=True)
-
-
-def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+def wait_until(process: Started, reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 100
     while not reached():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,14 +21,23 @@ VERBS = sorted(COMMANDS)
 HEAVY = {"torch", "numpy", "h5py", "transformers", "tokenizers", "safetensors", "sklearn", "rich"}
 HEAVY |= {"sqlalchemy", "statsmodels"}
 
-# Runs the command line in its own process and says, on the last line, which modules that process has loaded.
+# Runs command lines one after the other and says of each, as JSON, what it gave and which modules are loaded after it.
 PROBE = """
-import atexit, sys
-atexit.register(lambda: print("loaded:", *sys.modules, file=sys.stderr))
+import contextlib, io, json, sys
 from hiersae_cli.cli import main
-main()
+done = []
+for args in json.load(sys.stdin):
+    sys.argv, out, err = ["hiersae", *args], io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code
+    done.append([code, out.getvalue(), err.getvalue(), list(sys.modules)])
+json.dump(done, sys.stdout)
 """
 
+HELP = [("--help",), ("-h",), ("--version",), *((*verb.split(), "--help") for verb in [*VERBS, "study"])]
 USAGE_ERRORS: dict[str, tuple[str, ...]] = {
     "unknown verb": ("trian",),
     "unknown option": ("train", "acts.h5", "--width", "64"),
@@ -48,37 +58,45 @@ USAGE_ERRORS: dict[str, tuple[str, ...]] = {
 }
 
 
-def probe(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PROBE, *args], capture_output=True, text=True, env=environment(), timeout=60
+class Probed(NamedTuple):
+    """What a command line gave, and which modules its process has loaded."""
+
+    code: int
+    out: str
+    err: str
+    loaded: set[str]
+
+
+@pytest.fixture(scope="module")
+def probed() -> dict[tuple[str, ...], Probed]:
+    """All command lines of help and of usage errors, run in one process that has loaded nothing before."""
+    lines = [*HELP, *USAGE_ERRORS.values()]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], input=json.dumps(lines), capture_output=True, text=True, env=environment()
     )
-
-
-def heavy(done: subprocess.CompletedProcess[str]) -> set[str]:
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("loaded:"), done.stderr
-    assert "hiersae_cli.cli.app" in last.split()
-    return HEAVY & set(last.split())
-
-
-@pytest.mark.parametrize(
-    "args", [("--help",), ("-h",), ("--version",), *((*verb.split(), "--help") for verb in [*VERBS, "study"])]
-)
-def test_help_loads_nothing_heavy(args: tuple[str, ...]) -> None:
-    done = probe(*args)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert heavy(done) == set()
+    results = [Probed(code, out, err, set(loaded)) for code, out, err, loaded in json.loads(done.stdout)]
+    return dict(zip(lines, results, strict=True))
+
+
+@pytest.mark.parametrize("args", HELP)
+def test_help_loads_nothing_heavy(args: tuple[str, ...], probed: dict[tuple[str, ...], Probed]) -> None:
+    done = probed[args]
+    assert done.code == 0, done.err
+    assert done.out.strip()
+    assert "hiersae_cli.cli.app" in done.loaded and not HEAVY & done.loaded
 
 
 @pytest.mark.parametrize("args", USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_a_usage_error_exits_with_2_and_loads_nothing_heavy(args: tuple[str, ...]) -> None:
-    done = probe(*args)
-    assert done.returncode == 2
-    assert "error" in done.stderr.lower()
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    assert heavy(done) == set()
+def test_a_usage_error_exits_with_2_and_loads_nothing_heavy(
+    args: tuple[str, ...], probed: dict[tuple[str, ...], Probed]
+) -> None:
+    done = probed[args]
+    assert done.code == 2
+    assert "error" in done.err.lower()
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert not HEAVY & done.loaded
 
 
 def test_without_a_verb_the_help_is_shown() -> None:

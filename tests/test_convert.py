@@ -150,7 +150,7 @@ def test_a_converted_run_is_read_like_any(made: Weights, tiny_acts: Path, tiny_f
     """Through the command line: convert, info, eval beside a run of ours, export-tree, and write it again."""
     source = dictionary_folder(tmp_path / "ae", "BatchTopKSAE", made, layer=1, lm_name="host").path
     run = tmp_path / "run"
-    done = hiersae("convert", source, "--acts", tiny_acts, "-o", run, "--json")
+    done = hiersae("convert", source, "--acts", tiny_acts, "-o", run, "--json", fresh=True)
     assert done.returncode == 0, done.stderr
     assert "'dictionary_learning'" not in done.stderr and "layer 1" in done.stderr  # what the name does not tell
     said = json.loads(done.stdout)

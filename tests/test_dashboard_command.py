@@ -60,13 +60,13 @@ def test_what_the_demo_makes_is_served_and_studied_by_the_documented_commands(
     for name, path in (("runs/flat", tiny_flat), ("acts.h5", tiny_acts), ("host", tiny_host)):
         (demo / name).symlink_to(path)
     report = ["eval", "runs/hier", "--acts", "acts.h5", "--no-controls", "--resamples", 100, "-o", "report.json"]
-    assert hiersae(*report, cwd=demo).returncode == 0
+    assert hiersae(*report, cwd=demo, fresh=True).returncode == 0
     build = documented("demo.sh", "dashboard", "-o")
     build[build.index("--tokens") + 1] = "15k"  # not all rows, as in the demo
     made = hiersae(*build, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     study = documented("study.md", "study", "new")
-    made = hiersae(*study, cwd=demo)
+    made = hiersae(*study, cwd=demo, fresh=True)
     assert made.returncode == 0 and re.search(r"study: \d+ matched sets of each task, as no more", made.stderr)
     serve = documented("dashboard.md", "dashboard", "--serve")
     assert serve == documented("demo.sh", "dashboard", "--serve")

@@ -21,7 +21,7 @@ WIKI = b"<mediawiki xmlns=" + "naïve\r\n".encode() * 100
 
 def test_the_beginning_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "play.txt").write_bytes(PLAY)
-    done = hiersae("data", "get", "shakespeare_char", "--from", "play.txt", cwd=tmp_path)
+    done = hiersae("data", "get", "shakespeare_char", "--from", "play.txt", cwd=tmp_path, fresh=True)
     assert done.returncode == 1
     assert f"{len(PLAY):,} bytes; shakespeare_char has 1,115,394" in done.stderr and "--prefix" in done.stderr
     assert not (tmp_path / "data" / "shakespeare_char").exists()

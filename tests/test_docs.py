@@ -192,7 +192,7 @@ def test_the_python_example_runs(tiny_acts: Path, tiny_hier: Path, tmp_path: Pat
     (tmp_path / "runs" / "hier").symlink_to(tiny_hier)
     (tmp_path / "acts.h5").symlink_to(tiny_acts)
     for args in (("export-tree", "runs/hier", "--acts", "acts.h5"), ("encode", "runs/hier", "acts.h5")):
-        made = hiersae(*args, "--quiet", cwd=tmp_path)
+        made = hiersae(*args, "--quiet", cwd=tmp_path, fresh=True)
         assert made.returncode == 0, made.stderr
     (example,) = blocks(DOCS / "python-api.md", "python")
     done = subprocess.run(

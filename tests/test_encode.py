@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.workflows import encode, info
 from tests import caches
-from tests.helpers import command, environment, hiersae
+from tests.helpers import hiersae, start
 
 BATCH = 1000
 
@@ -137,7 +136,7 @@ def test_an_interrupted_encoding_leaves_what_was_there(
     out = tmp_path / "codes.h5"
     out.write_text("old")
     args = ("encode", tiny_hier, tiny_acts, "-o", out, "--overwrite", "--batch", "1", "--device", "cpu")
-    process = subprocess.Popen(command(*args), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start(*args)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".codes.h5.*.tmp")):
         assert time.monotonic() < deadline and process.poll() is None

@@ -27,7 +27,7 @@ def info(path: Path, verify: bool = False) -> tuple[dict[str, Any], str]:
 
 
 def test_a_cache_through_the_command_line(tiny_acts: Path):
-    done = hiersae("info", tiny_acts, "--verify")
+    done = hiersae("info", tiny_acts, "--verify", fresh=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == str(tiny_acts)

@@ -344,10 +344,10 @@ def test_odds_ratios_are_those_of_the_shares(folder: Path):
 
 def test_a_study_is_rehearsed_and_analysed_through_the_command(folder: Path):
     assert hiersae("study", "analyze", folder, "--simulated").returncode == 1
-    done = hiersae("study", "simulate", folder, "--raters", 8, "--hierarchy", 1, "--json")
+    done = hiersae("study", "simulate", folder, "--raters", 8, "--hierarchy", 1, "--json", fresh=True)
     assert done.returncode == 0 and json.loads(done.stdout)["planted"]["child"], done.stderr
     assert hiersae("study", "simulate", folder).returncode == 1  # there is one
-    done = hiersae("study", "analyze", folder, "--simulated", "--json")
+    done = hiersae("study", "analyze", folder, "--simulated", "--json", fresh=True)
     assert done.returncode == 0, done.stderr
     out = folder / "analysis-simulated"
     written = {path.name for path in out.iterdir()}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from hiersae_cli.synth import Generator, Shape, Stream, block_seed, generator
 from hiersae_cli.workflows import synth
 from hiersae_cli.workflows.sources import DrawnRows
 from tests.data.make_archive import TRUTH_ARCHIVE
-from tests.helpers import command, environment, hiersae
+from tests.helpers import hiersae, start
 
 SMALL = {
     "toy": Shape(),
@@ -126,7 +125,7 @@ def test_streams_and_blocks_have_seeds_of_their_own() -> None:
 def test_without_sae_lens_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sae_lens", None)
     monkeypatch.setitem(sys.modules, "sae_lens.synthetic", None)
-    with pytest.raises(UsageError, match=r"pip install 'hiersae\[synth\]'"):
+    with pytest.raises(UsageError, match=r"pip install -c constraints.txt -e '\.\[synth\]'"):
         generator("synthtree-1k", SMALL["synthtree-1k"])
     generator("toy")
 
@@ -232,7 +231,7 @@ def test_info_tells_of_the_truth(toy_acts: Path) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_file_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     arguments = ("synth", "toy", "--rows", "20M", "--held-out", "0", "-o", tmp_path / "acts.h5", "--device", "cpu")
-    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start(*arguments)
     deadline = time.monotonic() + 60
     while not (tmp_path / "acts.h5.partial").exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -281,12 +280,12 @@ def test_a_run_records_its_truth_and_is_not_measured_on_another(toy_acts: Path, 
 @pytest.mark.parametrize("preset", ["toy", "synthtree-1k"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, preset: str) -> None:
     shape = () if preset == "toy" else SMALL_FLAGS
-    tokens = "200k" if preset == "toy" else "20k"  # long enough to be killed before it ends
+    tokens = "60k" if preset == "toy" else "8k"  # long enough to be killed before it ends
     flags = ("train", "--synth", preset, *shape, *TRAIN, "--tokens", tokens)
     assert hiersae(*flags, "-o", tmp_path / "whole").returncode == 0
     run = tmp_path / "run"
     arguments = (*flags, "-o", run, "--checkpoint-seconds", "0")
-    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start(*arguments)
     deadline = time.monotonic() + 60
     while not (run / "state" / "state.safetensors").exists():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]

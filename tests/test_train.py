@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from hiersae_cli.config.base import first_difference
 from hiersae_cli.config.train import ARCHITECTURES
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.training import Trainer
-from tests.helpers import command, environment, hiersae
+from tests.helpers import hiersae, start
 
 GOLDEN = Path(__file__).parent / "data" / "golden-steps.json"
 SIZES = {"hier": ("--widths", "16,112", "--k", "4,4"), "topk": ("--widths", "128", "--k", "8")}
@@ -109,7 +108,7 @@ def test_run_folder_holds_what_it_should(finished: Path, tiny_acts: Path) -> Non
 
 
 def test_stdout_is_json_alone(tiny_acts: Path, tmp_path: Path) -> None:
-    done = hiersae("train", tiny_acts, *flags(tokens="2k"), "-o", tmp_path / "run", "--json")
+    done = hiersae("train", tiny_acts, *flags(tokens="2k"), "-o", tmp_path / "run", "--json", fresh=True)
     assert json.loads(done.stdout)["step"] == 7
     assert "steps of 256" in done.stderr
 
@@ -120,7 +119,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     arguments = ("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0")
-    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start(*arguments)
     deadline = time.monotonic() + 60
     while not (run / "state" / "state.safetensors").exists():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
@@ -144,11 +143,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
 def test_changed_flags_do_not_go_on_with_another_run(tiny_acts: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0"),
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-    )
+    process = start("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0")
     while not (run / "state" / "state.safetensors").exists():
         time.sleep(0.01)
     process.kill()

@@ -2,8 +2,9 @@
 
     python -m tests.warm
 
-reads a line of JSON for each command: ``args``, ``env``, ``cwd``, and the files ``stdin``, ``stdout``, ``stderr``. It
-writes the process id when the command starts, and its exit code (negative for a signal) when it ends. See ``helpers``.
+reads a line of JSON for each command: ``args``, ``env``, ``cwd``, the files ``stdin``, ``stdout`` and ``stderr``, and
+the named pipe ``status``, which gets the process id when the command starts and its exit code (negative for a signal)
+when it ends. Commands may run at the same time. See ``helpers``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 
 def serve() -> None:
-    """Answer requests one at a time until standard input ends."""
+    """Answer requests until standard input ends."""
     import transformers.models.gpt2.modeling_gpt2
 
     import hiersae_cli.cli.app
@@ -32,13 +33,29 @@ def serve() -> None:
         importlib.import_module(f"hiersae_cli.workflows.{module.name}")
     gc.freeze()
     for line in sys.stdin:
-        request = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            _run(request)
-        print(pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        while _ended():
+            pass
+        if not os.fork():
+            _watch(json.loads(line))
+
+
+def _ended() -> bool:
+    """Whether a command has ended that had not been waited for."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0] > 0
+    except ChildProcessError:
+        return False
+
+
+def _watch(request: dict[str, Any]) -> None:
+    """Start a command, and end when it ends."""
+    pid = os.fork()
+    if not pid:
+        _run(request)
+    with open(request["status"], "w") as status:
+        print(pid, file=status, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=status)
+    os._exit(0)
 
 
 def _run(request: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hiersae_cli.config import (
@@ -181,6 +182,8 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a value of TOML is of the type of a field; a whole number is a number too."""
     if get_origin(hint) in (tuple, list):
         return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
+    if get_origin(hint) is UnionType:  # int | None: TOML leaves it out rather than saying None
+        return any(_fits(value, kind) for kind in get_args(hint))
     return type(value) is hint or (hint is float and type(value) is int)
 
 

@@ -440,6 +440,7 @@ def test_activations_that_are_not_finite(cli: Callable[..., Done], host: Path, t
         "cache", tmp_path / "text.txt", "--model", bad, "--layer", "2", "--batch", BATCH, "-o", tmp_path / "a.h5"
     )
     done.refused(1, f"{tmp_path / 'text.txt'}: the activations of transformer.h.2 at row 5,120 are not finite")
+    done.refused(1, "weights are damaged")  # float32 does not overflow so soon
     weights = load_file(host / "model.safetensors")
     weights["transformer.wte.weight"] *= 1e7
     save_file(weights, bad / "model.safetensors", {"format": "pt"})

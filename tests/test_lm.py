@@ -333,7 +333,7 @@ def test_overwrite_leaves_a_host_alone_that_holds_other_files(prose: Path, tmp_p
     out = tmp_path / "host"
     run(config(prose, out))
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(FileError, match="host: holds other files too, such as notes.txt"):
+    with pytest.raises(FileError, match=r"host: holds other files too, such as notes\.txt"):
         run(config(prose, out, seed=1, overwrite=True))
     assert (out / "notes.txt").read_text() == "mine"
 

@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hiersae_cli.cli import main
-from hiersae_cli.formats.activations import DROPPED, Activations
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.activations import DROPPED, Activations, ActivationSet
 from tests.caches import datasets
 from tests.helpers import Started, start
 from tests.random_hosts import CONTEXT, byte_host, character_host, prose
@@ -438,6 +439,7 @@ def test_activations_that_are_not_finite(cli: Callable[..., Done], host: Path, t
         "cache", tmp_path / "text.txt", "--model", bad, "--layer", "2", "--batch", BATCH, "-o", tmp_path / "a.h5"
     )
     done.refused(1, f"{tmp_path / 'text.txt'}: the activations of transformer.h.2 at row 5,120 are not finite")
+    done.refused(1, "weights are damaged")  # float32 does not overflow so soon
     weights = load_file(host / "model.safetensors")
     weights["transformer.wte.weight"] *= 1e7
     save_file(weights, bad / "model.safetensors", {"format": "pt"})
@@ -500,3 +502,19 @@ def test_a_model_in_pickle(cli: Callable[..., Done], host: Path, text: Path, tmp
     os.unlink(pickled / "model.safetensors")
     done = cli("cache", text, "--model", pickled, "--layer", "1", "-o", tmp_path / "acts.h5")
     done.refused(1, f"{pickled}: this model cannot be loaded", "safetensors")
+
+
+@pytest.mark.parametrize(("dtype", "hint"), [("float32", "this file are damaged"), ("float16", "overflowed")])
+def test_rows_that_are_not_finite_are_explained_by_the_type_that_the_host_ran_in(
+    tiny_acts: Path, tmp_path: Path, dtype: str, hint: str
+) -> None:
+    path = shutil.copy(tiny_acts, tmp_path / "acts.h5")
+    with h5py.File(path, "r+") as file:
+        header = json.loads(file["header"][()])
+        header["host"]["dtype"] = dtype
+        file["header"][()] = json.dumps(header)
+        file["norms/transformer.h.1"][5] = float("nan")
+    acts = ActivationSet([str(path)])
+    with pytest.raises(FileError, match="the first at row 5") as caught:
+        acts.check_finite()
+    assert hint in caught.value.hint

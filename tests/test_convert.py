@@ -146,6 +146,16 @@ def test_saelens_computes_the_same(
     assert ((code > 0) != (expected > 0)).float().mean() < 1e-5
 
 
+def test_saelens_is_judged_by_its_layout_not_by_a_number(
+    made: Weights, x_ND: torch.Tensor, tiny_acts: Path, tmp_path: Path
+) -> None:
+    """Version 6 loads what version 3 wrote, and saves it in its own layout with the old number."""
+    metadata = {"sae_lens_version": "3.23.4", "hook_name": "blocks.1.hook_resid_post"}
+    path = saelens_folder(tmp_path / "sae", made.saelens(), metadata=metadata)
+    to_run(path, tiny_acts, tmp_path / "run")
+    assert load_run(tmp_path / "run").converted["version"] == "3.23.4"
+
+
 def test_a_converted_run_is_read_like_any(made: Weights, tiny_acts: Path, tiny_flat: Path, tmp_path: Path) -> None:
     """Through the command line: convert, info, eval beside a run of ours, export-tree, and write it again."""
     source = dictionary_folder(tmp_path / "ae", "BatchTopKSAE", made, layer=1, lm_name="host").path
@@ -370,9 +380,11 @@ class Harm:
 
 AUTOENCODER = b'{"trainer": {"dict_class": "AutoEncoder"}}'
 LEGACY = {"metadata": {"sae_lens_version": "5.1.0"}}
+FLAT = {"hook_name": "blocks.1.hook_resid_post", "activation_fn_str": "relu"}  # where versions before 6 had it
 ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
     "no version": (sae(metadata={"sae_lens_version": None}), "does not say of which version"),
     "version 5": (sae(**LEGACY), "SAELens 5.1.0; versions from 6"),
+    "flat layout": (sae(**LEGACY, **FLAT), "SAELens 5.1.0; versions from 6"),
     "gated": (sae(architecture="gated"), "its architecture is gated"),
     "transcoder": (sae(architecture="transcoder"), "its architecture is transcoder"),
     "checkpoint": (sae(architecture="batchtopk"), "checkpoint of training batchtopk"),

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hiersae_cli import Activations, load_run
 from hiersae_cli.config import ConvertConfig, TrainConfig
+from hiersae_cli.errors import FileError
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows import convert, train
 from tests.foreign import GROUPS, K, dictionary_state, weights
@@ -239,3 +241,39 @@ def test_we_read_what_dictionary_learning_saves(name: str, x_ND: torch.Tensor, t
         code, expected = model.encode(x_ND), theirs.encode(x_ND)
         assert torch.allclose(code, expected, atol=10 * ATOL)
         assert torch.allclose(model.decode(code), theirs.decode(expected), atol=100 * ATOL)
+
+
+def test_a_dictionary_of_saelens_3_saved_again_by_version_6_is_read(
+    x_ND: torch.Tensor, tiny_acts: Path, tmp_path: Path
+) -> None:
+    sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed")
+    made = weights(x_ND)
+    latents, width = made.saelens()["W_dec"].shape
+    old = {
+        "architecture": "standard",
+        "d_in": width,
+        "d_sae": latents,
+        "dtype": "float32",
+        "device": "cpu",
+        "activation_fn_str": "relu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "model_name": "gpt2",
+        "hook_name": "blocks.1.hook_resid_post",
+        "hook_layer": 1,
+        "sae_lens_training_version": "3.23.4",
+        "sae_lens_version": "3.23.4",
+    }
+    save_old = tmp_path / "old"
+    save_old.mkdir()
+    (save_old / "cfg.json").write_text(json.dumps(old))
+    save_file({k: v.contiguous() for k, v in made.saelens().items()}, save_old / "sae_weights.safetensors")
+    with pytest.raises(FileError, match="versions from 6"):
+        to_run(save_old, tiny_acts, tmp_path / "refused")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = sae_lens.SAE.load_from_disk(save_old)
+        theirs.save_model(tmp_path / "new")
+    model = to_run(tmp_path / "new", tiny_acts, tmp_path / "run")
+    with torch.no_grad():
+        assert torch.allclose(model.encode(x_ND), theirs.encode(x_ND), atol=10 * ATOL)

@@ -329,6 +329,15 @@ def test_overwrite_replaces_our_own_folders_only(prose: Path, tmp_path: Path) ->
     assert (foreign / "precious").exists()
 
 
+def test_overwrite_leaves_a_host_alone_that_holds_other_files(prose: Path, tmp_path: Path) -> None:
+    out = tmp_path / "host"
+    run(config(prose, out))
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"host: holds other files too, such as notes\.txt"):
+        run(config(prose, out, seed=1, overwrite=True))
+    assert (out / "notes.txt").read_text() == "mine"
+
+
 def test_what_came_there_in_the_meantime_stays(prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loss, out = charlm.mean_loss, tmp_path / "host"
 

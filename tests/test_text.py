@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
+import re
 import sys
 from pathlib import Path
 
@@ -143,6 +147,119 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path, name: str, data: bytes
         read(path)
     assert name in caught.value.message and place in caught.value.message
     assert ("unpack" if data.startswith(b"\x1f") else "iconv") in caught.value.hint
+
+
+def records(path: Path, name: str) -> Path:
+    """Two records of the fields ``body`` and ``n``, as the end of the name says."""
+    rows = [{"body": "one é", "n": 1}, {"body": "two", "n": 2}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    stem = name.lower()
+    if ".parquet" in stem:
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path / name)
+        return path / name
+    data = json.dumps(rows).encode() if ".json" in stem and ".jsonl" not in stem else lines
+    if stem.endswith(".zst"):
+        pyarrow = pytest.importorskip("pyarrow")
+        with pyarrow.output_stream(str(path / name), compression="zstd") as file:
+            file.write(data)
+        return path / name
+    pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
+    (path / name).write_bytes(pack.get(Path(stem).suffix, bytes)(data))
+    return path / name
+
+
+NAMES = ["a.jsonl", "a.JSONL", "a.ndjson", "a.json", "a.Json", "a.parquet", "a.jsonl.gz", "a.jsonl.XZ", "a.ndjson.bz2"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a.jsonl.zst", "a.json.gz"])
+def test_records_are_read_whatever_the_file(tmp_path: Path, name: str) -> None:
+    path = records(tmp_path, name)
+    assert [document.text for document in read(path, field="body")] == ["one é", "two"]
+    with pytest.raises(FileError, match=r"the field 'text' is missing \(fields: body, n\)"):
+        read(path)
+
+
+def test_json_of_texts_of_one_object_and_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content, texts in (
+        ('["a", "b"]', ["a", "b"]),
+        ('{"text": "a"}', ["a"]),
+        ('{"text": "a"}\n{"text": "b"}', ["a", "b"]),
+    ):
+        path.write_text(content)
+        assert [document.text for document in read(path)] == texts
+    for content, problem in (("[1]", "not a JSON object but a number"), ("{", "not JSON"), ("[" * 10**5, "not JSON")):
+        path.write_text(content)
+        with pytest.raises(FileError, match=problem):
+            read(path)
+
+
+def test_plain_text_may_be_compressed_and_a_folder_may_hold_all(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"packed"))
+    (tmp_path / "b.TXT").write_text("plain")
+    (tmp_path / "c.ndjson").write_text('{"text": "line"}\n')
+    assert [document.text for document in read(tmp_path)] == ["packed", "plain", "line"]
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.xz", "a.txt.bz2", "a.txt.zst", "a.parquet"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"plain text\n" * 10)
+    with pytest.raises(FileError, match=re.escape(name)):
+        read(tmp_path / name)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b"text" * 100)[:-9])
+        with pytest.raises(FileError, match="damaged"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.TGZ", "a.pdf", "a.arrow"])
+def test_files_of_other_kinds_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("anything")
+    with pytest.raises(UsageError, match="files are not read") as caught:
+        documents([str(tmp_path / name)], "text")
+    assert caught.value.hint
+
+
+def test_a_field_of_texts_that_have_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UsageError, match="--text-field body: no text given here has fields"):
+        documents([str(tmp_path / "a.txt")], "body")
+
+
+ENGLISH = "Plain words, and then a line.\n" * 40
+WIDE = [f"utf-{size}-{side}" for size in (16, 32) for side in ("le", "be")]
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("text", [ENGLISH, "Привет, мир. " * 40, "שלום עולם\n" * 40, "你好 世界。\n" * 40, "hi there"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_wide_encodings_are_named(tmp_path: Path, encoding: str, mark: str, text: str, name: str) -> None:
+    text = json.dumps({"text": text}, ensure_ascii=False) if name.endswith(".jsonl") else text
+    (tmp_path / name).write_bytes((mark + text).encode(encoding))
+    with pytest.raises(FileError) as caught:
+        read(tmp_path / name)
+    assert f"iconv -f {encoding.replace('-le', 'LE').replace('-be', 'BE').upper()} -t UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"), [("“quoted” café".encode("cp1252"), "CP1252"), ("café déjà".encode("latin1"), "LATIN1")]
+)
+def test_encodings_of_one_byte_are_named(tmp_path: Path, data: bytes, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(FileError) as caught:
+        read(tmp_path / "a.txt")
+    assert f"iconv -f {encoding} -t UTF-8" in caught.value.hint
+
+
+def test_bytes_of_no_text_are_refused_and_a_few_control_characters_are_not(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(bytes(range(32)) * 100)
+    with pytest.raises(FileError, match="are control characters"):
+        read(tmp_path / "a.txt")
+    text = "records\x00of words\x00and \x1b[31mcolours\x07\n"
+    (tmp_path / "a.txt").write_text(text)
+    assert read(tmp_path / "a.txt")[0].text == text
 
 
 @pytest.mark.parametrize("text", ["absent.txt", "absent/*.txt", "."])

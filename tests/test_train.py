@@ -162,6 +162,25 @@ def test_an_existing_run_is_not_written_over(finished: Path, tiny_acts: Path) ->
     assert (finished / "model.safetensors").read_bytes() == before
 
 
+def test_overwrite_removes_what_training_wrote_and_nothing_else(tiny_acts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert hiersae("train", tiny_acts, *flags(tokens="2k"), "-o", run).returncode == 0
+    for name in ("labels.json", "notes.txt", "figures/one.svg"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("mine")
+    weights = (run / "model.safetensors").read_bytes()
+    refused = hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", run, "--overwrite", "--device", "meta")
+    assert refused.returncode == 2 and "--device meta" in refused.stderr and "Traceback" not in refused.stderr
+    absent = hiersae("train", tmp_path / "absent.h5", *flags(tokens="1k"), "-o", run, "--overwrite")
+    assert absent.returncode == 2 and (run / "model.safetensors").read_bytes() == weights
+    again = hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", run, "--overwrite")
+    assert again.returncode == 0 and "figures, labels.json, notes.txt stay" in again.stderr
+    assert (run / "model.safetensors").read_bytes() != weights
+    assert all((run / name).read_text() == "mine" for name in ("labels.json", "notes.txt", "figures/one.svg"))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == sorted({json.loads(line)["step"] for line in lines})
+
+
 def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     done = hiersae("train", tiny_acts, *flags(), "-o", tmp_path, "--overwrite")

@@ -98,7 +98,7 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with what an error calls it."""
     if not Path(path).is_file():
         raise UsageError(f"--labels {path}: no such file", "Give a CSV or Parquet file of labels.")
-    yield from _parquet_rows(path) if path.endswith((".parquet", ".pq")) else _csv_rows(path)
+    yield from _parquet_rows(path) if path.lower().endswith((".parquet", ".pq")) else _csv_rows(path)
 
 
 def _csv_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:

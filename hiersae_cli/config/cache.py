@@ -36,7 +36,7 @@ class CacheConfig(Config):
         parse=parse_count,
         help="Longer documents are cut into parts of about so many tokens, each a document; 0 keeps them whole.",
     )
-    text_field: str = option("text", help="Field of the text in .jsonl files and data sets.")
+    text_field: str = option("text", help="Field of the text in .jsonl, .json and .parquet files and data sets.")
     held_out: float = option(0.1, help="Share of the documents marked as held out: never trained on, used by eval.")
     drop_positions: int = option(0, help="Mark the first so many positions of every window as not to be used.")
     drop_outliers: bool = option(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hiersae_cli.config.base import Config, argument, option, parse_count
 
 TEXTS_HELP = (
-    "Text files, folders, globs, .jsonl files, data sets as hf:NAME or hf:NAME:CONFIG@SPLIT, or - for standard input. "
+    "Text, .jsonl, .json or .parquet files, compressed or not, folders, globs, data sets as hf:NAME or "
+    "hf:NAME:CONFIG@SPLIT, or - for standard input. "
     "With none, the reference documentation that Python carries is used."
 )
 
@@ -35,7 +36,7 @@ class LMConfig(Config):
     eval_tokens: int = option(
         65_536, parse=parse_count, help="Validation characters of the regular checks; the last one takes all."
     )
-    text_field: str = option("text", help="Field of the text in .jsonl files and data sets.")
+    text_field: str = option("text", help="Field of the text in .jsonl, .json and .parquet files and data sets.")
     seed: int = option(0, help="Seed of initialisation and batches.")
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     dtype: str = option(

@@ -115,6 +115,13 @@ class RunFolder:
         with open(self.metrics_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(figures, allow_nan=False) + "\n")
 
+    def remove(self) -> list[str]:
+        """Remove what training writes, before it begins again; returns the names of what others put there and stays."""
+        for file in (self.config_file, self.model_file, self.metrics_file):
+            file.unlink(missing_ok=True)
+        self.remove_state()
+        return sorted(file.name for file in self.path.iterdir())
+
     def remove_state(self) -> None:
         """End a run: nothing is left to go on with."""
         self.state_file.unlink(missing_ok=True)

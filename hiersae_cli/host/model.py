@@ -165,7 +165,7 @@ class Host:
     def rows(self, tokens_BT: torch.Tensor, keep_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
         """Outputs (n, d) of the modules for the tokens that ``keep_BT`` marks; the others are padding at the right.
 
-        A causal host does not see the padding, unless it bends its positions by the length of what it is given.
+        A causal host does not see the padding, unless its rotary positions depend on the length of the sequence.
         """
         if keep_BT.all():
             return {path: x_BTd.flatten(0, 1) for path, x_BTd in self.capture(tokens_BT, paths).items()}
@@ -249,7 +249,7 @@ class Host:
             )
 
     def _length_matters(self) -> bool:
-        """Whether the same token at the same place is another one in a longer sequence: rotations of another length."""
+        """Whether activations depend on the length of the sequence: rotary positions that are rescaled by it."""
         parameters = json.dumps(getattr(self._text_config(), "rope_parameters", None) or {}, default=str)
         return any(f'"{kind}"' in parameters for kind in ("dynamic", "longrope"))
 

@@ -6,48 +6,57 @@ not translated and nothing is trimmed, so an offset into a document counts the c
 
 from __future__ import annotations
 
-import codecs
 import glob
 import hashlib
-import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, install_hint
 from hiersae_cli.formats.provenance import sha256_file
+from hiersae_cli.host.encodings import decoded
+from hiersae_cli.host.files import (
+    FROM_FOLDERS,
+    TEXT_FIELD,
+    Document,
+    field_of,
+    from_folder,
+    has_fields,
+    read,
+    require_readable,
+)
+
+__all__ = ["Document", "documents", "fingerprints"]
 
 STANDARD_INPUT = "-"
 EMBEDDED = "pydoc_data.topics"
 _DATASET = "hf:"
-_SUFFIXES = (".txt", ".jsonl")  # what is taken from a folder
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text, the name of its source, and how many characters of that source come before it."""
-
-    name: str
-    text: str
-    offset: int = 0
 
 
 def documents(texts: list[str], text_field: str) -> Iterator[Document]:
     """The documents of ``texts`` one by one, in the order given; documents of nothing but white space are left out.
 
-    Each of ``texts`` is a file (one document, named by its path), a ``.jsonl`` file (a document a line, named
-    ``file:line``), a folder (its ``*.txt`` and ``*.jsonl`` at any depth, sorted), a glob (its files, sorted), ``-``
-    for standard input, or ``hf:NAME[:CONFIG][@SPLIT]`` (a document a row, named ``hf:…#row``; the split is ``train``
+    Each of ``texts`` is a file (one document, named by its path), a ``.jsonl`` or ``.ndjson`` file (a document a line,
+    named ``file:line``), a ``.json`` file (a list of objects or texts, named ``file[place]``), a ``.parquet`` file (a
+    document a row, named ``file#row``), any of these compressed (``.gz``, ``.bz2``, ``.xz``, ``.zst``), a folder (its
+    ``*.txt``, ``*.jsonl``, ``*.ndjson`` and ``*.parquet`` at any depth, sorted), a glob (its files, sorted), ``-`` for
+    standard input, or ``hf:NAME[:CONFIG][@SPLIT]`` (a document a row, named ``hf:…#row``; the split is ``train``
     unless given). Without any, Python's reference documentation is used, a document a topic. ``text_field`` names the
-    field of the text in JSON lines and data sets.
+    field of the text in files of records and data sets.
 
-    Raises at once a ``UsageError`` where a name stands for nothing, and while reading a ``FileError`` where a text is
-    not UTF-8, a line is not an object with that field, or nothing was found but white space.
+    Raises at once a ``UsageError`` where a name stands for nothing or ``text_field`` has no effect, and while reading
+    a ``FileError`` where a text is not UTF-8, a record lacks that field, or nothing was found but white space.
     """
-    return _filled(_sources(texts), text_field)
+    sources = _sources(texts)
+    for source in sources:
+        require_readable(source)
+    if text_field != TEXT_FIELD and not any(source.startswith(_DATASET) or has_fields(source) for source in sources):
+        raise UsageError(
+            f"--text-field {text_field}: no text given here has fields ({', '.join(sources[:3])})",
+            "Leave it out, or give .jsonl, .ndjson, .json or .parquet files.",
+        )
+    return _filled(sources, text_field)
 
 
 def fingerprints(texts: list[str]) -> dict[str, str]:
@@ -83,10 +92,10 @@ def _expanded(text: str) -> list[str]:
     if _is_stream(text):
         return [text]
     if path.is_dir():
-        found = [str(file) for file in sorted(path.rglob("*")) if file.suffix in _SUFFIXES and file.is_file()]
+        found = [str(file) for file in sorted(path.rglob("*")) if from_folder(file)]
         if not found:
             raise UsageError(
-                f"{text}: no .txt or .jsonl file in this folder", f"Name other files by a glob: '{text}/*'"
+                f"{text}: no {', '.join(FROM_FOLDERS)} file in this folder", f"Name other files by a glob: '{text}/*'"
             )
         return found
     if path.exists():
@@ -102,7 +111,7 @@ def _expanded(text: str) -> list[str]:
 def _filled(sources: list[str], text_field: str) -> Iterator[Document]:
     empty = True
     for source in sources:
-        for document in _read(source, text_field):
+        for document in _documents_of(source, text_field):
             if document.text.strip():
                 empty = False
                 yield document
@@ -110,16 +119,14 @@ def _filled(sources: list[str], text_field: str) -> Iterator[Document]:
         raise FileError(f"{', '.join(sources)}: there is no text", "Give a text with something in it.")
 
 
-def _read(source: str, text_field: str) -> Iterable[Document]:
+def _documents_of(source: str, text_field: str) -> Iterable[Document]:
     if source == EMBEDDED:
         return _embedded()
     if source.startswith(_DATASET):
         return _dataset(source, text_field)
     if source == STANDARD_INPUT:
-        return [Document(source, _decoded(sys.stdin.buffer.read(), "standard input"))]
-    if Path(source).suffix == ".jsonl":
-        return _json_lines(source, text_field)
-    return [Document(source, _decoded(Path(source).read_bytes(), source))]
+        return [Document(source, decoded(sys.stdin.buffer.read(), "standard input"))]
+    return read(source, text_field)
 
 
 def _embedded() -> Iterator[Document]:
@@ -127,69 +134,6 @@ def _embedded() -> Iterator[Document]:
 
     for name in sorted(topics):
         yield Document(f"{EMBEDDED}:{name}", topics[name])
-
-
-def _decoded(data: bytes, where: str, before: int = 0) -> str:
-    """``data`` as text; ``before`` is the number of bytes of the file that come ahead of it."""
-    start = len(codecs.BOM_UTF8) if before == 0 and data.startswith(codecs.BOM_UTF8) else 0
-    try:
-        return str(memoryview(data)[start:], "utf-8")
-    except UnicodeDecodeError as error:
-        place = start + error.start
-        hint = (
-            "It is compressed: unpack it first, with gunzip -k."
-            if data.startswith(b"\x1f\x8b")
-            else "Convert it first, for example: iconv -f LATIN1 -t UTF-8 OLD > NEW"
-        )
-        raise FileError(f"{where}: byte {before + place:,} (0x{data[place]:02x}) is not UTF-8 text", hint) from None
-
-
-def _json_lines(path: str, text_field: str) -> Iterator[Document]:
-    before = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}:{number}"
-            text = _decoded(line, where, before)
-            before += len(line)
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise FileError(f"{where}: not a JSON object ({error})", "Every line must be one object.") from None
-            yield Document(where, _field(row, text_field, where))
-
-
-def _field(row: Any, text_field: str, where: str) -> str:
-    if not isinstance(row, dict):
-        raise FileError(f"{where}: not a JSON object but {_json_kind(row)}", "Every line must be one object.")
-    value = row.get(text_field)
-    if not isinstance(value, str):
-        problem = f"is {_json_kind(value)}, not a text" if text_field in row else "is missing"
-        present = ", ".join(map(str, row)) or "none"
-        raise FileError(
-            f"{where}: the field {text_field!r} {problem} (fields: {present})", "Name the field with --text-field."
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise FileError(
-            f"{where}: character {error.start:,} of {text_field!r} is half of a surrogate pair, which is no text",
-            "Write the file again with whole characters, or without \\u escapes.",
-        ) from None
-    return value
-
-
-def _json_kind(value: Any) -> str:
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "an object",
-        str: "a text",
-    }
-    return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
 
 
 def _dataset(source: str, text_field: str) -> Iterator[Document]:
@@ -225,7 +169,7 @@ def _dataset(source: str, text_field: str) -> Iterator[Document]:
         if row is None:
             return
         where = f"{source}#{number}"
-        yield Document(where, _field(row, text_field, where))
+        yield Document(where, field_of(row, text_field, where))
 
 
 def _reason(error: Exception) -> str:

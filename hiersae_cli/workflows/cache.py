@@ -379,8 +379,10 @@ class _Store:
             return _NotFiniteError(
                 f"{where} are too large for {str(self._dtype)[6:]}", "Give --dtype float32 or bfloat16."
             )
+        if x.dtype != torch.float16:  # bfloat16 reaches as far as float32
+            return _NotFiniteError(f"{where} are not finite", "The host's weights are damaged: fetch the model again.")
         return _NotFiniteError(
-            f"{where} are not finite", "The host overflows: run it with --model-dtype float32 or bfloat16."
+            f"{where} are not finite", "The host overflows in float16: run it with --model-dtype float32 or bfloat16."
         )
 
 

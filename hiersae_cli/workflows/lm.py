@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,9 @@ CHECKPOINT_SCHEMA = "hiersae.host.checkpoint"
 SCHEMA_VERSION = 1
 DESCRIPTION = "hiersae.json"  # beside the model's own files
 CHECKPOINT = "checkpoint.safetensors"
+_OURS = re.compile(
+    r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*|\..*"
+)
 _FIGURES_EVERY = 10  # steps between updates of the loss shown: reading it makes a GPU wait
 _EVALUATION_SEQUENCES = 64  # sequences of one forward pass of the validation
 
@@ -159,6 +163,11 @@ def _check_output(out: Path, overwrite: bool) -> None:
         raise FileError(f"{out}: is not a model that hiersae made, so it is not replaced", "Choose another --out.")
     if out.exists() and not overwrite:
         raise FileError(f"{out}: already exists", "Give --overwrite to replace it, or choose another --out.")
+    if out.is_dir() and (others := sorted(file.name for file in out.iterdir() if not _OURS.fullmatch(file.name))):
+        raise FileError(
+            f"{out}: holds other files too, such as {others[0]}, so it is not replaced",
+            "Move them away, or choose another --out.",
+        )
 
 
 def _validation_characters(length: int, config: LMConfig) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from itertools import islice
 from typing import Any
@@ -46,7 +45,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     }
     keep_freed_memory()
     trainer = _trainer(config, source, device)
-    resuming = _prepare(folder, config, wanted)
+    resuming = _prepare(folder, config, wanted, console)
     interval = Interval()
     state = folder.read_state() if resuming else None
     if state is not None:
@@ -78,7 +77,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 
 
-def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any]) -> bool:
+def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], console: Console) -> bool:
     """Make the folder, or check that it holds the same run unfinished; True where there is one to go on with."""
     if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
         saved = folder.read_header()
@@ -102,7 +101,8 @@ def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any]) -> 
         if not config.overwrite:
             what = f"holds a dictionary of {made['tool']}, which cannot be trained on" if made else "already exists"
             raise FileError(f"{folder.path}: {what}", "Give --overwrite to replace it, or choose another --out.")
-        shutil.rmtree(folder.path)
+        if others := folder.remove():
+            console.warn(f"{folder.path}: {', '.join(others)} stay, though they may be of the run that was here before")
     elif not folder.path.is_dir():
         refuse_existing(folder.path, overwrite=False)
     folder.write_header(wanted)

@@ -311,7 +311,7 @@ class ActivationSet:
             if bad:
                 raise FileError(
                     f"{cache.path}: {bad:,} rows of {self.module} are not finite, the first at row {first:,}",
-                    "Cache again with --model-dtype float32: the host probably overflowed.",
+                    _not_finite_hint(cache.header["host"].get("dtype")),
                 )
 
     def read_into(self, start: int, out: np.ndarray) -> None:
@@ -371,6 +371,12 @@ class ActivationSet:
                     f"{cache.path}: its {what} ({of_cache}) is not that of {first.path} ({of_first})",
                     "Give caches of one model and module.",
                 )
+
+
+def _not_finite_hint(host_dtype: str | None) -> str:
+    if host_dtype == "float16":
+        return "Cache again with --model-dtype float32: the host, which ran in float16, probably overflowed."
+    return "The host's weights or this file are damaged: fetch the model again, then cache again."
 
 
 def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:

@@ -143,7 +143,7 @@ def write(folder: Path, run: Run) -> None:
 def _check(path: Path, config: dict[str, Any], architecture: str, version: str) -> None:
     """Raise ``FileError`` where something other than the weights keeps a dictionary from being converted."""
     major = re.match(r"\d+", version)
-    if not major or int(major[0]) < 6:
+    if not (major and int(major[0]) >= 6) and not _laid_out_anew(config):
         said = f"is of SAELens {version}" if version else "does not say of which version of SAELens it is"
         raise FileError(f"{path}: {said}; versions from 6 on are read", "Load it with SAELens 6 and save it again.")
     if architecture in _TRAINING:
@@ -158,6 +158,15 @@ def _check(path: Path, config: dict[str, Any], architecture: str, version: str) 
     norm = config.get("normalize_activations", "none")
     if norm not in ("none", "expected_average_only_in"):
         raise unsupported(path, f"it normalises activations ({norm})", "Only a constant scale can be converted.")
+
+
+def _laid_out_anew(config: dict[str, Any]) -> bool:
+    """Whether the fields stand where version 6 has them: it saves an older dictionary with the older number."""
+    metadata = config.get("metadata")
+    says_more = isinstance(metadata, dict) and any(
+        value is not None for name, value in metadata.items() if name != "sae_lens_version"
+    )
+    return says_more and not any(name in config for name in ("hook_name", "hook_point", "activation_fn_str"))
 
 
 def _scale(path: Path, config: dict[str, Any]) -> float:

@@ -101,6 +101,7 @@ class FakeIndex:
                 "better",
             ],
             ["l0", "16 [15.9, 16.1]", "16 [15.9, 16.1]", "0.004 [-0.03, 0.04]", ".8", ""],
+            ["dead ↓", "0.0371", "0.0215", "0.0156", ".05", "no evidence"],
             ["Tree"],
             ["mi_bits ↑", "0.0069", "0.0130", "-0.0061", ".001", "worse"],
             ["lift ↑", "5.3", "6.6", "-1.3", ".2", "no evidence"],
@@ -110,6 +111,7 @@ class FakeIndex:
             [f"flat is not matched to hier: {ATTACK}"],
             [("hier against flat", ["", "hier", "flat", "difference", "p", ""], rows)],
             ["Intervals: bootstrap over documents."],
+            100_352,
         )
         return Overview(
             level=self.level,

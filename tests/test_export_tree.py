@@ -288,6 +288,7 @@ def test_command_line_writes_every_format(tiny_hier: Path, tiny_acts: Path, tiny
     assert done.returncode == 0, done.stderr
     assert "Parents with the most children" in done.stdout and "I/I_max" in done.stdout
     assert str(out) in done.stderr and f"next: hiersae info {out}" in done.stderr
+    assert re.search(r"[\d,]+ dead: they never fire in [\d,]+ held-out rows", done.stderr)
     done = hiersae("export-tree", tiny_hier, "--acts", tiny_acts, "-o", tmp_path / "tree.csv", "--json")
     assert json.loads(done.stdout)["format"] == "csv" and "next" not in done.stderr
 

@@ -227,6 +227,7 @@ def test_a_model_proposes_labels_and_what_was_sent_is_kept(
 def test_prompts_can_be_seen_without_sending_any(folder: Path):
     done = hiersae("label", folder, "--dry-run", "--most", 2)
     assert done.returncode == 0 and done.stderr.count("--- ") == 2 and "⟪" in done.stderr
+    assert done.stderr.count("Tokens that it fires at") == 2
     assert not (folder / "labels.json").exists() and not (folder / "label-prompts.jsonl").exists()
 
 

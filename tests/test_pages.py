@@ -378,3 +378,12 @@ def test_every_colour_of_the_style_sheet_is_a_named_one():
     rules = re.sub(r"/\*.*?\*/", "", asset_text("dashboard.css"), flags=re.S)
     rules = re.sub(r"light-dark\([^)]*\)", "", rules)
     assert set(re.findall(r"#[0-9a-f]{3,8}\b", rules)) <= {"#0000", "#000", "#0005", "#0006", "#fff"}
+
+
+def test_two_counts_of_the_dead_say_of_which_rows_they_are():
+    pages = Pages(FakeIndex(), served=True)
+    overview = Elements(pages.overview().body).text
+    assert "Dead latents in 100,352 held-out rows" in overview and "1 Dead in 100,000 rows" in overview
+    listing = Elements(pages.listing("dead").body).text
+    assert "Dead in 100,000 rows" in listing and "They fire in none of the rows indexed." in listing
+    assert '\\"rows\\":100000' in pages.tree_data

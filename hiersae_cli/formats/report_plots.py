@@ -95,7 +95,8 @@ def _rates(axes: Axes, plotted: Plotted) -> None:
     if len(logarithms) > 1:
         axes.legend(frameon=False)
     silent = sum(int((rate_F == 0).sum()) for rate_F in plotted.rates)
-    axes.set(xlabel="log10 of the share of rows", ylabel="latents", title=f"{plotted.name}, {silent:,} never")
+    title = f"{plotted.name}: {silent:,} of {sum(map(len, plotted.rates)):,} never"
+    axes.set(xlabel="log10 of the share of held-out rows", ylabel="latents", title=title)
 
 
 def _panels(plotted: Sequence[Plotted], panel: Callable[[Axes, Plotted], None]) -> str:

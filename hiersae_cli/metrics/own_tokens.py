@@ -17,6 +17,7 @@ from hiersae_cli.metrics.firings import NONE
 
 LISTED = 5
 _LEAST = 1e-6  # nats: below, a token is where it is by chance
+_SMALL = 0.05  # of the largest weight: below, a token tells nothing beside the first
 _WAITING = 1 << 22  # firings added up at once: some 100 MB
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +35,7 @@ def own_tokens(token_n: Array, value_n: Array, share_V: Array) -> tuple[Array, A
     q_t = mass_t / max(mass_t.sum(), 1e-30)
     weight_t = q_t * np.log(q_t / share_V[token_t])
     order = np.lexsort((token_t, -weight_t))[:LISTED]
-    order = order[weight_t[order] > _LEAST]
+    order = order[weight_t[order] > max(_LEAST, _SMALL * weight_t.max(initial=0))]
     return token_t[order], q_t[order]
 
 

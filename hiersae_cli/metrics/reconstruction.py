@@ -5,7 +5,7 @@ blocks.
 
 Definitions:
     FVU = sum ||x - x_hat||^2 / (sum ||x||^2 - ||sum x||^2 / N), ratio of sums over the whole sample;
-    EV = 1 - FVU; L0 = active latents a row; dead = share of latents never active in the sample.
+    EV = 1 - FVU; L0 = active latents a row; dead = share of latents never active in the sample (see docs/metrics.md).
 """
 
 from __future__ import annotations

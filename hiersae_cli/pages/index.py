@@ -227,7 +227,7 @@ class Index:
 def summary(report: dict[str, Any]) -> ReportSummary:
     """A report as its tables."""
     found = [(table.title, table.columns, table.rows) for table in tables(report)]
-    return ReportSummary(title(report), doubts(report), found, list(lines(report)))
+    return ReportSummary(title(report), doubts(report), found, list(lines(report)), report["sample"]["rows"])
 
 
 def _plain(values: Array) -> list[Any]:

@@ -324,12 +324,14 @@ class ReportSummary:
         doubts: what makes the comparison doubtful.
         tables: (title, columns, rows of texts); a row of one cell is the heading of those below it.
         notes: how the tables are to be read.
+        rows: the held-out rows measured.
     """
 
     title: str
     doubts: list[str]
     tables: list[tuple[str, list[str], list[list[str]]]]
     notes: list[str]
+    rows: int
 
 
 @dataclass(frozen=True)

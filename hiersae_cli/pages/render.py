@@ -29,7 +29,7 @@ VERDICTS = {
     "split": "several latents of the tree lie within it and divide it",
     "absorbed": "it lies within a wider latent of the tree",
     "none": "no latent of the tree answers to it",
-    "dead": "it never fires",
+    "dead": "it fires in none of the rows indexed",
 }
 # What stands beside the map, by its name in the report; everything else is in the tables below.
 # No script and no style but ours, from beside the page; ``file:`` is what a folder on disk is to a browser.
@@ -184,7 +184,7 @@ class Pages:
         if deepest:
             says = "Their best parent tells too little about them: no parent is a legal answer."
             listed.append(group("root-children", "Root children", says, tree.root_child))
-        listed.append(group("dead", "Dead latents", "They fire in no row indexed.", tree.dead))
+        listed.append(group("dead", f"Dead in {tree.rows:,} rows", "They fire in none of the rows indexed.", tree.dead))
         return {one.name: one for one in listed}
 
     def nodes(self, places: list[int]) -> list[Neighbour]:
@@ -327,6 +327,7 @@ class Pages:
             "over": _rounded(tree.mi_over_max),
             "bits": _rounded(tree.mi_bits),
             "fvu": _rounded(tree.fvu_increase),
+            "rows": tree.rows,
             "dead": [place for place, dead in enumerate(tree.dead) if dead],
             "hint": [text.shown(hint) for hint in tree.hint],
         }

@@ -277,11 +277,11 @@ def _show(tree: Tree, summary: dict[str, Any], console: Console, seconds: float)
             [[row[number] for number in shown] for row in rows],
         )
     console.say(
-        f"{summary['file']}: {summary['nodes']:,} features, {summary['edges']:,} with a parent, "
-        f"{summary['dead']:,} dead"
+        f"{summary['file']}: {summary['nodes']:,} features, {summary['edges']:,} with a parent; "
+        f"{summary['dead']:,} dead: they never fire in {summary['rows_held_out']:,} held-out rows"
     )
     console.say(
-        f"measured on {summary['rows_held_out']:,} held-out rows, contexts from {summary['rows']:,} rows; "
+        f"measured on these rows; contexts and names from {summary['rows']:,} rows; "
         f"{human_bytes(Path(summary['file']).stat().st_size)} in {seconds:.1f} s"
     )
 

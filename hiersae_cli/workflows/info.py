@@ -344,7 +344,7 @@ def _tree(path: Path) -> tuple[dict[str, Any], Lines]:
         (
             "features",
             f"{details['nodes']:,} ({' + '.join(f'{n:,}' for n in details['levels'])}), "
-            f"{details['edges']:,} with a parent, {details['dead']:,} dead",
+            f"{details['edges']:,} with a parent; {details['dead']:,} never fire in the rows measured",
         ),
         ("run", f"{header['run']['name']} ({header['run']['arch']}), {header['run']['module']}"),
         ("measured on", f"{header['sample']['rows_held_out']:,} held-out rows"),

@@ -72,7 +72,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     source.close()
     console.say(
         f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
-        f"L0 {sum(figures['l0']):.1f}, dead {figures['dead']:.1%}"
+        f"L0 {sum(figures['l0']):.1f}; {figures['dead']:.1%} dead in the last {config.dead_after:,} rows"
     )
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 

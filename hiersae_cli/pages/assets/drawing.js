@@ -155,7 +155,9 @@
     name(node) {
       const { n, WHOLE, LONE } = this.grown;
       if (node === WHOLE) return "Tree";
-      if (node >= n) return `${node === LONE ? "No parent" : "Dead"} · ${(this.grown.from[node + 1] - this.grown.from[node]).toLocaleString("en")}`;
+      if (node === LONE) return `No parent · ${(this.grown.from[node + 1] - this.grown.from[node]).toLocaleString("en")}`;
+      // All of them: a dead feature with a living one below it has its place elsewhere.
+      if (node > n) return `${this.tree.dead.length.toLocaleString("en")} dead in ${this.tree.rows.toLocaleString("en")} rows`;
       return this.labels[node] || this.tree.hint[node] || hiersae.id(node);
     }
 
@@ -209,7 +211,7 @@
             to.rect(x, y, w, h, at < 0 ? this.line : this.steps[at]);
             if (w > 34 && h > 15) {
               const text = to.fit(this.name(node), w - 7, 11);
-              if (text.length > 1) to.text(x + 4, y + 12, text, 11, at < 0 ? this.ink : this.inks[at]);
+              if (text.length > 1 || text === this.name(node)) to.text(x + 4, y + 12, text, 11, at < 0 ? this.ink : this.inks[at]);
             }
           }
         }

@@ -196,7 +196,7 @@
         if (this.tree.fvu[node] != null) put("span", `FVU ${this.tree.fvu[node] > 0 ? "+" : ""}${hiersae.figure(this.tree.fvu[node])} without it`);
       } else if (node === WHOLE) put("span", "Colour is of a child’s edge; grey has none to measure. Click to zoom in; ? shows the keys.");
       else if (node === LONE) put("span", `${kids.toLocaleString("en")} features whose best parent tells too little about them.`);
-      else put("span", `${kids.toLocaleString("en")} features that fire in no row indexed.`);
+      else put("span", `${this.name(node)} indexed: these features fire in none of them.`);
       about.replaceChildren(...parts);
 
       const trail = [];

@@ -16,9 +16,10 @@ from hiersae_cli.config import EvalConfig, TrainConfig
 from hiersae_cli.config.evaluate import TASKS
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Rows
-from hiersae_cli.formats.report import MORE_IS_BETTER, of_the_whole
+from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
+from hiersae_cli.metrics.catalogue import BY_NAME, of_the_whole
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows import evaluate
 from tests import caches
@@ -38,7 +39,7 @@ def report(
     done = hiersae(
         "eval", tiny_hier, "--baseline", tiny_flat, "--acts", tiny_acts, "--model", tiny_host, "--tasks", "all",
         "--no-controls", "--resamples", 200, "-o", folder / "report.json", "--markdown", folder / "report.md", "--html",
-        folder / "report.html", timeout=600,
+        folder / "report.html", "--full", timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = dict(json.loads((folder / "report.json").read_text()))
@@ -53,8 +54,8 @@ def test_every_run_and_baseline_is_measured(report: dict[str, Any]) -> None:
         for metric in wanted:
             figure = figures[metric]
             assert figure["value"] is not None and figure["low"] <= figure["value"] <= figure["high"], (name, metric)
-        assert set(map(of_the_whole, figures)) <= set(MORE_IS_BETTER)
-    assert next(iter(report["paired"].values()))["probe_f1_k1"]["p_holm"] is not None
+        assert set(map(of_the_whole, figures)) <= set(BY_NAME)
+    assert next(iter(report["paired"].values()))["probe_f1_k1"]["verdict"] == TOO_FEW_DOCUMENTS
     assert "concept_score" in report["control_trees"][next(iter(report["groups"]))]["shuffled"]
 
 

@@ -45,6 +45,7 @@ def _pair(report: Mapping[str, Any], first: str, other: str, rows: list[tuple[st
     for part, metric in rows:
         values = [_value(metric, _figure(report, name, metric)) for name in (first, other)]
         verdict = _verdict(report, other, metric)
+        verdict = verdict if verdict in _MARKS else ""  # why there is none is said once, below
         yield f"{_start(report, first, part, metric)} {values[0]:>{_NAME}} {values[1]:>{_NAME}}  {verdict}".rstrip()
 
 

@@ -164,7 +164,7 @@ def test_the_file_of_edges_has_every_edge(written: Path, report: dict[str, Any],
     assert {(name, tree) for name in report["runs"] for tree in ("own", "Chow–Liu", "shuffled")} == trees
     mine = [row for row in rows if (row["subject"], row["tree"]) == ("hier-0", "own")]
     parents = load_run(seeds["hier"][0]).model.parent_F.tolist()  # type: ignore[union-attr, operator]
-    expected = {(f"1.{child - 8}", f"0.{parent}") for child, parent in enumerate(parents) if parent >= 0}
+    expected = {(f"b{child - 8}", f"a{parent}") for child, parent in enumerate(parents) if parent >= 0}
     assert {(row["child"], row["parent"]) for row in mine} == expected
     known = [row for row in mine if int(row["n_child"]) >= 20]
     for column in ("mi_bits", "mi_over_max", "mi_over_entropy", "p_parent_given_child", "p_child_given_parent", "lift"):

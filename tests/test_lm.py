@@ -249,7 +249,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: float
 ) -> None:
     whole, out = config(prose, tmp_path / "whole", dropout=dropout), config(prose, tmp_path / "out", dropout=dropout)
-    global_state = torch.get_rng_state()
+    global_state, before = torch.get_rng_state(), signal.getsignal(signal.SIGINT)
     run(whole)
     assert torch.equal(torch.get_rng_state(), global_state)
     with monkeypatch.context() as patched:
@@ -263,7 +263,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         patched.setattr(charlm, "training_step", interrupted)
         with pytest.raises(Interrupted, match="after step 7 of 12"):
             run(out)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     result = run(out)
     assert result["steps"] == 12
     assert_same_weights(tmp_path / "whole", tmp_path / "out")
@@ -400,7 +400,7 @@ def test_flags_that_cannot_be(changes: dict[str, Any]) -> None:
     [
         (["absent.txt"], [], 2, "absent.txt: no such file or folder"),
         (["no*match"], [], 2, "no*match: no file matches"),
-        (["folder"], [], 2, "folder: no .txt or .jsonl file"),
+        (["folder"], [], 2, "folder: no .txt, .jsonl"),
         (["latin1.txt"], [], 1, "latin1.txt: byte 3 (0xe9) is not UTF-8"),
         (["rows.jsonl"], [], 1, "rows.jsonl:2: the field 'text' is missing (fields: body)"),
         (["short.txt"], [], 1, "the text is too short"),

@@ -61,8 +61,8 @@ def tokens_of_a_tree() -> list[list[str]]:
     context = {"token": TOKENS[1], "before": list(TOKENS) * 3, "after": list(TOKENS) * 3}
     evidence = {"promoted": [{"token": token} for token in TOKENS], "contexts": [context]}
     statistics = {"rate": 0.996, "dead": False, "n_active": 900, "mi_over_max": 0.5}
-    parents = [Node(f"0.{number}", None, 0, number, statistics, evidence) for number in (1, 10)]
-    children = [Node(f"1.{number}", "0.10", 1, number, statistics, evidence) for number in range(3)]
+    parents = [Node(f"a{number}", None, 0, number, statistics, evidence) for number in (1, 10)]
+    children = [Node(f"b{number}", "a10", 1, number, statistics, evidence) for number in range(3)]
     tree = Tree({}, [*parents, *children])
     return [export_tree._table_row(tree, node) for node in parents]
 
@@ -87,7 +87,7 @@ def all_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
         {"title": title, "columns": list(columns), "rows": rows}
         for title, columns, rows in study_report.tables(analysed())
     ]
-    labels = [["0.10", "Ġthe name of a city, 킬", "somebody@example.org", "2026-01-01T00:00:00+00:00"]]
+    labels = [["a10", "Ġthe name of a city, 킬", "somebody@example.org", "2026-01-01T00:00:00+00:00"]]
     found.append({"title": f"Labels of {LONG}", "columns": ["node", "label", "author", "time"], "rows": labels})
     return found
 

@@ -139,7 +139,7 @@ def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
 
 
 def _detector(told: Mapping[str, Any]) -> list[str]:
-    """``↳ 1.204 (.81)``, and the share of absorbed rows."""
+    """``↳ b204 (.81)``, and the share of absorbed rows."""
     latent = told.get("latent")
     text = f"{'↳ ' if told['edge'] else ''}{current_id(latent)} ({told['f1']:.2f})" if latent else "-"
     absorbed = told.get("absorption")

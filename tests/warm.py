@@ -25,12 +25,12 @@ def serve() -> None:
     """Answer requests until standard input ends."""
     import transformers.models.gpt2.modeling_gpt2
 
-    import hiersae_cli.cli.app
-    import hiersae_cli.workflows
+    import hiersae_cli
 
-    assert transformers and hiersae_cli.cli.app
-    for module in pkgutil.iter_modules(hiersae_cli.workflows.__path__):
-        importlib.import_module(f"hiersae_cli.workflows.{module.name}")
+    assert transformers
+    for module in pkgutil.walk_packages(hiersae_cli.__path__, "hiersae_cli."):
+        if module.name not in ("hiersae_cli.__main__", "hiersae_cli.saelens", "hiersae_cli.sae.grouped_triton"):
+            importlib.import_module(module.name)
     gc.freeze()
     for line in sys.stdin:
         while _ended():

@@ -276,7 +276,7 @@ def test_symbols_that_contributing_names_are_where_it_says() -> None:
             defined = rf"^\s*(?:(?:def|class) {symbol}\b|[^=\n]*\b{symbol}\b.*=)"
             assert re.search(defined, source, re.MULTILINE), f"{symbol}: {step}"
             checked.add(symbol)
-    assert {"SECTIONS", "PHASES", "WRITERS", "SparseAutoencoder"} <= checked
+    assert {"METRICS", "PHASES", "WRITERS", "SparseAutoencoder"} <= checked
 
 
 def test_extras_are_installed_from_the_clone() -> None:
@@ -292,3 +292,11 @@ def test_extras_are_installed_from_the_clone() -> None:
     }
     assert {name for pair in extras for name in pair if name} <= set(setup["options.extras_require"])
     assert len(extras) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_at_most_120_columns_wide(page: Path) -> None:
+    """Tables, pictures and blocks of code may be wider."""
+    prose = re.sub(r"^\s*```.*?^\s*```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    wide = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
+    assert not wide

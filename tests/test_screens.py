@@ -81,7 +81,7 @@ def all_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The arguments of every table that a command prints."""
     renamed_ = renamed(report, baselines=2, name=LONG, other=f"{LONG}-flat")
     found = [vars(table) for table in tables(renamed_)]
-    columns = ["parent", "rate", "children", "dead", "I/I_max", "promotes", "strongest context"]
+    columns = ["parent", "rate", "children", "dead", "I/I_max", "name", "strongest context"]
     found.append({"title": "Parents with the most children", "columns": columns, "rows": tokens_of_a_tree()})
     found += [
         {"title": title, "columns": list(columns), "rows": rows}

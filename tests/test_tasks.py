@@ -16,7 +16,7 @@ from hiersae_cli.config import EvalConfig, TrainConfig
 from hiersae_cli.config.evaluate import TASKS
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Rows
-from hiersae_cli.formats.report import MORE_IS_BETTER, TOO_FEW_DOCUMENTS
+from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.report_tables import tables
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host

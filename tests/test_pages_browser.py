@@ -191,7 +191,7 @@ def test_a_walk_by_keys(either):
 def test_keys_pressed_before_the_page_listens_are_not_lost(either):
     page = either.page
     let_through = hold(page, "**/page.js")
-    page.goto(either.address + "/feature/1.3", wait_until="commit")
+    page.goto(either.address + "/feature/b3", wait_until="commit")
     page.wait_for_selector("main h1", state="attached")  # readable, and its scripts are not there yet
     either.press("/")
     page.keyboard.type("king")
@@ -203,13 +203,21 @@ def test_keys_pressed_before_the_page_listens_are_not_lost(either):
 
 def test_keys_pressed_while_the_next_page_is_on_its_way_are_for_that_page(served):
     page = served.page
-    served.go("/feature/0.0")
+    served.go("/feature/a0")
     let_through = hold(page, "**/search")
     served.press("/")
     page.keyboard.type("the")  # a t is no longer the way back to the tree
     let_through()
     served.title("Search")
     assert page.input_value("#query") == "the"
+
+
+def test_keys_that_wait_go_into_the_field_that_the_browser_is_about_to_focus(served):
+    served.go("/search")
+    served.page.evaluate("() => { document.activeElement.blur(); hiersae.leave(); }")
+    served.page.keyboard.type("the")
+    served.page.evaluate("hiersae.ready()")
+    assert served.page.input_value("#query") == "the"
 
 
 def test_search_by_token_and_by_label(either):

@@ -57,12 +57,14 @@ class ActivationByToken:
         self._key_n: Array = np.zeros(0, np.int64)
         self._sum_n: Array = np.zeros(0)
         self._waiting: list[tuple[Array, Array]] = []
+        self._firings = 0  # waiting
 
     def add(self, token_B: Array, token_n: Array, latent_n: Array, value_n: Array) -> None:
         """Take in a batch: the tokens of its rows, and token, latent and activation of its firings."""
         self._rows_V += np.bincount(token_B, minlength=self._vocabulary)
         self._waiting.append((latent_n * self._vocabulary + token_n, value_n))
-        if sum(len(key_n) for key_n, _ in self._waiting) > _WAITING:
+        self._firings += len(value_n)
+        if self._firings > _WAITING:
             self._add_up()
 
     def own_tokens(self) -> tuple[Array, Array]:
@@ -81,4 +83,4 @@ class ActivationByToken:
         keys, values = zip((self._key_n, self._sum_n), *self._waiting, strict=True)
         self._key_n, place_n = np.unique(np.concatenate(keys), return_inverse=True)
         self._sum_n = np.bincount(place_n, np.concatenate(values), len(self._key_n))
-        self._waiting.clear()
+        self._waiting, self._firings = [], 0

@@ -102,7 +102,7 @@ class Host:
         config = self._text_config()
         count = int(getattr(config, "decoder_layers", 0) or getattr(config, "num_hidden_layers", 0))
         # Of a host that also sees or hears, other parts may have as many: those of the decoder come first.
-        decoder = self.model.get_decoder()
+        decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
         named = list(self.model.named_modules())
         inside = next((f"{path}." for path, module in named if path and module is decoder), "")
         for path, module in sorted(named, key=lambda item: not item[0].startswith(inside)):
@@ -250,7 +250,11 @@ class Host:
 
     def _length_matters(self) -> bool:
         """Whether activations depend on the length of the sequence: rotary positions that are rescaled by it."""
-        parameters = json.dumps(getattr(self._text_config(), "rope_parameters", None) or {}, default=str)
+        config = self._text_config()
+        # Versions of transformers before 5 call them by the second name.
+        parameters = json.dumps(
+            [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")], default=str
+        )
         return any(f'"{kind}"' in parameters for kind in ("dynamic", "longrope"))
 
     def _text_config(self) -> Any:

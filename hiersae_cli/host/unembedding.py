@@ -102,7 +102,7 @@ class _LastLayers:
             self.width = first_of(output).shape[-1]
 
         def note_weights(module: nn.Module, inputs: Any) -> None:
-            if self.width and module is not self._head:
+            if self.width and module is not self._head and module in names:
                 weights.update({f"{names[module]}.{name}": weight for name, weight in _in_float32(module).items()})
 
         handle = register_module_forward_pre_hook(note_weights)

@@ -184,7 +184,7 @@ def test_dropped_positions_and_outliers_are_marked_and_told(
     done = cli("cache", *flags, "-o", tmp_path / "kept.h5", "--keep-outliers")
     assert f"held out, {outliers} among them" in done.err
     done = cli("cache", *flags, "-o", tmp_path / "dropped.h5")
-    assert f"held out, left out: {outliers}" in done.err
+    assert f"held out; left out: {outliers}" in done.err
     done = cli("cache", *flags, "-o", tmp_path / "first.h5", "--drop-positions", "1", "--json")
     assert "outlier" not in done.err
     assert json.loads(done.out)["splits"]["dropped"] == TOKENS // CONTEXT

@@ -40,5 +40,5 @@ def row_uses(module: dict[str, Any], dropped: int) -> str:
     left_out += [outliers] * (module["outliers"] > 0 and module["outliers_dropped"])
     words = f"{module['train']:,} rows to train on, {module['held_out']:,} held out"
     if left_out:
-        words += f", left out: {' and '.join(left_out)}"
+        words += f"; left out: {' and '.join(left_out)}"
     return words if module["outliers_dropped"] or not module["outliers"] else f"{words}, {outliers} among them"

@@ -111,7 +111,8 @@ def _cache(path: Path, verify: bool) -> tuple[dict[str, Any], Lines]:
             "fingerprint": acts.fingerprint,
         }
         lines: Lines = [("rows", f"{acts.rows:,} of {acts.documents:,} documents")]
-        lines.append(("", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits.items())))
+        if not complete:
+            lines.append(("", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits.items())))
         for name, module in modules.items():
             lines.append(("module", f"{name}, width {module['width']:,}, {module['dtype']}"))
             if complete:

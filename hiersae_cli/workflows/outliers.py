@@ -92,7 +92,7 @@ class FirstLook:
         if not outlier_N.any():
             return
         share = variance_share(norm_N, outlier_N, float(x_ND.double().mean(0).norm()))
-        places = ", all at the start of a window" if not position_N[outlier_N].any() else ""
+        places = ", all at the start of a window," if not position_N[outlier_N].any() else ""
         fate = (
             "left out (--keep-outliers keeps them)"
             if self._config.drop_outliers

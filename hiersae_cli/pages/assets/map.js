@@ -67,6 +67,7 @@
         select.addEventListener("change", () => {
           if (select === this.size) this.layout();
           else { this.read(); this.draw(); }
+          this.resize(); // the legend may wrap
           this.toAddress(true);
         });
       }
@@ -213,6 +214,7 @@
         bits.push(" ", link);
       }
       $("#trail").replaceChildren(...bits);
+      this.resize(); // words that wrap leave the map less room
     }
 
     // --- the address of a view

@@ -363,7 +363,8 @@ class Pages:
                 cells = [parted(cell)[0] for cell in row[1:]]
                 verdict = row[-1] if row[-1] in ("better", "worse", "no evidence") else ""
                 other = cells[1] if len(columns) > 2 else ""
-                name = BY_NAME[metric].label.capitalize()
+                name = BY_NAME[metric].label
+                name = name[0].upper() + name[1:]  # capitalize() would make Kl of KL
                 found.append({"name": name, "metric": row[0], "ours": cells[0], "other": other, "verdict": verdict})
         return found
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from hiersae_cli.console import Console
 
+PATIENCE = 600.0  # seconds that a command may take: a busy machine is slow, and no failure
+
 # One thread: the models of the tests are so small that more of them only wait for each other.
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -43,7 +45,7 @@ def hiersae(
     input: str | bytes | None = None,
     env: Mapping[str, str] | None = None,
     cwd: object = None,
-    timeout: float = 120,
+    timeout: float = PATIENCE,
     fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``hiersae ARGS`` in a process of its own, with ``input`` on standard input; output comes as text.
@@ -115,7 +117,7 @@ class Started:
         """The next line of the status, which is written at once."""
         text = b""
         while not text.endswith(b"\n"):
-            if not select.select([self._status], [], [], 120)[0] or not (byte := os.read(self._status, 1)):
+            if not select.select([self._status], [], [], PATIENCE)[0] or not (byte := os.read(self._status, 1)):
                 raise RuntimeError("tests/warm.py does not answer")
             text += byte
         return int(text)

@@ -21,6 +21,9 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
 
+PATIENCE = 120_000  # milliseconds: a busy machine is slow, and no failure
+playwright.expect.set_options(timeout=PATIENCE)
+
 
 @dataclass
 class Watched:
@@ -103,7 +106,7 @@ def watched(browser: Any, address: str, **options: Any) -> Iterator[Watched]:
     """A page that fails the test for a request to elsewhere, a message on the console, a dialog or an exception."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce", **options})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE)
     one = Watched(page, address)
     allowed = (address.split("#")[0].rsplit("/", 1)[0] if address.startswith("file:") else address, "data:", "blob:")
 

@@ -25,7 +25,7 @@ from hiersae_cli.cli import main
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED, Activations, ActivationSet
 from tests.caches import datasets
-from tests.helpers import Started, start
+from tests.helpers import PATIENCE, Started, start
 from tests.random_hosts import CONTEXT, byte_host, character_host, prose
 
 BATCH = 8
@@ -226,7 +226,7 @@ def test_bos_is_put_first_in_every_window(cli: Callable[..., Done], text: Path, 
 
 
 def wait_until(process: Started, reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PATIENCE
     while not reached():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
         time.sleep(0.002)

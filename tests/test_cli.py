@@ -13,7 +13,7 @@ import pytest
 
 from hiersae_cli import __version__
 from hiersae_cli.cli.app import commands
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, Any] = commands()
@@ -112,7 +112,7 @@ def test_the_installed_command_is_the_same() -> None:
     installed = Path(sys.executable).with_name("hiersae")
     if not installed.exists():
         pytest.skip("the package is not installed beside this Python")
-    done = subprocess.run([installed, "--help"], capture_output=True, text=True, env=environment(), timeout=60)
+    done = subprocess.run([installed, "--help"], capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.stdout == hiersae("--help").stdout
 
 
@@ -155,7 +155,7 @@ def test_the_command_reference_is_up_to_date() -> None:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
 
@@ -168,4 +168,4 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     writer.stdout.close()
     assert b"Traceback" not in writer.stderr.read()
     writer.stderr.close()
-    writer.wait(timeout=60)
+    writer.wait(timeout=PATIENCE)

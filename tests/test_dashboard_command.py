@@ -15,7 +15,7 @@ import pytest
 
 from docs import pictures
 from hiersae_cli.config import DashboardConfig
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 from tests.test_docs import DOCUMENTED
 
 
@@ -25,7 +25,7 @@ def flags(config: DashboardConfig) -> list[str]:
 
 
 def test_a_folder_of_pages_is_written_and_pictures_of_it_for_the_docs(tiny_dashboard: DashboardConfig, tmp_path: Path):
-    done = hiersae("dashboard", *flags(tiny_dashboard), "-o", tmp_path / "pages", "--json", timeout=300)
+    done = hiersae("dashboard", *flags(tiny_dashboard), "-o", tmp_path / "pages", "--json", timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["pages"] == str(tmp_path / "pages" / "index.html") and Path(summary["pages"]).exists()
@@ -84,10 +84,10 @@ def test_what_the_demo_makes_is_served_and_studied_by_the_documented_commands(
         assert found, said
         # The last two have ids as older releases wrote them.
         for page in ("", "feature/a0", "baseline/3", "feature/1.3", "compare/0.0"):
-            with urllib.request.urlopen(found[1] + page, timeout=60) as response:
+            with urllib.request.urlopen(found[1] + page, timeout=PATIENCE) as response:
                 assert response.status == 200 and b"</html>" in response.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0 and "Traceback" not in process.stderr.read()
+        assert process.wait(timeout=PATIENCE) == 0 and "Traceback" not in process.stderr.read()
     finally:
         process.kill()
         process.wait()

@@ -50,7 +50,7 @@ from hiersae_cli.sae import build as build_model
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
 from hiersae_cli.workflows.reporting import MORE_IS_BETTER
-from tests.helpers import environment, hiersae
+from tests.helpers import PATIENCE, environment, hiersae
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -153,7 +153,7 @@ def test_scripts_are_sound(script: Path) -> None:
     assert text_of(script).startswith("#!/usr/bin/env bash\n")
     assert "\nset -euo pipefail\n" in text_of(script)
     assert script.stat().st_mode & 0o111
-    subprocess.run(["bash", "-n", script], check=True, timeout=30)
+    subprocess.run(["bash", "-n", script], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -201,7 +201,7 @@ def test_the_python_example_runs(tiny_acts: Path, tiny_hier: Path, tmp_path: Pat
         capture_output=True,
         text=True,
         env=environment({"PYTHONPATH": str(ROOT)}),
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert "latents a token" in done.stdout

@@ -29,7 +29,7 @@ from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.workflows import encode, info
 from tests import caches
-from tests.helpers import hiersae, start
+from tests.helpers import PATIENCE, hiersae, start
 
 BATCH = 1000
 
@@ -137,7 +137,7 @@ def test_an_interrupted_encoding_leaves_what_was_there(
     out.write_text("old")
     args = ("encode", tiny_hier, tiny_acts, "-o", out, "--overwrite", "--batch", "1", "--device", "cpu")
     process = start(*args)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not list(tmp_path.glob(".codes.h5.*.tmp")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)

@@ -28,7 +28,7 @@ from hiersae_cli.host.model import Host
 from hiersae_cli.workflows import evaluate
 from hiersae_cli.workflows.experiment_steps import untouched
 from tests.fixtures_chain import sentences
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished: Path, folder: Path, r
     arguments = ("experiment", "run", "--out_dir", "run_1")
     killed = tmp_path / "run_1"
     process = subprocess.Popen(command(*arguments), cwd=tmp_path, env=environment(CPU), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PATIENCE
     while not (killed / UNIT / "hier-1" / "config.json").exists():  # its training begins
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
         time.sleep(0.005)

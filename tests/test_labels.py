@@ -21,7 +21,7 @@ from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.workflows.endpoint import ChatEndpoint
 from hiersae_cli.workflows.label import first_line, run
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 
 
 @pytest.fixture()
@@ -67,7 +67,7 @@ def test_programs_that_label_at_once_lose_nothing(labels: Labels, folder: Path):
     started = [
         subprocess.Popen([python, "-c", code, str(folder), sha256, level], env=environment()) for level in ("a", "b")
     ]
-    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert [process.wait(timeout=PATIENCE) for process in started] == [0, 0]
     assert len(labels.current()) == 30
     assert not list(folder.glob(".labels*"))
 

@@ -24,7 +24,7 @@ from hiersae_cli.host import charlm
 from hiersae_cli.host.charlm import UNKNOWN, character_gpt, character_tokenizer, encode, mean_loss
 from hiersae_cli.interrupt import Interrupted
 from hiersae_cli.workflows.lm import run
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -221,7 +221,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(host: Path, prose: Path, 
     )
     arguments = command("lm", prose, "--out", out, *FLAGS)
     killed = subprocess.run(
-        [arguments[0], "-c", kill, *arguments[3:]], env=environment(), capture_output=True, timeout=120
+        [arguments[0], "-c", kill, *arguments[3:]], env=environment(), capture_output=True, timeout=PATIENCE
     )
     assert killed.returncode == -signal.SIGKILL and checkpoint.exists() and not out.exists()
     done = hiersae(*arguments[3:])
@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_every_step(prose: Path, tmp_path: Path) -> None:
     assert process.stderr is not None and "parameters on cpu" in process.stderr.readline()
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "stopped after step" in errors and "Traceback" not in errors
     assert (tmp_path / "host.partial" / "checkpoint.safetensors").exists() and not out.exists()
 

@@ -21,6 +21,7 @@ from hiersae_cli.pages.model import Context, Histogram
 from hiersae_cli.pages.render import Pages, asset_text
 from hiersae_cli.pages.text import STEPS, context, shown, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
+from tests.helpers import PATIENCE
 
 ADDRESSES = [
     "/",
@@ -66,7 +67,7 @@ def address():
 
 def ask(address: str, path: str, method: str = "GET", body: str = "", **headers: str) -> tuple[int, dict, str]:
     """Status, headers and text of an answer; ``Host`` and all else may be forged."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
     connection.putrequest(method, path, skip_host=True)
     sent = {"Host": urlsplit(address).netloc, **{name.replace("_", "-"): value for name, value in headers.items()}}
     if method == "POST":

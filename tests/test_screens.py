@@ -29,7 +29,7 @@ from hiersae_cli.layout import table_lines
 from hiersae_cli.metrics.catalogue import METRICS, explain, metric_of, names_like
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import evaluate, export_tree
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 
 WIDTHS = (60, 80, 120)
 LONG = "smollm2-135m-layer15-hier-24+232-k2,14-seed0"
@@ -203,7 +203,7 @@ def test_what_the_output_cannot_hold_is_replaced() -> None:
     )
     for encoding in ("ascii", "latin-1"):
         env = environment({"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding})
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=env, timeout=60)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=env, timeout=PATIENCE)
         out = done.stdout.decode(encoding)
         assert done.returncode == 0 and "metric ^" in out and "fvu v" in out and "I - ?" in out, done.stderr
         assert json.loads(out[out.index("{") :]) == {"token": "킬"}, "data is never replaced"
@@ -238,7 +238,7 @@ def test_the_catalogue_explains_every_figure_of_a_report(report: dict[str, Any])
 
 def test_the_catalogue_needs_nothing_heavy() -> None:
     script = "import sys, hiersae_cli.metrics.catalogue; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", script], env=environment(), timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], env=environment(), timeout=PATIENCE).returncode == 0
 
 
 def test_the_docs_name_every_figure_with_its_unit() -> None:

@@ -41,7 +41,7 @@ from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
 from hiersae_cli.workflows import study as workflow
 from hiersae_cli.workflows.study_rate import rate
 from tests.fake_study import make_study, opened
-from tests.helpers import command, environment, hiersae
+from tests.helpers import PATIENCE, command, environment, hiersae
 from tests.test_labels import Service, says
 
 
@@ -489,6 +489,6 @@ def test_servers_warn_beyond_loopback_without_tls(folder: Path):
         lines.append(process.stderr.readline())
         assert lines[-1], lines
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     said = "".join(lines)
     assert "speaks no TLS" in said and "/admin/" in said

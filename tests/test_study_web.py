@@ -22,7 +22,7 @@ from hiersae_cli.formats.study import Links, load_study
 from hiersae_cli.study.protocol import EDGE, EXAMPLE, LABEL
 from hiersae_cli.study.store import HUMAN, Answer
 from tests.fake_study import ATTACK, make_study, opened, serving
-from tests.helpers import command, environment
+from tests.helpers import PATIENCE, command, environment
 
 Fields = dict[str, str]
 
@@ -32,7 +32,7 @@ class Rater:
 
     def __init__(self, address: str, token: str):
         self.host, self.token = urlsplit(address).netloc, token
-        self.connection = http.client.HTTPConnection(self.host, timeout=60)
+        self.connection = http.client.HTTPConnection(self.host, timeout=PATIENCE)
 
     def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, str, dict[str, str]]:
         """Status, text and headers of an answer."""

@@ -26,7 +26,7 @@ from hiersae_cli.synth import Generator, Shape, Stream, block_seed, generator
 from hiersae_cli.workflows import synth
 from hiersae_cli.workflows.sources import DrawnRows
 from tests.data.make_archive import TRUTH_ARCHIVE
-from tests.helpers import hiersae, start
+from tests.helpers import PATIENCE, hiersae, start
 
 SMALL = {
     "toy": Shape(),
@@ -232,7 +232,7 @@ def test_info_tells_of_the_truth(toy_acts: Path) -> None:
 def test_an_interrupted_file_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     arguments = ("synth", "toy", "--rows", "20M", "--held-out", "0", "-o", tmp_path / "acts.h5", "--device", "cpu")
     process = start(*arguments)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (tmp_path / "acts.h5.partial").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
@@ -286,7 +286,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, preset: str
     run = tmp_path / "run"
     arguments = (*flags, "-o", run, "--checkpoint-seconds", "0")
     process = start(*arguments)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (run / "state" / "state.safetensors").exists():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
         time.sleep(0.005)

@@ -25,7 +25,7 @@ from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows import evaluate
 from tests import caches
 from tests.fixtures_chain import save_host
-from tests.helpers import hiersae
+from tests.helpers import PATIENCE, hiersae
 
 GROUPS, MEMBERS, WIDTH, ROWS = 6, 4, 40, 16_000
 LETTERS = "abcdefghijklmnopqrstuvwx"
@@ -40,7 +40,7 @@ def report(
     done = hiersae(
         "eval", tiny_hier, "--baseline", tiny_flat, "--acts", tiny_acts, "--model", tiny_host, "--tasks", "all",
         "--no-controls", "--resamples", 200, "-o", folder / "report.json", "--markdown", folder / "report.md", "--html",
-        folder / "report.html", "--full", timeout=600,
+        folder / "report.html", "--full", timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = dict(json.loads((folder / "report.json").read_text()))

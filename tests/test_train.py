@@ -22,7 +22,7 @@ from hiersae_cli.config.base import first_difference
 from hiersae_cli.config.train import ARCHITECTURES
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.training import Trainer
-from tests.helpers import hiersae, start
+from tests.helpers import PATIENCE, hiersae, start
 
 GOLDEN = Path(__file__).parent / "data" / "golden-steps.json"
 SIZES = {"hier": ("--widths", "16,112", "--k", "4,4"), "topk": ("--widths", "128", "--k", "8")}
@@ -120,7 +120,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     run = tmp_path / "run"
     arguments = ("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0")
     process = start(*arguments)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (run / "state" / "state.safetensors").exists():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
         time.sleep(0.01)

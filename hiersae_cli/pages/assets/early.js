@@ -41,8 +41,6 @@ window.hiersae = {};
 
   // Every listener is attached and the page is drawn. Tests wait for the mark.
   hiersae.ready = () => {
-    // The browser focuses such a field a moment later, which may be too late for the keys that wait.
-    if (document.activeElement === document.body) document.querySelector("[autofocus]")?.focus();
     root.dataset.ready = "";
     while (isReady() && waiting.length) replay(waiting.shift());
   };

@@ -132,6 +132,9 @@
     if (done()) event.preventDefault();
   });
 
+  // An empty search waits for words. The attribute autofocus would come a frame later, and warn if it came too late.
+  if (!byHash && $("#query")?.value === "" && document.activeElement === document.body) $("#query").focus();
+
   // --- pictures
   hiersae.save = (name, blob) => {
     const link = document.createElement("a");

@@ -18,7 +18,6 @@ from hiersae_cli.pages.model import Overview
 from tests.fake_index import ATTACK, FakeIndex, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
-playwright.expect.set_options(timeout=20_000)  # as of pages: both cores may be busy with something else
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
 

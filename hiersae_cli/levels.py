@@ -16,6 +16,7 @@ from itertools import accumulate
 from string import ascii_lowercase
 
 MOST_LEVELS = len(ascii_lowercase)
+NO_PARENT = -1  # in place of a parent's number
 
 _ID = re.compile(r"([a-z])(0|[1-9][0-9]*)")
 _OLD_ID = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hiersae_cli.config import CacheConfig
+from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.formats.activations import SCHEMA, SCHEMA_VERSION, ActivationsWriter, Rows
 from hiersae_cli.formats.activations.layout import STORAGE
 from hiersae_cli.formats.provenance import header

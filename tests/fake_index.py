@@ -11,9 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from hiersae_cli.errors import UsageError
-from hiersae_cli.levels import Levels, current_id
-from hiersae_cli.pages.model import (
+from hiersae_cli.browse.model import (
     BaselineMatch,
     BaselinePage,
     ChildPart,
@@ -35,6 +33,8 @@ from hiersae_cli.pages.model import (
     Token,
     TokenSearch,
 )
+from hiersae_cli.errors import UsageError
+from hiersae_cli.levels import Levels, current_id
 from hiersae_cli.pages.server import app
 
 ATTACK = "<script>alert(1)</script>"

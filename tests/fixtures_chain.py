@@ -12,11 +12,15 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hiersae_cli import load_run
-from hiersae_cli.config import CacheConfig, DashboardConfig, TrainConfig
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.charlm import character_tokenizer
 from hiersae_cli.sae import HierarchicalSAE
-from hiersae_cli.workflows import cache, dashboard, train
+from hiersae_cli.workflows.cache import run as cache
+from hiersae_cli.workflows.dashboard import run as dashboard
+from hiersae_cli.workflows.train import run as train
 
 CONTEXT = 64
 _SUBJECTS = ("The old king", "A small bird", "Our neighbour", "Every sailor", "The clock", "My sister")

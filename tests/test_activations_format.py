@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from hiersae_cli.config import JoinConfig
+from hiersae_cli.config.cache import JoinConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, Activations, ActivationSet, ActivationsWriter
 from hiersae_cli.formats.activations.stream import ShuffledRows
-from hiersae_cli.workflows.cache import run_join
+from hiersae_cli.workflows.cache.join import run as run_join
 from tests.caches import WIDTHS, content, datasets, write
 from tests.data.make_archive import ARCHIVE
 

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from hiersae_cli.cli.app import commands
 from hiersae_cli.cli.flags import build
-from hiersae_cli.config import DashboardConfig, EvalConfig, SynthConfig, TrainConfig
-from hiersae_cli.workflows import advice
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.synth import SynthConfig
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.workflows.common import advice
 from tests.helpers import hiersae
 
 COMMANDS: dict[str, Any] = commands()

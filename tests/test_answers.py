@@ -13,7 +13,11 @@ import pytest
 from sklearn.metrics import f1_score, mutual_info_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from hiersae_cli.config import DashboardConfig
+from hiersae_cli.browse import model as pages_model
+from hiersae_cli.browse.index import Index
+from hiersae_cli.browse.model import Context
+from hiersae_cli.browse.neuronpedia_rows import feature_row
+from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, Activations
 from hiersae_cli.formats.names import name_of
@@ -21,12 +25,8 @@ from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.levels import latent_id
 from hiersae_cli.metrics.fates import fate_of
-from hiersae_cli.pages import model as pages_model
-from hiersae_cli.pages.feature_rows import feature_row
-from hiersae_cli.pages.index import Index
-from hiersae_cli.pages.model import Context
-from hiersae_cli.workflows.dashboard import open_dashboard
-from hiersae_cli.workflows.feature_rows import _layer
+from hiersae_cli.workflows.dashboard.neuronpedia import _layer
+from hiersae_cli.workflows.dashboard.run import open_dashboard
 from tests.helpers import hiersae
 
 Array = np.ndarray[Any, Any]

@@ -13,11 +13,19 @@ from xml.etree import ElementTree
 import h5py
 import pytest
 
-from hiersae_cli.config import CacheConfig, DashboardConfig, ExportTreeConfig, StudyNewConfig, TrainConfig
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
+from hiersae_cli.config.study import StudyNewConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.hdf5 import read_strings, write_strings
 from hiersae_cli.formats.index import IndexFile
 from hiersae_cli.pages.render import Pages
-from hiersae_cli.workflows import cache, dashboard, export_tree, study, train
+from hiersae_cli.workflows.cache import run as cache
+from hiersae_cli.workflows.dashboard import run as dashboard
+from hiersae_cli.workflows.study import run as study
+from hiersae_cli.workflows.train import run as train
+from hiersae_cli.workflows.tree import run as export_tree
 from tests.random_hosts import byte_host
 
 SENTENCES = (

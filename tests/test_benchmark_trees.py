@@ -23,8 +23,7 @@ ROW = {
 
 @pytest.fixture
 def trees(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import trees
+    from benchmarks.trees import __main__ as trees
 
     monkeypatch.setattr(trees, "_QUICK_ROWS", {"held_out": 4096, "fitting": 4096})
     return trees
@@ -78,7 +77,7 @@ def test_ablations_lack_their_part(trees: ModuleType, tmp_path: Path) -> None:
         assert (content["hier-5-15"] == learned["random-tree"]).all() and (learned["random-tree"][5:] >= 0).all()
     assert (learned["activation"] != learned["random-tree"]).any()
 
-    from tree_ablations import ReadsTheActivation
+    from benchmarks.trees.ablations import ReadsTheActivation
 
     model = ReadsTheActivation(6, (2, 3), (1, 1)).eval()  # thresholds of 0: whatever is positive fires
     model.initialise(torch.zeros(6), 0)
@@ -92,7 +91,7 @@ def test_a_priced_flat_dictionary_fires_what_is_cheap(trees: ModuleType, tmp_pat
     priced = bench(trees, tmp_path, *arguments, "--control=priced")[-1]
     assert priced["options"]["variant"] == "priced" and priced["fvu"] != plain["fvu"]
 
-    from tree_ablations import Priced
+    from benchmarks.trees.ablations import Priced
 
     model = Priced(
         4, trees.TrainConfig(arch="batchtopk", widths=(4,), k=(1,), tree_weight=1.0, curriculum="none")

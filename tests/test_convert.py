@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from hiersae_cli import Activations, load_run, load_tree
-from hiersae_cli.config import ConvertConfig, TrainConfig
+from hiersae_cli.config.convert import ConvertConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import HierSAEError, UsageError
 from hiersae_cli.formats.dictionaries import read_dictionary, saelens
 from hiersae_cli.formats.dictionaries.base import activation_below, energy_above

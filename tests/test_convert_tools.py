@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from hiersae_cli import Activations, load_run
-from hiersae_cli.config import ConvertConfig, TrainConfig
+from hiersae_cli.config.convert import ConvertConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError
 from hiersae_cli.host.model import Host
-from hiersae_cli.workflows import convert, train
+from hiersae_cli.workflows import convert
+from hiersae_cli.workflows.train import run as train
 from tests.foreign import GROUPS, K, dictionary_state, weights
 
 MODULE = "transformer.h.1"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from docs import pictures
-from hiersae_cli.config import DashboardConfig
+from hiersae_cli.config.dashboard import DashboardConfig
 from tests.helpers import PATIENCE, command, environment, hiersae
 from tests.test_docs import DOCUMENTED
 

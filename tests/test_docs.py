@@ -18,67 +18,23 @@ import pytest
 
 from hiersae_cli.cli.app import commands as all_commands
 from hiersae_cli.cli.flags import build
-from hiersae_cli.config import (
-    BenchConfig,
-    CacheConfig,
-    Config,
-    ConvertConfig,
-    DashboardConfig,
-    DataGetConfig,
-    EncodeConfig,
-    EvalConfig,
-    ExperimentConfig,
-    ExperimentPlotConfig,
-    ExportTreeConfig,
-    InfoConfig,
-    JoinConfig,
-    LabelConfig,
-    LMConfig,
-    StudyAnalyzeConfig,
-    StudyNewConfig,
-    StudyRateConfig,
-    StudyServeConfig,
-    StudySimulateConfig,
-    SynthConfig,
-    TrainConfig,
-)
-from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.cli.verbs import VERBS
+from hiersae_cli.config.base import Config
+from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
 from hiersae_cli.formats import codes, datasets, experiment_run, index, labels, report, run, study, tree
 from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
 from hiersae_cli.sae import build as build_model
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
-from hiersae_cli.workflows.reporting import MORE_IS_BETTER
+from hiersae_cli.workflows.eval.report import MORE_IS_BETTER
 from tests.helpers import PATIENCE, environment, hiersae
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 SCRIPTS = sorted((ROOT / "runs").glob("*.sh"))
-CONFIGS: dict[str, type[Config]] = {
-    "lm": LMConfig,
-    "cache": CacheConfig,
-    "join": JoinConfig,
-    "synth": SynthConfig,
-    "train": TrainConfig,
-    "eval": EvalConfig,
-    "encode": EncodeConfig,
-    "bench": BenchConfig,
-    "export-tree": ExportTreeConfig,
-    "dashboard": DashboardConfig,
-    "label": LabelConfig,
-    "data get": DataGetConfig,
-    "experiment run": ExperimentConfig,
-    "experiment plot": ExperimentPlotConfig,
-    "study new": StudyNewConfig,
-    "study serve": StudyServeConfig,
-    "study analyze": StudyAnalyzeConfig,
-    "study rate": StudyRateConfig,
-    "study simulate": StudySimulateConfig,
-    "convert": ConvertConfig,
-    "info": InfoConfig,
-}
+CONFIGS: dict[str, type[Config]] = {verb.name: verb.config for verb in VERBS}
 COMMANDS: dict[str, Any] = all_commands()
 
 

@@ -21,13 +21,15 @@ from safetensors.torch import load_file
 from scipy.sparse import csr_matrix
 
 from hiersae_cli import Activations, Codes, load_run
-from hiersae_cli.config import EncodeConfig, InfoConfig
+from hiersae_cli.config.encode import EncodeConfig
+from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.codes import SCHEMA, SCHEMA_VERSION, writing_codes
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.metrics.firings import Firings
-from hiersae_cli.workflows import encode, info
+from hiersae_cli.workflows import encode
+from hiersae_cli.workflows.info import run as info
 from tests import caches
 from tests.helpers import PATIENCE, hiersae, start
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from hiersae_cli import Activations, load_run
-from hiersae_cli.config import EvalConfig
+from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
 from hiersae_cli.metrics.tree import edge_statistics
-from hiersae_cli.workflows import evaluate
+from hiersae_cli.workflows.eval import run as evaluate
 from tests.helpers import hiersae
 
 METRICS = (

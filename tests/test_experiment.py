@@ -25,8 +25,8 @@ from hiersae_cli.errors import HierSAEError
 from hiersae_cli.formats import experiment_run
 from hiersae_cli.host import charlm
 from hiersae_cli.host.model import Host
-from hiersae_cli.workflows import evaluate
-from hiersae_cli.workflows.experiment_steps import untouched
+from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.experiment.steps import untouched
 from tests.fixtures_chain import sentences
 from tests.helpers import PATIENCE, command, environment, hiersae
 

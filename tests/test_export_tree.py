@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import mutual_info_score
 
-from hiersae_cli.config import ExportTreeConfig
-from hiersae_cli.config.export_tree import TREE_FORMATS
+from hiersae_cli.config.export_tree import TREE_FORMATS, ExportTreeConfig
 from hiersae_cli.errors import FileError, HierSAEError
 from hiersae_cli.formats.activations import HELD_OUT, Activations
 from hiersae_cli.formats.run import RunFolder, load_run
@@ -24,8 +23,8 @@ from hiersae_cli.formats.tree import Tree, load_tree
 from hiersae_cli.host.model import Host
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import TopFirings
-from hiersae_cli.workflows.export_tree import run
-from hiersae_cli.workflows.rows import spread_blocks
+from hiersae_cli.workflows.common.rows import spread_blocks
+from hiersae_cli.workflows.tree.run import run
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import hiersae

@@ -19,11 +19,11 @@ from transformers import (
     T5EncoderModel,
 )
 
-from hiersae_cli.config import CacheConfig
+from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Activations
 from hiersae_cli.host.model import Host
-from hiersae_cli.workflows.cache import run
+from hiersae_cli.workflows.cache.run import run
 from tests.random_hosts import CONTEXT, FAMILIES, LAYERS, WIDTH, byte_tokenizer, llama, prose, random_model, save
 
 VOCABULARY = 61

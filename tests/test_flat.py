@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.sae import JumpReLU, Matryoshka, build
-from hiersae_cli.sae.sparse import dense
+from hiersae_cli.sae.kernels.sparse import dense
 from hiersae_cli.sae.training import Trainer
 from tests.helpers import hiersae
 

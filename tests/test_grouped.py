@@ -7,10 +7,11 @@ import importlib.util
 import pytest
 import torch
 
-from hiersae_cli.sae import native
-from hiersae_cli.sae.grouped import Blocks, Pairs, above
-from hiersae_cli.sae.sparse import Pattern, dense
-from hiersae_cli.sae.tree import NO_PARENT
+from hiersae_cli.levels import NO_PARENT
+from hiersae_cli.sae.kernels import native
+from hiersae_cli.sae.kernels.grouped import above
+from hiersae_cli.sae.kernels.pairs import Blocks, Pairs
+from hiersae_cli.sae.kernels.sparse import Pattern, dense
 from tests.test_hier import a_tree
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from hiersae_cli.config.train import parse_curriculum
 from hiersae_cli.errors import UsageError
+from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.curriculum import Curriculum
 from hiersae_cli.sae.hier import BASE_PRICE, HierarchicalSAE
-from hiersae_cli.sae.sparse import Pattern
-from hiersae_cli.sae.tree import NO_PARENT, CoActivation, mutual_information
+from hiersae_cli.sae.kernels.sparse import Pattern
+from hiersae_cli.sae.tree import CoActivation, mutual_information
 
 
 def firings(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiersae_cli.config import CacheConfig
+from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats.activations import Activations
 from hiersae_cli.host.model import Host
-from hiersae_cli.workflows.cache import run
+from hiersae_cli.workflows.cache.run import run
 from tests.random_hosts import CONFIGS, CONTEXT, LAYERS, byte_host, character_host, prose
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiersae_cli.config import DashboardConfig, ExportTreeConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.errors import FileError, UsageError, VersionError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, Activations
 from hiersae_cli.formats.atomic import exclusive
@@ -24,8 +25,9 @@ from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.interrupt import Interrupted
 from hiersae_cli.metrics.firings import Firings
-from hiersae_cli.workflows import export_tree, indexing
-from hiersae_cli.workflows.dashboard import open_dashboard
+from hiersae_cli.workflows.dashboard import build_index as indexing
+from hiersae_cli.workflows.dashboard.run import open_dashboard
+from hiersae_cli.workflows.tree import run as export_tree
 from tests.helpers import hiersae
 
 Array = np.ndarray[Any, Any]

@@ -11,11 +11,14 @@ import h5py
 import pytest
 from safetensors.torch import load_file, save_file
 
-from hiersae_cli.config import ExportTreeConfig, InfoConfig, JoinConfig
+from hiersae_cli.config.cache import JoinConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
+from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.run import RunFolder
-from hiersae_cli.workflows import cache, export_tree
-from hiersae_cli.workflows.info import run
+from hiersae_cli.workflows.cache import join
+from hiersae_cli.workflows.info.run import run
+from hiersae_cli.workflows.tree import run as export_tree
 from tests import caches
 from tests.helpers import hiersae
 
@@ -58,7 +61,7 @@ def test_joined_caches_are_verified_through_their_shards(tmp_path: Path):
         caches.write(tmp_path / f"{n}.h5", made, span=span, shard=f"{n}/2") for n, span in ((1, (0, 35)), (2, (35, 70)))
     ]
     joined = tmp_path / "joined.h5"
-    cache.run_join(JoinConfig(shards=[str(path) for path in shards], out=str(joined)))
+    join.run(JoinConfig(shards=[str(path) for path in shards], out=str(joined)))
     answer, text = info(joined, verify=True)
     assert answer["kind"] == "cache, joined" and answer["verified"] and answer["rows"] == 70
     assert "1.h5, 2.h5" in text
@@ -150,7 +153,7 @@ def test_hosts(tiny_host: Path, tiny_acts: Path, tmp_path: Path):
 
 
 def test_a_host_in_training(tmp_path: Path, tiny_text: Path):
-    from hiersae_cli.config import LMConfig
+    from hiersae_cli.config.lm import LMConfig
     from hiersae_cli.workflows import lm
 
     flags = {"layers": 1, "width": 8, "heads": 1, "context": 16, "steps": 5, "batch": 2, "eval_tokens": 32}

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from hiersae_cli.config import DashboardConfig, LabelConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.labels import LONGEST, Labels
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
-from hiersae_cli.workflows.endpoint import ChatEndpoint
+from hiersae_cli.workflows.common.chat import ChatEndpoint
 from hiersae_cli.workflows.label import first_line, run
 from tests.helpers import PATIENCE, command, environment, hiersae
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import UsageError
-from hiersae_cli.formats.report_writers import edges_csv
 from hiersae_cli.formats.tree import Node, Tree
-from hiersae_cli.formats.tree_writers import write_csv
 from hiersae_cli.levels import MOST_LEVELS, Levels, current_id, latent_id, parse_id
+from hiersae_cli.render.report_writers import edges_csv
+from hiersae_cli.render.tree_writers import write_csv
 
 places = st.tuples(st.integers(0, MOST_LEVELS - 1), st.integers(0, 10**6))
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from hiersae_cli.config import LMConfig
+from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.host import charlm

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersae_cli.sae import native
-from hiersae_cli.sae.grouped import Blocks, Pairs, above
-from hiersae_cli.sae.row_adam import RowAdam
-from hiersae_cli.sae.sparse import Pattern
+from hiersae_cli.sae.kernels import native
+from hiersae_cli.sae.kernels.grouped import above
+from hiersae_cli.sae.kernels.pairs import Blocks, Pairs
+from hiersae_cli.sae.kernels.row_adam import RowAdam
+from hiersae_cli.sae.kernels.sparse import Pattern
 from tests.helpers import hiersae
 
 needs_compiler = pytest.mark.skipif(not native.available(), reason="no C compiler")

@@ -17,14 +17,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from hiersae_cli.config import CacheConfig, DashboardConfig, EvalConfig, ExportTreeConfig, InfoConfig, TrainConfig
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
+from hiersae_cli.config.info import InfoConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, Activations, ActivationSet
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.loss import LossSums
-from hiersae_cli.workflows import cache, dashboard, evaluate, export_tree, info, train
-from hiersae_cli.workflows.outliers import variance_share
-from hiersae_cli.workflows.reporting import contradictions
+from hiersae_cli.workflows.cache import run as cache
+from hiersae_cli.workflows.common.outliers import variance_share
+from hiersae_cli.workflows.dashboard import run as dashboard
+from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.eval.report import contradictions
+from hiersae_cli.workflows.info import run as info
+from hiersae_cli.workflows.train import run as train
+from hiersae_cli.workflows.tree import run as export_tree
 from tests.fixtures_chain import CONTEXT
 from tests.helpers import Said
 

@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hiersae_cli.browse.model import Context, Histogram
 from hiersae_cli.errors import UsageError
 from hiersae_cli.pages import server, static
-from hiersae_cli.pages.model import Context, Histogram
 from hiersae_cli.pages.render import Pages, asset_text
 from hiersae_cli.pages.text import STEPS, context, shown, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving

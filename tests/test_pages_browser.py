@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from docs.pictures import ARGUMENTS, CHROMIUM
+from hiersae_cli.browse.model import Overview
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
-from hiersae_cli.pages.model import Overview
 from tests.fake_index import ATTACK, FakeIndex, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from hiersae_cli import load_run
-from hiersae_cli.config import EvalConfig, SynthConfig, TrainConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.synth import SynthConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.description import FiringRows
 from hiersae_cli.metrics.firings import Firings
@@ -29,8 +31,10 @@ from hiersae_cli.metrics.recovery import (
 from hiersae_cli.metrics.tree import binary_entropy
 from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.synth import Truth, generator
-from hiersae_cli.workflows import evaluate, synth, train
-from hiersae_cli.workflows.recovery import TreeSums
+from hiersae_cli.workflows import synth
+from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.eval.trees import TreeSums
+from hiersae_cli.workflows.train import run as train
 
 # Two trees 0 -> {1 -> 2, 3} and 4 -> 5, and the loose features 6 and 7.
 PARENTS = np.array([-1, 0, 1, 0, -1, 4, -1, -1])

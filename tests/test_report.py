@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 
 from hiersae_cli import load_run
-from hiersae_cli.config import CacheConfig, EvalConfig, TrainConfig
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.report import PLOTS, TOO_FEW_DOCUMENTS, TOO_FEW_SEEDS, verdict
-from hiersae_cli.formats.report_tables import doubts, tables
-from hiersae_cli.formats.report_writers import html, markdown
 from hiersae_cli.metrics.catalogue import metric_of
 from hiersae_cli.metrics.intervals import holm
 from hiersae_cli.metrics.stability import recurring_edges
-from hiersae_cli.workflows import cache, evaluate, train
-from hiersae_cli.workflows.subjects import new_group, new_subject
+from hiersae_cli.render.report_tables import doubts, tables
+from hiersae_cli.render.report_writers import html, markdown
+from hiersae_cli.workflows.cache import run as cache
+from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.eval.subjects import new_group, new_subject
+from hiersae_cli.workflows.train import run as train
 from tests.helpers import hiersae
 
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from hiersae_cli.sae import native
-from hiersae_cli.sae.row_adam import RowAdam
+from hiersae_cli.sae.kernels import native
+from hiersae_cli.sae.kernels.row_adam import RowAdam
 from tests.test_sae_contract import BATCH, make_data, train
 
 LR = 0.01

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hiersae_cli.config import TrainConfig
-from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
 from hiersae_cli.sae import build
 from hiersae_cli.sae.training import Trainer
 

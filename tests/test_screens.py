@@ -20,15 +20,16 @@ from hypothesis import strategies as st
 
 from hiersae_cli.cli.app import commands
 from hiersae_cli.cli.helptext import first_sentence
-from hiersae_cli.config import EvalConfig
+from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.console import Console, Progress
-from hiersae_cli.formats.report_answer import WIDTH, answer
-from hiersae_cli.formats.report_tables import tables
 from hiersae_cli.formats.tree import Node, Tree
 from hiersae_cli.layout import table_lines
 from hiersae_cli.metrics.catalogue import METRICS, explain, metric_of, names_like
+from hiersae_cli.render.report_answer import WIDTH, answer
+from hiersae_cli.render.report_tables import tables
 from hiersae_cli.study import report as study_report
-from hiersae_cli.workflows import evaluate, export_tree
+from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.tree import run as export_tree
 from tests.helpers import PATIENCE, command, environment, hiersae
 
 WIDTHS = (60, 80, 120)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersae_cli.sae import sparse
-from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
+from hiersae_cli.sae.kernels import sparse
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
 
 
 def drawn(rows: int, latents: int, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiersae_cli.config import DashboardConfig, StudyNewConfig, StudyRateConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.study import StudyNewConfig, StudyRateConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.study import Links, load_study
 from hiersae_cli.metrics.agreement import crossed_mean, krippendorff_alpha
@@ -38,8 +39,8 @@ from hiersae_cli.study.protocol import (
 from hiersae_cli.study.rehearsal import rehearse
 from hiersae_cli.study.simulation import Raters, difference_error, effect_of, power, probabilities, truth
 from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
-from hiersae_cli.workflows import study as workflow
-from hiersae_cli.workflows.study_rate import rate
+from hiersae_cli.workflows.study import run as workflow
+from hiersae_cli.workflows.study.rate import rate
 from tests.fake_study import make_study, opened
 from tests.helpers import PATIENCE, command, environment, hiersae
 from tests.test_labels import Service, says
@@ -112,7 +113,7 @@ def test_a_crossed_mean_of_nothing_or_little():
 
 
 def test_the_analysis_recovers_what_is_planted():
-    """Few studies here; benchmarks/study_calibration.py has many."""
+    """Few studies here; benchmarks/study/calibration.py has many."""
     raters = Raters(effect={HIERARCHY: 0.8})
     true = truth(raters, HIERARCHY, 0.25) - truth(raters, FLAT, 0.25)
     covered = []

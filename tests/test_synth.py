@@ -17,14 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hiersae_cli.config import SynthConfig, TrainConfig
-from hiersae_cli.config.synth import PRESETS
+from hiersae_cli.config.synth import PRESETS, SynthConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, Activations, ActivationSet
 from hiersae_cli.formats.activations.layout import TRUTH
 from hiersae_cli.synth import Generator, Shape, Stream, block_seed, generator
 from hiersae_cli.workflows import synth
-from hiersae_cli.workflows.sources import DrawnRows
+from hiersae_cli.workflows.train.sources import DrawnRows
 from tests.data.make_archive import TRUTH_ARCHIVE
 from tests.helpers import PATIENCE, hiersae, start
 

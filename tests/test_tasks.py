@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from hiersae_cli import load_run
-from hiersae_cli.config import EvalConfig, TrainConfig
-from hiersae_cli.config.evaluate import TASKS
+from hiersae_cli.config.evaluate import TASKS, EvalConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Rows
 from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
-from hiersae_cli.formats.report_tables import tables
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.catalogue import BY_NAME, of_the_whole
+from hiersae_cli.render.report_tables import tables
 from hiersae_cli.sae import HierarchicalSAE, build
-from hiersae_cli.workflows import evaluate
+from hiersae_cli.workflows.eval import run as evaluate
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import PATIENCE, hiersae

@@ -11,14 +11,18 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from hiersae_cli.config import DashboardConfig, EvalConfig, ExportTreeConfig
+from hiersae_cli.config.dashboard import DashboardConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import Activations, ActivationSet
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.host.model import Host, load_tokenizer
 from hiersae_cli.host.tokenizer import fingerprint, token_text
-from hiersae_cli.workflows import dashboard, evaluate, export_tree
-from hiersae_cli.workflows.matching import load_host
+from hiersae_cli.workflows.common.inputs import load_host
+from hiersae_cli.workflows.dashboard import run as dashboard
+from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.tree import run as export_tree
 from tests.random_hosts import byte_tokenizer
 
 CPU = torch.device("cpu")

@@ -17,9 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from hiersae_cli import load_run
-from hiersae_cli.config import TrainConfig
 from hiersae_cli.config.base import first_difference
-from hiersae_cli.config.train import ARCHITECTURES
+from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.training import Trainer
 from tests.helpers import PATIENCE, hiersae, start

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from hiersae_cli.config.export_tree import TREE_FORMATS
 from hiersae_cli.errors import FileError, UsageError, VersionError
-from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, WRITERS, Node, Tree, load_tree, save_tree
-from hiersae_cli.formats.tree_writers import EDGE_STATISTICS, context_text, title, visible
+from hiersae_cli.formats.text import visible
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, load_tree, save_tree
 from hiersae_cli.levels import latent_id
 from hiersae_cli.metrics.tree import edge_statistics
+from hiersae_cli.render.tree_writers import EDGE_STATISTICS, WRITERS, context_text, export, title
 
 HEADER = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "config": {"model": "host"}}
 NASTY = (
@@ -209,7 +210,7 @@ def test_dot_holds_every_node_and_edge(tree: Tree):
 @pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")
 def test_graphviz_draws_the_dot(tmp_path: Path):
     nodes = [Node(latent_id(0, n), None, 0, n, {"rate": 0.5}, label=text) for n, text in enumerate(NASTY)]
-    save_tree(tmp_path / "tree.dot", Tree(HEADER, nodes), "dot")
+    export(tmp_path / "tree.dot", Tree(HEADER, nodes), "dot")
     done = subprocess.run(["dot", "-Tsvg", tmp_path / "tree.dot"], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr
     assert done.stdout.count('class="node"') == len(NASTY)
@@ -325,7 +326,7 @@ def test_saving_is_all_or_nothing(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         save_tree(path, Tree(HEADER, [Node("a0", None, 0, 0, {"rate": float("nan")})]))
     with pytest.raises(UsageError, match="pdf"):
-        save_tree(path, sample(), "pdf")
+        export(path, sample(), "pdf")
     assert os.listdir(tmp_path) == ["tree.json"] and path.read_text() == "old"
 
 

@@ -17,7 +17,7 @@ from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, Moments
 from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.sae.controls import controls
 from hiersae_cli.synth import Truth
-from hiersae_cli.workflows.recovery import TreeSums
+from hiersae_cli.workflows.eval.trees import TreeSums
 
 PARENTS, CHILDREN, WIDTH, ROWS = 24, 4, 64, 12_000
 PARENT_F = np.concatenate([np.full(PARENTS, -1), np.arange(PARENTS).repeat(CHILDREN)])

@@ -29,7 +29,7 @@ def serve() -> None:
 
     assert transformers
     for module in pkgutil.walk_packages(hiersae_cli.__path__, "hiersae_cli."):
-        if module.name not in ("hiersae_cli.__main__", "hiersae_cli.saelens", "hiersae_cli.sae.grouped_triton"):
+        if module.name not in ("hiersae_cli.__main__", "hiersae_cli.saelens", "hiersae_cli.sae.kernels.grouped_triton"):
             importlib.import_module(module.name)
     gc.freeze()
     for line in sys.stdin:

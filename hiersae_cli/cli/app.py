@@ -6,51 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hiersae_cli import __version__
-from hiersae_cli.cli import (
-    bench,
-    cache,
-    convert,
-    dashboard,
-    data,
-    encode,
-    evaluate,
-    experiment,
-    export_tree,
-    info,
-    label,
-    lm,
-    study,
-    synth,
-    train,
-)
-from hiersae_cli.cli.flags import verb
+from hiersae_cli.cli.flags import register
 from hiersae_cli.cli.helptext import GroupedCommands
-from hiersae_cli.config import (
-    BenchConfig,
-    CacheConfig,
-    ConvertConfig,
-    DashboardConfig,
-    DataGetConfig,
-    EncodeConfig,
-    EvalConfig,
-    ExperimentConfig,
-    ExperimentPlotConfig,
-    ExportTreeConfig,
-    InfoConfig,
-    JoinConfig,
-    LabelConfig,
-    LMConfig,
-    StudyAnalyzeConfig,
-    StudyNewConfig,
-    StudyRateConfig,
-    StudyServeConfig,
-    StudySimulateConfig,
-    SynthConfig,
-    TrainConfig,
-)
-
-MAKE, MEASURE, LOOK, SHARE = "Make", "Measure", "Look", "Share"
+from hiersae_cli.cli.verbs import GROUPS, VERBS
+from hiersae_cli.version import __version__
 
 # Rich help costs about 200 ms; the plain one is as readable.
 app = typer.Typer(
@@ -73,41 +32,19 @@ The short chain; every command has --help:
 )
 
 
-def _group(text: str) -> typer.Typer:
-    return typer.Typer(cls=GroupedCommands, help=text, rich_markup_mode=None, no_args_is_help=True)
+def _add_verbs() -> None:
+    groups: dict[str, typer.Typer] = {}
+    for verb in VERBS:
+        group, _, name = verb.name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(
+                cls=GroupedCommands, help=GROUPS[group], rich_markup_mode=None, no_args_is_help=True
+            )
+            app.add_typer(groups[group], name=group, rich_help_panel=verb.heading)
+        register(groups.get(group, app), name, verb)
 
 
-studies = _group("Run a human study of a tree. Design it, serve it to raters, analyse it.")
-data_sets = _group("Fetch and check data sets of characters.")
-experiments = _group("Carry out a planned experiment, compare its runs.")
-
-verb(app, "lm", LMConfig, MAKE)(lm.lm)
-verb(app, "cache", CacheConfig, MAKE)(cache.cache)
-verb(app, "join", JoinConfig, MAKE)(cache.join)
-verb(app, "synth", SynthConfig, MAKE)(synth.synth)
-verb(app, "train", TrainConfig, MAKE)(train.train)
-verb(app, "eval", EvalConfig, MEASURE)(evaluate.evaluate)
-verb(app, "bench", BenchConfig, MEASURE)(bench.bench)
-verb(app, "dashboard", DashboardConfig, LOOK)(dashboard.dashboard)
-verb(app, "info", InfoConfig, LOOK)(info.info)
-verb(app, "label", LabelConfig, LOOK)(label.label)
-verb(app, "export-tree", ExportTreeConfig, SHARE)(export_tree.export_tree)
-verb(app, "encode", EncodeConfig, SHARE)(encode.encode)
-verb(app, "convert", ConvertConfig, SHARE)(convert.convert)
-
-verb(studies, "new", StudyNewConfig)(study.new)
-verb(studies, "serve", StudyServeConfig)(study.serve)
-verb(studies, "analyze", StudyAnalyzeConfig)(study.analyze)
-verb(studies, "rate", StudyRateConfig)(study.rate)
-verb(studies, "simulate", StudySimulateConfig)(study.simulate)
-app.add_typer(studies, name="study", rich_help_panel=MEASURE)
-
-verb(data_sets, "get", DataGetConfig)(data.get)
-app.add_typer(data_sets, name="data", rich_help_panel=MAKE)
-
-verb(experiments, "run", ExperimentConfig)(experiment.run)
-verb(experiments, "plot", ExperimentPlotConfig)(experiment.plot)
-app.add_typer(experiments, name="experiment", rich_help_panel=MEASURE)
+_add_verbs()
 
 
 def commands() -> dict[str, Any]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import typing
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from hiersae_cli.cli.helptext import OUTPUT, GroupedCommand
+from hiersae_cli.cli.verbs import Verb
 from hiersae_cli.config.base import Config, flag_name, typed
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
 from hiersae_cli.interrupt import Interrupted
-
-Body = Callable[[Any, Console], None]
 
 _SHARED = {
     "json": Annotated[
@@ -29,35 +26,28 @@ _SHARED = {
 }
 
 
-def verb(app: typer.Typer, name: str, config_class: type[Config], heading: str | None = None) -> Callable[[Body], Body]:
-    """Register ``body(config, console)`` as the command ``name`` with the flags of ``config_class``.
+def register(app: typer.Typer, name: str, verb: Verb) -> None:
+    """Make ``verb`` the command ``name`` of ``app``, with the flags of its configuration."""
 
-    ``heading`` is what the list of commands shows it under. The first sentence of the body's docstring stands there.
-    """
+    def command(typer_context: typer.Context, **values: Any) -> None:
+        console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
+        try:
+            config = build(verb.config, values)
+            config.refuse_unused([name for name in values if _was_given(typer_context, name)])
+            config.check_command_line()
+            verb.run(config, console)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None  # Typer would end without a word
 
-    def register(body: Body) -> Body:
-        @functools.wraps(body)
-        def command(typer_context: typer.Context, **values: Any) -> None:
-            console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
-            try:
-                config = build(config_class, values)
-                config.refuse_unused([name for name in values if _was_given(typer_context, name)])
-                body(config, console)
-            except KeyboardInterrupt:
-                raise Interrupted("interrupted") from None  # Typer would end without a word
-
-        parameters = [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        parameters += [_parameter(field, hint) for field, hint in _fields(config_class)]
-        parameters += [
-            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a)
-            for n, a in _SHARED.items()
-        ]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, cls=GroupedCommand, rich_help_panel=heading)(command)
-        return body
-
-    return register
+    parameters = [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    parameters += [_parameter(field, hint) for field, hint in _fields(verb.config)]
+    parameters += [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for n, a in _SHARED.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    heading = None if " " in verb.name else verb.heading
+    app.command(name, cls=GroupedCommand, help=verb.help, rich_help_panel=heading)(command)
 
 
 def build(config_class: type[Config], values: dict[str, Any]) -> Config:

@@ -83,6 +83,9 @@ class Config:
     def check(self) -> None:
         """Raise ``UsageError`` where values do not fit together."""
 
+    def check_command_line(self) -> None:
+        """Raise ``UsageError`` where a command lacks what only it needs: a configuration read back may lack it."""
+
     def recorded(self) -> dict[str, Any]:
         """The fields that decide the result, as plain JSON values: what files carry and resuming compares."""
         return {

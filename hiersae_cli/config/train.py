@@ -313,8 +313,7 @@ class TrainConfig(TruthConfig):
                     f"--truth-{given[0]}: is for --synth", "The truth of a cache is what it was made with."
                 )
 
-    def require_source(self) -> None:
-        """Raise ``UsageError`` where nothing says what to train on; a configuration that was read needs not."""
+    def check_command_line(self) -> None:
         if not self.acts and not self.synth:
             raise UsageError(
                 "Say what to train on: ACTS, or --synth PRESET.",

@@ -13,7 +13,8 @@ from typing import Any
 from hiersae_cli.config.data import DATASETS
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats import atomic
-from hiersae_cli.formats.provenance import check_schema, sha256_file
+from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.hashing import sha256_file
 
 SCHEMA = "hiersae.data"
 SCHEMA_VERSION = 1

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hiersae_cli import __version__
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import exclusive, read_json, write_json
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.levels import current_id, latent_id, parse_id
+from hiersae_cli.version import __version__
 
 SCHEMA = "hiersae.labels"
 SCHEMA_VERSION = 2

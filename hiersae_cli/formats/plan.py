@@ -8,16 +8,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from hiersae_cli.config import (
-    CacheConfig,
-    Config,
-    DashboardConfig,
-    EvalConfig,
-    ExportTreeConfig,
-    LMConfig,
-    TrainConfig,
-)
+from hiersae_cli.config.base import Config
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.data import DATASETS
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.export_tree import ExportTreeConfig
+from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 
 if sys.version_info >= (3, 11):

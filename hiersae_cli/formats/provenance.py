@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from hiersae_cli import __version__
-from hiersae_cli.config import Config
+from hiersae_cli.config.base import Config
 from hiersae_cli.errors import FileError, VersionError
+from hiersae_cli.version import __version__
 
 _LIBRARIES = ("torch", "numpy", "h5py", "transformers", "tokenizers", "safetensors", "scikit-learn", "sae-lens")
 
@@ -39,19 +37,6 @@ def check_schema(path: object, found: Any, schema: str, *supported: int) -> None
         raise FileError(f"{path}: not a {schema} file (it is {kind})", "Check the path.")
     if found.get("schema_version") not in supported:
         raise VersionError(path, schema, found.get("schema_version"), " or ".join(map(str, supported)))
-
-
-def sha256_file(path: str | Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -15,12 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
-from hiersae_cli.formats.provenance import check_schema, sha256_file
+from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.hashing import sha256_file
+from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
-from hiersae_cli.sae.tree import NO_PARENT
 
 SCHEMA = "hiersae.run"
 SCHEMA_VERSION = 2

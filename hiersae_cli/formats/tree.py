@@ -1,24 +1,23 @@
 """The tree (``tree.json``): features as flat nodes, with their statistics and evidence.
 
-Specified in ``docs/file-formats.md``. ``tree_writers`` writes the other formats, which nothing reads back.
+Specified in ``docs/file-formats.md``. ``render.tree_writers`` writes the other formats, which nothing reads back.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.formats.tree_writers import write_csv, write_dot, write_graphml, write_newick
 from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 
 SCHEMA = "hiersae.tree"
@@ -126,11 +125,9 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def save_tree(path: str | Path, tree: Tree, format: str = "json") -> None:
-    """Write a tree atomically in one of ``WRITERS``; raises ``UsageError`` for another format."""
-    if format not in WRITERS:
-        raise UsageError(f"{path}: no tree format is called {format!r}", f"Formats: {', '.join(WRITERS)}.")
-    write_text(path, WRITERS[format](tree))
+def save_tree(path: str | Path, tree: Tree) -> None:
+    """Write a ``tree.json`` atomically."""
+    write_text(path, write_json(tree))
 
 
 def load_tree(path: str | Path) -> Tree:
@@ -165,15 +162,6 @@ def write_json(tree: Tree) -> str:
     # Text cut between the halves of a surrogate pair is no UTF-8; JSON's own escapes carry it.
     return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
-
-# To add a format: a function from a tree to its text, named here and in ``config.export_tree.TREE_FORMATS``.
-WRITERS: dict[str, Callable[[Tree], str]] = {
-    "json": write_json,
-    "graphml": write_graphml,
-    "dot": write_dot,
-    "nwk": write_newick,
-    "csv": write_csv,
-}
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "id": str,

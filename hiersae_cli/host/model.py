@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
-from hiersae_cli.formats.provenance import sha256_file
+from hiersae_cli.hashing import sha256_file
 from hiersae_cli.host.hooks import first_of, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, install_hint
-from hiersae_cli.formats.provenance import sha256_file
+from hiersae_cli.hashing import sha256_file
 from hiersae_cli.host.encodings import decoded
 from hiersae_cli.host.files import (
     FROM_FOLDERS,

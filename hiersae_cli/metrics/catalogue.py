@@ -12,6 +12,8 @@ from math import inf, isfinite
 from textwrap import fill
 from typing import Any
 
+from hiersae_cli.errors import UsageError
+
 # Ends of a metric's name: of another firing than the hard one, and of other trees than the dictionary's own.
 SOFT, CHOW_LIU, SHUFFLED = "_soft", "_chow_liu", "_shuffled"
 _ENDINGS = {
@@ -257,6 +259,26 @@ def explain(name: str) -> str:
     unit = [] if metric.unit == "1" else [f"in {metric.unit}"]
     facts = ", ".join([better, *unit, *_range_in_words(*metric.range), f"section {metric.section}"])
     return f"{name}: {metric.label}{of}\n{fill(metric.definition, 72)}\n({facts})"
+
+
+def explained(name: str) -> tuple[dict[str, Any], str]:
+    """What a figure is, as data and as text; of ``all``, the names and labels of all figures.
+
+    A label stands for its name. Raises ``UsageError`` for the name of no figure.
+    """
+    if name == "all":
+        lines = []
+        for section in SECTIONS:
+            lines += [section, *(f"  {m.name:31} {m.label}" for m in METRICS if m.section == section)]
+        return {metric.name: metric.as_json() for metric in METRICS}, "\n".join(lines)
+    key = next((metric.name for metric in METRICS if metric.label == name.lower()), name)
+    try:
+        metric = metric_of(key)
+    except KeyError:
+        near = names_like(name)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "hiersae eval --explain all lists them."
+        raise UsageError(f"--explain {name}: no such figure", hint) from None
+    return {key: metric.as_json()}, explain(key)
 
 
 def _range_in_words(low: float, high: float) -> list[str]:

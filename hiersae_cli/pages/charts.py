@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from hiersae_cli.browse.model import Histogram, Overview
 from hiersae_cli.levels import latent_id
-from hiersae_cli.pages.model import Histogram, Overview
 from hiersae_cli.pages.text import shown, value
 
 # The figure stands on white paper wherever it is shown, so its colours are fixed.

@@ -15,13 +15,13 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hiersae_cli import __version__
+from hiersae_cli.browse.index import Index
+from hiersae_cli.browse.model import FeaturePage, Neighbour, Overview
 from hiersae_cli.layout import parted
 from hiersae_cli.levels import Levels, parse_id
 from hiersae_cli.metrics.catalogue import BY_NAME
 from hiersae_cli.pages import charts, text
-from hiersae_cli.pages.index import Index
-from hiersae_cli.pages.model import FeaturePage, Neighbour, Overview
+from hiersae_cli.version import __version__
 
 ROWS = 100  # of a page of a list
 VERDICTS = {

@@ -21,8 +21,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hiersae_cli.browse.index import Index
 from hiersae_cli.errors import HierSAEError, UsageError
-from hiersae_cli.pages.index import Index
 from hiersae_cli.pages.render import ASSETS, Page, Pages, asset_text
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

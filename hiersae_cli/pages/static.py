@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hiersae_cli.browse.index import Index
 from hiersae_cli.formats.atomic import replacing_folder
-from hiersae_cli.pages.index import Index
 from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages, asset_text
 
 # Pages in a file, as folder.js has it: more would make each slower to open, fewer would make many files.

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from hiersae_cli.browse.model import Context
 from hiersae_cli.formats.names import token_shown
-from hiersae_cli.pages.model import Context
 
 # Steps of the accent's ramp in the style sheet: h1 (weakest) to h9. 0 is no activation.
 STEPS = 9

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hiersae_cli.config import TrainConfig
-from hiersae_cli.config.train import parse_curriculum
+from hiersae_cli.config.train import TrainConfig, parse_curriculum
 from hiersae_cli.sae.base import SparseAutoencoder, Step
 from hiersae_cli.sae.curriculum import Curriculum
 from hiersae_cli.sae.flat import BatchTopK, Matryoshka, TopK

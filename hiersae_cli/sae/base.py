@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from hiersae_cli.levels import Levels
-from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
 
 # Candidates for selection are found from a product that may be rounded, and before the threshold of the batch is known:
 # this share of the last threshold leaves room for both.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step
-from hiersae_cli.sae.sparse import Pattern, SparseCode
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
 
 class _Flat(SparseAutoencoder):

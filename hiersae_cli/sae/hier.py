@@ -12,12 +12,13 @@ from typing import cast
 
 import torch
 
+from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae.base import LevelReading, SparseAutoencoder, Step
 from hiersae_cli.sae.curriculum import Curriculum
-from hiersae_cli.sae.gated import GatedReading
-from hiersae_cli.sae.grouped import Blocks
-from hiersae_cli.sae.sparse import Pattern, SparseCode, dense
-from hiersae_cli.sae.tree import LEAST_COUNT, NO_PARENT, CoActivation
+from hiersae_cli.sae.kernels.gated import GatedReading
+from hiersae_cli.sae.kernels.pairs import Blocks
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
+from hiersae_cli.sae.tree import LEAST_COUNT, CoActivation
 
 BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in force
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hiersae_cli.sae.base import SparseAutoencoder, Step, least_kept
-from hiersae_cli.sae.sparse import Pattern, SparseCode
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
 # Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about its rate a step, which is so little of a
 # logarithm that thresholds would lag behind the weights, and L0 with them, for most of a training of some 1,000 steps.

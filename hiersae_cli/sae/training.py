@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from hiersae_cli.config import TrainConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.sae.base import SparseAutoencoder
 from hiersae_cli.sae.hier import HierarchicalSAE
-from hiersae_cli.sae.row_adam import RowAdam
-from hiersae_cli.sae.sparse import SparseCode, rows_of
+from hiersae_cli.sae.kernels.row_adam import RowAdam
+from hiersae_cli.sae.kernels.sparse import SparseCode, rows_of
 
 _TRIED = 4  # dead latents for each that may fire, by turns: of more at once the same few would always be the best
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiersae_cli.sae.sparse import Pattern
+from hiersae_cli.levels import NO_PARENT
+from hiersae_cli.sae.kernels.sparse import Pattern
 
-NO_PARENT = -1
 LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
 # Share of the rows above which a latent is no parent. A latent of rate p contains a share p of any other by chance, and
 # no child of it has a lift above 1 / p: at rate .996 every child lies within it, and none fires any likelier for it.

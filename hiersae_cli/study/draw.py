@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from hiersae_cli.browse.index import Index
+from hiersae_cli.browse.model import Context
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN
 from hiersae_cli.formats.index import BASELINE, RUN, FiringLists
@@ -18,8 +20,6 @@ from hiersae_cli.formats.study import Excerpt, Item
 from hiersae_cli.metrics.description import FiringRows, most_informative_parents
 from hiersae_cli.metrics.firings import NONE, Firings
 from hiersae_cli.metrics.recovery import shuffled_parents
-from hiersae_cli.pages.index import Index
-from hiersae_cli.pages.model import Context
 from hiersae_cli.pages.text import step
 from hiersae_cli.study.protocol import CHECK, CHILD, CONDITIONS, EDGE, EXAMPLE, FLAT, HIERARCHY, LABEL, MATCH, SHUFFLED
 

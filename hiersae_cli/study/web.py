@@ -30,7 +30,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from hiersae_cli import __version__
 from hiersae_cli.formats.study import Excerpt, Item, Links, StudyFiles
 from hiersae_cli.metrics.agreement import krippendorff_alpha
 from hiersae_cli.pages import text
@@ -40,6 +39,7 @@ from hiersae_cli.study.practice import PRACTICE, Practice
 from hiersae_cli.study.protocol import CHECK, EDGE, EDGE_ANSWERS, LABEL, LONGEST_LABEL, MATCH, TASKS, allowed, session
 from hiersae_cli.study.store import CONSENT, HUMAN, Answer, Store
 from hiersae_cli.study.store import PRACTICE as PRACTISED
+from hiersae_cli.version import __version__
 
 _ASSETS = {"dashboard.css": "text/css", "icon.svg": "image/svg+xml", "theme.js": "text/javascript"}
 _OURS = {"study.css": "text/css", "study.js": "text/javascript"}
@@ -214,7 +214,7 @@ def app(study: Study, *, host: str = LOOPBACK[0], public: str = "") -> ASGIApp:
 
 def answers_csv(answers: list[Answer]) -> str:
     """Answers as a table; no cell that a spreadsheet would take for a formula."""
-    from hiersae_cli.formats.tree_writers import cell
+    from hiersae_cli.formats.text import cell
 
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 
-from hiersae_cli import __version__
 from hiersae_cli.config.synth import Shape
 from hiersae_cli.synth.generator import Generator
 from hiersae_cli.synth.truth import Truth
+from hiersae_cli.version import __version__
 
 _PARENT = 0.15  # a parent's firing rate
 _CHILD = 0.2  # a child's, given its parent

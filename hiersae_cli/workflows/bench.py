@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
-from hiersae_cli.config import BenchConfig, TrainConfig
+from hiersae_cli.config.bench import BenchConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory, resolve_device
-from hiersae_cli.sae import HierarchicalSAE, build, gated
+from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.base import SparseAutoencoder
-from hiersae_cli.sae.grouped import implementation_for
+from hiersae_cli.sae.kernels import gated
+from hiersae_cli.sae.kernels.grouped import implementation_for
 from hiersae_cli.sae.training import Trainer
 
 BATCHES = 4  # different ones, by turns
@@ -281,6 +283,12 @@ def bounds(counted: dict[str, float], rates: dict[str, Any], dtype: str) -> dict
         "sparse products": round(counted["sparse_bytes"] / rates["gbytes_copied"] / 1e6, 2),
         "optimizer": round(counted["optimizer_bytes"] / rates["gbytes_copied"] / 1e6, 2),
     }
+
+
+def run_with_table(config: BenchConfig, console: Console) -> tuple[dict[str, Any], str]:
+    """``run``, and its table for people."""
+    result = run(config, console)
+    return result, table(result)
 
 
 def table(result: dict[str, Any]) -> str:

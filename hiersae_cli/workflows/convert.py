@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiersae_cli.config import ConvertConfig, TrainConfig
+from hiersae_cli.config.convert import ConvertConfig
+from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
@@ -19,15 +20,16 @@ from hiersae_cli.formats.atomic import refuse_folder, replacing_folder
 from hiersae_cli.formats.dictionaries import Dictionary, read_dictionary, recognise, saelens, sparsify
 from hiersae_cli.formats.dictionaries.base import damaged
 from hiersae_cli.formats.dictionaries.places import same_place
-from hiersae_cli.formats.provenance import header, sha256_file
+from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run, load_weights
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
 from hiersae_cli.formats.tree import Node, Tree, save_tree
+from hiersae_cli.hashing import sha256_file
+from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
-from hiersae_cli.sae.tree import NO_PARENT
 
 TREE_FILE = "tree.json"
 _WRITERS = {"sae-lens": saelens, "sparsify": sparsify}

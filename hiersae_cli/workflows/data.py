@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from hiersae_cli.config import DataGetConfig
+from hiersae_cli.config.data import DataGetConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats import atomic, datasets

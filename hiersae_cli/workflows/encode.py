@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiersae_cli.config import EncodeConfig
+from hiersae_cli.config.encode import EncodeConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import UsageError
@@ -19,9 +19,9 @@ from hiersae_cli.formats.codes import SCHEMA, SCHEMA_VERSION, CodesWriter, writi
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.interrupt import Interrupted, stoppable
-from hiersae_cli.workflows.encoding import firings_of
-from hiersae_cli.workflows.matching import open_acts
-from hiersae_cli.workflows.rows import batches_of
+from hiersae_cli.workflows.common.encoding import firings_of
+from hiersae_cli.workflows.common.inputs import open_acts
+from hiersae_cli.workflows.common.rows import batches_of
 
 
 def run(config: EncodeConfig, console: Console | None = None) -> dict[str, Any]:

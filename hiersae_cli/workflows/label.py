@@ -13,18 +13,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from hiersae_cli.config import LabelConfig
+from hiersae_cli.browse.index import Index
+from hiersae_cli.browse.model import Context, FeaturePage
+from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import refuse_existing, write_json, write_text
 from hiersae_cli.formats.index import IndexFile
 from hiersae_cli.formats.labels import LONGEST, Label, Labels, tidy
 from hiersae_cli.formats.run import Run, load_run
-from hiersae_cli.formats.tree_writers import cell, visible
+from hiersae_cli.formats.text import cell, visible
 from hiersae_cli.levels import current_id, parse_id
-from hiersae_cli.pages.index import Index
-from hiersae_cli.pages.model import Context, FeaturePage
-from hiersae_cli.workflows.endpoint import ChatEndpoint
+from hiersae_cli.workflows.common.chat import ChatEndpoint
 
 PROMPTS_FILE = "label-prompts.jsonl"
 _SYSTEM = (

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiersae_cli.config import LMConfig
 from hiersae_cli.config.base import first_difference
+from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats import atomic, provenance

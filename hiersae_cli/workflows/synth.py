@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiersae_cli.config import SynthConfig
+from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError
@@ -33,7 +33,7 @@ from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_spa
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.synth import Generator, Stream, block_seed, generator
-from hiersae_cli.workflows.sources import SYNTH_MODULE
+from hiersae_cli.workflows.train.sources import SYNTH_MODULE
 
 _DOCUMENT_ROWS = 128  # intervals are over documents: rows are independent, so any length gives honest ones
 _DRAW = 2048  # rows at a time

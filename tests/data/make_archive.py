@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from hiersae_cli import load_run
-from hiersae_cli.config import SynthConfig, TrainConfig
-from hiersae_cli.workflows import synth, train
+from hiersae_cli.config.synth import SynthConfig
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.workflows import synth
+from hiersae_cli.workflows.train import run as train
 from tests.caches import content, write
 
 ARCHIVE = Path(__file__).with_name("acts-v1.h5")

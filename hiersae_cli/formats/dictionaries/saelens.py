@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from hiersae_cli import __version__
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import write_json
 from hiersae_cli.formats.dictionaries.base import (
@@ -29,9 +28,9 @@ from hiersae_cli.formats.dictionaries.base import (
 )
 from hiersae_cli.formats.dictionaries.places import hook_name
 from hiersae_cli.formats.run import Run
-from hiersae_cli.levels import MOST_LEVELS
+from hiersae_cli.levels import MOST_LEVELS, NO_PARENT
 from hiersae_cli.sae import HierarchicalSAE
-from hiersae_cli.sae.tree import NO_PARENT
+from hiersae_cli.version import __version__
 
 TOOL, WEIGHTS = "SAELens", "sae_weights.safetensors"
 ARCHITECTURE = "hiersae"

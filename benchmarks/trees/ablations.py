@@ -1,0 +1,106 @@
+"""Variants for ``trees.py --ablate`` and ``--control``: what is not worth an option of ``hiersae train``.
+
+Legend of shapes: B rows, D width, F latents, C latents of one level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hiersae_cli.config.train import TrainConfig, parse_curriculum
+from hiersae_cli.sae import BatchTopK, Curriculum, HierarchicalSAE, SparseAutoencoder, Step, build
+from hiersae_cli.sae.base import Reading
+from hiersae_cli.sae.hier import BASE_PRICE, KEEP, price_of
+from hiersae_cli.sae.kernels.sparse import SparseCode
+from hiersae_cli.sae.tree import smoothed
+
+
+class HardFromTheStart(HierarchicalSAE):
+    """The gate is closed in every step: a child never fires without the parent that it has at the time."""
+
+    def _codes(
+        self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
+    ) -> tuple[list[SparseCode], list[torch.Tensor]]:
+        return super()._codes(centred_BD, wanted, closed=True)
+
+
+class ReadsTheActivation(HierarchicalSAE):
+    """Every level's encoder reads the activation, not what the levels above leave of it."""
+
+    def _input(self, left: list[torch.Tensor]) -> torch.Tensor:
+        return left[0]
+
+
+class RandomTree(HierarchicalSAE):
+    """Every place has a parent drawn once and for all; whatever latent stands there, and whenever they fire."""
+
+    def _best_parents(self, level: int) -> torch.Tensor:
+        width, above = self.widths[level], self.widths[level - 1]
+        generator = torch.Generator().manual_seed(level)
+        return torch.randint(above, (width,), generator=generator).to(self.parent_F.device)
+
+
+class Priced(BatchTopK):
+    """A flat dictionary with the hierarchy's price, no tree: a firing costs its code length by its latent's own rate.
+
+    The price fades in, and counts are forgotten, as in the hierarchy.
+
+    Args:
+        width: D.
+        config: of which ``tree_weight``, ``tree_every`` and ``curriculum`` count too.
+    """
+
+    price_F: torch.Tensor
+    fired_F: torch.Tensor
+    rows: torch.Tensor
+
+    def __init__(self, width: int, config: TrainConfig):
+        super().__init__(width, config.widths, config.k, config.refine)
+        self.weight, self.every = config.tree_weight, config.tree_every
+        self.curriculum = Curriculum(**parse_curriculum(config.curriculum))
+        self.register_buffer("price_F", torch.full((self.latents,), BASE_PRICE))
+        self.register_buffer("fired_F", torch.zeros(self.latents))
+        self.register_buffer("rows", torch.zeros(()))
+
+    def _sparse(self, reading: Reading, first: bool) -> SparseCode:
+        threshold = (self.threshold_first_L if first else self.threshold_L)[0]
+        whole = slice(0, self.latents)
+        return self._select(
+            reading, whole, threshold, self.k[0], lambda pattern: self.price_F[pattern.latent_n], self.price_F
+        )
+
+    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
+        step = super().step(x_BD, progress)
+        if self.training:
+            self.fired_F += step.codes[0].fired.counts()
+            self.rows += len(x_BD)
+        return step
+
+    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
+        if (step_number + 1) % self.every == 0:
+            self._refresh(self.curriculum.at(progress).tree)
+        return super().after_step(step_number, progress)
+
+    def finish(self) -> None:
+        self._refresh(1.0)
+
+    @torch.no_grad()
+    def _refresh(self, tree: float) -> None:
+        self.price_F.copy_(price_of(smoothed(self.fired_F, self.rows), tree * self.weight))
+        self.fired_F *= KEEP
+        self.rows *= KEEP
+
+
+def make(config: TrainConfig, width: int, variant: str) -> SparseAutoencoder:
+    """The untrained model of a configuration, or of a variant of it: one of ``ABLATIONS``, or ``priced``."""
+    return Priced(width, config) if variant == "priced" else build(config, width, ABLATIONS[variant])
+
+
+ABLATIONS: dict[str, type[HierarchicalSAE]] = {
+    "": HierarchicalSAE,
+    "hard": HardFromTheStart,
+    "activation": ReadsTheActivation,
+    "random-tree": RandomTree,
+}

@@ -1,0 +1,107 @@
+"""A dictionary as an index knows it: firings, decoder, and the tokens that stand for each latent.
+
+Legend of shapes: R rows indexed, F latents, D width, m latents asked for, n firings.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.browse.contexts import ContextReader
+from hiersae_cli.browse.model import Context, Token
+from hiersae_cli.formats.index import FiringLists, IndexFile
+from hiersae_cli.formats.names import name_of
+from hiersae_cli.formats.tree import rounded
+from hiersae_cli.metrics.firings import NONE
+
+_SAMPLED = 20_000  # of a latent's firings, to find what fires with it
+
+Array = np.ndarray[Any, Any]
+
+
+class Dictionary:
+    """One dictionary of an index.
+
+    Args:
+        file: the index.
+        name: ``run`` or ``baseline``.
+        decoder_FD: its decoder.
+        contexts: reads contexts of the index.
+    """
+
+    def __init__(self, file: IndexFile, name: str, decoder_FD: Array, contexts: ContextReader):
+        self.lists: FiringLists = file.lists[name]
+        self.latents = self.lists.latents
+        self.decoder_FD, self.contexts = decoder_FD, contexts
+        self.rate_F = self.lists.fired_F / max(file.rows, 1)
+        prefix = f"{name}/"
+        self.tables = {key[len(prefix) :]: value for key, value in file.tables.items() if key.startswith(prefix)}
+
+    @cached_property
+    def _length_F(self) -> Array:
+        return np.maximum(np.linalg.norm(self.decoder_FD, axis=1), 1e-12)
+
+    def cosines(self, direction_D: Array) -> Array:
+        """The cosine of every decoder row with a direction, (F,)."""
+        found: Array = self.decoder_FD @ (direction_D / max(float(np.linalg.norm(direction_D)), 1e-12))
+        return found / self._length_F
+
+    def nearest(self, direction_D: Array, count: int, but: int = -1) -> list[tuple[int, float]]:
+        """The latents whose decoder rows lie nearest to a direction, but one, with their cosines."""
+        cosine_F = self.cosines(direction_D)
+        if but >= 0:
+            cosine_F[but] = -np.inf
+        count = min(count, self.latents - (but >= 0))
+        among = np.argpartition(-cosine_F, min(count, self.latents - 1))[:count]
+        order = among[np.lexsort((among, -cosine_F[among]))]
+        return [(latent, rounded(cosine_F[latent])) for latent in order.tolist()]
+
+    @cached_property
+    def hints(self) -> list[str]:
+        """Of each latent its name where it has no label; "" for a dead one."""
+        return [
+            name_of(self.contexts.text(token) for token in of_latent if token != NONE)
+            for of_latent in self.own_tokens[0].tolist()
+        ]
+
+    @cached_property
+    def own_tokens(self) -> tuple[Array, Array]:
+        """The tokens (F, T) that tell what each latent fires at, and the share of its activation at each."""
+        if "own_tokens" in self.tables:
+            return self.tables["own_tokens"], self.tables["own_shares"]
+        return self.lists.own_tokens(self.contexts.token_R, self.contexts.counted_R)  # an index of version 1
+
+    def tokens(self, latent: int) -> list[Token]:
+        """The tokens that tell what it fires at, with their shares of its activation."""
+        pairs = zip(*(column[latent].tolist() for column in self.own_tokens), strict=True)
+        return [Token(self.contexts.text(token), rounded(share)) for token, share in pairs if token != NONE]
+
+    def lens(self, latent: int, side: str) -> list[Token]:
+        """The tokens ``promoted`` or ``suppressed``, with what it adds to their logits."""
+        if side not in self.tables:
+            return []
+        ids, logits = self.tables[side][latent].tolist(), self.tables[f"{side}_logits"][latent].tolist()
+        return [Token(self.contexts.text(token), rounded(logit)) for token, logit in zip(ids, logits, strict=True)]
+
+    def strongest(self, latent: int, count: int, among_R: Array | None = None) -> list[Context]:
+        """Its strongest contexts, of the rows that ``among_R`` marks."""
+        row_n, value_n = self.lists.of(latent)
+        kept = slice(None) if among_R is None else among_R[row_n]
+        chosen = self.contexts.strongest(row_n[kept], value_n[kept], count)
+        return self.contexts.with_activations(row_n, value_n, chosen)
+
+    def firing_at(self, row_n: Array) -> Array:
+        """How many of some rows each latent fires in, (F,): of a sample of them where they are many, put in scale."""
+        sampled = row_n[:: max(1, -(-len(row_n) // _SAMPLED))]
+        _, latent_m = self.lists.at(sampled)
+        counts: Array = np.bincount(latent_m, minlength=self.latents) * (len(row_n) / max(len(sampled), 1))
+        return counts
+
+    def marked(self, latent: int) -> Array:
+        """In which rows a latent fires, (R,) bool."""
+        marked_R = np.zeros(self.lists.rows, bool)
+        marked_R[self.lists.rows_of(latent)] = True
+        return marked_R

@@ -1,0 +1,165 @@
+"""A node among its family: how children divide a parent, and why a child hangs where it does.
+
+Legend of shapes: R rows indexed, F latents, C children of a parent or candidates for one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.browse.contexts import ContextReader
+from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.model import ChildPart, ChildView, Edge, ParentView
+from hiersae_cli.browse.nodes import Nodes
+from hiersae_cli.formats.index import IndexFile
+from hiersae_cli.formats.tree import rounded
+from hiersae_cli.metrics.firings import NONE
+from hiersae_cli.metrics.tree import edge_statistics, max_mi_bits
+
+_CHILDREN, _SIBLINGS, _NEXT_BEST, _CANDIDATES = 48, 24, 5, 24
+_CONTEXTS = 6
+
+Array = np.ndarray[Any, Any]
+
+
+class Family:
+    """The views of parents and of children, and the statistics of every edge."""
+
+    def __init__(self, file: IndexFile, nodes: Nodes, dictionary: Dictionary, contexts: ContextReader):
+        self._nodes, self._dictionary, self._contexts = nodes, dictionary, contexts
+        self._held_out_R = contexts.held_out_R
+        self.held_out_rows = int(self._held_out_R.sum())
+        tables, parent_F = dictionary.tables, nodes.parent_F
+        self.soft = "active_soft" in tables
+        suffix = "_soft" if self.soft else ""
+        self._active_F, self._both_F = (np.asarray(tables[f"{name}{suffix}"]) for name in ("active", "both"))
+        self._parent_active_F = np.where(parent_F == NONE, 0, self._active_F[parent_F])
+        counts = (self._parent_active_F, self._active_F, self._both_F, self.held_out_rows)
+        self.statistics = edge_statistics(*counts) | {"max_mi_bits": max_mi_bits(counts[0], counts[1], counts[3])}
+        for values in self.statistics.values():
+            values[parent_F == NONE] = np.nan
+
+    def as_parent(self, latent: int) -> ParentView | None:
+        """How the children of a latent divide its firing; None where it has none."""
+        child_C = self._nodes.children(latent)
+        if not len(child_C):
+            return None
+        lists = self._dictionary.lists
+        parent_R = self._dictionary.marked(latent)
+        fired = int(lists.fired_F[latent])
+        children_R = np.zeros(len(parent_R), np.int32)
+        for child in child_C.tolist():
+            children_R[lists.rows_of(child)] += 1
+        found = []
+        for child in child_C.tolist():
+            row_n = lists.rows_of(child)
+            inside_n = row_n[parent_R[row_n]]
+            overlap = (children_R[inside_n] > 1).mean() if len(inside_n) else math.nan
+            found.append((child, len(inside_n) / max(fired, 1), overlap, len(row_n) - len(inside_n), len(row_n)))
+        found.sort(key=lambda part: (-part[1], part[0]))
+        alone_R = parent_R & (children_R == 0)
+        return ParentView(
+            children=[
+                ChildPart(
+                    node=self._nodes.neighbour(child),
+                    share=rounded(share),
+                    overlap=defined(overlap),
+                    outside=defined(outside / count) if count else None,
+                    mi_over_max=defined(self.statistics["mi_over_max"][child]),
+                    contexts=self._dictionary.strongest(child, _CONTEXTS),
+                )
+                for child, share, overlap, outside, count in found[:_CHILDREN]
+            ],
+            alone=defined(alone_R.sum() / fired) if fired else None,
+            alone_contexts=self._dictionary.strongest(latent, _CONTEXTS, alone_R),
+            children_left_out=max(0, len(found) - _CHILDREN),
+        )
+
+    def as_child(self, latent: int) -> ChildView | None:
+        """Why a latent hangs where it does; None for one of the coarsest level."""
+        if latent < self._nodes.levels.widths[0]:
+            return None
+        parent = int(self._nodes.parent_F[latent])
+        if parent == NONE:
+            return ChildView(None, [], [], [], self._next_best(latent, parent))
+        parent_R = self._dictionary.marked(parent)
+        sibling_C = self._nodes.children(parent)
+        sibling_C = sibling_C[sibling_C != latent]
+        decoder_FD = self._dictionary.decoder_FD
+        cosine_F = self._dictionary.cosines(decoder_FD[latent])
+        order = np.lexsort((sibling_C, -cosine_F[sibling_C]))[:_SIBLINGS]
+        return ChildView(
+            edge=self._edge(latent, parent),
+            with_parent=self._dictionary.strongest(latent, _CONTEXTS, parent_R),
+            without_parent=self._dictionary.strongest(latent, _CONTEXTS, ~parent_R),
+            siblings=[
+                self._nodes.neighbour(sibling, rounded(cosine_F[sibling])) for sibling in sibling_C[order].tolist()
+            ],
+            next_best=self._next_best(latent, parent),
+        )
+
+    def _edge(self, latent: int, parent: int) -> Edge:
+        of_edge = {name: defined(values[latent]) for name, values in self.statistics.items()}
+        return self._as_edge(
+            latent,
+            parent,
+            (self._parent_active_F[latent], self._active_F[latent], self._both_F[latent]),
+            of_edge,
+            self.soft,
+        )
+
+    def _next_best(self, latent: int, parent: int) -> list[Edge]:
+        """What the edge would be to others of the level above: of those that fire with it most beyond chance."""
+        lists, dictionary = self._dictionary.lists, self._dictionary
+        row_n = lists.rows_of(latent)
+        level, _ = self._nodes.levels.place(latent)
+        above = self._nodes.levels.slices[level - 1]
+        together_C = dictionary.firing_at(row_n)[above]
+        excess_C = together_C - len(row_n) * dictionary.rate_F[above]
+        if above.start <= parent < above.stop:
+            excess_C[parent - above.start] = 0
+        chosen = np.lexsort((np.arange(len(excess_C)), -excess_C))[:_CANDIDATES]
+        candidate_C = chosen[excess_C[chosen] > 0] + above.start
+        child_R = dictionary.marked(latent) & self._held_out_R
+        n_child = int(child_R.sum())
+        rows_of = [lists.rows_of(candidate) for candidate in candidate_C.tolist()]
+        parent_C = np.array([int(self._held_out_R[rows].sum()) for rows in rows_of])
+        both_C = np.array([int(child_R[rows].sum()) for rows in rows_of])
+        rows = self.held_out_rows
+        statistics = edge_statistics(parent_C, n_child, both_C, rows)
+        statistics["max_mi_bits"] = max_mi_bits(parent_C, n_child, rows)
+        order = np.lexsort((candidate_C, -np.nan_to_num(statistics["mi_bits"])))[:_NEXT_BEST]
+        return [
+            self._as_edge(
+                latent,
+                int(candidate_C[place]),
+                (parent_C[place], n_child, both_C[place]),
+                {name: defined(values[place]) for name, values in statistics.items()},
+                False,
+            )
+            for place in order.tolist()
+        ]
+
+    def _as_edge(
+        self, latent: int, parent: int, counts: tuple[int, int, int], statistics: dict[str, float | None], soft: bool
+    ) -> Edge:
+        names = ("mi_bits", "max_mi_bits", "mi_over_max", "p_parent_given_child", "p_child_given_parent", "lift")
+        n_parent, n_child, n_both = map(int, counts)
+        return Edge(
+            parent=self._nodes.ids[parent],
+            child=self._nodes.ids[latent],
+            n_rows=self.held_out_rows,
+            n_parent=n_parent,
+            n_child=n_child,
+            n_both=n_both,
+            soft=soft,
+            **{name: statistics[name] for name in names},
+        )
+
+
+def defined(value: float) -> float | None:
+    """A number in six digits, or None where it is not defined."""
+    return None if math.isnan(value) else rounded(value)

@@ -1,0 +1,235 @@
+"""What the pages ask of an index: every answer is made on demand, from a few sorted lists."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.browse.compare import Comparison
+from hiersae_cli.browse.contexts import ContextReader, histogram
+from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.family import Family
+from hiersae_cli.browse.model import (
+    BaselinePage,
+    FeaturePage,
+    Label,
+    Overview,
+    ReportSummary,
+    SearchHit,
+    TextCodes,
+    TokenSearch,
+)
+from hiersae_cli.browse.nodes import Nodes
+from hiersae_cli.browse.search import Search
+from hiersae_cli.errors import UsageError
+from hiersae_cli.formats.index import BASELINE, RUN, IndexFile
+from hiersae_cli.formats.labels import Labels
+from hiersae_cli.formats.tree import rounded
+from hiersae_cli.levels import Levels
+from hiersae_cli.metrics.firings import NONE
+from hiersae_cli.render.report_tables import doubts, lines, tables, title
+
+_TOP, _NEAREST, _PER_DECILE = 20, 8, 2
+
+Array = np.ndarray[Any, Any]
+# From a text: its tokens, (latent, activation) of each, the strongest first, and how many tokens were cut off.
+Encoder = Callable[[str], tuple[list[str], list[list[tuple[int, float]]], int]]
+
+
+class Index:
+    """The answers to a dashboard's questions. All methods may be called from several threads.
+
+    Args:
+        file: the index.
+        decoder_FD: the decoder of the run.
+        labels: the run's labels.
+        baseline_decoder_GD: the decoder of the baseline, where the index has one.
+        report: a report of ``hiersae eval``, as read from its file.
+        encoder: tells what fires on a text, where a host model was given.
+        warnings: what makes the activations doubtful, shown above the tree.
+
+    Attributes:
+        nodes, dictionary, contexts: what the answers are made from.
+    """
+
+    def __init__(
+        self,
+        file: IndexFile,
+        decoder_FD: Array,
+        labels: Labels,
+        baseline_decoder_GD: Array | None = None,
+        report: dict[str, Any] | None = None,
+        encoder: Encoder | None = None,
+        warnings: Sequence[str] = (),
+    ):
+        self.file, self._labels, self._report, self._encoder = file, labels, report, encoder
+        self._warnings = list(warnings)
+        self._encoding = threading.Lock()
+        self.contexts = ContextReader(file)
+        self.dictionary = Dictionary(file, RUN, decoder_FD, self.contexts)
+        self.nodes = Nodes(Levels.of(file.header["run"]["widths"]), self.dictionary, labels)
+        self._family = Family(file, self.nodes, self.dictionary, self.contexts)
+        self._search = Search(self.nodes, self.dictionary)
+        self._comparison: Comparison | None = None
+        if baseline_decoder_GD is not None:
+            theirs = Dictionary(file, BASELINE, baseline_decoder_GD, self.contexts)
+            self._comparison = Comparison(self.nodes, self.dictionary, theirs)
+
+    def overview(self) -> Overview:
+        """The whole tree in columns, with its labels as they are now."""
+        labels = self.labels()
+        columns = dict(self._columns)
+        return Overview(
+            label=[labels[id].text if id in labels else None for id in self.nodes.ids],
+            run=self.file.header["run"],
+            host=self.file.header["host"]["name"],
+            baseline=self.file.header["baseline"]["name"] if self._comparison else None,
+            rows=self.file.rows,
+            held_out_rows=self._family.held_out_rows,
+            documents=len(self.file.documents),
+            tokens_are_text=bool(self.file.token_texts),
+            can_encode=self._encoder is not None,
+            fates=self._comparison.counts() if self._comparison else {},
+            report=summary(self._report) if self._report else None,
+            warnings=self._warnings,
+            **columns,
+        )
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
+        """What of the overview does not change."""
+        parent_F, statistics = self.nodes.parent_F, self._family.statistics
+        levels = self.nodes.levels
+        return {
+            "level": levels.level_F,
+            "latent": [latent for width in levels.widths for latent in range(width)],
+            "parent": parent_F.tolist(),
+            "hint": self.nodes.hints,
+            "rate": _plain(self.dictionary.rate_F),
+            **{name: _plain(statistics[name]) for name in ("mi_bits", "max_mi_bits", "mi_over_max")},
+            "fvu_increase": _plain(self.dictionary.tables["fvu_increase"]),
+            "dead": (self.dictionary.lists.fired_F == 0).tolist(),
+            "root_child": ((parent_F == NONE) & (np.arange(len(parent_F)) >= levels.widths[0])).tolist(),
+        }
+
+    def ids(self) -> list[str]:
+        """Every node, in the order of the overview."""
+        return self.nodes.ids
+
+    def feature(self, id: str) -> FeaturePage:
+        """All of one node; raises ``KeyError`` for an id that there is not."""
+        latent, dictionary = self.nodes.levels.latent(id), self.dictionary
+        id = self.nodes.ids[latent]
+        row_n, value_n = dictionary.lists.of(latent)
+        history = self._labels.history().get(id, [])
+        ancestors = [self.nodes.neighbour(above) for above in self.nodes.ancestors(latent)]
+        nearest = dictionary.nearest(dictionary.decoder_FD[latent], _NEAREST, but=latent)
+        level, number = self.nodes.levels.place(latent)
+        return FeaturePage(
+            id=id,
+            level=level,
+            latent=number,
+            parent=ancestors[-1] if ancestors else None,
+            ancestors=ancestors,
+            label=history[-1] if history and history[-1].text else None,
+            label_history=history[-2::-1],
+            hint=self.nodes.hints[latent],
+            rows=self.file.rows,
+            firings=len(row_n),
+            rate=float(dictionary.rate_F[latent]),
+            max_activation=rounded(value_n.max()) if len(row_n) else None,
+            mean_activation=rounded(value_n.mean(dtype=np.float64)) if len(row_n) else None,
+            fvu_increase=_plain(dictionary.tables["fvu_increase"][latent : latent + 1])[0],
+            dead=not len(row_n),
+            histogram=histogram(value_n) if len(row_n) else None,
+            top=dictionary.strongest(latent, _TOP),
+            deciles=self.contexts.deciles(row_n, value_n, _PER_DECILE, (self.file.header["made_of"]["seed"], latent)),
+            tokens=dictionary.tokens(latent),
+            promoted=dictionary.lens(latent, "promoted"),
+            suppressed=dictionary.lens(latent, "suppressed"),
+            nearest=[self.nodes.neighbour(other, cosine) for other, cosine in nearest],
+            as_parent=self._family.as_parent(latent),
+            as_child=self._family.as_child(latent),
+            baseline=self._comparison.matches(latent) if self._comparison else [],
+        )
+
+    def baseline_latents(self) -> int:
+        """How many latents the baseline has; 0 without one."""
+        return self._comparison.latents if self._comparison else 0
+
+    def baseline(self, latent: int) -> BaselinePage:
+        """A latent of the baseline; raises ``KeyError`` where there is none."""
+        if not self._comparison:
+            raise KeyError(latent)
+        return self._comparison.page(latent)
+
+    def fates(self, verdict: str, most: int = 100) -> list[BaselinePage]:
+        """Latents of the baseline of a fate (``kept``, ``split`` …), those that fire most first, without contexts."""
+        return self._comparison.of_verdict(verdict, most) if self._comparison else []
+
+    def search_label(self, query: str, most: int = 50) -> list[SearchHit]:
+        """Features whose label, id or typical tokens hold the query's words."""
+        return self._search.label(query, most)
+
+    def search_token(self, query: str, most: int = 50) -> TokenSearch:
+        """Features that fire where the text stands: at tokens that are it, white space apart, or wherever it occurs."""
+        return self._search.token(query, most)
+
+    def token_table(self) -> dict[str, list[str]]:
+        """For a search without a server: the nodes that tell each token best, the best first, by the token's text."""
+        return self._search.table()
+
+    def encode_text(self, text: str) -> TextCodes:
+        """What fires on a text, by the host model; raises ``UsageError`` where none was given, or for no text."""
+        if not self._encoder:
+            raise UsageError("what fires on a text is told by the host model", "Give it: --model HOST.")
+        with self._encoding:
+            tokens, firings, cut = self._encoder(text)
+        ids = self.nodes.ids
+        total: dict[int, float] = {}
+        for of_token in firings:
+            for latent, value in of_token:
+                total[latent] = total.get(latent, 0.0) + value
+        active = [
+            sorted(of_token, key=lambda one: (self.nodes.levels.place(one[0])[0], -one[1])) for of_token in firings
+        ]
+        return TextCodes(
+            tokens=tokens,
+            active=[[(ids[latent], rounded(value)) for latent, value in of_token] for of_token in active],
+            nodes={
+                ids[latent]: self.nodes.neighbour(latent)
+                for latent in sorted(total, key=lambda latent: (-total[latent], latent))
+            },
+            cut=cut,
+        )
+
+    def set_label(self, id: str, text: str, author: str) -> Label | None:
+        """Label a feature, or with an empty text take its label away; saved at once. Raises ``KeyError``."""
+        id = self.nodes.ids[self.nodes.levels.latent(id)]
+        self._labels.set({id: text}, author)
+        return self.labels().get(id)
+
+    def labels(self) -> dict[str, Label]:
+        """Every label there is now, by node."""
+        return self._labels.current()
+
+    @property
+    def labels_file(self) -> Path:
+        """Where the labels are kept."""
+        return self._labels.path
+
+
+def summary(report: dict[str, Any]) -> ReportSummary:
+    """A report as its tables."""
+    found = [(table.title, table.columns, table.rows) for table in tables(report)]
+    return ReportSummary(title(report), doubts(report), found, list(lines(report)), report["sample"]["rows"])
+
+
+def _plain(values: Array) -> list[Any]:
+    """Numbers in six digits, None where not defined."""
+    return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]

@@ -1,0 +1,141 @@
+"""Search: by what a feature is called, and by what stands where it fires.
+
+Legend of shapes: R rows indexed, F latents, m occurrences looked at, k their rows.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.model import SearchHit, TokenSearch
+from hiersae_cli.browse.nodes import Nodes
+from hiersae_cli.concepts.tokens import joined
+from hiersae_cli.formats.tree import rounded
+from hiersae_cli.levels import current_id
+
+_BORDER = "\0"  # between documents: no text stands across it
+_LOOKED_AT = 10_000  # of the rows where a text stands
+_LEAST_OCCURRENCES = 3  # of a token in the table for searching without a server
+_TABLE_ROWS = 4096  # of each of its tokens that are looked at
+
+Array = np.ndarray[Any, Any]
+
+
+class Search:
+    """Finds features of a dictionary."""
+
+    def __init__(self, nodes: Nodes, dictionary: Dictionary):
+        self._nodes, self._dictionary, self._contexts = nodes, dictionary, dictionary.contexts
+
+    def label(self, query: str, most: int) -> list[SearchHit]:
+        """Features whose label, id or typical tokens hold every word of the query; labels come first."""
+        words = query.lower().split()
+        named = list(map(current_id, words))
+        if not words:
+            return []
+        labels = self._nodes.labels()
+        found = []
+        for latent, (id, hint) in enumerate(zip(self._nodes.ids, self._nodes.hints, strict=True)):
+            label = labels[id].text.lower() if id in labels else ""
+            if all(word in label for word in words):
+                found.append((0.5 + 0.5 * len(query) / max(len(label), len(query)), latent))
+            elif [id] == named:
+                found.append((1.0, latent))
+            elif all(word in f"{label} {hint.lower()}" for word in words):
+                found.append((0.4, latent))
+        found.sort(key=lambda hit: (-hit[0], hit[1]))
+        return [SearchHit(self._nodes.neighbour(latent), rounded(score)) for score, latent in found[:most]]
+
+    def token(self, query: str, most: int) -> TokenSearch:
+        """Features that fire where a text stands: at the tokens that it is, or else wherever it occurs."""
+        if not query.strip():
+            return TokenSearch(query, 0, [])
+        exact = [token for token, text in self._texts.items() if text == query]
+        exact = exact or [token for token, text in self._texts.items() if text.strip() == query.strip()]
+        if exact:
+            first_m = np.flatnonzero(np.isin(self._contexts.token_R, exact))
+            last_m = first_m
+        else:
+            first_m, last_m = self._places(query)
+        occurrences = len(first_m)
+        if not occurrences:
+            return TokenSearch(query, 0, [])
+        span = int((last_m - first_m).max()) + 1
+        step = max(1, -(-occurrences * span // _LOOKED_AT))
+        hits = self._detectors(first_m[::step], last_m[::step], step)
+        return TokenSearch(query, occurrences, hits[:most])
+
+    def table(self, most: int = 12) -> dict[str, list[str]]:
+        """For every token that is not too rare, the nodes that tell it best, by its text."""
+        token_R = self._contexts.token_R
+        order = np.argsort(token_R, kind="stable")
+        tokens, start, counts = np.unique(token_R[order], return_index=True, return_counts=True)
+        found: dict[str, list[str]] = {}
+        for token, first, count in zip(tokens.tolist(), start.tolist(), counts.tolist(), strict=True):
+            if count >= _LEAST_OCCURRENCES:
+                step = max(1, -(-count // _TABLE_ROWS))
+                rows = order[first : first + count][::step]
+                latent_C, score_C, _, _ = self._scores(rows, rows, step)
+                best = np.lexsort((latent_C, -score_C))[:most]
+                # Two tokens may have one text, such as a byte of SentencePiece and a letter.
+                found.setdefault(self._contexts.text(token), [self._nodes.ids[latent] for latent in latent_C[best]])
+        return found
+
+    def _detectors(self, first_m: Array, last_m: Array, step: int) -> list[SearchHit]:
+        columns = self._scores(first_m, last_m, step)
+        order = np.lexsort((columns[0], -columns[1]))
+        latent_C, score_C, recall_C, precision_C = (column[order].tolist() for column in columns)
+        return [
+            SearchHit(self._nodes.neighbour(latent), rounded(score), rounded(recall), rounded(precision))
+            for latent, score, recall, precision in zip(latent_C[:200], score_C, recall_C, precision_C, strict=False)
+        ]
+
+    def _scores(self, first_m: Array, last_m: Array, step: int) -> tuple[Array, Array, Array, Array]:
+        """Latents that fire at occurrences, F1, recall (of occurrences) and precision (of firings).
+
+        Occurrences are given by their first and last rows, one in ``step`` of all.
+        """
+        lists = self._dictionary.lists
+        length_m = last_m - first_m + 1
+        row_k = np.repeat(first_m - (np.cumsum(length_m) - length_m), length_m) + np.arange(int(length_m.sum()))
+        occurrence_k = np.repeat(np.arange(len(first_m)), length_m)
+        place_n, latent_n = lists.at(row_k)
+        inside_F = np.bincount(latent_n, minlength=lists.latents)
+        hit_F = inside_F
+        if len(row_k) > len(first_m):
+            pairs = np.unique(occurrence_k[place_n] * lists.latents + latent_n)
+            hit_F = np.bincount(pairs % lists.latents, minlength=lists.latents)
+        latent_C = np.flatnonzero(inside_F)
+        recall_C = hit_F[latent_C] / len(first_m)
+        precision_C = np.minimum(inside_F[latent_C] * step / lists.fired_F[latent_C], 1.0)
+        return latent_C, 2 * recall_C * precision_C / (recall_C + precision_C), recall_C, precision_C
+
+    @cached_property
+    def _texts(self) -> dict[int, str]:
+        return {token: self._contexts.text(token) for token in np.unique(self._contexts.token_R).tolist()}
+
+    @cached_property
+    def _text(self) -> tuple[str, Array]:
+        """All that stands in the rows, and the character at which each row's token begins."""
+        document_R = self._contexts.document_R
+        begins_R = np.append(False, document_R[1:] != document_R[:-1])
+        texts = joined([self._texts[token] for token in self._contexts.token_R.tolist()])
+        for row in np.flatnonzero(begins_R).tolist():
+            texts[row] = _BORDER + texts[row]
+        start_R = np.cumsum([0, *map(len, texts)])[:-1]
+        return "".join(texts), start_R + begins_R
+
+    def _places(self, query: str) -> tuple[Array, Array]:
+        """First and last row of every occurrence of a text."""
+        text, start_R = self._text
+        found, at = [], text.find(query)
+        while at >= 0:
+            found.append(at)
+            at = text.find(query, at + len(query))
+        first_m = np.searchsorted(start_R, found, side="right") - 1
+        last_m = np.searchsorted(start_R, np.array(found, np.int64) + len(query) - 1, side="right") - 1
+        return first_m, last_m

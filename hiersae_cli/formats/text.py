@@ -1,0 +1,13 @@
+"""Any text as one line of printable characters, and as a cell of a table that other programs open."""
+
+from __future__ import annotations
+
+
+def visible(text: str) -> str:
+    """``text`` in one line of printable characters, everything else escaped as in a Python string."""
+    return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def cell(text: str) -> str:
+    """A text as a cell of CSV that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text

@@ -1,0 +1,82 @@
+"""A report as Markdown, as one HTML page, and its edges as CSV: for people and spreadsheets, not read back."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hiersae_cli.layout import parted
+from hiersae_cli.metrics.catalogue import metric_of
+from hiersae_cli.render.report_tables import Table, doubts, labelled, lines, tables, title
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Doubts, then the tables of the terminal."""
+    parts = [f"# {_plain(title(report))}", *(f"> **Warning.** {_plain(doubt)}" for doubt in doubts(report))]
+    for table in tables(report):
+        parts += [f"## {_plain(table.title)}", _markdown_table(table)]
+    parts += [_plain(line) for line in lines(report)]
+    parts.append(f"hiersae {report['hiersae_version']}, {report['created']}")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """A page that needs nothing else: doubts, tables, plots (SVG by title), and what it was made of.
+
+    Everything from the report is escaped; plots are embedded as images, in which nothing is executed.
+    """
+    environment = Environment(
+        loader=PackageLoader("hiersae_cli.render", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["parted"] = parted
+    images = {name: base64.b64encode(svg.encode()).decode() for name, svg in plots.items()}
+    return environment.get_template("report.html.jinja").render(
+        title=title(report),
+        doubts=doubts(report),
+        tables=tables(report),
+        lines=list(lines(report)),
+        images=images,
+        meanings={labelled(metric): metric_of(metric).definition for metric in _metrics(report)},
+        report=report,
+    )
+
+
+def _metrics(report: Mapping[str, Any]) -> set[str]:
+    return {metric for group in report["groups"].values() for metric in group["figures"]}
+
+
+def edges_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A row for each edge, with a line of names; what is not defined is left empty."""
+    text = io.StringIO()
+    writer = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(text, list(row), lineterminator="\n", restval="")
+            writer.writeheader()
+        writer.writerow({name: _number(value) for name, value in row.items()})
+    return text.getvalue()
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [table.columns, ["---", *(["---:"] * (len(table.columns) - 1))]]
+    for row in table.rows:
+        heading = len(row) == 1
+        rows.append([f"**{row[0]}**", *([""] * (len(table.columns) - 1))] if heading else row)
+    return "\n".join(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows)
+
+
+def _plain(text: str) -> str:
+    """Text without what Markdown would take for a table's border, a tag or a line's end."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return str(value)

@@ -1,0 +1,85 @@
+"""What a level's latents read behind a closed gate: products of root children and of active parents' children alone.
+
+Legend of shapes: B rows, D width, C latents of the level, n places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from hiersae_cli.levels import NO_PARENT
+from hiersae_cli.sae.kernels.grouped import above
+from hiersae_cli.sae.kernels.pairs import Blocks, Pairs
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
+
+
+class GatedReading:
+    """Pre-activations of one level where a child can only fire with its parent; a ``base.LevelReading``.
+
+    Args:
+        input_BD: what the level's encoder reads.
+        w_CD, b_C: its weights and biases.
+        scale_C: what each latent's product is multiplied with, or None.
+        at: the exact pre-activations at places, with gradients.
+        active: which latents of the level above fire.
+        parent_C: parents of the level's latents, numbered as ``active`` numbers them.
+        first_parent: the first latent of the level above.
+        blocks: where the children of each parent lie.
+        code: what is added to the products, where this is a second reading.
+    """
+
+    def __init__(
+        self,
+        input_BD: torch.Tensor,
+        w_CD: torch.Tensor,
+        b_C: torch.Tensor,
+        scale_C: torch.Tensor | None,
+        at: Callable[[Pattern], torch.Tensor],
+        active: Pattern,
+        parent_C: torch.Tensor,
+        first_parent: int,
+        blocks: Blocks,
+        code: SparseCode | None = None,
+    ):
+        self.at = at
+        self._input_BD, self._w_CD, self._b_C = input_BD.detach(), w_CD.detach(), b_C.detach()
+        self._scale_C = None if scale_C is None else scale_C.detach()
+        self._active, self._parent_C, self._blocks, self._code = active, parent_C, blocks, code
+        self._pairs = Pairs(active, first_parent, blocks)
+
+    @torch.no_grad()
+    def above(self, bound_C: torch.Tensor, part: slice, latents: int) -> tuple[Pattern, torch.Tensor]:
+        """Where pre-activations exceed a bound, and what they are there; see ``base.Reading``."""
+        bound_C = bound_C.expand(self._blocks.children)
+        row_n, child_n, value_n = above(self._input_BD, self._w_CD, self._b_C, bound_C, self._pairs, self._scale_C)
+        rows, columns = [row_n], [child_n]
+        roots = self._blocks.roots
+        if roots.stop > roots.start:
+            among = self._among_roots(roots, bound_C[roots])
+            rows.append(among.row_n)
+            columns.append(among.latent_n)
+        if self._code is None and len(rows) == 1:
+            place_n, order_n = (row_n * latents + child_n).sort()
+            return Pattern(len(self._input_BD), latents, row_n[order_n], child_n[order_n] + part.start), value_n[
+                order_n
+            ]
+        if self._code is not None:  # a latent of the first code may fire again without much of a product
+            pattern = self._code.pattern.where(self._reachable(self._code.pattern, part))
+            rows.append(pattern.row_n)
+            columns.append(pattern.latent_n - part.start)
+        place_n = (torch.cat(rows) * latents + torch.cat(columns)).unique()
+        row_n = place_n.div(latents, rounding_mode="floor")
+        pattern = Pattern(len(self._input_BD), latents, row_n, place_n - row_n * latents + part.start)
+        return pattern, self.at(pattern)
+
+    def _among_roots(self, roots: slice, bound_C: torch.Tensor) -> Pattern:
+        weights_CD = self._w_CD[roots] if self._scale_C is None else self._w_CD[roots] * self._scale_C[roots, None]
+        pre_BC = torch.nn.functional.linear(self._input_BD, weights_CD, self._b_C[roots])
+        return Pattern.above(pre_BC, bound_C, roots.start, self._blocks.children)
+
+    def _reachable(self, pattern: Pattern, part: slice) -> torch.Tensor:
+        """At which of the places, (n,), the parent is active, or there is none."""
+        parent_n = self._parent_C[pattern.latent_n - part.start]
+        return (parent_n == NO_PARENT) | self._active.find(pattern.row_n * pattern.latents + parent_n)[1]

@@ -1,0 +1,285 @@
+"""Sparse codes, and the two products that training needs of them, forward and backward.
+
+Few latents are active, so all but one product of a training step touch these alone: the encoder's, which finds out
+which they are, is dense and needs no gradient. Everything here is exact.
+
+Legend of shapes: B rows, D width, F latents, n active latents of all rows, in order of rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from hiersae_cli.sae.kernels import native
+
+# Numbers in a gathered block, where a product of gathered rows is taken block by block to stay within the caches.
+_BLOCK = 1 << 19
+
+
+RowGradient = tuple[torch.Tensor, torch.Tensor]  # rows of a matrix (r,), none twice, and their gradients (r, D)
+
+
+def collect_rows(parameter: torch.nn.Parameter) -> list[RowGradient]:
+    """Have backward passes append what they find for a matrix's rows to a list, instead of filling a matrix of zeros.
+
+    Only for what reads the matrix by ``Pattern.dots``, ``Pattern.sums`` and ``rows_of``; the caller empties the list.
+    """
+    collected: list[RowGradient] = []
+    parameter.collected_rows = collected  # type: ignore[attr-defined]
+    return collected
+
+
+def rows_of(w_FD: torch.Tensor, row_r: torch.Tensor) -> torch.Tensor:
+    """``w_FD[row_r]``, (r, D), with gradients; no row may be there twice."""
+    return _Rows.apply(w_FD, row_r)
+
+
+class Pattern:
+    """Which latents are active in which rows.
+
+    Args:
+        rows, latents: B and F.
+        row_n, latent_n: the places, int64, in ascending order of rows and of a row's latents.
+    """
+
+    def __init__(self, rows: int, latents: int, row_n: torch.Tensor, latent_n: torch.Tensor):
+        self.rows, self.latents, self.row_n, self.latent_n = rows, latents, row_n, latent_n
+
+    @classmethod
+    def of(cls, mask_BC: torch.Tensor, first: int = 0, latents: int | None = None) -> Pattern:
+        """Where a mask holds, whose columns are the latents from ``first`` on."""
+        width = mask_BC.shape[1]
+        place_n = places_of(mask_BC)
+        row_n = place_n.div(width, rounding_mode="floor")
+        return cls(len(mask_BC), latents or width, row_n, place_n - row_n * width + first)
+
+    @classmethod
+    def above(
+        cls, dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int = 0, latents: int | None = None
+    ) -> Pattern:
+        """Where numbers exceed the bounds of their columns, (C,) or one for all; see ``of``."""
+        if native.takes(dense_BC, torch.bfloat16):
+            found = native.find(dense_BC, bound_C, first)
+            return cls(len(dense_BC), latents or dense_BC.shape[1], *found)
+        return cls.of(dense_BC > bound_C, first, latents)
+
+    def __len__(self) -> int:
+        return len(self.row_n)
+
+    def where(self, mask_n: torch.Tensor) -> Pattern:
+        """Those of the places where ``mask_n`` holds."""
+        return Pattern(self.rows, self.latents, self.row_n[mask_n], self.latent_n[mask_n])
+
+    @cached_property
+    def place_n(self) -> torch.Tensor:
+        """row * F + latent."""
+        return self.row_n * self.latents + self.latent_n
+
+    @cached_property
+    def first_B(self) -> torch.Tensor:
+        """Where each row begins in the list of places, and, at the end, n: (B + 1,)."""
+        edges = torch.arange(self.rows + 1, device=self.row_n.device)
+        return torch.searchsorted(self.row_n, edges)
+
+    @cached_property
+    def by_latent(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The order (n,) that sorts by latents, the rows in that order, and where each latent begins, (F,)."""
+        latent_n, order_n = self.latent_n.sort(stable=True)
+        starts = torch.arange(self.latents, device=latent_n.device)
+        return order_n, self.row_n[order_n], torch.searchsorted(latent_n, starts)
+
+    @cached_property
+    def touched(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``by_latent``, but of the active latents alone: order and rows (n,), latents and beginnings (r,)."""
+        latent_n, order_n = self.latent_n.sort(stable=True)
+        latent_r, count_r = latent_n.unique_consecutive(return_counts=True)
+        return order_n, self.row_n[order_n], latent_r, count_r.cumsum(0) - count_r
+
+    def find(self, place_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where other places (m,), as ``place_n`` has them, would stand in the list, and whether they do."""
+        own_n = self.place_n
+        if not len(own_n):
+            return torch.zeros_like(place_m), torch.zeros_like(place_m, dtype=torch.bool)
+        found_m = torch.searchsorted(own_n, place_m).clamp_max(len(own_n) - 1)
+        return found_m, own_n[found_m] == place_m
+
+    def counts(self) -> torch.Tensor:
+        """In how many rows each latent is active, (F,) int64."""
+        return self.latent_n.bincount(minlength=self.latents)
+
+    def dots(self, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+        """a[row] . w[latent] of every place, (n,), with gradients to both."""
+        return _Dots.apply(a_BD, w_FD, self)
+
+    def sums(self, value_n: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+        """The sum over a row's places of value * w[latent], (B, D), with gradients to both."""
+        return _Sums.apply(value_n, w_FD, self)
+
+
+class SparseCode:
+    """A code: the activations ``value_n`` (n,), not negative, at the places of a pattern."""
+
+    def __init__(self, pattern: Pattern, value_n: torch.Tensor):
+        self.pattern, self.value_n = pattern, value_n
+
+    def among(self, latents: slice) -> SparseCode:
+        """What is active of some latents."""
+        within_n = (self.pattern.latent_n >= latents.start) & (self.pattern.latent_n < latents.stop)
+        return SparseCode(self.pattern.where(within_n), self.value_n[within_n])
+
+    def at(self, pattern: Pattern) -> torch.Tensor:
+        """The activations at other places, 0 where nothing is active."""
+        if not len(self.pattern):
+            return self.value_n.new_zeros(len(pattern))
+        found_n, there_n = self.pattern.find(pattern.place_n)
+        return self.value_n[found_n] * there_n
+
+    def decode(self, w_FD: torch.Tensor) -> torch.Tensor:
+        """The weighted sums of rows of ``w_FD``, (B, D)."""
+        return self.pattern.sums(self.value_n, w_FD)
+
+    def detach(self) -> SparseCode:
+        """The same without gradients."""
+        return SparseCode(self.pattern, self.value_n.detach())
+
+    @property
+    def fired(self) -> Pattern:
+        """The places whose activation is above 0."""
+        positive_n = self.value_n.detach() > 0
+        return self.pattern if bool(positive_n.all()) else self.pattern.where(positive_n)
+
+
+def places_of(mask: torch.Tensor) -> torch.Tensor:
+    """Where a mask of any shape holds, (n,) numbers of the flattened mask."""
+    if mask.device.type == "cpu":  # NumPy looks through a mask several times faster
+        return torch.from_numpy(mask.numpy().ravel().nonzero()[0])
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def dense(codes: Sequence[SparseCode]) -> torch.Tensor:
+    """Codes of different latents as one, (B, F)."""
+    rows, latents = codes[0].pattern.rows, codes[0].pattern.latents
+    place_n = torch.cat([code.pattern.place_n for code in codes])
+    value_n = torch.cat([code.value_n for code in codes])
+    return value_n.new_zeros(rows * latents).index_put((place_n,), value_n).view(rows, latents)
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w_FD: torch.Tensor, row_r: torch.Tensor) -> torch.Tensor:
+        ctx.row_r, ctx.shape, ctx.collected = row_r, w_FD.shape, _collected(w_FD)
+        return w_FD[row_r]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        if ctx.collected is None:
+            return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.row_r, gradients[0]), None
+        ctx.collected.append((ctx.row_r, gradients[0].clone(memory_format=torch.contiguous_format)))
+        return None, None
+
+
+class _Dots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a_BD: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+        ctx.save_for_backward(a_BD, w_FD)
+        ctx.pattern, ctx.collected = pattern, _collected(w_FD)
+        return _dots(pattern, a_BD, w_FD)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        a_BD, w_FD = ctx.saved_tensors
+        to_a, to_w = ctx.needs_input_grad[:2]
+        gradient_n, pattern = gradients[0].contiguous(), ctx.pattern
+        return (
+            _sums(pattern, gradient_n, w_FD) if to_a else None,
+            _to_rows(ctx, gradient_n, a_BD) if to_w else None,
+            None,
+        )
+
+
+class _Sums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value_n: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+        ctx.save_for_backward(value_n, w_FD)
+        ctx.pattern, ctx.collected = pattern, _collected(w_FD)
+        return _sums(pattern, value_n, w_FD)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        value_n, w_FD = ctx.saved_tensors
+        to_value, to_w = ctx.needs_input_grad[:2]
+        gradient_BD, pattern = gradients[0].contiguous(), ctx.pattern
+        return (
+            _dots(pattern, gradient_BD, w_FD) if to_value else None,
+            _to_rows(ctx, value_n, gradient_BD) if to_w else None,
+            None,
+        )
+
+
+def _sums(pattern: Pattern, value_n: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+    return _bags(pattern.latent_n, value_n, pattern.first_B[:-1], w_FD)
+
+
+def _collected(w_FD: torch.Tensor) -> list[RowGradient] | None:
+    return getattr(w_FD, "collected_rows", None)
+
+
+def _to_rows(ctx: Any, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor | None:
+    """The gradient of a matrix, (F, D), or none where its rows are collected."""
+    if ctx.collected is None:
+        return _transposed_sums(ctx.pattern, value_n, a_BD)
+    order_n, row_n, latent_r, first_r = ctx.pattern.touched
+    if len(latent_r):
+        ctx.collected.append((latent_r, _bags(row_n, value_n[order_n], first_r, a_BD)))
+    return None
+
+
+def _transposed_sums(pattern: Pattern, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor:
+    """The sum over a latent's places of value * a[row], (F, D)."""
+    order_n, row_n, first_F = pattern.by_latent
+    return _bags(row_n, value_n[order_n], first_F, a_BD)
+
+
+def _bags(index_n: torch.Tensor, value_n: torch.Tensor, first: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        weights_n = value_n.detach().to(rows.dtype)
+        return torch.nn.functional.embedding_bag(
+            index_n, rows.detach(), first, per_sample_weights=weights_n, mode="sum"
+        )
+
+
+def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+    if can_sample(a_BD):
+        return sampled_products(pattern.first_B, pattern.latent_n, a_BD.detach(), w_FD.detach())
+    # Where no such product is to be had: gathered rows, a block at a time.
+    found_n = a_BD.new_empty(len(pattern))
+    size = max(1, _BLOCK // a_BD.shape[1])
+    for start in range(0, len(pattern), size):
+        part = slice(start, start + size)
+        found_n[part] = (a_BD[pattern.row_n[part]] * w_FD[pattern.latent_n[part]]).sum(1)
+    return found_n
+
+
+def can_sample(a_BD: torch.Tensor) -> bool:
+    """Whether ``sampled_products`` are to be had where these rows are."""
+    if native.takes(a_BD):
+        return True
+    device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())
+    return device_has_it and a_BD.dtype in (torch.float32, torch.float64)
+
+
+def sampled_products(
+    first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor
+) -> torch.Tensor:
+    """a[row] . w[latent] of places in order of rows, (n,), without gradients; row b's begin at ``first_B[b]``."""
+    if native.takes(a_BD):
+        return native.dots(first_B, latent_n, a_BD, w_FD)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that such tensors are in beta state
+        places = torch.sparse_csr_tensor(first_B, latent_n, a_BD.new_zeros(len(latent_n)), (len(a_BD), len(w_FD)))
+        return torch.sparse.sampled_addmm(places, a_BD, w_FD.T, beta=0.0).values()

@@ -1,0 +1,105 @@
+"""Labels of a cache's rows: the text is put together again from its tokens, and every token given its labels.
+
+Legend of shapes: N rows, G families of concepts, W rows of a stretch of text.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.concepts import LABELLERS, UNKNOWN, Concepts, Labeller, LabelsFile, Passage, Vocabulary
+from hiersae_cli.concepts.tokens import joined, places
+from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.host.model import Host
+from hiersae_cli.workflows.common.evidence import token_texts
+
+_RUN_UP = 16  # documents before a wanted one, of the same source, from which its labels are worked out
+
+
+def label_rows(
+    acts: ActivationSet, row_N: np.ndarray, host: Host, labeller: str, labels_file: str
+) -> tuple[Concepts, list[str]]:
+    """The concepts of rows (N,), ascending, by a labeller's name or by the user's file; and what to warn of.
+
+    A document that is a part of a longer text is labelled with up to 16 parts before it, so that a string or a
+    speech that begins there is known.
+    """
+    label: Labeller
+    label, families = (LabelsFile(labels_file), LabelsFile.families) if labels_file else LABELLERS[labeller]
+    vocabulary = Vocabulary(families)
+    tokens, document, position = (acts.column(name) for name in ("tokens", "document", "position"))
+    names = acts.document_names()
+    offsets = np.concatenate([cache.file["documents/offset"][...] for cache in acts.caches])
+    pieces = _pieces(acts, host, tokens, position)
+    stretches = _stretches(np.unique(document[row_N]), document, names, offsets)
+    passages, place_of = [], []
+    shifted = 0
+    for first, last in stretches:
+        texts = pieces(first, last)
+        place_W = np.array(places(texts), np.int64)
+        start_W = np.cumsum([0, *map(len, texts)])[:-1]
+        begins = np.flatnonzero(np.diff(document[first:last], prepend=-1))
+        anchors = [(int(start_W[at]), int(offsets[document[first + at]])) for at in begins]
+        text = "".join(texts)
+        known = [anchor for anchor in anchors if anchor[1] >= 0]
+        shifted += sum(b[1] - a[1] != b[0] - a[0] for a, b in pairwise(known))
+        passages.append(Passage(names[document[first]], text, anchors))
+        place_of.append(place_W)
+    labels = label(passages, vocabulary)
+    found_GN = np.full((len(vocabulary.families), len(row_N)), UNKNOWN, np.int32)
+    for (first, last), place_W, labels_GC in zip(stretches, place_of, labels, strict=True):
+        inside = np.flatnonzero((row_N >= first) & (row_N < last))
+        place = place_W[row_N[inside] - first]
+        standing = place < labels_GC.shape[1]
+        found_GN[:, inside[standing]] = labels_GC[:, place[standing]]
+    warnings = []
+    if labels_file and shifted:
+        warnings.append(
+            f"{labels_file}: {shifted:,} documents have another length in the cache's tokens than in the text, so "
+            "labels in them may be shifted"
+        )
+    return Concepts.of(vocabulary, found_GN), warnings
+
+
+def _stretches(
+    wanted: np.ndarray, document_N: np.ndarray, names: list[str], offsets: np.ndarray
+) -> list[tuple[int, int]]:
+    """First and past-the-last row of stretches of one source each, that hold the wanted documents and their run-up."""
+    numbers, starts = np.unique(document_N, return_index=True)
+    ends = np.append(starts[1:], len(document_N))
+    row_of = {int(number): place for place, number in enumerate(numbers)}
+
+    def follows(number: int) -> bool:
+        before = number - 1
+        return before in row_of and names[before] == names[number] and 0 <= offsets[before] < offsets[number]
+
+    found: list[tuple[int, int]] = []
+    for number in wanted.tolist():
+        first = number
+        while number - first < _RUN_UP and follows(first):
+            first -= 1
+        start, stop = int(starts[row_of[first]]), int(ends[row_of[number]])
+        if found and (start < found[-1][1] or (start == found[-1][1] and follows(first))):
+            found[-1] = found[-1][0], stop
+        else:
+            found.append((start, stop))
+    return found
+
+
+def _pieces(acts: ActivationSet, host: Host, tokens: np.ndarray, position: np.ndarray) -> Any:
+    """A function from the first and past-the-last row of a stretch to the text of each of its tokens."""
+    texts = token_texts(host)
+    bos = acts.caches[0].header["host"].get("bos")
+
+    def pieces(first: int, last: int) -> list[str]:
+        ids = tokens[first:last]
+        found = joined(texts(ids))
+        if bos is not None:
+            for place in np.flatnonzero((ids == bos) & (position[first:last] == 0)):
+                found[place] = ""  # no text of the document
+        return found
+
+    return pieces

@@ -1,0 +1,41 @@
+"""``hiersae experiment plot``: finished runs -> tables in Markdown, and plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.config.experiment import ExperimentPlotConfig
+from hiersae_cli.console import Console
+from hiersae_cli.errors import UsageError
+from hiersae_cli.formats import atomic, experiment_run
+from hiersae_cli.render.experiment_tables import markdown
+
+
+def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[dict[str, Any], str]:
+    """Compare runs: what they gave as data, and as tables in Markdown; the plots are written to ``config.out``.
+
+    Raises ``FileError`` where a folder holds no finished run, or a plot is in the way, and ``UsageError`` where two
+    folders have one name, since runs go by it.
+    """
+    console = console or Console.silent()
+    runs = [experiment_run.read(path) for path in config.runs]
+    if len({each.name for each in runs}) < len(runs):
+        raise UsageError(
+            f"RUN {' '.join(config.runs)}: two of one name cannot be told apart", "Give each once, or rename a folder."
+        )
+    if len({each.configuration for each in runs}) > 1:
+        console.warn("the runs are of different machines, so of different hosts and sizes: they do not compare")
+    written: list[str] = []
+    if config.out:
+        from hiersae_cli.render.experiment_plots import draw
+
+        plots = {Path(config.out) / f"{name}.svg": text for name, text in draw(runs, config.confidence).items()}
+        for path in plots:
+            atomic.refuse_existing(path, config.overwrite)
+        for path, text in plots.items():
+            atomic.write_text(path, text)
+            console.say(f"plot: {path}")
+        written = [str(path) for path in plots]
+    summary = {"runs": {each.name: each.info for each in runs}, "plots": written}
+    return summary, markdown(runs, config.confidence)

@@ -1,0 +1,79 @@
+"""Taking a finished file over from another run of the experiment, where its configuration and fingerprints agree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.errors import HierSAEError
+from hiersae_cli.formats import atomic
+from hiersae_cli.formats.activations import Activations
+from hiersae_cli.formats.run import RunFolder
+from hiersae_cli.workflows.lm import DESCRIPTION
+
+_PATHS = ("texts", "model")  # what lies elsewhere in every run: the fingerprints say that it is the same
+
+
+def host_agrees(folder: Path, config: LMConfig, sha256: str) -> bool:
+    """Whether ``folder`` is a host of this configuration, trained on the text of this digest."""
+    try:
+        described = atomic.read_json(folder / DESCRIPTION)
+        return _same(described["config"], config.recorded()) and described["text_sha256"] == sha256
+    except (HierSAEError, KeyError, TypeError):
+        return False
+
+
+def cache_agrees(path: Path, config: CacheConfig, host: str, text: str) -> bool:
+    """Whether ``path`` is a finished cache of this configuration, of the host and of the text of these fingerprints."""
+    if not path.is_file():
+        return False
+    try:
+        with Activations(path) as cache:
+            header = cache.header
+        same = _same(header["config"], config.recorded()) and list(header["inputs"].values()) == [text]
+        return same and bool(header["host"]["fingerprint"] == host)
+    except (HierSAEError, KeyError, OSError):
+        return False
+
+
+def run_agrees(folder: Path, config: TrainConfig, cache: str) -> bool:
+    """Whether ``folder`` is a finished run of this configuration on the cache of this fingerprint."""
+    try:
+        run = RunFolder(folder)
+        header = run.read_header()
+        same = _same(header["config"], config.recorded()) and list(header["inputs"].values()) == [cache]
+        return same and run.is_complete()
+    except (HierSAEError, KeyError):
+        return False
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links; whole or not at all."""
+    with atomic.replacing(target) as temporary:
+        _link(source, temporary)
+
+
+def link_folder(source: Path, target: Path, names: Iterable[str] = ()) -> None:
+    """The same for the files of a folder, all or those of these names."""
+    with atomic.replacing_folder(target) as temporary:
+        for file in sorted(source.iterdir()):
+            if file.is_file() and (not names or file.name in names):
+                _link(file, temporary / file.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _same(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    ours, theirs = ({key: value for key, value in each.items() if key not in _PATHS} for each in (saved, wanted))
+    return ours == theirs

@@ -1,0 +1,220 @@
+"""``hiersae train``: acts.h5, or synthetic activations -> run folder."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any
+
+import torch
+
+from hiersae_cli.config.base import first_difference
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.console import Console
+from hiersae_cli.device import keep_freed_memory, resolve_device
+from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.atomic import refuse_existing
+from hiersae_cli.formats.provenance import header
+from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
+from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.sae import build
+from hiersae_cli.sae.base import geometric_median
+from hiersae_cli.sae.training import Trainer
+from hiersae_cli.workflows.train.sources import Source, open_source
+
+_CALIBRATION_BATCHES = 32
+_MEDIAN_ROWS = 16_384
+
+
+def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
+    """Train a model; an unfinished run of the same configuration is gone on with, to the same result.
+
+    Returns the last line of metrics with where the run is. Raises ``UsageError`` and ``FileError``.
+    """
+    console = console or Console.silent()
+    folder = RunFolder(config.out)
+    device = resolve_device(config.device)
+    if config.synth:
+        console.say(f"{folder.path}: making the truth of {config.synth}")
+    source = open_source(config, device)
+    wanted = {
+        **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
+        "module": source.module,
+        "width": source.width,
+        "host": source.host,
+    }
+    keep_freed_memory()
+    trainer = _trainer(config, source, device)
+    resuming = _prepare(folder, config, wanted, console)
+    interval = Interval()
+    state = folder.read_state() if resuming else None
+    if state is not None:
+        trainer.restore(state)
+        interval.restore(state, device)
+        folder.keep_metrics_until(trainer.step_number)
+        console.say(f"{folder.path}: going on from step {trainer.step_number:,} of {config.steps:,}")
+    console.say(
+        f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
+        f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
+    )
+    for caution in source.cautions(config.tokens):
+        console.warn(caution)
+    figures = _loop(config, trainer, interval, source, folder, console)
+    hardened = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    if hardened:
+        folder.append_metrics({**figures, "hardening": hardened})
+        console.say(
+            f"{folder.path}: hardened: fvu {hardened['fvu_soft']:.4f} -> {hardened['fvu']:.4f}, "
+            f"L0 {hardened['l0_soft']:.1f} -> {hardened['l0']:.1f} on rows after the last"
+        )
+    folder.write_model(trainer.folded(), config.steps, config.steps)
+    folder.remove_state()
+    source.close()
+    console.say(
+        f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
+        f"L0 {sum(figures['l0']):.1f}; {figures['dead']:.1%} dead in the last {config.dead_after:,} rows"
+    )
+    return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
+
+
+def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], console: Console) -> bool:
+    """Make the folder, or check that it holds the same run unfinished; True where there is one to go on with."""
+    if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
+        saved = folder.read_header()
+        difference = first_difference(saved["config"], wanted["config"])
+        for key in ("module", "width", "host"):
+            difference = difference or first_difference({key: saved[key]}, {key: wanted[key]})
+        # The caches' content decides, not where they lie.
+        if not difference and list(saved["inputs"].values()) != list(wanted["inputs"].values()):
+            difference = "the caches are not those it was begun with"
+        if difference:
+            raise FileError(
+                f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
+                "Give the same flags to go on with it, or --overwrite to begin again.",
+            )
+        return True
+    if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
+        raise FileError(f"{folder.path}: a folder with other files in it", "Choose another --out.")
+    if folder.config_file.exists():
+        # Only a run of ours may be replaced: other tools' folders have a config.json too.
+        made = folder.read_header().get("converted")
+        if not config.overwrite:
+            what = f"holds a dictionary of {made['tool']}, which cannot be trained on" if made else "already exists"
+            raise FileError(f"{folder.path}: {what}", "Give --overwrite to replace it, or choose another --out.")
+        if others := folder.remove():
+            console.warn(f"{folder.path}: {', '.join(others)} stay, though they may be of the run that was here before")
+    elif not folder.path.is_dir():
+        refuse_existing(folder.path, overwrite=False)
+    folder.write_header(wanted)
+    return False
+
+
+def _trainer(config: TrainConfig, source: Source, device: torch.device) -> Trainer:
+    mean, mean_square = source.moments()
+    variance = mean_square - float(mean @ mean)
+    if variance <= 0:
+        raise FileError(f"{', '.join(source.inputs)}: the activations do not vary", "There is nothing to learn.")
+    scale = (source.width / variance) ** 0.5
+    model = build(config, source.width)
+    centre_D = torch.from_numpy(mean).float()
+    if config.bias_start == "median":
+        (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
+        centre_D = geometric_median(first_BD).cpu()
+    model.initialise(centre_D * scale, config.seed)
+    if config.dtype == "bfloat16" and device.type == "mps":
+        raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
+    return Trainer(model.to(device).train(), config, scale)
+
+
+def _loop(
+    config: TrainConfig, trainer: Trainer, interval: Interval, source: Source, folder: RunFolder, console: Console
+) -> dict[str, Any]:
+    """Train to the end; returns the figures of the last interval."""
+    saved_at = time.monotonic()
+    figures: dict[str, Any] = {}
+    stream = source.batches(config.batch, first=trainer.step_number)
+    total, done = config.steps * config.batch, trainer.step_number * config.batch
+    with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
+        while trainer.step_number < config.steps:
+            interval.add(trainer.step(next(stream)))
+            last = trainer.step_number == config.steps
+            if trainer.step_number % config.log_every == 0 or last:
+                figures = interval.close(trainer)
+                trainer.require_finite(figures["loss"])
+                folder.append_metrics(figures)
+            progress.advance(config.batch, **_shown(figures))
+            if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
+                _checkpoint(folder, trainer, interval)
+                saved_at = time.monotonic()
+            if stopping() and not last:
+                raise Interrupted(f"{folder.path}: stopped at step {trainer.step_number:,} of {config.steps:,}")
+    return figures
+
+
+def _shown(figures: dict[str, Any]) -> dict[str, str]:
+    """What the live display says beside the speed."""
+    if not figures:
+        return {}
+    shown = {
+        "fvu": f"{figures['fvu']:.4f}",
+        "L0": "+".join(f"{value:.1f}" for value in figures["l0"]),
+        "dead": f"{figures['dead']:.1%}",
+    }
+    return {**shown, "phase": figures["phase"]} if "phase" in figures else shown
+
+
+def _checkpoint(folder: RunFolder, trainer: Trainer, interval: Interval) -> None:
+    folder.write_model(trainer.folded(), trainer.step_number, trainer.config.steps)
+    folder.write_state({**trainer.state(), **interval.state()})
+
+
+class Interval:
+    """Sums over the steps since the last line of the log, kept on the device until a line is due."""
+
+    _PREFIX = "interval."
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._latest: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def add(self, step: dict[str, Any]) -> None:
+        """Take in what ``Trainer.step`` returned."""
+        for name, value in step.items():
+            if isinstance(value, torch.Tensor):
+                self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._latest = {name: value for name, value in step.items() if not isinstance(value, torch.Tensor)}
+
+    def close(self, trainer: Trainer) -> dict[str, Any]:
+        """The line: FVU as a ratio of sums over the interval, means of the rest; then begin anew."""
+        sums = self._sums
+        rows, steps = float(sums["rows"]), float(sums["steps"])
+        variance = float(sums["square"] - sums["sum"].square().sum() / rows)
+        figures = {
+            "step": trainer.step_number,
+            "tokens": trainer.step_number * trainer.config.batch,
+            "loss": float(sums["loss"]) / steps,
+            "fvu": float(sums["error"]) / variance,
+            "l0": [value / rows for value in sums["active"].tolist()],
+            "dead": trainer.dead_share(),
+            "lr": trainer.optimizer.param_groups[0]["lr"],
+            "gradient_norm": float(sums["gradient_norm"]) / steps,
+            **self._latest,
+        }
+        if "error_levels" in sums:
+            figures["fvu_levels"] = [error / variance for error in sums["error_levels"].tolist()]
+        figures["tokens_per_second"] = round(rows / (time.monotonic() - self._started))
+        self._sums, self._started = {}, time.monotonic()
+        return figures
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The sums, for a checkpoint between two lines."""
+        return {self._PREFIX + name: value.detach().cpu() for name, value in self._sums.items()}
+
+    def restore(self, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
+        """Go on from what ``state`` gave."""
+        self._sums = {
+            name.removeprefix(self._PREFIX): value.to(device)
+            for name, value in tensors.items()
+            if name.startswith(self._PREFIX)
+        }

@@ -1,0 +1,121 @@
+"""What training takes rows from: caches, or a generator of synthetic activations.
+
+Legend of shapes: B rows of a batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.formats.activations.stream import ShuffledRows
+from hiersae_cli.synth import Stream, block_seed, generator
+from hiersae_cli.workflows.common import advice, outliers
+
+SYNTH_MODULE = "synth"  # what stands for the module's path where activations are of no model
+_MOMENT_BLOCKS, _BLOCK = 8, 2048
+
+
+class Source(Protocol):
+    """An endless stream of rows that can begin at any batch.
+
+    Attributes:
+        module, width, host: as the run's ``config.json`` says them.
+        inputs: what is read, by name, with its fingerprint.
+        synthetic: whether there is a truth behind the rows, and no model.
+    """
+
+    module: str
+    width: int
+    host: dict[str, Any]
+    inputs: dict[str, str]
+    synthetic: bool
+
+    def moments(self) -> tuple[np.ndarray, float]:
+        """Mean (D,) and mean squared norm of the rows."""
+
+    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+        """Batches (B, D) of ``size`` rows, from batch number ``first`` on."""
+
+    def extent(self, tokens: int) -> str:
+        """In words, what ``tokens`` rows of it are."""
+
+    def cautions(self, tokens: int) -> list[str]:
+        """What is doubtful about training on ``tokens`` rows of it."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+def open_source(config: TrainConfig, device: torch.device) -> Source:
+    """Where a run's rows come from; raises ``UsageError`` and ``FileError`` where it cannot be read or made."""
+    return DrawnRows(config, device) if config.synth else CachedRows(config)
+
+
+class CachedRows:
+    """The training rows of caches, shuffled."""
+
+    def __init__(self, config: TrainConfig):
+        self._acts = ActivationSet(config.acts, config.module, config.drop_outliers)
+        self._acts.check_finite()
+        self._rows = ShuffledRows(self._acts, config.buffer * 10**6, config.seed)
+        self.module, self.width, self.host = self._acts.module, self._acts.width, self._acts.host
+        self.inputs = self._acts.fingerprints()
+        self.synthetic = self._acts.truth is not None
+
+    def moments(self) -> tuple[np.ndarray, float]:
+        return self._acts.moments()
+
+    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+        return self._rows.batches(size, first)
+
+    def extent(self, tokens: int) -> str:
+        return f"{tokens / self._rows.rows:,.1f} epochs of {self._rows.rows:,} rows"
+
+    def cautions(self, tokens: int) -> list[str]:
+        doubts = (outliers.warning(self._acts), advice.repeats(self._rows.rows, self.width, tokens))
+        return [doubt for doubt in doubts if doubt]
+
+    def close(self) -> None:
+        self._acts.close()
+
+
+class DrawnRows:
+    """Rows that are drawn for each step by its number, so that none repeats and any step can be gone on from."""
+
+    synthetic = True
+
+    def __init__(self, config: TrainConfig, device: torch.device):
+        self._seed = config.seed
+        self._generator = generator(config.synth, config.shape(), device)
+        self.module, self.width = SYNTH_MODULE, self._generator.width
+        self.host = self._generator.describe()
+        self.inputs = {config.synth: self.host["fingerprint"]}
+
+    def moments(self) -> tuple[np.ndarray, float]:
+        total_D, square = torch.zeros(self.width, dtype=torch.float64), 0.0
+        for number in range(_MOMENT_BLOCKS):
+            x_BD, _ = self._generator.sample(_BLOCK, block_seed(self._seed, Stream.MOMENTS, number))
+            x_BD = x_BD.cpu().double()
+            total_D, square = total_D + x_BD.sum(0), square + float(x_BD.square().sum())
+        return (total_D / (_MOMENT_BLOCKS * _BLOCK)).numpy(), square / (_MOMENT_BLOCKS * _BLOCK)
+
+    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+        number = first
+        while True:
+            yield self._generator.sample(size, block_seed(self._seed, Stream.TRAINING, number))[0]
+            number += 1
+
+    def extent(self, tokens: int) -> str:
+        return f"{tokens:,} new rows of {self._generator.preset}"
+
+    def cautions(self, tokens: int) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass

@@ -204,7 +204,7 @@ class Planted:
             model.parent_F[GROUPS:] = torch.tensor(parents)
         folder = RunFolder(self.folder / name)
         folder.write_header({**self.header, "config": config.recorded()})
-        folder.write_model(model.state_dict(), config.steps, config.steps)
+        folder.write_model(model.weights(), config.steps, config.steps)
         return folder.path
 
 

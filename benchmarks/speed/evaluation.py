@@ -139,7 +139,7 @@ def make_run(path: Path, source: Source, arch: str, l0: float) -> None:
     folder = RunFolder(path)
     host = {"name": "none", "fingerprint": "", "dtype": "float16"}
     folder.write_header({**header(RUN_SCHEMA, RUN_VERSION, config, {}), "module": MODULE, "width": width, "host": host})
-    folder.write_model(model.state_dict(), config.steps, config.steps)
+    folder.write_model(model.weights(), config.steps, config.steps)
 
 
 def main() -> None:

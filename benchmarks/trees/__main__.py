@@ -223,7 +223,7 @@ def train_ours(
     trainer.require_finite(float(figures["loss"]))
     trainer.finish(islice(stream, _CALIBRATION_BATCHES))
     trained = make(config, rows.width, variant)
-    trained.load_state_dict(trainer.folded())
+    trained.load_weights(trainer.folded())
     return trained.to(device).eval()
 
 
@@ -380,8 +380,8 @@ def parser() -> argparse.ArgumentParser:
     add("--widths", type=parse_counts, action="append", metavar="N,N…", help="of a hierarchy; may be repeated")
     add("--only", default="", metavar="ARCH[,ARCH]", help="beginnings of the names to train")
     add("--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="training option of hier")
-    add("--ablate", default="", choices=list(filter(None, ABLATIONS)), help="a part that hier lacks: tree_ablations.py")
-    add("--control", default="", choices=["priced"], help="what batchtopk has of hier: see tree_ablations.py")
+    add("--ablate", default="", choices=list(ABLATIONS), help="a part that hier lacks: ablations.py")
+    add("--control", default="", choices=["priced"], help="what batchtopk has of hier: see ablations.py")
     add(
         "--set-flat",
         type=flat_setting,

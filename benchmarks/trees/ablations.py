@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hiersae_cli.config.train import TrainConfig, parse_curriculum
-from hiersae_cli.sae import BatchTopK, Curriculum, HierarchicalSAE, SparseAutoencoder, Step, build
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.sae import BatchTopK, HierarchicalSAE, SparseAutoencoder, Step, StepContext, build
 from hiersae_cli.sae.base import Reading
 from hiersae_cli.sae.hier import BASE_PRICE, KEEP, price_of
 from hiersae_cli.sae.kernels.sparse import SparseCode
@@ -57,9 +57,9 @@ class Priced(BatchTopK):
     rows: torch.Tensor
 
     def __init__(self, width: int, config: TrainConfig):
-        super().__init__(width, config.widths, config.k, config.refine)
+        super().__init__(width, config)
         self.weight, self.every = config.tree_weight, config.tree_every
-        self.curriculum = Curriculum(**parse_curriculum(config.curriculum))
+        self.curriculum = config.phases
         self.register_buffer("price_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("fired_F", torch.zeros(self.latents))
         self.register_buffer("rows", torch.zeros(()))
@@ -71,17 +71,17 @@ class Priced(BatchTopK):
             reading, whole, threshold, self.k[0], lambda pattern: self.price_F[pattern.latent_n], self.price_F
         )
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        step = super().step(x_BD, progress)
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
+        step = super().step(x_BD, context)
         if self.training:
             self.fired_F += step.codes[0].fired.counts()
             self.rows += len(x_BD)
         return step
 
-    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
-        if (step_number + 1) % self.every == 0:
-            self._refresh(self.curriculum.at(progress).tree)
-        return super().after_step(step_number, progress)
+    def after_step(self, context: StepContext) -> torch.Tensor | None:
+        if (context.number + 1) % self.every == 0:
+            self._refresh(self.curriculum.at(context.progress).tree)
+        return super().after_step(context)
 
     def finish(self) -> None:
         self._refresh(1.0)
@@ -95,11 +95,12 @@ class Priced(BatchTopK):
 
 def make(config: TrainConfig, width: int, variant: str) -> SparseAutoencoder:
     """The untrained model of a configuration, or of a variant of it: one of ``ABLATIONS``, or ``priced``."""
-    return Priced(width, config) if variant == "priced" else build(config, width, ABLATIONS[variant])
+    if variant == "priced":
+        return Priced(width, config)
+    return ABLATIONS[variant](width, config) if variant else build(config, width)
 
 
 ABLATIONS: dict[str, type[HierarchicalSAE]] = {
-    "": HierarchicalSAE,
     "hard": HardFromTheStart,
     "activation": ReadsTheActivation,
     "random-tree": RandomTree,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from hiersae_cli.errors import UsageError
 
@@ -80,6 +80,8 @@ class Config:
                 raise UsageError(f"{flag_name(field)} {value!r} is not one of: {', '.join(filter(None, allowed))}")
         self.check()
 
+    GROUPS: ClassVar[tuple[str, ...]] = ()  # the order of the groups of its options in help; others follow
+
     def check(self) -> None:
         """Raise ``UsageError`` where values do not fit together."""
 
@@ -114,6 +116,12 @@ class Config:
             field = next(f for f in dataclasses.fields(self) if f.name == field_name)
             given = f"{flag_name(field)} {_shown(getattr(self, field_name))}".rstrip()
             raise UsageError(f"{given}: {message}", hint)
+
+    def require_at_least(self, least: float, *names: str) -> None:
+        """Raise a ``UsageError`` where one of the fields ``names`` is below ``least``, 0 or 1."""
+        for name in names:
+            message = f"must be at least {least}" if least else "must not be negative"
+            self.require(getattr(self, name) >= least, name, message)
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:

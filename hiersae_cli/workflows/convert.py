@@ -21,7 +21,7 @@ from hiersae_cli.formats.dictionaries import Dictionary, read_dictionary, recogn
 from hiersae_cli.formats.dictionaries.base import damaged
 from hiersae_cli.formats.dictionaries.places import same_place
 from hiersae_cli.formats.provenance import header
-from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run, load_weights
+from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
 from hiersae_cli.formats.tree import Node, Tree, save_tree
@@ -101,7 +101,7 @@ def _model(found: Dictionary) -> SparseAutoencoder:
     config = TrainConfig(acts=[], arch=found.arch, widths=found.widths, k=found.k or found.widths, refine=found.refine)
     model = build(config, found.width)
     try:
-        load_weights(model, found.tensors)
+        model.load_weights(found.tensors)
     except RuntimeError as error:
         raise damaged(found.weights, str(error).splitlines()[-1].strip()) from None
     return model.eval()

@@ -80,7 +80,9 @@ def test_ablations_lack_their_part(trees: ModuleType, tmp_path: Path) -> None:
 
     from benchmarks.trees.ablations import ReadsTheActivation
 
-    model = ReadsTheActivation(6, HierOptions(widths=(2, 3), k=(1, 1))).eval()  # thresholds of 0: whatever is positive fires
+    model = ReadsTheActivation(
+        6, HierOptions(widths=(2, 3), k=(1, 1))
+    ).eval()  # thresholds of 0: all that is positive fires
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.encode(x), torch.relu(x @ model.W_enc_FD.T), atol=1e-6)

@@ -26,6 +26,7 @@ from hiersae_cli.formats.activations import (
     Rows,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
+from hiersae_cli.formats.activations.summary import row_uses, summary_of
 from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
 from hiersae_cli.formats.provenance import header
@@ -34,7 +35,6 @@ from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.host.tokenizer import decoded
 from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows
 from hiersae_cli.workflows.cache.agreement import require_same
-from hiersae_cli.workflows.cache.summary import row_uses, summary_of
 from hiersae_cli.workflows.cache.writing import NotFiniteError, write_rows
 from hiersae_cli.workflows.common.outliers import SINKS, FirstLook
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import outliers
-from hiersae_cli.formats.activations.reader import Activations, ActivationSet
+from hiersae_cli.formats.activations.activation_set import ActivationSet
+from hiersae_cli.formats.activations.reader import Activations
 from hiersae_cli.formats.activations.summary import SPLITS, row_uses, summary_of
 from hiersae_cli.formats.activations.writer import summarise
 from hiersae_cli.formats.described import Described, Lines, host_line, require_fields

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hiersae_cli.formats.activations.activation_set import ActivationSet
 from hiersae_cli.formats.activations.layout import TRAIN
-from hiersae_cli.formats.activations.reader import ActivationSet
 
 LARGEST = 0.01  # the share of rows that counts as a few
 MOST = 0.5  # the share of the variance from which on a warning is due

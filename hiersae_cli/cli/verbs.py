@@ -181,7 +181,7 @@ VERBS = (
     Verb(
         "info",
         InfoConfig,
-        "info.run:run",
+        "info:run",
         "Describe any file of the chain, and check it. Says whether it is complete and valid.",
         LOOK,
     ),

@@ -17,7 +17,7 @@ from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
+from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet, outliers
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.windows import padded
@@ -25,7 +25,6 @@ from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import DataSums, Moments
 from hiersae_cli.sae.controls import controls
-from hiersae_cli.workflows.common import outliers
 from hiersae_cli.workflows.common.encoding import decoded, firings_of
 from hiersae_cli.workflows.common.inputs import load_host, open_acts, require_match
 from hiersae_cli.workflows.eval.measure_tasks import measure

@@ -24,7 +24,7 @@ from hiersae_cli.metrics.recovery import shuffled_parents
 from hiersae_cli.metrics.splitting import MOST, latents_split
 from hiersae_cli.metrics.steering import DAMAGE, Steering, targets
 from hiersae_cli.workflows.common.encoding import firings_of
-from hiersae_cli.workflows.eval.subjects import Subject
+from hiersae_cli.workflows.eval.passes import Encoded
 from hiersae_cli.workflows.eval.tasks import SPARSE, Absorbed, Detected, Tasks, TaskSums
 
 Array = np.ndarray[Any, Any]
@@ -36,10 +36,10 @@ _LEAST_FIRINGS = 20  # of a latent that is steered by
 
 
 @torch.inference_mode()
-def measure(tasks: Tasks, subject: Subject, config: EvalConfig, device: torch.device) -> TaskSums:
+def measure(tasks: Tasks, subject: Encoded, config: EvalConfig, device: torch.device) -> TaskSums:
     """Every task that is asked for, of one dictionary."""
     fit, held_out = (
-        firings_of(subject.model, torch.from_numpy(rows.x_ND).to(device), config.batch)
+        firings_of(subject.subject.model, torch.from_numpy(rows.x_ND).to(device), config.batch)
         for rows in (tasks.fit, tasks.held_out)
     )
     return Measurement(tasks, subject, fit, held_out, config.tasks).found
@@ -53,11 +53,11 @@ class Measurement:
         wanted: which tasks.
     """
 
-    def __init__(self, tasks: Tasks, subject: Subject, fit: Firings, held_out: Firings, wanted: tuple[str, ...]):
+    def __init__(self, tasks: Tasks, subject: Encoded, fit: Firings, held_out: Firings, wanted: tuple[str, ...]):
         self.tasks, self.subject = tasks, subject
         self.fit, self.held_out = _values(fit), _values(held_out)
         self.columns, self.held_out_columns = csc_array(self.fit), csc_array(self.held_out)
-        self.decoder_FD = subject.model.W_dec_FD.detach().cpu().double().numpy()
+        self.decoder_FD = subject.subject.model.W_dec_FD.detach().cpu().double().numpy()
         self.sums = LatentSums(self.fit, tasks.fit.member_NC, tasks.fit.known_NC)
         self.ranked_CF = best_latents(self.sums.correlations(), max(*SPARSE, MOST))
         self.found = TaskSums(tasks)
@@ -86,7 +86,7 @@ class Measurement:
                 probes.append(probe)
                 score_NC[:, concept] = probe.score(self.held_out_columns[:, latents])
             self.found.probes[number] = tasks.confusions(score_NC, probes)
-        decoded_ND = self.held_out @ self.decoder_FD + self.subject.model.b_dec_D.detach().cpu().numpy()
+        decoded_ND = self.held_out @ self.decoder_FD + self.subject.subject.model.b_dec_D.detach().cpu().numpy()
         self.found.probes[0] = tasks.confusions(tasks.scores(decoded_ND), tasks.probes)
 
     def _absorption(self) -> None:
@@ -118,7 +118,7 @@ class Measurement:
         self.found.absorbed = Absorbed(split_C, *sums)
 
     def _ablation(self) -> None:
-        tasks, model = self.tasks, self.subject.model
+        tasks, model = self.tasks, self.subject.subject.model
         along_FC = self.decoder_FD @ tasks.weight_DC
         effect_CF = effects(self.sums.mean_differences(), along_FC)
         coarse_F = np.arange(model.latents) < model.widths[0]
@@ -150,12 +150,12 @@ class Measurement:
             )
 
     def _hierarchy(self, fit: Firings) -> None:
-        tasks, model = self.tasks, self.subject.model
+        tasks, model = self.tasks, self.subject.subject.model
         phi_CF = LatentSums(fit.indicator, tasks.fit.member_NC, tasks.fit.known_NC).correlations()
         latent_C = detectors(phi_CF)
         yes_NC = self.held_out_columns[:, latent_C.clip(0)].toarray() > 0
         yes_NC[:, latent_C == NONE] = False
-        trees = self.subject.trees.trees if self.subject.trees else {}
+        trees = self.subject.trees.trees
         parent_C = tasks.concepts.parent_C
         edge_C = {name: in_tree(latent_C, parent_C, trees[name]) for name in (OWN, CHOW_LIU) if name in trees}
         if OWN in trees:
@@ -191,7 +191,7 @@ class Measurement:
 
         def response(latent: int) -> Array:
             """Change of log-probabilities a nat of damage; NaN where the direction cannot do the wanted damage."""
-            direction_D = self.subject.model.W_dec_FD[latent].detach()
+            direction_D = self.subject.subject.model.W_dec_FD[latent].detach()
             change_V, damage = steering.response(direction_D, _FIRST_STRENGTH * tasks.deviation)
             return change_V / damage if 0.5 < damage / DAMAGE < 2 else np.full(vocabulary, np.nan)
 

@@ -16,10 +16,9 @@ import torch
 from hiersae_cli.concepts import Concepts, choose
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
+from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.formats.report import OWN
 from hiersae_cli.host.model import Host
-from hiersae_cli.host.windows import padded
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.concept_tree import pair_scores
 from hiersae_cli.metrics.detection import Confusion, mean_known
@@ -29,7 +28,7 @@ from hiersae_cli.metrics.perturbation import Perturbation, targeted
 from hiersae_cli.metrics.probing import Probe, dense_probes
 from hiersae_cli.metrics.steering import Steering
 from hiersae_cli.workflows.eval.concept_rows import label_rows
-from hiersae_cli.workflows.eval.sample import Sample
+from hiersae_cli.workflows.eval.sample import Sample, SampleWindows
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +36,7 @@ SPARSE = (1, 2, 5, 16)  # latents of the k-sparse probes
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """Rows of a cache with the concepts that they belong to.
 
     Attributes:
@@ -85,7 +84,8 @@ class Tasks:
         self.found = len(concepts)
         parts = [self.concepts.rows(slice(fitted)), self.concepts.rows(slice(fitted, None))]
         self.fit, self.held_out = (
-            Rows(x, part.members(), part.known()) for x, part in zip((x_ND[:fitted], x_ND[fitted:]), parts, strict=True)
+            LabelledRows(x, part.members(), part.known())
+            for x, part in zip((x_ND[:fitted], x_ND[fitted:]), parts, strict=True)
         )
         self.following_N, self.block_N, self.blocks, self.steering = following_N, block_N, blocks, steering
         self.mean_D = self.fit.x_ND.mean(0, dtype=float)
@@ -153,7 +153,7 @@ def prepare(
     host: Host,
     fit: Array,
     held_out: Sample,
-    windows: tuple[Array, Array, Array] | None,
+    windows: SampleWindows | None,
     config: EvalConfig,
     device: torch.device,
 ) -> tuple[Tasks, list[str]]:
@@ -161,7 +161,7 @@ def prepare(
 
     Args:
         fit: rows, ascending, that probes are fitted on.
-        windows: first row, length and block of those to steer in; None for none.
+        windows: to steer in; None for none.
     """
     rows = np.concatenate([fit, held_out.rows])
     order = np.argsort(rows)
@@ -172,9 +172,7 @@ def prepare(
     following[np.append(position[1:], 0) == 0] = -1
     steering = None
     if windows:
-        starts, lengths, _ = windows
-        batch = (padded(column, starts, lengths) for column in (tokens, acts.rows_of(TRAIN, HELD_OUT)))
-        steering = Steering(host, acts.module, *map(torch.from_numpy, batch))
+        steering = Steering(host, acts.module, *windows.padded())
     found = Tasks(
         concepts.rows(np.argsort(order)),
         x_ND,

@@ -38,7 +38,7 @@ from hiersae_cli.workflows.eval.passes import Fitted
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup
 from hiersae_cli.workflows.eval.subjects import mismatches
-from hiersae_cli.workflows.eval.tasks import Tasks
+from hiersae_cli.workflows.eval.tasks import PreparedTasks
 from hiersae_cli.workflows.eval.trees import TREE_METRICS
 
 LEAST_DOCUMENTS = 10  # held out: with fewer, nothing is called better or worse
@@ -86,17 +86,17 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
     return {**report, "tests": {"correction": "Holm", "level": 1 - config.confidence}}
 
 
-def _tasks(tasks: Tasks, evaluation: Evaluation) -> dict[str, Any]:
+def _tasks(tasks: PreparedTasks, evaluation: Evaluation) -> dict[str, Any]:
     """The concepts, what probes reach on the activations, and by subject what is known of each concept."""
-    config = evaluation.config
+    config, probed = evaluation.config, tasks.probed
     return {
         "labeller": config.labels or config.labeller,
-        "rows": {"fitted": len(tasks.fit.x_ND), "scored": len(tasks.held_out.x_ND)},
-        "concepts_found": tasks.found,
-        "concepts": tasks.described(),
+        "rows": {"fitted": len(probed.fit.x_ND), "scored": len(probed.held_out.x_ND)},
+        "concepts_found": probed.candidates,
+        "concepts": probed.described(),
         "ceiling": {
             name: _as_json(f"{name}_reconstruction", figure.estimate(config.confidence))
-            for name, figure in tasks.ceiling_figures(evaluation.bootstrap).items()
+            for name, figure in probed.ceiling_figures(evaluation.bootstrap).items()
         },
         "subjects": {
             dictionary.name: dictionary.tasks.table(dictionary.subject.model.levels)

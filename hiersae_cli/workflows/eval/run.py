@@ -22,18 +22,17 @@ from hiersae_cli.metrics.intervals import Bootstrap
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.workflows.common import outliers
 from hiersae_cli.workflows.common.inputs import load_host, open_acts, require_match
-from hiersae_cli.workflows.eval.measure_tasks import measure
 from hiersae_cli.workflows.eval.outputs import publish, refuse
 from hiersae_cli.workflows.eval.passes import Encoded, Setup, control_groups, encode, fit, splice
 from hiersae_cli.workflows.eval.report import build_report
-from hiersae_cli.workflows.eval.sample import Sample, SampleWindows, training_rows
+from hiersae_cli.workflows.eval.sample import Sample, training_rows
 from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup, score
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject, cautions, seed_groups
-from hiersae_cli.workflows.eval.tasks import Tasks, TaskSums, prepare
+from hiersae_cli.workflows.eval.tasks import PreparedTasks, TaskResults, prepare_tasks
+from hiersae_cli.workflows.eval.tasks.base import TaskInputs
 
 _FIT_ROWS = 200_000  # training rows on which post-hoc trees and codes are fitted
 _CONTROL_ROWS = 100_000  # the same for controls, and held-out rows on which they are measured
-_STEERED_TOKENS = 1024  # held-out rows in which directions are tried, again and again
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class EvalInputs:
     host: Host | None
     sample: Sample
     fit_rows: np.ndarray
-    tasks: Tasks | None
+    tasks: PreparedTasks | None
     warnings: tuple[str, ...]
 
     @property
@@ -123,8 +122,10 @@ def open_inputs(config: EvalConfig, console: Console) -> EvalInputs:
         )
     tasks, warnings = None, [text for text in [outliers.warning(acts)] if text]
     if config.tasks and host and len(fit_rows):
-        tasks, unlabelled = _tasks(setup, host, sample)
-        warnings += unlabelled
+        task_rows = Sample.drawn(acts, TRAIN, config.task_rows, config.seed).rows
+        task_sample = sample.of_fewer(config.task_rows)
+        tasks, label_warnings = prepare_tasks(TaskInputs(config, acts, host, device, task_rows, task_sample))
+        warnings += label_warnings
     warnings += [text for run in all_runs for text in cautions(run, acts.fingerprints())]
     further = tuple(Subject(run.name, run.model, run) for run in others)
     return EvalInputs(setup, groups, further, host, sample, fit_rows, tasks, tuple(warnings))
@@ -145,15 +146,6 @@ def open_caches(runs: list[Run], config: EvalConfig) -> ActivationSet:
     return acts
 
 
-def _tasks(setup: Setup, host: Host, sample: Sample) -> tuple[Tasks, list[str]]:
-    """The downstream tasks, and what to warn of."""
-    acts, config = setup.acts, setup.config
-    fit_rows = Sample.drawn(acts, TRAIN, config.task_rows, config.seed).rows
-    held_out = sample.of_fewer(config.task_rows)
-    windows = SampleWindows.spread(acts, held_out, _STEERED_TOKENS) if "steering" in config.tasks else None
-    return prepare(acts, host, fit_rows, held_out, windows, config, setup.device)
-
-
 def _encoded_controls(inputs: EvalInputs, controls: tuple[SeedGroup, ...]) -> tuple[Encoded, ...]:
     """Controls after the same passes as the runs, over fewer rows."""
     if not controls:
@@ -168,12 +160,12 @@ def _scored(
     inputs: EvalInputs, encoded: list[Encoded], loss: LossSums | None, bootstrap: Bootstrap
 ) -> dict[str, Scored]:
     """The dictionaries with their figures, by name; first they do the downstream tasks."""
-    results: dict[str, TaskSums] = {}
+    results: dict[str, TaskResults] = {}
+    setup = inputs.setup
     if inputs.tasks:
-        with inputs.setup.console.progress("tasks", len(encoded), "dictionaries") as progress:
+        with setup.console.progress("tasks", len(encoded), "dictionaries") as progress:
             for dictionary in encoded:
-                name = dictionary.subject.name
-                results[name] = measure(inputs.tasks, dictionary, inputs.setup.config, inputs.setup.device)
+                results[dictionary.subject.name] = inputs.tasks.measure(dictionary, setup.config.batch, setup.device)
                 progress.advance(1)
     scored = [score(dictionary, loss, results.get(dictionary.subject.name), bootstrap) for dictionary in encoded]
     return {dictionary.name: dictionary for dictionary in scored}

@@ -18,7 +18,7 @@ from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.workflows.eval.passes import MEAN, ZERO, Encoded, Fitted
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject
-from hiersae_cli.workflows.eval.tasks import Tasks, TaskSums
+from hiersae_cli.workflows.eval.tasks import PreparedTasks, TaskResults
 from hiersae_cli.workflows.eval.trees import tree_figures
 
 
@@ -33,7 +33,7 @@ class Scored:
     """
 
     encoded: Encoded
-    tasks: TaskSums | None
+    tasks: TaskResults | None
     figures: Mapping[str, Figure]
 
     @property
@@ -85,7 +85,7 @@ class Evaluation:
     controls: tuple[ScoredGroup, ...]
     further: tuple[Fitted, ...]
     loss: LossSums | None
-    tasks: Tasks | None
+    tasks: PreparedTasks | None
     bootstrap: Bootstrap
     warnings: tuple[str, ...]
 
@@ -100,13 +100,13 @@ class Evaluation:
         return [scored for group in self.all_groups for scored in group.scored]
 
 
-def score(encoded: Encoded, loss: LossSums | None, tasks: TaskSums | None, bootstrap: Bootstrap) -> Scored:
+def score(encoded: Encoded, loss: LossSums | None, tasks: TaskResults | None, bootstrap: Bootstrap) -> Scored:
     """The figures of a dictionary; its losses are left out of a control's."""
     return Scored(encoded, tasks, _figures(encoded, loss, tasks, bootstrap))
 
 
 def _figures(
-    encoded: Encoded, loss: LossSums | None, tasks: TaskSums | None, bootstrap: Bootstrap
+    encoded: Encoded, loss: LossSums | None, tasks: TaskResults | None, bootstrap: Bootstrap
 ) -> dict[str, Figure]:
     codes, data, subject = encoded.codes, encoded.data, encoded.subject
     rows = int(data.rows_K.sum())

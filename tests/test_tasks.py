@@ -19,10 +19,12 @@ from hiersae_cli.formats.activations import CacheRows
 from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
-from hiersae_cli.metrics.catalogue import BY_NAME, of_the_whole
+from hiersae_cli.metrics.catalogue import BY_NAME, CONCEPTS, INTERVENTIONS, PROBES, of_the_whole
 from hiersae_cli.render.report_tables import tables
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.eval import tasks as tasks_package
+from hiersae_cli.workflows.eval.tasks import tasks_named
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import PATIENCE, hiersae
@@ -111,6 +113,16 @@ def test_a_report_of_an_older_release_shows_ids_as_today(report: dict[str, Any])
 def test_all_forms_show_the_tasks(report: dict[str, Any]) -> None:
     for text in report["texts"]:
         assert "probe_f1_k1" in text and "character: letter" in text and "Dense probes on the activations" in text
+
+
+def test_every_task_is_a_module_and_every_metric_of_the_tasks_has_one() -> None:
+    folder = Path(tasks_package.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "concept_rows"}
+    tasks = tasks_named()
+    assert sorted(task.name for task in tasks) == sorted(TASKS) == sorted(modules)
+    metrics = [metric for task in tasks for metric in task.metrics]
+    of_tasks = [name for name, metric in BY_NAME.items() if metric.section in (PROBES, CONCEPTS, INTERVENTIONS)]
+    assert sorted(metrics) == sorted(of_tasks)
 
 
 def test_no_tasks_unless_asked_for() -> None:

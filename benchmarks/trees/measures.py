@@ -24,7 +24,7 @@ from hiersae_cli.metrics.recovery import (
     uniqueness,
     within_reach,
 )
-from hiersae_cli.workflows.eval.report import LEAST_FIRINGS
+from hiersae_cli.workflows.eval.trees import LEAST_FIRINGS
 
 MAX_MI, CHOW_LIU = "max-mi", "chow-liu"
 WHOLE = np.ones((1, 1))  # the weights of the one block that a sample is here

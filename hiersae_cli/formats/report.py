@@ -1,4 +1,4 @@
-"""The report (``report.json``): specified in ``docs/file-formats.md``, made by ``workflows.evaluate``."""
+"""The report (``report.json``): specified in ``docs/file-formats.md``, made by ``workflows.eval``."""
 
 from __future__ import annotations
 

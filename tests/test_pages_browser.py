@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from docs.pictures import ARGUMENTS, CHROMIUM
-from hiersae_cli.browse.model import Overview
+from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
 from tests.fake_index import ATTACK, FakeIndex, serving

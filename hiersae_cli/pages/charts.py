@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from hiersae_cli.browse.model import Histogram, Overview
+from hiersae_cli.browse.model import Histogram
+from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import latent_id
 from hiersae_cli.pages.text import shown, value
 

@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hiersae_cli.browse.index import Index
-from hiersae_cli.browse.model import FeaturePage, Neighbour, Overview
+from hiersae_cli.browse.model import FeaturePage, Neighbour
+from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.layout import parted
 from hiersae_cli.levels import Levels, parse_id
 from hiersae_cli.metrics.catalogue import BY_NAME
@@ -86,7 +87,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Group:
+class NodeList:
     """A list of nodes: those of a level, those without a parent, those that never fire."""
 
     name: str
@@ -167,13 +168,13 @@ class Pages:
         return found
 
     @cached_property
-    def groups(self) -> dict[str, Group]:
+    def groups(self) -> dict[str, NodeList]:
         """The lists below the map; each has all its nodes, those that fire most first."""
         tree, deepest = self._tree, self.deepest
 
-        def group(name: str, title: str, says: str, chosen: list[bool]) -> Group:
+        def group(name: str, title: str, says: str, chosen: list[bool]) -> NodeList:
             places = [place for place, fits in enumerate(chosen) if fits]
-            return Group(name, title, says, sorted(places, key=lambda place: -tree.rate[place]))
+            return NodeList(name, title, says, sorted(places, key=lambda place: -tree.rate[place]))
 
         listed = []
         for level in range(deepest + 1):

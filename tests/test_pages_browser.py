@@ -175,7 +175,7 @@ def test_a_walk_by_keys(either):
     either.press("Escape")
     either.shows("article[data-id='a0']")
     either.press("c")
-    either.title("Beside flat")
+    either.title("Compared with flat")
     either.press("Escape")
     either.shows("article[data-id='a0'] .division")
     either.press("Escape")

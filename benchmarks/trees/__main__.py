@@ -55,7 +55,7 @@ from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import HierSAEError, UsageError
-from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
+from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows.common.advice import TOY
@@ -260,7 +260,7 @@ def run_one(
     else:
         config = config_for(arch, suite, l0, seed, options)
         model = train_best(config, options.get("variant", ""), suite.tries, rows, device, arch.name, console)
-        learned_F = model.parent_F.cpu().numpy() if isinstance(model, HierarchicalSAE) else None
+        learned_F = model.learned_F
     seconds = time.monotonic() - started
     results.add(key, trainer, round(seconds, 1), model.W_dec_FD, measure(model, learned_F, rows))
 

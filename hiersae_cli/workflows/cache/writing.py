@@ -118,15 +118,15 @@ class _Store:
     def _not_finite(self, path: str, start: int, x: torch.Tensor, norms: torch.Tensor) -> NotFiniteError:
         at = int((~norms.isfinite()).nonzero()[0])
         row = start + at
-        where = f"{self._windows.names[self._windows.document[row]]}: the activations of {path} at row {row:,}"
+        rows = f"{self._windows.names[self._windows.document[row]]}: the activations of {path} at row {row:,}"
         if x[at].isfinite().all():
             return NotFiniteError(
-                f"{where} are too large for {str(self._dtype)[6:]}", "Give --dtype float32 or bfloat16."
+                f"{rows} are too large for {str(self._dtype)[6:]}", "Give --dtype float32 or bfloat16."
             )
         if x.dtype != torch.float16:  # bfloat16 reaches as far as float32
-            return NotFiniteError(f"{where} are not finite", "The host's weights are damaged: fetch the model again.")
+            return NotFiniteError(f"{rows} are not finite", "The host's weights are damaged: fetch the model again.")
         return NotFiniteError(
-            f"{where} are not finite", "The host overflows in float16: run it with --model-dtype float32 or bfloat16."
+            f"{rows} are not finite", "The host overflows in float16: run it with --model-dtype float32 or bfloat16."
         )
 
 

@@ -143,7 +143,7 @@ class Architecture:
     """A line of the registry.
 
     Attributes:
-        model: MODULE:CLASS below ``hiersae_cli.sae``, a ``SparseAutoencoder`` made of a width and the options.
+        model: MODULE:CLASS of a ``SparseAutoencoder`` that is made of a width and the options.
         options: its flags.
         levels: whether ``widths`` and ``k`` have a number for each level.
         nested: whether ``widths`` has a number for each nested dictionary, and ``k`` one for the whole.
@@ -165,9 +165,9 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "hier": Architecture("hier:HierarchicalSAE", HierOptions, levels=True),
-    "topk": Architecture("flat:TopK", whole_k=True),
-    "batchtopk": Architecture("flat:BatchTopK"),
-    "jumprelu": Architecture("jumprelu:JumpReLU", JumpReLUOptions, two_passes=False),
-    "matryoshka": Architecture("flat:Matryoshka", nested=True),
+    "hier": Architecture("hiersae_cli.sae.hier:HierarchicalSAE", HierOptions, levels=True),
+    "topk": Architecture("hiersae_cli.sae.flat:TopK", whole_k=True),
+    "batchtopk": Architecture("hiersae_cli.sae.flat:BatchTopK"),
+    "jumprelu": Architecture("hiersae_cli.sae.jumprelu:JumpReLU", JumpReLUOptions, two_passes=False),
+    "matryoshka": Architecture("hiersae_cli.sae.flat:Matryoshka", nested=True),
 }

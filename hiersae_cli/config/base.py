@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ def option(
     help: str,
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
-    choices: Iterable[str] = (),
+    choices: Collection[str] = (),
     recorded: bool = True,
     group: str = "",
     only_for: Mapping[str, Iterable[str]] = MappingProxyType({}),
@@ -38,7 +38,7 @@ def option(
         "help": help,
         "parse": parse,
         "metavar": metavar,
-        "choices": tuple(choices),
+        "choices": choices,  # as they are: a registry may grow
         "recorded": recorded,
         "group": group,
         "only_for": {name: tuple(values) for name, values in only_for.items()},

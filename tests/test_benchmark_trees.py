@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from benchmarks.trees import __main__ as trees
-from benchmarks.trees.ablations import Priced, ReadsTheActivation
+from benchmarks.trees.ablations import VARIANTS, Priced, ReadsTheActivation
 from hiersae_cli import load_run
-from hiersae_cli.config.architectures import HierOptions
+from hiersae_cli.config.architectures import ARCHITECTURES, HierOptions
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
 
@@ -21,6 +21,13 @@ SMALL = [
     *("--truth-features=40", "--truth-width=16", "--truth-roots=4", "--truth-branching=2", "--truth-depth=1"),
     *("--samples=20k", "--l0=2", "--widths=4,12"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark's own architectures are known during its tests only."""
+    for name, architecture in VARIANTS.items():
+        monkeypatch.setitem(ARCHITECTURES, name, architecture)
 
 
 def bench(folder: Path, *arguments: str) -> dict[str, Any]:

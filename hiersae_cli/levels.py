@@ -88,6 +88,10 @@ class Levels:
         """The id of each latent."""
         return [latent_id(level, latent) for level, width in enumerate(self.widths) for latent in range(width)]
 
+    def parent_id(self, parent: int) -> str | None:
+        """The id of a latent's parent; None for ``NO_PARENT``."""
+        return None if parent == NO_PARENT else self.ids[parent]
+
     def place(self, latent: int) -> tuple[int, int]:
         """Level and number within it of a latent."""
         level = bisect_right(self.starts, latent) - 1

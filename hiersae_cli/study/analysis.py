@@ -91,7 +91,7 @@ def figures(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         given = [one for one in answers if study.items[one.item].task == task]
         if not given:
             continue
-        table = _Table(items, given)
+        table = AnswerTable(items, given)
         for condition in CONDITIONS[task]:
             shares.append(_share(table, task, condition, settings))
             agreement.append(_agreement(table, task, condition, settings))
@@ -111,7 +111,7 @@ def figures(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     }
 
 
-class _Table:
+class AnswerTable:
     """The answers to a task: numbers of values and outcomes, (R, I)."""
 
     def __init__(self, items: list[Item], answers: Sequence[Answer]):
@@ -143,7 +143,7 @@ def value_number(value: str) -> int:
     return EDGE_ANSWERS.index(value) if value in EDGE_ANSWERS else int(value)
 
 
-def _share(table: _Table, task: str, condition: str, settings: Settings) -> dict[str, Any]:
+def _share(table: AnswerTable, task: str, condition: str, settings: Settings) -> dict[str, Any]:
     y_RS = table.by_set(condition)
     n, right = int(np.isfinite(y_RS).sum()), int(np.nansum(y_RS))
     share = Share(right, n).estimate(settings.confidence) if n else None
@@ -162,7 +162,7 @@ def _share(table: _Table, task: str, condition: str, settings: Settings) -> dict
     }
 
 
-def _difference(table: _Table, task: str, first: str, other: str, settings: Settings) -> dict[str, Any]:
+def _difference(table: AnswerTable, task: str, first: str, other: str, settings: Settings) -> dict[str, Any]:
     cells_RS = table.by_set(first) - table.by_set(other)
     found = crossed_mean(cells_RS, settings.confidence, settings.resamples, settings.seed)
     return {
@@ -179,7 +179,7 @@ def _difference(table: _Table, task: str, first: str, other: str, settings: Sett
     }
 
 
-def _agreement(table: _Table, task: str, condition: str, settings: Settings) -> dict[str, Any]:
+def _agreement(table: AnswerTable, task: str, condition: str, settings: Settings) -> dict[str, Any]:
     value_RU = table.value_RI[:, table.condition_I == condition]
     resampled = alpha_resampled(value_RU, settings.resamples, settings.seed)
     resampled = resampled[np.isfinite(resampled)]
@@ -198,7 +198,7 @@ def _agreement(table: _Table, task: str, condition: str, settings: Settings) -> 
     }
 
 
-def _equations(table: _Table, task: str, settings: Settings) -> list[dict[str, Any]]:
+def _equations(table: AnswerTable, task: str, settings: Settings) -> list[dict[str, Any]]:
     """Odds ratios of the hierarchy to each other condition, by generalised estimating equations.
 
     Clustered once by matched set and once by rater: each takes account of one of the two. Left out where a

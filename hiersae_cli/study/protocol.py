@@ -120,6 +120,15 @@ def allowed(item: Item, value: str) -> bool:
     return value in map(str, range(len(item.options)))
 
 
+def label_item(study: StudyFiles, match: Item) -> Item:
+    """The item whose labels are matched in another: the one of the same set and condition."""
+    return next(
+        item
+        for item in study.items.values()
+        if item.task == LABEL and (item.set, item.condition) == (match.set, match.condition)
+    )
+
+
 def session(study: StudyFiles, rater: int) -> list[Item]:
     """The items of a rater, in their order: the same whenever it is asked.
 

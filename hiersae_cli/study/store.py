@@ -4,6 +4,8 @@ acknowledged, and there is one of each rater to each item.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats.text import cell
 
 HUMAN, MODEL, SIMULATED = "human", "model", "simulated"
 CONSENT, PRACTICE = "consent", "practice"
@@ -184,6 +187,18 @@ class Store:
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise HierSAEError(f"{self.place}: {reason}", "Check the database, and that it can be written.") from None
+
+
+def answers_csv(answers: list[Answer]) -> str:
+    """Answers as a table; no cell that a spreadsheet would take for a formula."""
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(["kind", "rater", "name", "item", "value", "ms", "time", "label_of"])
+    for answer in answers:
+        label_of = "" if answer.label_of is None else answer.label_of
+        texts = (cell(answer.name), answer.item, cell(answer.value))
+        writer.writerow([answer.kind, answer.rater, *texts, answer.ms, answer.time, label_of])
+    return output.getvalue()
 
 
 def _durable(connection: Any, record: Any) -> None:

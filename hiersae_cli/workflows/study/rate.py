@@ -14,7 +14,18 @@ from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.study import Excerpt, Item, StudyFiles, load_study
 from hiersae_cli.formats.text import visible
-from hiersae_cli.study.protocol import CHECK, EDGE, EDGE_ANSWERS, LABEL, LONGEST_LABEL, MATCH, TASKS, allowed, session
+from hiersae_cli.study.protocol import (
+    CHECK,
+    EDGE,
+    EDGE_ANSWERS,
+    LABEL,
+    LONGEST_LABEL,
+    MATCH,
+    TASKS,
+    allowed,
+    label_item,
+    session,
+)
 from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
 from hiersae_cli.workflows.common.chat import ChatEndpoint
 from hiersae_cli.workflows.label import first_line, key_of
@@ -107,12 +118,7 @@ def value_of(item: Item, said: str) -> str | None:
 
 def _label_for(study: StudyFiles, store: Store, item: Item) -> Answer | None:
     """The first label that a person gave to the latent."""
-    source = next(
-        one.id
-        for one in study.items.values()
-        if one.task == LABEL and (one.set, one.condition) == (item.set, item.condition)
-    )
-    return next(iter(store.answers(kind=HUMAN, item=source)), None)
+    return next(iter(store.answers(kind=HUMAN, item=label_item(study, item).id)), None)
 
 
 def _marked(one: Excerpt) -> str:

@@ -39,7 +39,7 @@ from hiersae_cli.study import preregistration
 from hiersae_cli.study.draw import Drawer
 from hiersae_cli.study.protocol import CHECK, CONDITIONS, FLAT, HIERARCHY, SHUFFLED, Rules, session
 from hiersae_cli.study.simulation import Raters
-from hiersae_cli.study.store import HUMAN, Store
+from hiersae_cli.study.store import HUMAN, Store, answers_csv
 
 _OURS = {DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION, "analysis", "analysis-simulated"}
 _REHEARSAL = {REHEARSAL_FILE, f"{REHEARSAL_FILE}-wal", f"{REHEARSAL_FILE}-shm"}
@@ -132,7 +132,8 @@ def open_store(study: StudyFiles, database: str, file: str = ANSWERS_FILE) -> St
 def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str, Any]:
     """Serve until Ctrl-C; returns how many answers there are. Raises ``UsageError`` where the address cannot be had."""
     from hiersae_cli.pages.server import LOOPBACK, answer
-    from hiersae_cli.study.web import Study, app
+    from hiersae_cli.study.live import Study
+    from hiersae_cli.study.web import app
 
     console = console or Console.silent()
     study = load_study(config.study)
@@ -199,7 +200,6 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     """
     from hiersae_cli.study import report
     from hiersae_cli.study.analysis import Settings, analyse, departures
-    from hiersae_cli.study.web import answers_csv
 
     console = console or Console.silent()
     study = load_study(config.study)

@@ -15,17 +15,17 @@ PHASES = ("lead", "ramp", "anneal", "closed")
 DEFAULT_CURRICULUM = "lead=0.02,ramp=0.08,anneal=0.4"
 DATA, TRAINING, HIERARCHY, JUMPRELU, MACHINE = "Data", "Training", "Hierarchy", "JumpReLU", "Machine and files"
 HIER, JUMP, ROW_ADAM = {"arch": ("hier",)}, {"arch": ("jumprelu",)}, {"optimizer": ("row-adam",)}
-_USUAL_WIDTHS, _USUAL_K = (64, 960), (8, 8)
+_DEFAULT_WIDTHS, _DEFAULT_K = (64, 960), (8, 8)
 
 
 def usual_sizes(arch: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Widths and k where none are given: every architecture has as many latents and the same L0."""
-    widths = _USUAL_WIDTHS if arch in ("hier", "matryoshka") else (sum(_USUAL_WIDTHS),)
-    return widths, _USUAL_K if arch == "hier" else (sum(_USUAL_K),)
+    """The default widths and k: every architecture gets the same number of latents and the same L0."""
+    widths = _DEFAULT_WIDTHS if arch in ("hier", "matryoshka") else (sum(_DEFAULT_WIDTHS),)
+    return widths, _DEFAULT_K if arch == "hier" else (sum(_DEFAULT_K),)
 
 
 def parse_curriculum(text: str) -> dict[str, float]:
-    """``lead=0.02,ramp=0.08,anneal=0.4``: the share of training that each phase takes; what is left is ``joint``."""
+    """Parse ``lead=0.02,ramp=0.08,anneal=0.4``, the share of training for each phase; the remainder is ``joint``."""
     shares = dict.fromkeys(PHASES, 0.0)
     if text == "none":
         return shares
@@ -62,20 +62,20 @@ class TrainConfig(TruthConfig):
         parse=parse_counts,
         metavar="N[,N…]",
         help="Number of latents. hier: one number per level, from coarse to fine. matryoshka: how many each nested "
-        f"dictionary adds. Others: one number. Default: {typed(_USUAL_WIDTHS)}, or their sum.",
+        f"dictionary adds. Others: one number. Default: {typed(_DEFAULT_WIDTHS)}, or their sum.",
     )
     k: tuple[float, ...] = option(
         (),
         parse=parse_numbers,
         metavar="N[,N…]",
         help="Active latents per token (L0). hier: one number per level. Others: one number. "
-        f"Default: {typed(_USUAL_K)}, or their sum.",
+        f"Default: {typed(_DEFAULT_K)}, or their sum.",
     )
     tokens: int = option(
         10**7,
         parse=parse_count,
         metavar="COUNT",
-        help="Activations to train on. Rows repeat where the cache is smaller.",
+        help="Activations to train on. Rows repeat if the cache is smaller.",
     )
     synth: str = option(
         "",
@@ -84,10 +84,10 @@ class TrainConfig(TruthConfig):
         help="Instead of ACTS: draw new activations with a known tree for every step.",
         group=DATA,
     )
-    module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH", group=DATA)
+    module: str = option("", help="Module to train on, if the cache holds several.", metavar="PATH", group=DATA)
     drop_outliers: bool = option(
         False,
-        help="Leave out rows whose norm is over 10 x the median, also where the cache kept them.",
+        help="Leave out rows whose norm is over 10 times the median, even if the cache kept them.",
         group=DATA,
     )
     seed: int = option(0, help="Seed of the first weights and of the data order.", group=DATA)
@@ -100,7 +100,9 @@ class TrainConfig(TruthConfig):
     )
     clip: float = option(1.0, help="Largest gradient norm. 0 switches clipping off.", group=TRAINING)
     refine: bool = option(
-        False, help="Encode in two passes. The second corrects the first by what it leaves unexplained.", group=TRAINING
+        False,
+        help="Encode in two passes. The second reads what the first leaves unexplained, and corrects it.",
+        group=TRAINING,
     )
     bias_start: str = option(
         "mean",
@@ -202,13 +204,13 @@ class TrainConfig(TruthConfig):
     )
     harden: bool = option(
         False,
-        help="Close the gate for good at the end: a child fires only where its parent does.",
+        help="Close the gate for good at the end: a child fires only if its parent does.",
         group=HIERARCHY,
         only_for=HIER,
     )
     curriculum: str = option(
         DEFAULT_CURRICULUM,
-        help="Share of training for each phase, or none. lead: the first level alone. ramp: finer levels join. "
+        help="Share of training for each phase, or none. lead: only the first level. ramp: finer levels join. "
         "anneal: the tree's prices fade in. The rest trains all levels together. closed: the gate is closed, at the "
         "end. closed=1 trains a fixed random tree.",
         group=HIERARCHY,
@@ -238,22 +240,22 @@ class TrainConfig(TruthConfig):
     overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False, group=MACHINE)
 
     def check(self) -> None:
-        usual_widths, usual_k = usual_sizes(self.arch)
-        self.widths, self.k = self.widths or usual_widths, self.k or usual_k
+        default_widths, default_k = usual_sizes(self.arch)
+        self.widths, self.k = self.widths or default_widths, self.k or default_k
         self._check_sizes()
-        refusal = "--arch jumprelu has no second pass: it would take a second set of learned thresholds"
+        refusal = "--arch jumprelu has no second pass: it would need a second set of learned thresholds"
         self.require(self.arch != "jumprelu" or not self.refine, "refine", refusal)
-        # Coherence is a loss of all rows of a level, and what lets go of rows scales all: neither touches few.
-        whole = self.coherence_weight > 0 or self.coarse_rows < 1
+        # The coherence loss and the fading of the coarse loss change all decoder rows; row-adam moves only a few.
+        changes_all_rows = self.coherence_weight > 0 or self.coarse_rows < 1
         self.require(
-            not (self.optimizer == "row-adam" and whole),
+            not (self.optimizer == "row-adam" and changes_all_rows),
             "optimizer",
-            "row-adam does not go with --coherence-weight or --coarse-rows",
+            "row-adam cannot be combined with --coherence-weight or --coarse-rows",
         )
         self.require(self.bandwidth > 0, "bandwidth", "must be above 0")
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
-        self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")
-        self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, from 0 to 1")
+        self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a finite number of at least 1")
+        self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, between 0 and 1")
         for name in ("tokens", "batch", "tree_every", "open_every", "buffer", "log_every"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in (
@@ -271,10 +273,10 @@ class TrainConfig(TruthConfig):
         self.require(
             self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1,
             "warmup",
-            "with --decay, must not exceed 1",
+            "together with --decay, must not exceed 1",
         )
         closed = parse_curriculum(self.curriculum)["closed"]
-        self.require(self.harden or not closed, "curriculum", "trains with the gate closed, which needs --harden")
+        self.require(self.harden or not closed, "curriculum", "has a phase with the gate closed, which needs --harden")
         self._check_source()
         self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
         self.dead_after = self.dead_after or min(10**7, self.tokens // 10)
@@ -282,14 +284,14 @@ class TrainConfig(TruthConfig):
     def _check_sizes(self) -> None:
         nested = self.arch == "matryoshka"
         if self.arch == "hier" or nested:
-            of_each = "nested dictionary" if nested else "level"
+            part = "nested dictionary" if nested else "level"
             self.require(
-                len(self.widths) >= 2, "widths", f"--arch {self.arch} takes a number for each {of_each}, two or more"
+                len(self.widths) >= 2, "widths", f"--arch {self.arch} takes two or more numbers, one for each {part}"
             )
         else:
             self.require(len(self.widths) == 1, "widths", f"--arch {self.arch} takes one number")
         if nested:
-            self.require(len(self.k) == 1, "k", "--arch matryoshka takes one number, the L0 of the whole")
+            self.require(len(self.k) == 1, "k", "--arch matryoshka takes one number, the L0 of all latents together")
         else:
             self.require(
                 len(self.k) == len(self.widths), "k", f"must have one number for each of --widths {self.widths}"
@@ -297,21 +299,19 @@ class TrainConfig(TruthConfig):
         self.require(min(self.widths) >= 1, "widths", "must be at least 1")
         self.require(len(self.widths) <= MOST_LEVELS, "widths", f"takes at most {MOST_LEVELS} numbers")
         for width, k in zip((sum(self.widths),) if nested else self.widths, self.k, strict=True):
-            self.require(0 < k <= width, "k", f"must lie above 0, and at most at the {width} latents of its level")
+            self.require(0 < k <= width, "k", f"must be above 0 and at most {width}, the latents of its level")
         self.require(self.arch != "topk" or self.k[0] == int(self.k[0]), "k", "--arch topk takes a whole number")
 
     def _check_source(self) -> None:
         if self.synth:
-            self.require(not self.acts, "synth", f"takes the place of {', '.join(self.acts)}: give one of the two")
+            self.require(not self.acts, "synth", f"replaces {', '.join(self.acts)}: give only one of the two")
             self.require(not self.module, "module", "is for caches; --synth has no modules")
             self.require(self.seed >= 0, "seed", "must not be negative")
             self.take_shape(self.synth)
         else:
-            given = [name for name, value in asdict(self.shape()).items() if value]
-            if given:
-                raise UsageError(
-                    f"--truth-{given[0]}: is for --synth", "The truth of a cache is what it was made with."
-                )
+            truth_flags = [name for name, value in asdict(self.shape()).items() if value]
+            if truth_flags:
+                raise UsageError(f"--truth-{truth_flags[0]}: is for --synth", "The truth of a cache cannot be changed.")
 
     def check_command_line(self) -> None:
         if not self.acts and not self.synth:
@@ -322,5 +322,5 @@ class TrainConfig(TruthConfig):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps: every step takes a whole batch."""
+        """The number of optimizer steps; every step takes a whole batch."""
         return self.tokens // self.batch

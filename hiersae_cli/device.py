@@ -1,9 +1,8 @@
-"""Where tensors live and code is compiled for: devices, number types, memory."""
+"""Devices: which one, what it computes fast, how much memory it has free."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def resolve_device(name: str) -> torch.device:
     """The device that ``--device`` means; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
-    Raises ``UsageError`` where the device is unknown or absent.
+    Raises ``UsageError`` if the device is unknown or absent.
     """
     import torch
 
@@ -41,7 +40,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type != "cpu":
         return False
-    try:
+    try:  # torch.cpu.get_capabilities() says it too, but only in releases newer than the oldest that we support
         with open("/proc/cpuinfo") as cpuinfo:
             return "amx_bf16" in cpuinfo.read()
     except OSError:
@@ -50,23 +49,19 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def free_memory(device: torch.device) -> int:
     """Bytes of memory that are free on ``device``; for a CPU, what the system can give without swapping."""
+    import psutil
     import torch
 
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as meminfo:
-            return next(int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        # Not Linux: half of the physical memory is a careful guess.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return psutil.virtual_memory().available
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next time, where it can be told to (glibc).
+    """Let the C library keep freed memory for the next allocation, if it has such a setting (glibc).
 
-    Each step frees and takes again tensors of many megabytes; given back to the system, every page of them is a fault
-    the next time, which costs more than the work on it.
+    Each step frees and allocates tensors of many megabytes. If the memory went back to the system, every page would
+    fault at the next step, which costs more than the work on it.
     """
     mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
     try:
@@ -78,7 +73,7 @@ def keep_freed_memory() -> None:
 
 
 def compiled_by_torch(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``torch.compile``, whose failures, at the first call, are told as those of ``--compile``."""
+    """``torch.compile``; a failure, which shows at the first call, is reported as one of ``--compile``."""
     import torch
 
     compiled = torch.compile(function, **options)

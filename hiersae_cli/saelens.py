@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiersae_cli.config.architectures import HierOptions
 from hiersae_cli.errors import install_hint
 from hiersae_cli.formats.dictionaries.saelens import ARCHITECTURE, OWN_TENSORS
 from hiersae_cli.sae import HierarchicalSAE
@@ -104,7 +105,8 @@ class HierSAE(SAE):
     def _encoder(self) -> _Encoder:
         # Not a module of this one, which would make its empty weights part of the file.
         with torch.device("meta"):
-            encoder = _Encoder(self.cfg.d_in, self.levels, (1.0,) * len(self.levels), refine=self.cfg.refine)
+            options = HierOptions(widths=self.levels, k=(1.0,) * len(self.levels), refine=self.cfg.refine)
+            encoder = _Encoder(self.cfg.d_in, options)
         return encoder.eval()
 
 

@@ -24,10 +24,10 @@ from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
 from hiersae_cli.formats import codes, datasets, experiment_run, index, labels, report, run, study, tree
 from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
+from hiersae_cli.formats.report import MORE_IS_BETTER
 from hiersae_cli.sae import build as build_model
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
-from hiersae_cli.workflows.eval.report import MORE_IS_BETTER
 from tests.helpers import PATIENCE, environment, hiersae
 
 ROOT = Path(__file__).parent.parent
@@ -232,7 +232,7 @@ def test_symbols_that_contributing_names_are_where_it_says() -> None:
             defined = rf"^\s*(?:(?:def|class) {symbol}\b|[^=\n]*\b{symbol}\b.*=)"
             assert re.search(defined, source, re.MULTILINE), f"{symbol}: {step}"
             checked.add(symbol)
-    assert {"METRICS", "PHASES", "WRITERS", "SparseAutoencoder"} <= checked
+    assert {"METRICS", "ARCHITECTURES", "WRITERS", "SparseAutoencoder"} <= checked
 
 
 def test_extras_are_installed_from_the_clone() -> None:

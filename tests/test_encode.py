@@ -28,8 +28,7 @@ from hiersae_cli.formats.codes import SCHEMA, SCHEMA_VERSION, writing_codes
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.metrics.firings import Firings
-from hiersae_cli.workflows import encode
-from hiersae_cli.workflows.info import run as info
+from hiersae_cli.workflows import encode, info
 from tests import caches
 from tests.helpers import PATIENCE, hiersae, start
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -15,9 +16,10 @@ from hiersae_cli.config.cache import JoinConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
+from hiersae_cli.formats.index import IndexWriter
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.workflows.cache import join
-from hiersae_cli.workflows.info.run import run
+from hiersae_cli.workflows.info import run
 from hiersae_cli.workflows.tree import run as export_tree
 from tests import caches
 from tests.helpers import hiersae
@@ -164,6 +166,17 @@ def test_a_host_in_training(tmp_path: Path, tiny_text: Path):
     answer, text = info(tmp_path / "host")
     assert not answer["complete"] and answer["steps"] == 5
     assert f"training is at step {answer['step']} of 5; to finish, run the same 'hiersae lm' command again" in text
+
+
+def test_an_unfinished_index_by_its_folder_and_by_the_file_in_it(tmp_path: Path):
+    header = {"schema": "hiersae.index", "schema_version": 2, "made_of": {"rows": 10}, "run": {"name": "hier"}}
+    writer = IndexWriter(tmp_path / "x.h5", {**header, "baseline": None, "host": None}, {"run": 4}, {"n": np.zeros(2)})
+    writer.commit(3)
+    writer.close()
+    for path in (writer.folder, writer.folder / "header.json"):
+        answer, text = info(path, verify=True)
+        assert (answer["kind"], answer["rows_committed"], answer["complete"]) == ("index", 3, False)
+        assert "3 of 10 rows are indexed; to finish, run the same 'hiersae dashboard' command again" in text
 
 
 def test_trees_and_reports(tiny_hier: Path, tiny_acts: Path, tmp_path: Path):

@@ -24,15 +24,15 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, Activations, ActivationSet
+from hiersae_cli.formats.activations.outliers import variance_share
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.loss import LossSums
+from hiersae_cli.workflows import info
 from hiersae_cli.workflows.cache import run as cache
-from hiersae_cli.workflows.common.outliers import variance_share
 from hiersae_cli.workflows.dashboard import run as dashboard
 from hiersae_cli.workflows.eval import run as evaluate
 from hiersae_cli.workflows.eval.report import contradictions
-from hiersae_cli.workflows.info import run as info
 from hiersae_cli.workflows.train import run as train
 from hiersae_cli.workflows.tree import run as export_tree
 from tests.fixtures_chain import CONTEXT

@@ -24,7 +24,7 @@ from hiersae_cli.render.report_tables import doubts, tables
 from hiersae_cli.render.report_writers import html, markdown
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.eval import run as evaluate
-from hiersae_cli.workflows.eval.subjects import new_group, new_subject
+from hiersae_cli.workflows.eval.subjects import Subject, new_group
 from hiersae_cli.workflows.train import run as train
 from tests.helpers import hiersae
 
@@ -311,7 +311,7 @@ def test_nothing_is_overwritten_and_nothing_computed_first(tiny_hier: Path, tiny
 )
 def test_seeds_are_named_by_what_their_names_share(tiny_flat: Path, names: tuple[str, ...], expected: str) -> None:
     run = load_run(tiny_flat)
-    assert new_group([new_subject(name, run.model, None, 1, ()) for name in names], ()).name == expected
+    assert new_group([Subject(name, run.model, None) for name in names], ()).name == expected
 
 
 def test_a_baseline_of_other_l0_and_of_another_cache_is_named(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:

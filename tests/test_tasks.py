@@ -15,14 +15,16 @@ from hiersae_cli import load_run
 from hiersae_cli.config.evaluate import TASKS, EvalConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.activations import Rows
+from hiersae_cli.formats.activations import CacheRows
 from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
-from hiersae_cli.metrics.catalogue import BY_NAME, of_the_whole
+from hiersae_cli.metrics.catalogue import BY_NAME, CONCEPTS, INTERVENTIONS, PROBES, of_the_whole
 from hiersae_cli.render.report_tables import tables
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.eval import tasks as tasks_package
+from hiersae_cli.workflows.eval.tasks import tasks_named
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import PATIENCE, hiersae
@@ -113,6 +115,16 @@ def test_all_forms_show_the_tasks(report: dict[str, Any]) -> None:
         assert "probe_f1_k1" in text and "character: letter" in text and "Dense probes on the activations" in text
 
 
+def test_every_task_is_a_module_and_every_metric_of_the_tasks_has_one() -> None:
+    folder = Path(tasks_package.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "concept_rows"}
+    tasks = tasks_named()
+    assert sorted(task.name for task in tasks) == sorted(TASKS) == sorted(modules)
+    metrics = [metric for task in tasks for metric in task.metrics]
+    of_tasks = [name for name, metric in BY_NAME.items() if metric.section in (PROBES, CONCEPTS, INTERVENTIONS)]
+    assert sorted(metrics) == sorted(of_tasks)
+
+
 def test_no_tasks_unless_asked_for() -> None:
     assert EvalConfig(runs=["run"], acts=["acts.h5"]).tasks == ()
 
@@ -173,7 +185,7 @@ class Planted:
         tokens = np.array(model.tokenizer(text)["input_ids"], np.int32)
         document = (np.arange(ROWS) // 200).astype(np.int32)
         held_out = np.arange(document[-1] + 1) % 4 == 3
-        rows = Rows(
+        rows = CacheRows(
             tokens, document, (np.arange(ROWS) % 50).astype(np.int32), held_out[document].astype(np.uint8),
             ["planted.txt"] * len(held_out), np.arange(len(held_out)) * 200, held_out,
         )  # fmt: skip
@@ -204,7 +216,7 @@ class Planted:
             model.parent_F[GROUPS:] = torch.tensor(parents)
         folder = RunFolder(self.folder / name)
         folder.write_header({**self.header, "config": config.recorded()})
-        folder.write_model(model.state_dict(), config.steps, config.steps)
+        folder.write_model(model.weights(), config.steps, config.steps)
         return folder.path
 
 

@@ -1,6 +1,6 @@
-"""A node among its family: how children divide a parent, and why a child hangs where it does.
+"""A node and its family: how children divide a parent, and why a child has its parent.
 
-Legend of shapes: R rows indexed, F latents, C children of a parent or candidates for one.
+Legend of shapes: R indexed rows, F latents, C children of a parent, or candidate parents.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.browse.contexts import ContextReader
-from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.model import ChildPart, ChildView, Edge, ParentView
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.formats.index import IndexFile
@@ -26,9 +26,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Family:
-    """The views of parents and of children, and the statistics of every edge."""
+    """The views of parents and children, and the statistics of every edge."""
 
-    def __init__(self, file: IndexFile, nodes: Nodes, dictionary: Dictionary, contexts: ContextReader):
+    def __init__(self, file: IndexFile, nodes: Nodes, dictionary: IndexedDictionary, contexts: ContextReader):
         self._nodes, self._dictionary, self._contexts = nodes, dictionary, contexts
         self._held_out_R = contexts.held_out_R
         self.held_out_rows = int(self._held_out_R.sum())
@@ -43,7 +43,7 @@ class Family:
             values[parent_F == NONE] = np.nan
 
     def as_parent(self, latent: int) -> ParentView | None:
-        """How the children of a latent divide its firing; None where it has none."""
+        """How the children of a latent divide its firing; None if it has no children."""
         child_C = self._nodes.children(latent)
         if not len(child_C):
             return None
@@ -53,13 +53,13 @@ class Family:
         children_R = np.zeros(len(parent_R), np.int32)
         for child in child_C.tolist():
             children_R[lists.rows_of(child)] += 1
-        found = []
+        parts = []
         for child in child_C.tolist():
             row_n = lists.rows_of(child)
             inside_n = row_n[parent_R[row_n]]
             overlap = (children_R[inside_n] > 1).mean() if len(inside_n) else math.nan
-            found.append((child, len(inside_n) / max(fired, 1), overlap, len(row_n) - len(inside_n), len(row_n)))
-        found.sort(key=lambda part: (-part[1], part[0]))
+            parts.append((child, len(inside_n) / max(fired, 1), overlap, len(row_n) - len(inside_n), len(row_n)))
+        parts.sort(key=lambda part: (-part[1], part[0]))
         alone_R = parent_R & (children_R == 0)
         return ParentView(
             children=[
@@ -71,15 +71,15 @@ class Family:
                     mi_over_max=defined(self.statistics["mi_over_max"][child]),
                     contexts=self._dictionary.strongest(child, _CONTEXTS),
                 )
-                for child, share, overlap, outside, count in found[:_CHILDREN]
+                for child, share, overlap, outside, count in parts[:_CHILDREN]
             ],
             alone=defined(alone_R.sum() / fired) if fired else None,
             alone_contexts=self._dictionary.strongest(latent, _CONTEXTS, alone_R),
-            children_left_out=max(0, len(found) - _CHILDREN),
+            children_left_out=max(0, len(parts) - _CHILDREN),
         )
 
     def as_child(self, latent: int) -> ChildView | None:
-        """Why a latent hangs where it does; None for one of the coarsest level."""
+        """Why a latent has its parent; None for a latent of the coarsest level."""
         if latent < self._nodes.levels.widths[0]:
             return None
         parent = int(self._nodes.parent_F[latent])
@@ -102,17 +102,17 @@ class Family:
         )
 
     def _edge(self, latent: int, parent: int) -> Edge:
-        of_edge = {name: defined(values[latent]) for name, values in self.statistics.items()}
+        statistics = {name: defined(values[latent]) for name, values in self.statistics.items()}
         return self._as_edge(
             latent,
             parent,
             (self._parent_active_F[latent], self._active_F[latent], self._both_F[latent]),
-            of_edge,
+            statistics,
             self.soft,
         )
 
     def _next_best(self, latent: int, parent: int) -> list[Edge]:
-        """What the edge would be to others of the level above: of those that fire with it most beyond chance."""
+        """The edges that it would have to other latents of the level above that fire with it most beyond chance."""
         lists, dictionary = self._dictionary.lists, self._dictionary
         row_n = lists.rows_of(latent)
         level, _ = self._nodes.levels.place(latent)
@@ -161,5 +161,5 @@ class Family:
 
 
 def defined(value: float) -> float | None:
-    """A number in six digits, or None where it is not defined."""
+    """A number with six digits, or None if it is NaN."""
     return None if math.isnan(value) else rounded(value)

@@ -69,8 +69,17 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(config_class)
-    # The verb's own fields come before those that it shares with others.
-    fields = sorted(dataclasses.fields(config_class), key=lambda field: field.name not in config_class.__annotations__)
+    groups = ("", *config_class.GROUPS)
+
+    def place(field: dataclasses.Field[Any]) -> tuple[int, bool]:
+        """The rank of a field: by group, and in a group the verb's own fields before those that it shares with others."""
+        group = field.metadata.get("group", "")
+        return (
+            groups.index(group) if group in groups else len(groups),
+            field.name not in config_class.__annotations__,
+        )
+
+    fields = sorted(dataclasses.fields(config_class), key=place)
     return [(field, hints[field.name]) for field in fields]
 
 

@@ -181,7 +181,7 @@ VERBS = (
     Verb(
         "info",
         InfoConfig,
-        "info.run:run",
+        "info:run",
         "Describe and check any file of the chain. Says whether it is complete and valid.",
         LOOK,
     ),

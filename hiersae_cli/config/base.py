@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from hiersae_cli.errors import UsageError
 
@@ -19,7 +19,7 @@ def option(
     help: str,
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
-    choices: Iterable[str] = (),
+    choices: Collection[str] = (),
     recorded: bool = True,
     group: str = "",
     only_for: Mapping[str, Iterable[str]] = MappingProxyType({}),
@@ -38,7 +38,7 @@ def option(
         "help": help,
         "parse": parse,
         "metavar": metavar,
-        "choices": tuple(choices),
+        "choices": choices,  # not copied: a registry may grow
         "recorded": recorded,
         "group": group,
         "only_for": {name: tuple(values) for name, values in only_for.items()},
@@ -80,6 +80,8 @@ class Config:
                 raise UsageError(f"{flag_name(field)} {value!r} is not one of: {', '.join(filter(None, allowed))}")
         self.check()
 
+    GROUPS: ClassVar[tuple[str, ...]] = ()  # the order in which help shows the groups of options; others follow
+
     def check(self) -> None:
         """Raise ``UsageError`` if values do not fit together."""
 
@@ -115,6 +117,12 @@ class Config:
             field = next(f for f in dataclasses.fields(self) if f.name == field_name)
             flag = f"{flag_name(field)} {_joined(getattr(self, field_name))}".rstrip()
             raise UsageError(f"{flag}: {message}", hint)
+
+    def require_at_least(self, least: float, *names: str) -> None:
+        """Raise a ``UsageError`` if one of the fields ``names`` is below ``least``, 0 or 1."""
+        for name in names:
+            message = f"must be at least {least}" if least else "must not be negative"
+            self.require(getattr(self, name) >= least, name, message)
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:

@@ -99,9 +99,10 @@ def read_json(path: str | Path) -> Any:
 
 @contextmanager
 def exclusive(folder: str | Path, wait: bool = True) -> Iterator[None]:
-    """Alone within the block among the programs that ask for the same folder; where there are no locks, on trust.
+    """Keep other programs that ask for the same folder out of the block; do nothing on Windows, which has no flock.
 
-    Raises ``FileError`` where another program is within, unless it is to be waited for.
+    The folder itself is locked, so that no lock file stays in a run or an experiment.
+    Raises ``FileError`` if another program is in its block, unless ``wait``.
     """
     try:
         import fcntl

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from hiersae_cli.errors import FileError, HierSAEError
+from hiersae_cli.formats.described import Described, of_levels, run_line
 from hiersae_cli.formats.hdf5 import attributes, open_hdf5, remove_leftovers, replacing_hdf5, write_header
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
@@ -29,6 +30,7 @@ _COLUMNS: dict[str, np.dtype[Any]] = {
     "indices": np.dtype("<i4"),
     "values": np.dtype("<f4"),
 }
+_VERIFIED_ROWS = 1 << 16  # at once
 _CHUNK = 1 << 16  # numbers: whole chunks of any column fit HDF5's cache, so that appending touches the disk once
 
 
@@ -161,3 +163,28 @@ class Codes:
 
     def _damaged(self, what: str) -> FileError:
         return FileError(f"{self.path}: damaged: {what}", _HINT)
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of codes; raises ``FileError`` if they are damaged."""
+    with Codes(path) as codes:
+        header = {**attributes(codes.file), **codes.header}
+        details = {
+            "rows": codes.rows,
+            "latents": codes.latents,
+            "widths": list(codes.widths),
+            "firings": codes.firings,
+            "l0": codes.firings / codes.rows if codes.rows else None,
+            "run": codes.header["run"],
+            "host": codes.header["host"],
+        }
+        for start in range(0, codes.rows if verify else 0, _VERIFIED_ROWS):
+            codes.read(start, start + _VERIFIED_ROWS)
+    lines = [
+        ("rows", f"{codes.rows:,}"),
+        ("latents", of_levels(list(codes.widths))),
+        ("firings", f"{codes.firings:,}" + (f", L0 {details['l0']:.4g}" if codes.rows else "")),
+        run_line(details["run"]),
+    ]
+    verified = "latents ascend in every row, and activations are finite and above 0" if verify else ""
+    return Described("codes", header, details, lines, verified=verified)

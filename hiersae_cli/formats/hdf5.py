@@ -44,6 +44,15 @@ def open_hdf5(path: Path, kind: str, hint: str) -> h5py.File:
         raise FileError(f"{path}: HDF5 cannot read it ({error})", hint) from None
 
 
+def schema_of(path: Path) -> str:
+    """The schema that an HDF5 file says it has; empty if it says none or cannot be opened."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs.get("schema", ""))
+    except OSError:
+        return ""
+
+
 def write_header(file: h5py.File, header: dict[str, Any]) -> None:
     """Put what every file says of itself into a new one: the first fields as attributes, the others as JSON."""
     file.attrs.update({key: header[key] for key in _ATTRIBUTES})

@@ -27,6 +27,7 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
 from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
+from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.hdf5 import attributes, read_strings, remove_leftovers, write_header, write_strings
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
@@ -34,6 +35,7 @@ from hiersae_cli.metrics.own_tokens import own_tokens, table
 
 SCHEMA = "hiersae.index"
 SCHEMA_VERSION = 2
+HEADER_FILE = "header.json"  # of an unfinished index
 
 RUN, BASELINE = "run", "baseline"  # the dictionaries
 _COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
@@ -182,7 +184,7 @@ class IndexWriter:
         if self._state.exists():
             self.rows_committed, lengths = self._load()
         else:
-            write_json(self.folder / "header.json", header)
+            write_json(self.folder / HEADER_FILE, header)
         self._files = {
             f"{name}.{column}": self._open.enter_context(self._appending(f"{name}.{column}", lengths))
             for name in self.latents
@@ -300,7 +302,7 @@ class IndexWriter:
             self.sums = {name: np.array(values) for name, values in load_file(self._state).items()}
         except (SafetensorError, ValueError) as error:
             raise FileError(f"{self._state}: damaged ({error})", "Begin again with --rebuild.") from None
-        self.header = read_json(self.folder / "header.json")
+        self.header = read_json(self.folder / HEADER_FILE)
         return noted.pop("rows"), noted
 
 
@@ -312,7 +314,7 @@ def partial_folder(path: str | Path) -> Path:
 
 def is_partial_of(path: str | Path, made_of: dict[str, Any]) -> bool:
     """Whether what is left unfinished of an index is of these inputs."""
-    file = partial_folder(path) / "header.json"
+    file = partial_folder(path) / HEADER_FILE
     return file.exists() and read_json(file).get("made_of") == made_of
 
 
@@ -347,3 +349,30 @@ def _mapped(path: Path, data: h5py.Dataset, mode: str = "r") -> Array:
 def _parts(count: int) -> Iterator[slice]:
     for start in range(0, count, _TRANSPOSED):
         yield slice(start, min(start + _TRANSPOSED, count))
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of an index, or of the folder of an unfinished one.
+
+    Raises ``FileError`` if it is damaged. Nothing in it can be verified.
+    """
+    if path.is_dir():
+        header = read_json(path / HEADER_FILE)
+        done, total = rows_committed(path), header["made_of"]["rows"]
+        details = {"rows": total, "rows_committed": done, **_made_from(header)}
+        unfinished = f"{done:,} of {total:,} rows are indexed"
+        return Described("index", header, details, [], unfinished, "hiersae dashboard")
+    index = IndexFile(path)
+    with h5py.File(path, "r", locking=False) as file:
+        header = {**attributes(file), **index.header}
+    firings = {name: len(lists.latent_n) for name, lists in index.lists.items()}
+    details = {"rows": index.rows, "documents": len(index.documents), "firings": firings, **_made_from(header)}
+    lines = [("rows", f"{index.rows:,} of {len(index.documents):,} documents")]
+    for name, count in firings.items():
+        lines.append((name, f"{header[name]['name']}: {count:,} firings of {index.lists[name].latents:,} latents"))
+    lines.append(("tokens", "as text" if index.token_texts else "as numbers: built without --model"))
+    return Described("index", header, details, lines)
+
+
+def _made_from(header: dict[str, Any]) -> dict[str, Any]:
+    return {name: header[name] for name in (RUN, BASELINE, "host")}

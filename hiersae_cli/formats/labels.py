@@ -11,12 +11,14 @@ from typing import Any
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import exclusive, read_json, write_json
+from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.levels import current_id, latent_id, parse_id
 from hiersae_cli.version import __version__
 
 SCHEMA = "hiersae.labels"
 SCHEMA_VERSION = 2
+FILE = "labels.json"  # in the folder of the run
 LONGEST = 500  # characters
 
 
@@ -57,7 +59,7 @@ class Labels:
     """
 
     def __init__(self, run: str | Path, sha256: str):
-        self.path = Path(run) / "labels.json"
+        self.path = Path(run) / FILE
         self._sha256 = sha256
         self._known: _Snapshot | None = None
 
@@ -138,3 +140,15 @@ def _label(found: Any) -> Label:
     if not all(isinstance(value, str) for value in asdict(label).values()):
         raise ValueError("a label that is no text")
     return label
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of labels; raises ``FileError`` if the file is damaged. Nothing can be verified."""
+    if path.name != FILE:
+        raise FileError(f"{path}: labels of a run are called {FILE}", "Call it so.")
+    data = read_json(path)
+    current = Labels(path.parent, str(data.get("run"))).current()
+    authors = sorted({label.author for label in current.values()})
+    details = {"labels": len(current), "authors": authors}
+    lines = [("labels", f"{len(current):,}" + (f" by {', '.join(authors)}" if authors else ""))]
+    return Described("labels", data, details, lines)

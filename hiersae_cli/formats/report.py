@@ -1,7 +1,12 @@
-"""The report (``report.json``): specified in ``docs/file-formats.md``, made by ``workflows.evaluate``."""
+"""The report (``report.json``): specified in ``docs/file-formats.md``, made by ``workflows.eval``."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from hiersae_cli.formats.atomic import read_json
+from hiersae_cli.formats.described import Described, Lines, require_fields
+from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.catalogue import CHOW_LIU, METRICS, SHUFFLED, metric_of
 
 SCHEMA = "hiersae.report"
@@ -37,3 +42,24 @@ def verdict(metric: str, difference: float | None, p: float | None, level: float
     if p >= level:
         return "no evidence"
     return "better" if (difference > 0) == more_is_better else "worse"
+
+
+_HEADLINE = ("fvu", "l0", "ce_recovered", "mi_bits")  # figures of a run that are described
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of a report; raises ``FileError`` if a field is missing. Nothing can be verified."""
+    data = read_json(path)
+    # These fields are the same in all versions.
+    check_schema(path, data, SCHEMA, *range(1, SCHEMA_VERSION + 1))
+    require_fields(path, data, "config", "inputs", "runs", "paired")
+    runs, paired = data["runs"], data["paired"]
+    lines: Lines = []
+    for name, figures in runs.items():
+        known = [metric for metric in _HEADLINE if figures.get(metric, {}).get("value") is not None]
+        values = (f"{metric} {figures[metric]['value']:.4g}" for metric in known)
+        lines.append(("run", f"{name}: {', '.join(values)}"))
+    if paired:
+        lines.append(("compared", ", ".join(paired)))
+    details = {"runs": {name: sorted(figures) for name, figures in runs.items()}, "paired": sorted(paired)}
+    return Described("report", data, details, lines)

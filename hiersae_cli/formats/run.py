@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
+from hiersae_cli.formats.described import Described, host_line, of_levels, require_fields
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.hashing import sha256_file
 from hiersae_cli.levels import NO_PARENT
@@ -25,9 +26,6 @@ from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 
 SCHEMA = "hiersae.run"
 SCHEMA_VERSION = 2
-
-# These begin the names of what only training reads: the checkpoint has it, the weights do not.
-_ONLY_TRAINING = ("counts.", "own_counts.", "log_threshold_F")
 
 
 class RunFolder:
@@ -72,8 +70,7 @@ class RunFolder:
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
         """Replace the weights, which act on activations as cached, and say how far training had come."""
-        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ONLY_TRAINING)}
-        _save(self.model_file, weights, {"step": str(step), "steps": str(steps)})
+        _save(self.model_file, tensors, {"step": str(step), "steps": str(steps)})
 
     def progress(self) -> tuple[int, int]:
         """Steps done and steps planned, as the weights' file says; (0, 0) where there are no weights yet."""
@@ -110,6 +107,17 @@ class RunFolder:
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             with replacing(self.metrics_file) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
+
+    def last_metrics(self) -> dict[str, Any]:
+        """The last whole line of metrics.jsonl, empty if there is none; raises ``FileError`` if it is damaged."""
+        if not self.metrics_file.exists():
+            return {}
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+        try:
+            # A run that was killed may have left half a line, which the next start drops.
+            return next((json.loads(line) for line in reversed(lines) if line.endswith("}")), {})
+        except json.JSONDecodeError as error:
+            raise FileError(f"{self.metrics_file}: damaged ({error})", "Train the run again.") from None
 
     def append_metrics(self, figures: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -194,22 +202,15 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     tensors = _load(folder.model_file)
     try:
         if header["schema_version"] == 1:
-            tensors = _from_version_1(tensors)
-        load_weights(model, tensors)
+            tensors = _from_version_1({n: t for n, t in tensors.items() if not n.startswith(model.training_only)})
+        model.load_weights(tensors)
     except (KeyError, RuntimeError) as error:
         raise _damaged(folder.model_file, error) from None
     return Run(folder, header, config, model.to(device).eval())
 
 
-def load_weights(model: SparseAutoencoder, tensors: dict[str, torch.Tensor]) -> None:
-    """Put a run's weights into a model; raises ``RuntimeError`` where some are missing or do not fit."""
-    unread = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_ONLY_TRAINING)}
-    model.load_state_dict(unread | tensors)
-
-
 def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Version 1 knew two levels: ``price_P`` was of the coarse one, ``parent_F`` and other prices of the fine one."""
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ONLY_TRAINING)}
     if "parent_F" not in tensors:
         return tensors
     price_P = tensors.pop("price_P")
@@ -239,3 +240,66 @@ def _damaged(path: Path, error: Exception) -> FileError:
     # PyTorch says in the first line that tensors are missing or do not fit, and in the second which.
     reason = str(error).splitlines()[:2][-1].strip()
     return FileError(f"{path}: damaged ({reason})", "Train the run again, with --overwrite.")
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of a run's folder; raises ``FileError`` if a file in it is damaged."""
+    folder = RunFolder(path)
+    header = folder.read_header()
+    require_fields(folder.config_file, header, "config", "inputs", "module", "width", "host")
+    converted, config = header.get("converted"), header["config"]
+    require_fields(folder.config_file, config, "arch", "widths", "k", *([] if converted else ["tokens", "batch"]))
+    done, planned = folder.progress()
+    if not converted:
+        # Without weights, only the configuration says how many steps are planned.
+        planned = planned or max(1, config["tokens"] // config["batch"])
+    last = folder.last_metrics()
+    verified = verify and folder.model_file.exists()
+    if verified:
+        _require_finite(folder)
+    details = {
+        "arch": config["arch"],
+        "widths": config["widths"],
+        "k": config["k"],
+        "hard": folder.is_hard(),
+        "module": header["module"],
+        "width": header["width"],
+        "host": header["host"],
+        "step": done,
+        "steps": planned,
+        "last_metrics": last,
+        "converted": converted,
+    }
+    hardened = ", hardened tree" if details["hard"] else ""
+    sparsity = " + ".join(map(str, config["k"]))
+    lines = [
+        ("model", f"{config['arch']}, {of_levels(config['widths'])} latents, L0 {sparsity}{hardened}"),
+        ("module", f"{header['module']}, width {header['width']:,}"),
+        host_line(header["host"]),
+        _origin(converted) if converted else ("training", f"step {done:,} of {planned:,}, {config['tokens']:,} tokens"),
+    ]
+    if last:
+        figures = [f"{name} {last[name]:.4g}" for name in ("fvu", "dead") if name in last]
+        lines.append(("last figures", f"step {last['step']:,}: {', '.join(figures)} (on training batches)"))
+    return Described(
+        "run",
+        header,
+        details,
+        lines,
+        "" if folder.is_complete() else f"training is at step {done:,} of {planned:,}",
+        "hiersae train",
+        "the weights load and are finite" if verified else "",
+    )
+
+
+def _require_finite(folder: RunFolder) -> None:
+    for name, tensor in load_run(folder.path).model.state_dict().items():
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise FileError(f"{folder.model_file}: damaged: {name} is not finite", "Train the run again.")
+
+
+def _origin(converted: dict[str, Any]) -> tuple[str, str]:
+    """Where a dictionary of another tool comes from."""
+    model = " ".join(part for part in (converted["module"], converted["model"]) if part)
+    tool = f"{converted['tool']} {converted['version']}".strip()
+    return "converted", f"from {tool}: {converted['architecture']}{f', trained on {model}' if model else ''}"

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json, write_text
+from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.provenance import check_schema
 
 STUDY, ITEMS, LINKS = "hiersae.study", "hiersae.study.items", "hiersae.study.links"
@@ -160,3 +162,18 @@ class Links:
     def key(self) -> bytes:
         """Signs what forms carry."""
         return str(self._found["key"]).encode()
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of a study by its ``study.json``; raises ``FileError`` as ``load_study`` does.
+
+    Reading it compares the items with their fingerprint; nothing more can be verified.
+    """
+    study = load_study(path.parent)
+    counts = Counter(item.task for item in study.items.values())
+    details = {"items": dict(counts), "raters": study.design["raters"], "items_sha256": study.sha256}
+    lines = [
+        ("items", ", ".join(f"{count:,} {task}" for task, count in sorted(counts.items()))),
+        ("raters", f"{study.design['raters']:,} planned"),
+    ]
+    return Described("study", study.header, details, lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json, write_text
+from hiersae_cli.formats.described import Described, of_levels, require_fields, run_line
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
@@ -213,3 +215,30 @@ def _check_order(path: str | Path, nodes: Iterable[Node]) -> None:
 
 def _broken(path: str | Path, what: str) -> FileError:
     return FileError(f"{path}: damaged: {what}", "Make it again with 'hiersae export-tree'.")
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of a tree; raises as ``load_tree`` does. Nothing more can be verified."""
+    tree = load_tree(path)
+    header = tree.header
+    require_fields(path, header, "config", "inputs", "run", "sample")
+    counts = Counter(node.level for node in tree.nodes)
+    details = {
+        "nodes": len(tree),
+        "levels": [counts[level] for level in sorted(counts)],
+        "roots": len(tree.roots()),
+        "edges": sum(node.parent is not None for node in tree.nodes),
+        "dead": sum(bool(node.statistics.get("dead")) for node in tree.nodes),
+        "run": header["run"],
+        "sample": header["sample"],
+    }
+    lines = [
+        (
+            "features",
+            f"{details['nodes']:,} ({of_levels(details['levels'])}), "
+            f"{details['edges']:,} with a parent; {details['dead']:,} never fire in the rows measured",
+        ),
+        run_line(header["run"]),
+        ("measured on", f"{header['sample']['rows_held_out']:,} held-out rows"),
+    ]
+    return Described("tree", header, details, lines)

@@ -28,7 +28,7 @@ _CELLS = 1 << 22  # of a table of pairs at a time
 
 
 @dataclass(frozen=True)
-class Pairs:
+class InformativePairs:
     """Pairs of latents that inform on each other.
 
     Attributes:
@@ -80,7 +80,7 @@ class FiringRows:
             both_F += np.bincount(latent_n[together], minlength=len(parent_F))
         return both_F
 
-    def pairs(self, level: float = 0.01) -> Pairs:
+    def pairs(self, level: float = 0.01) -> InformativePairs:
         """The pairs that share more information than the best of F independent latents would.
 
         The best of many candidates always shares some by chance, and a latent that belongs to no tree would always be
@@ -106,10 +106,10 @@ class FiringRows:
             bits_E = mi_bits(fired_F[first_E], fired_F[second_E], both_E, rows)
             kept = bits_E > least / (2 * rows * np.log(2))
             found.append([column[kept] for column in (first_E, second_E, bits_E, likelier_E)])
-        return Pairs(rows, fired_F, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
+        return InformativePairs(rows, fired_F, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
-def chow_liu(pairs: Pairs) -> Array:
+def chow_liu(pairs: InformativePairs) -> Array:
     """The tree of largest summed mutual information, (F,) parents, each tree rooted at its most frequent latent.
 
     Pairs that are no more than chance are left out, so the answer may be a forest.
@@ -131,7 +131,7 @@ def chow_liu(pairs: Pairs) -> Array:
     return np.where(parent_F[:latents] == latents, NONE, parent_F[:latents]).astype(np.int64)
 
 
-def most_informative_parents(pairs: Pairs) -> Array:
+def most_informative_parents(pairs: InformativePairs) -> Array:
     """The tree in which each latent hangs below the more frequent one that tells most of it, (F,) parents.
 
     Equally frequent latents rank by number. A latent is a root where no more frequent one that ``may_be_parent`` makes

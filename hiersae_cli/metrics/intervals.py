@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 LEAST_SEEDS = 3  # from which on a configuration's figures have intervals and tests over seeds
 
@@ -123,30 +124,22 @@ class Share:
 
     def estimate(self, confidence: float) -> Estimate:
         """The share with Wilson's interval. Source: Wilson (1927), JASA 22."""
-        low, high = self._wilson(confidence)
-        return Estimate(self.value, low, high, self.n, self.unit)
+        low, high = proportion_confint(self.successes, self.trials, 1 - confidence, method="wilson")
+        # If all successes or none, the share is an end of the interval; rounding must not put it outside.
+        return Estimate(self.value, max(0.0, min(self.value, low)), min(1.0, max(self.value, high)), self.n, self.unit)
 
     def minus(self, other: Share, confidence: float) -> Difference:
-        """The difference of two shares that are independent of each other, and the score test.
+        """The difference of two independent shares, and its score test.
 
-        Source: Newcombe (1998), Statistics in Medicine 17, method 10 (from two Wilson intervals); the test is that of
-        the pooled variance, as Wilson's interval is.
+        Source: Newcombe (1998), Statistics in Medicine 17, method 10 (from two Wilson intervals); the test takes the
+        pooled variance, as Wilson's interval does.
         """
-        a, b = self.value, other.value
-        (low_a, high_a), (low_b, high_b) = self._wilson(confidence), other._wilson(confidence)
-        low = a - b - ((a - low_a) ** 2 + (high_b - b) ** 2) ** 0.5
-        high = a - b + ((high_a - a) ** 2 + (b - low_b) ** 2) ** 0.5
+        sides = (self.successes, self.trials, other.successes, other.trials)
+        low, high = confint_proportions_2indep(*sides, method="newcomb", compare="diff", alpha=1 - confidence)
         pooled = (self.successes + other.successes) / (self.trials + other.trials)
         variance = pooled * (1 - pooled) * (1 / self.trials + 1 / other.trials)
-        return Difference(a - b, low, high, self.n, self.unit, _two_sided(a - b, variance, np.inf))
-
-    def _wilson(self, confidence: float) -> tuple[float, float]:
-        z = NormalDist().inv_cdf((1 + confidence) / 2)
-        n, share = self.trials, self.value
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-        # The share lies within; with 0 or all successes it is an end, and rounding must not put it outside.
-        return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+        value = self.value - other.value
+        return Difference(value, float(low), float(high), self.n, self.unit, _two_sided(value, variance, np.inf))
 
 
 Figure = Draws | Share
@@ -186,6 +179,10 @@ class Bootstrap:
         taken_RV = np.random.default_rng(self._seed).multinomial(units, count_V / units, size=self._resamples)
         whole = statistic(values_nU.sum(1, keepdims=True))
         return Draws(float(whole[0]), statistic(distinct_nV @ taken_RV.T), units, "1", units, paired=False)
+
+    def mean_over_units(self, values_U: np.ndarray, unit: str = "1") -> Draws:
+        """The mean of one number of each unit, as ``over_units``."""
+        return replace(self.over_units(values_U[None], lambda sums_nR: sums_nR[0] / len(values_U)), unit=unit)
 
 
 def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
@@ -236,13 +233,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     None stays None and does not count. Source: Holm (1979), Scandinavian Journal of Statistics 6.
     """
-    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - rank)))
-        corrected[place] = largest
-    return corrected
+    known = [p for p in p_values if p is not None]
+    corrected = iter(multipletests(known, method="holm")[1].tolist() if known else ())
+    return [None if p is None else next(corrected) for p in p_values]
 
 
 _Seeds = tuple[tuple[float, int], ...]  # of each side, the variance of its mean over seeds and its degrees of freedom

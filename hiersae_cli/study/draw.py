@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class Condition:
     """A dictionary under a tree: what a condition draws from.
 
     Attributes:
@@ -89,12 +89,12 @@ class Drawer:
         }
         self._learned_F = parent_F
 
-    def _source(self, name: str, lists: FiringLists, parent_F: Array, level_F: Array) -> Source:
+    def _source(self, name: str, lists: FiringLists, parent_F: Array, level_F: Array) -> Condition:
         held_out_F = np.array(
             [self._held_out_R[lists.rows_of(latent)].sum() for latent in range(lists.latents)], dtype=float
         )
         rate_F = held_out_F / max(len(self._rows), 1)
-        return Source(name, lists, parent_F, level_F, rate_F, (held_out_F >= LEAST_FIRINGS) & (rate_F < 0.5))
+        return Condition(name, lists, parent_F, level_F, rate_F, (held_out_F >= LEAST_FIRINGS) & (rate_F < 0.5))
 
     def available(self, tasks: Sequence[str], most: int) -> int:
         """How many matched sets, at most ``most``, can be drawn for every one of the tasks."""
@@ -135,30 +135,30 @@ class Drawer:
 
     # --- candidates: the latents that an item may stand for, those of each condition
 
-    def _single_candidates(self, source: Source) -> Array:
+    def _single_candidates(self, source: Condition) -> Array:
         return np.flatnonzero(source.usable_F)
 
-    def _example_candidates(self, source: Source) -> Array:
+    def _example_candidates(self, source: Condition) -> Array:
         """Those that are silent in enough windows for there to be an intruder."""
         found = self._single_candidates(source).tolist()
         return np.array([one for one in found if len(self._silent(source, one)) >= _LEAST_SILENT], int)
 
-    def _silent(self, source: Source, latent: int) -> Array:
+    def _silent(self, source: Condition, latent: int) -> Array:
         """Of a sample of held-out rows those around which a latent does not fire."""
         fires, around = source.lists.rows_of(latent), self._contexts.around
         first, last = (np.searchsorted(fires, self._sample + end) for end in (-around, around + 1))
         return self._sample[first == last]
 
-    def _edge_candidates(self, source: Source) -> Array:
+    def _edge_candidates(self, source: Condition) -> Array:
         child = np.flatnonzero(source.usable_F & (source.parent_F != NONE))
         return child[source.usable_F[source.parent_F[child]]]
 
-    def _family_candidates(self, source: Source) -> Array:
+    def _family_candidates(self, source: Condition) -> Array:
         child = self._edge_candidates(source)
         parent, count = np.unique(source.parent_F[child], return_counts=True)
         return parent[count >= _CHILDREN]
 
-    def _figures(self, task: str, source: Source, latent_N: Array) -> Array:
+    def _figures(self, task: str, source: Condition, latent_N: Array) -> Array:
         """What candidates are matched on, (N, K): logarithms of firing rates."""
         if task == CHILD:
             return np.array([[np.log(source.rate_F[self._children(source, one)]).mean()] for one in latent_N.tolist()])
@@ -167,7 +167,7 @@ class Drawer:
             columns.append(source.rate_F[source.parent_F[latent_N]])
         return np.log(np.stack(columns, 1))
 
-    def _children(self, source: Source, parent: int) -> Array:
+    def _children(self, source: Condition, parent: int) -> Array:
         """Three children of a parent, the same whenever it is asked."""
         child = np.flatnonzero(source.usable_F & (source.parent_F == parent))
         draw = np.random.default_rng((self._seed, 3, parent))
@@ -256,7 +256,7 @@ class Drawer:
 
     # --- items
 
-    def _example(self, source: Source, latent: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
+    def _example(self, source: Condition, latent: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
         row_n, value_n = self._firings(source, latent)
         parts = np.array_split(np.argsort(-value_n, kind="stable"), 10)
         row = self._spread(row_n[parts[decile - 1]], _EXAMPLES - 1, draw, row_n)
@@ -266,7 +266,7 @@ class Drawer:
         options = [[one] for one in self._excerpts([*contexts, intruder])]
         return [_item(EXAMPLE, source, [latent], decile, [], [options[place] for place in order], key)]
 
-    def _child(self, source: Source, parent: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
+    def _child(self, source: Condition, parent: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
         children = self._children(source, parent)
         intruder = self._alike(source, children, parent, draw)
         groups = [self._strongest(source, latent, _OF_CHILD) for latent in [*children.tolist(), intruder]]
@@ -275,12 +275,12 @@ class Drawer:
         found = _item(CHILD, source, latents, 0, [], [groups[place] for place in order], key)
         return [{**found, "rate": float(np.exp(np.log(source.rate_F[children]).mean()))}]
 
-    def _edge(self, source: Source, child: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
+    def _edge(self, source: Condition, child: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
         parent = int(source.parent_F[child])
         shown = [self._spread_out(source, parent, _OF_EDGE, draw), self._strongest(source, child, _OF_EDGE)]
         return [_item(EDGE, source, [child, parent], 0, shown, [], None)]
 
-    def _label(self, source: Source, latent: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
+    def _label(self, source: Condition, latent: int, decile: int, draw: np.random.Generator) -> list[dict[str, Any]]:
         """A latent to name, and the same, by other texts, to be found among three others by its name."""
         seen, kept = self._two_halves(source, latent)
         free = np.flatnonzero(source.usable_F & (source.parent_F != latent))
@@ -306,7 +306,7 @@ class Drawer:
 
     # --- contexts
 
-    def _firings(self, source: Source, latent: int) -> tuple[Array, Array]:
+    def _firings(self, source: Condition, latent: int) -> tuple[Array, Array]:
         """Of held-out rows alone: what a dictionary was trained on may flatter it."""
         row_n, value_n = source.lists.of(latent)
         kept = self._held_out_R[row_n]
@@ -323,19 +323,19 @@ class Drawer:
         more = [row for row in draw.permutation(all_n).tolist() if row not in order]
         return np.array([*found, *rest, *more][:count])
 
-    def _strongest(self, source: Source, latent: int, count: int) -> list[Excerpt]:
+    def _strongest(self, source: Condition, latent: int, count: int) -> list[Excerpt]:
         row_n, value_n = self._firings(source, latent)
         chosen = self._contexts.strongest(row_n, value_n, count)
         return self._excerpts(self._contexts.with_activations(row_n, value_n, chosen))
 
-    def _spread_out(self, source: Source, latent: int, count: int, draw: np.random.Generator) -> list[Excerpt]:
+    def _spread_out(self, source: Condition, latent: int, count: int, draw: np.random.Generator) -> list[Excerpt]:
         """One of each part of the upper half of the firings: a parent is wider than its strongest contexts."""
         row_n, value_n = self._firings(source, latent)
         order = np.argsort(-value_n, kind="stable")[: max(count, len(value_n) // 2)]
         row = np.array([int(draw.choice(row_n[part])) for part in np.array_split(order, count)])
         return self._excerpts(self._contexts.with_activations(row_n, value_n, row))
 
-    def _two_halves(self, source: Source, latent: int) -> tuple[list[Excerpt], list[Excerpt]]:
+    def _two_halves(self, source: Condition, latent: int) -> tuple[list[Excerpt], list[Excerpt]]:
         """The strongest contexts in turn: some to label by, others to be found by the label."""
         row_n, value_n = self._firings(source, latent)
         row = self._contexts.strongest(row_n, value_n, _OF_LABEL + _OF_CHILD)
@@ -343,7 +343,7 @@ class Drawer:
         kept = excerpts[1::3][:_OF_CHILD]
         return [one for one in excerpts if not any(one is other for other in kept)], kept
 
-    def _alike(self, source: Source, children: Array, parent: int, draw: np.random.Generator) -> int:
+    def _alike(self, source: Condition, children: Array, parent: int, draw: np.random.Generator) -> int:
         """A latent of the same level and about the same rate that does not hang below the parent."""
         below = {parent}
         while more := set(np.flatnonzero(np.isin(source.parent_F, list(below))).tolist()) - below:
@@ -355,7 +355,7 @@ class Drawer:
         far_N = np.abs(np.log(source.rate_F[free]) - np.log(source.rate_F[children]).mean())
         return int(draw.choice(free[np.argsort(far_N, kind="stable")[:8]]))
 
-    def _elsewhere(self, source: Source, latent: int, pattern: Context, draw: np.random.Generator) -> Context:
+    def _elsewhere(self, source: Condition, latent: int, pattern: Context, draw: np.random.Generator) -> Context:
         """A context in which the latent does not fire, with the marks of one in which it does: all five are marked."""
         row = draw.choice(self._silent(source, latent), 1)
         (found,) = self._contexts.with_activations(np.zeros(0, int), np.zeros(0, np.float32), row)
@@ -391,7 +391,7 @@ def post_hoc_tree(lists: FiringLists, train: Array, usable: Array) -> Array:
 
 def _item(
     task: str,
-    source: Source,
+    source: Condition,
     latents: list[int],
     decile: int,
     shown: list[list[Excerpt]],

@@ -9,18 +9,22 @@ cancels between conditions, what is particular to an item or to a rater's liking
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 from scipy.stats import t as student
 
 Array = np.ndarray[Any, Any]
 
-_DRAWS = 40_000  # for what is integrated over raters and items
+_DRAWS = 40_000  # of a rater and an item, for an integral over both
+_EFFECTS = (-12.0, 12.0)  # logits between which an effect is looked for
+_MOST_SETS = 4096
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,18 @@ def truth(raters: Raters, condition: str, chance: float) -> float:
 def effect_of(raters: Raters, base: str, other: str, chance: float, difference: float) -> Raters:
     """The same raters with what makes ``other`` better than ``base`` by ``difference`` in the share of right answers.
 
-    Raises ``ValueError`` where no effect is as large.
+    Raises ``ValueError`` if no effect is large enough.
     """
-    wanted = truth(raters, base, chance) + difference
-    low, high = -12.0, 12.0
-    with_effect = raters
-    for _ in range(60):
-        middle = (low + high) / 2
-        with_effect = Raters(**{**vars(raters), "effect": {**raters.effect, other: middle}})
-        low, high = (middle, high) if truth(with_effect, other, chance) < wanted else (low, middle)
-    if abs(truth(with_effect, other, chance) - wanted) > 1e-3:
-        raise ValueError(f"a difference of {difference:+.2f} is beyond what such raters can show")
-    return with_effect
+    target = truth(raters, base, chance) + difference
+
+    def with_effect(effect: float) -> Raters:
+        return replace(raters, effect={**raters.effect, other: effect})
+
+    try:
+        effect = brentq(lambda effect: truth(with_effect(effect), other, chance) - target, *_EFFECTS, xtol=1e-12)
+    except ValueError:
+        raise ValueError(f"a difference of {difference:+.2f} is beyond what such raters can show") from None
+    return with_effect(effect)
 
 
 def difference_error(raters: Raters, pair: tuple[str, str], chance: float, number: int, sets: int) -> float:
@@ -121,14 +125,10 @@ def sets_for(
     wanted: float,
 ) -> int | None:
     """The fewest matched sets with which so many raters reach a power; None where no number of sets does."""
-    low, high = 2, 4096
-
-    def reached(sets: int) -> bool:
-        return planned_power(raters, pair, chance, (number, sets), difference, confidence) >= wanted
-
-    if not reached(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle + 1, high)
-    return low
+    counts = range(2, _MOST_SETS + 1)
+    place = bisect_left(
+        counts,
+        wanted,
+        key=lambda sets: planned_power(raters, pair, chance, (number, sets), difference, confidence),
+    )
+    return counts[place] if place < len(counts) else None

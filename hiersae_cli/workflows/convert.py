@@ -17,11 +17,11 @@ from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.formats.atomic import refuse_folder, replacing_folder
-from hiersae_cli.formats.dictionaries import Dictionary, read_dictionary, recognise, saelens, sparsify
+from hiersae_cli.formats.dictionaries import ForeignDictionary, read_dictionary, recognise, saelens, sparsify
 from hiersae_cli.formats.dictionaries.base import damaged
 from hiersae_cli.formats.dictionaries.places import same_place
 from hiersae_cli.formats.provenance import header
-from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run, load_weights
+from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
 from hiersae_cli.formats.tree import Node, Tree, save_tree
@@ -96,18 +96,18 @@ def _import(config: ConvertConfig, source: Path, out: Path, console: Console) ->
     return {"run": str(out), **described["config"], "fvu": fvu, "l0": l0, **described["converted"]}
 
 
-def _model(found: Dictionary) -> SparseAutoencoder:
+def _model(found: ForeignDictionary) -> SparseAutoencoder:
     # Where the wanted L0 is not known, it decides nothing.
     config = TrainConfig(acts=[], arch=found.arch, widths=found.widths, k=found.k or found.widths, refine=found.refine)
     model = build(config, found.width)
     try:
-        load_weights(model, found.tensors)
+        model.load_weights(found.tensors)
     except RuntimeError as error:
         raise damaged(found.weights, str(error).splitlines()[-1].strip()) from None
     return model.eval()
 
 
-def _check_place(found: Dictionary, source: Path, acts: ActivationSet, console: Console) -> None:
+def _check_place(found: ForeignDictionary, source: Path, acts: ActivationSet, console: Console) -> None:
     """Raise ``FileError`` where a dictionary is not of the cache's activations; warn where names leave that open."""
     paths = ", ".join(str(cache.path) for cache in acts.caches)
     if found.width != acts.width:

@@ -22,6 +22,7 @@ from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats import atomic, provenance
+from hiersae_cli.formats.host import CHECKPOINT, CHECKPOINT_SCHEMA, DESCRIPTION, SCHEMA, SCHEMA_VERSION
 from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.interrupt import Interrupted, stoppable
 
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-SCHEMA = "hiersae.host"
-CHECKPOINT_SCHEMA = "hiersae.host.checkpoint"
-SCHEMA_VERSION = 1
-DESCRIPTION = "hiersae.json"  # beside the model's own files
-CHECKPOINT = "checkpoint.safetensors"
 _OURS = re.compile(
     r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*|\..*"
 )

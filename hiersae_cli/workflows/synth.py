@@ -24,8 +24,8 @@ from hiersae_cli.formats.activations import (
     TRUTH_VERSION,
     Activations,
     ActivationsWriter,
-    Firings,
-    Rows,
+    CacheRows,
+    TrueFirings,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
 from hiersae_cli.formats.activations.writer import partial_path
@@ -77,7 +77,7 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
     return _report(config, console, time.monotonic() - started)
 
 
-def _rows(config: SynthConfig) -> Rows:
+def _rows(config: SynthConfig) -> CacheRows:
     """Documents of equal length, of which those that are held out are spread evenly."""
     row = np.arange(config.rows)
     document = (row // _DOCUMENT_ROWS).astype(np.int32)
@@ -86,7 +86,7 @@ def _rows(config: SynthConfig) -> Rows:
     chosen = min(count, max(1, round(wanted / _DOCUMENT_ROWS))) if wanted else 0
     held_out = np.zeros(count, bool)
     held_out[np.linspace(0, count, chosen, endpoint=False).astype(int)] = True
-    return Rows(
+    return CacheRows(
         tokens=np.zeros(config.rows, np.int32),
         document=document,
         position=(row % _DOCUMENT_ROWS).astype(np.int32),
@@ -104,7 +104,7 @@ def _fill(
     config: SynthConfig,
     console: Console,
     stopping: Callable[[], bool],
-) -> Firings:
+) -> TrueFirings:
     """Draw and write all rows; returns the true features of those that are ``held_out`` (rows,)."""
     counts, features, magnitudes = [np.zeros(1, np.int64)], [], []
     dtype = getattr(torch, config.dtype)
@@ -124,7 +124,7 @@ def _fill(
                 writer.close()
                 raise Interrupted(f"{config.out}: stopped at row {start + count:,} of {config.rows:,}, nothing is kept")
     writer.commit(config.rows)
-    return Firings(np.cumsum(np.concatenate(counts)), np.concatenate(features), np.concatenate(magnitudes))
+    return TrueFirings(np.cumsum(np.concatenate(counts)), np.concatenate(features), np.concatenate(magnitudes))
 
 
 def _report(config: SynthConfig, console: Console, seconds: float) -> dict[str, Any]:

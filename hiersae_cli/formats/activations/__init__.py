@@ -1,5 +1,6 @@
 """The activation cache (``acts.h5``): specified in ``docs/file-formats.md``, written and read here."""
 
+from hiersae_cli.formats.activations.activation_set import ActivationSet
 from hiersae_cli.formats.activations.layout import (
     DROPPED,
     HELD_OUT,
@@ -8,9 +9,9 @@ from hiersae_cli.formats.activations.layout import (
     TRAIN,
     TRUTH_VERSION,
 )
-from hiersae_cli.formats.activations.reader import Activations, ActivationSet
-from hiersae_cli.formats.activations.truth import Firings
-from hiersae_cli.formats.activations.writer import ActivationsWriter, Rows, join_shards
+from hiersae_cli.formats.activations.reader import Activations
+from hiersae_cli.formats.activations.truth import TrueFirings
+from hiersae_cli.formats.activations.writer import ActivationsWriter, CacheRows, join_shards
 
 __all__ = [
     "DROPPED",
@@ -22,7 +23,7 @@ __all__ = [
     "ActivationSet",
     "Activations",
     "ActivationsWriter",
-    "Firings",
-    "Rows",
+    "CacheRows",
+    "TrueFirings",
     "join_shards",
 ]

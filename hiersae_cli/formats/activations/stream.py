@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from hiersae_cli.formats.activations.activation_set import ActivationSet
 from hiersae_cli.formats.activations.layout import TRAIN, block_rows
-from hiersae_cli.formats.activations.reader import ActivationSet
 
 
 class ShuffledRows:

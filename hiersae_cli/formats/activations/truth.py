@@ -18,7 +18,7 @@ _GROUP = "truth"
 
 
 @dataclass(frozen=True)
-class Firings:
+class TrueFirings:
     """The true features of the held-out rows, in the order of rows: row h has firings start[h] to start[h + 1].
 
     Attributes:
@@ -41,7 +41,7 @@ class Firings:
         return out
 
 
-def write_truth(file: h5py.File, truth: Truth, firings: Firings) -> None:
+def write_truth(file: h5py.File, truth: Truth, firings: TrueFirings) -> None:
     """Add the truth to a cache that has none."""
     content = {
         "features": truth.features_ND,
@@ -70,9 +70,9 @@ def read_truth(file: h5py.File) -> Truth:
     return truth
 
 
-def read_firings(file: h5py.File) -> Firings:
+def read_firings(file: h5py.File) -> TrueFirings:
     """What fired in the held-out rows; raises ``KeyError`` and ``ValueError`` where it is damaged."""
-    firings = Firings(*(_read(file, name) for name in list(TRUTH)[4:]))
+    firings = TrueFirings(*(_read(file, name) for name in list(TRUTH)[4:]))
     if not len(firings.feature) == len(firings.magnitude) == firings.start[-1]:
         raise ValueError("the true firings are not of one size")
     return firings

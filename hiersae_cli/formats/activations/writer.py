@@ -26,7 +26,7 @@ from hiersae_cli.formats.activations.layout import (
     pwrite,
 )
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
-from hiersae_cli.formats.activations.truth import Firings, truth_bytes, write_truth
+from hiersae_cli.formats.activations.truth import TrueFirings, truth_bytes, write_truth
 from hiersae_cli.formats.atomic import sync
 from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_header, write_strings
 from hiersae_cli.synth.truth import Truth
@@ -35,7 +35,7 @@ _BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
 
 
 @dataclass(frozen=True)
-class Rows:
+class CacheRows:
     """What is known of every row before the model runs: all arrays have shape (N,)."""
 
     tokens: np.ndarray
@@ -49,10 +49,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def between(self, start: int, stop: int) -> Rows:
+    def between(self, start: int, stop: int) -> CacheRows:
         """A contiguous part of the rows; the table of documents stays whole."""
         part = slice(start, stop)
-        return Rows(
+        return CacheRows(
             self.tokens[part],
             self.document[part],
             self.position[part],
@@ -90,7 +90,7 @@ class ActivationsWriter:
 
     @classmethod
     def create(
-        cls, path: str | Path, header: dict[str, Any], rows: Rows, modules: dict[str, int], dtype: str
+        cls, path: str | Path, header: dict[str, Any], rows: CacheRows, modules: dict[str, int], dtype: str
     ) -> ActivationsWriter:
         """Make ``<path>.partial`` at its full size, with everything but the activations in it.
 
@@ -135,7 +135,7 @@ class ActivationsWriter:
         os.fsync(self._handle)
         self.rows_committed = rows
 
-    def finish(self, compression: str = "none", truth: tuple[Truth, Firings] | None = None) -> None:
+    def finish(self, compression: str = "none", truth: tuple[Truth, TrueFirings] | None = None) -> None:
         """Add what the rows were drawn from, if anything, the statistics and the fingerprint; give the file its name.
 
         The truth goes through HDF5: a process killed in that moment leaves a file that cannot be gone on with.

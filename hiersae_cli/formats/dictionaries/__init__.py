@@ -10,9 +10,9 @@ from pathlib import Path
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.dictionaries import dictionary_learning, saelens, sparsify
-from hiersae_cli.formats.dictionaries.base import Dictionary
+from hiersae_cli.formats.dictionaries.base import ForeignDictionary
 
-__all__ = ["Dictionary", "read_dictionary", "recognise"]
+__all__ = ["ForeignDictionary", "read_dictionary", "recognise"]
 
 # By the file of weights that makes a folder one of a tool's.
 _TOOLS = {module.WEIGHTS: module for module in (saelens, sparsify, dictionary_learning)}
@@ -23,7 +23,7 @@ def recognise(path: Path) -> str | None:
     return next((module.TOOL for name, module in _TOOLS.items() if (path / name).is_file()), None)
 
 
-def read_dictionary(path: Path) -> Dictionary:
+def read_dictionary(path: Path) -> ForeignDictionary:
     """A dictionary of another tool, told by the files in its folder.
 
     Raises ``UsageError`` where there is none, ``FileError`` where it is damaged or cannot be held in a run.

@@ -16,7 +16,7 @@ from hiersae_cli.formats.atomic import read_json
 
 
 @dataclass(frozen=True)
-class Dictionary:
+class ForeignDictionary:
     """A dictionary of another tool as a model of ours.
 
     Attributes:

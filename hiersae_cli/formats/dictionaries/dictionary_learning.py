@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hiersae_cli.formats.dictionaries.base import (
-    Dictionary,
+    ForeignDictionary,
     check_finite,
     damaged,
     energy_above,
@@ -24,7 +24,7 @@ _CONFIG = "config.json"
 _CLASSES = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder")
 
 
-def read(path: Path) -> Dictionary:
+def read(path: Path) -> ForeignDictionary:
     """A dictionary of one of ``_CLASSES``; raises ``FileError`` for others, and where thresholds were never set."""
     file = path / WEIGHTS
     config = read_config(path / _CONFIG)
@@ -44,7 +44,8 @@ def read(path: Path) -> Dictionary:
     arch, widths, k, tensors = found
     check_finite(file, tensors)
     module = trainer.get("submodule_name") or (f"layer {trainer['layer']}" if "layer" in trainer else "")
-    return Dictionary(TOOL, "", name, arch, widths, k, tensors, str(trainer.get("lm_name") or ""), str(module), file)
+    model = str(trainer.get("lm_name") or "")
+    return ForeignDictionary(TOOL, "", name, arch, widths, k, tensors, model, str(module), file)
 
 
 def _state(file: Path) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import write_json
 from hiersae_cli.formats.dictionaries.base import (
-    Dictionary,
+    ForeignDictionary,
     activation_below,
     check_finite,
     damaged,
@@ -49,7 +49,7 @@ _READ = ("standard", "topk", "jumprelu", ARCHITECTURE)
 _TRAINING = ("batchtopk", "matryoshka_batchtopk")  # architectures that only checkpoints of training have
 
 
-def read(path: Path) -> Dictionary:
+def read(path: Path) -> ForeignDictionary:
     """A dictionary of SAELens; raises ``FileError`` for what a run cannot hold, and for versions before 6."""
     config, file = read_config(path / _CONFIG), path / WEIGHTS
     metadata = config.get("metadata")
@@ -83,7 +83,7 @@ def read(path: Path) -> Dictionary:
         raise damaged(file, str(error)) from None
     weights |= own
     check_finite(file, weights)
-    return Dictionary(
+    return ForeignDictionary(
         TOOL,
         version,
         architecture,

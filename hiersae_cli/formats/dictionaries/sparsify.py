@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.atomic import write_json
 from hiersae_cli.formats.dictionaries.base import (
-    Dictionary,
+    ForeignDictionary,
     damaged,
     flat_tensors,
     read_config,
@@ -24,7 +24,7 @@ TOOL, WEIGHTS = "sparsify", "sae.safetensors"
 _CONFIG = "cfg.json"
 
 
-def read(path: Path) -> Dictionary:
+def read(path: Path) -> ForeignDictionary:
     """A sparse coder; raises ``FileError`` for transcoders, skip connections and other activations than top-k."""
     config, file = read_config(path / _CONFIG), path / WEIGHTS
     for key in ("transcode", "skip_connection", "signed"):
@@ -48,7 +48,7 @@ def read(path: Path) -> Dictionary:
         raise damaged(path / _CONFIG, f"k is {k!r}, of {latents:,} latents")
     # A folder is called as the module that it is of.
     module = path.resolve().name if "." in path.resolve().name else ""
-    return Dictionary(TOOL, "", "topk", "topk", (latents,), (k,), weights, "", module, file)
+    return ForeignDictionary(TOOL, "", "topk", "topk", (latents,), (k,), weights, "", module, file)
 
 
 def write(folder: Path, run: Run) -> None:

@@ -9,10 +9,10 @@ from hiersae_cli.config.cache import JoinConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import SCHEMA, SCHEMA_VERSION, Activations, join_shards
+from hiersae_cli.formats.activations.summary import summary_of
 from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.workflows.cache.agreement import require_same
-from hiersae_cli.workflows.cache.summary import summary_of
 
 
 def run(config: JoinConfig, console: Console | None = None) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from hiersae_cli.formats.activations import (
     TRAIN,
     Activations,
     ActivationsWriter,
-    Rows,
+    CacheRows,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
+from hiersae_cli.formats.activations.summary import row_uses, summary_of
 from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
 from hiersae_cli.formats.provenance import header
@@ -34,7 +35,6 @@ from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.host.tokenizer import decoded
 from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows
 from hiersae_cli.workflows.cache.agreement import require_same
-from hiersae_cli.workflows.cache.summary import row_uses, summary_of
 from hiersae_cli.workflows.cache.writing import NotFiniteError, write_rows
 from hiersae_cli.workflows.common.outliers import SINKS, FirstLook
 
@@ -146,7 +146,9 @@ def _open_writer(
     held_out = choose_held_out(len(windows.names), config.held_out, config.seed)
     split = np.where(held_out[windows.document], HELD_OUT, TRAIN).astype(np.uint8)
     split[windows.position < config.drop_positions] = DROPPED
-    rows = Rows(windows.tokens, windows.document, windows.position, split, windows.names, windows.offsets, held_out)
+    rows = CacheRows(
+        windows.tokens, windows.document, windows.position, split, windows.names, windows.offsets, held_out
+    )
     made_by = {
         "host": {
             "name": host.name,
@@ -185,7 +187,7 @@ def _sample(host: Host, windows: Windows) -> dict[str, Any]:
     return {"tokens": tokens, "text": decoded(host.tokenizer, tokens)}
 
 
-def _sha256(rows: Rows) -> str:
+def _sha256(rows: CacheRows) -> str:
     digest = hashlib.sha256()
     for column in (rows.tokens, rows.document, rows.position, rows.split):
         digest.update(column.data)

@@ -1,4 +1,4 @@
-"""Asking a language model behind an OpenAI-compatible service: one request, one answer, nothing else."""
+"""Ask a language model behind an OpenAI-compatible service: one request, one answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hiersae_cli.errors import HierSAEError, UsageError
 _TRIES = 4
 _BUSY = (429, 500, 502, 503, 504)
 _LONGEST_WAIT = 30.0  # seconds
-_SHOWN = 200  # characters of a service's own message
+_LONGEST_EXCERPT = 200  # characters of a service's own message
 _MOST_BYTES = 1 << 20  # of an answer
 
 
@@ -25,8 +25,8 @@ class ChatEndpoint:
 
     Args:
         address: such as ``http://127.0.0.1:8000/v1``.
-        model: the name that the service knows the model by.
-        key: sent as a bearer token, where there is one.
+        model: the name by which the service knows the model.
+        key: sent as a bearer token, unless empty.
         timeout: seconds to wait for an answer.
         sleep: waits between tries.
     """
@@ -34,13 +34,13 @@ class ChatEndpoint:
     def __init__(self, address: str, model: str, key: str, timeout: float, sleep: Callable[[float], None] = time.sleep):
         self._url = address.rstrip("/") + "/chat/completions"
         self._model, self._key, self._timeout, self._sleep = model, key, timeout, sleep
-        # A redirect would carry the key and the contexts to somebody whom the user has not named.
+        # A redirect would carry the key and the contexts to a service that the user has not named.
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def ask(self, system: str, user: str) -> str:
-        """The model's answer; tried again a few times where the service is busy.
+        """The model's answer; asks a few times if the service is busy.
 
-        Raises ``HierSAEError`` where it cannot be reached, refuses, or answers with something else.
+        Raises ``HierSAEError`` if the service cannot be reached, refuses, or answers with something else.
         """
         body = {
             "model": self._model,
@@ -54,14 +54,14 @@ class ChatEndpoint:
             request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         except ValueError as error:
             raise UsageError(f"--endpoint {self._url}: no address ({error})") from None
-        for left in range(_TRIES - 1, -1, -1):
+        for tries in range(1, _TRIES + 1):
             try:
                 with self._opener.open(request, timeout=self._timeout) as response:
                     return self._content(response.read(_MOST_BYTES))
             except urllib.error.HTTPError as error:
-                if error.code not in _BUSY or not left:
+                if error.code not in _BUSY or tries == _TRIES:
                     raise self._refusal(error) from None
-                self._sleep(_wait(error.headers, _TRIES - left))
+                self._sleep(_wait(error.headers, tries))
             except (OSError, http.client.HTTPException) as error:  # OSError: URLError and timeouts, too
                 reason = getattr(error, "reason", None) or error
                 raise HierSAEError(
@@ -80,23 +80,23 @@ class ChatEndpoint:
         return content
 
     def _foreign(self, answer: bytes) -> HierSAEError:
-        shown = " ".join(answer[:_SHOWN].decode("utf-8", "replace").split())
+        excerpt = " ".join(answer[:_LONGEST_EXCERPT].decode("utf-8", "replace").split())
         return HierSAEError(
-            f"{self._url}: its answer is not that of a chat completion: {shown!r}",
-            "--endpoint is what stands before /chat/completions, often ending in /v1.",
+            f"{self._url}: its answer is not that of a chat completion: {excerpt!r}",
+            "--endpoint is the part before /chat/completions, often ending in /v1.",
         )
 
     def _refusal(self, error: urllib.error.HTTPError) -> HierSAEError:
         hints = {
             401: "Name the variable with the key: --key-env VARIABLE.",
             403: "Name the variable with the key: --key-env VARIABLE.",
-            404: "Check --endpoint (what stands before /chat/completions) and --llm.",
-            429: "Wait, then run the same command again: what is labelled stays.",
+            404: "Check --endpoint (the part before /chat/completions) and --llm.",
+            429: "Wait, then run the same command again: existing labels stay.",
         }
         redirected = "It points elsewhere: give the address that it points to." if 300 <= error.code < 400 else ""
-        said = _message(error.read(_MOST_BYTES))
+        message = _message(error.read(_MOST_BYTES))
         return HierSAEError(
-            f"{self._url}: {error.code} {error.reason}{f': {said}' if said else ''}",
+            f"{self._url}: {error.code} {error.reason}{f': {message}' if message else ''}",
             redirected or hints.get(error.code, "Check --endpoint and --llm."),
         )
 
@@ -106,20 +106,20 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _wait(headers: Message, tried: int) -> float:
+def _wait(headers: Message, tries: int) -> float:
     """Seconds before the next try: what the service asks for, or more each time."""
     try:
         return min(max(float(headers.get("Retry-After", "")), 0.0), _LONGEST_WAIT)
     except ValueError:
-        return min(2.0**tried, _LONGEST_WAIT)
+        return min(2.0**tries, _LONGEST_WAIT)
 
 
 def _message(answer: bytes) -> str:
     """What a service says of an error, in one line."""
     try:
-        found = json.loads(answer)
-        found = found.get("error", found) if isinstance(found, dict) else found
-        found = found.get("message", found) if isinstance(found, dict) else found
+        message = json.loads(answer)
+        message = message.get("error", message) if isinstance(message, dict) else message
+        message = message.get("message", message) if isinstance(message, dict) else message
     except ValueError:
-        found = answer.decode("utf-8", "replace")
-    return " ".join(str(found).split())[:_SHOWN]
+        message = answer.decode("utf-8", "replace")
+    return " ".join(str(message).split())[:_LONGEST_EXCERPT]

@@ -14,7 +14,7 @@ from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.formats.activations import ActivationSet, outliers
 from hiersae_cli.formats.atomic import human_bytes, read_json, refuse_folder
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import check_schema
@@ -24,7 +24,6 @@ from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.pages import static
 from hiersae_cli.sae import HierarchicalSAE
-from hiersae_cli.workflows.common import outliers
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.dashboard.build_index import ensure_index
 from hiersae_cli.workflows.dashboard.neuronpedia import TREE_FILE, is_ours, write_feature_rows

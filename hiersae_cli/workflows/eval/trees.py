@@ -172,14 +172,14 @@ class TreeSums:
                 found[f"hierarchy_score{suffix}"] = Share(int(hits_E.sum()), len(hits_E))
             cosine_P = sibling_cosine(self.trees[suffix], self._decoder_FD)
             if len(cosine_P):
-                found[f"sibling_cosine{suffix}"] = _mean_over_units(cosine_P, bootstrap)
+                found[f"sibling_cosine{suffix}"] = bootstrap.mean_over_units(cosine_P)
         return found
 
     def _detection(self, rows: int, bootstrap: Bootstrap) -> Figures:
         matched_F = self._matching.matched_F != NONE
         cosine_F = self._matching.cosine_F[matched_F]
         found: Figures = {
-            "mcc": _mean_over_units(cosine_F, bootstrap),
+            "mcc": bootstrap.mean_over_units(cosine_F),
             "uniqueness": Share(len(np.unique(self._matching.nearest_F)), len(matched_F)),
         }
         blocks = bootstrap.weights_RK.shape[1]
@@ -244,10 +244,6 @@ def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Boo
         for number, name in enumerate(TREE_METRICS)
         if trials.get(name, 1)
     }
-
-
-def _mean_over_units(values_n: Array, bootstrap: Bootstrap) -> Figure:
-    return bootstrap.over_units(values_n[None], lambda sums_nR: sums_nR[0] / len(values_n))
 
 
 def _of_edges(counts: Sequence[Array], n_rows: Array) -> list[Array]:

@@ -14,8 +14,8 @@ from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.formats import atomic
 from hiersae_cli.formats.activations import Activations
+from hiersae_cli.formats.host import DESCRIPTION
 from hiersae_cli.formats.run import RunFolder
-from hiersae_cli.workflows.lm import DESCRIPTION
 
 _PATHS = ("texts", "model")  # what lies elsewhere in every run: the fingerprints say that it is the same
 

@@ -28,6 +28,7 @@ from hiersae_cli.errors import HierSAEError
 from hiersae_cli.formats import atomic
 from hiersae_cli.formats.activations import Activations
 from hiersae_cli.formats.datasets import Dataset
+from hiersae_cli.formats.host import DESCRIPTION
 from hiersae_cli.formats.plan import Part
 from hiersae_cli.formats.run import RunFolder, load_run
 from hiersae_cli.hashing import sha256_file
@@ -86,7 +87,7 @@ class Unit:
     def results(self) -> dict[str, Any]:
         """What the files of all steps say: ``host``, ``samples``, ``report``, ``check``."""
         return {
-            "host": atomic.read_json(self.host / lm.DESCRIPTION),
+            "host": atomic.read_json(self.host / DESCRIPTION),
             "samples": atomic.read_json(self.folder / "samples.json"),
             "report": atomic.read_json(self.report),
             "check": atomic.read_json(self.folder / "host-check.json"),
@@ -133,7 +134,7 @@ class Unit:
         )
         self._step(
             "host",
-            (self.host / lm.DESCRIPTION).exists(),
+            (self.host / DESCRIPTION).exists(),
             lambda: lm.run(config, self._console),
             lambda other: takeover.host_agrees(other / "host", config, self.data.sha256),
             lambda other: takeover.link_folder(other / "host", self.host),

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from hiersae_cli.config.train import TrainConfig
-from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.formats.activations import ActivationSet, outliers
 from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.synth import Stream, block_seed, generator
-from hiersae_cli.workflows.common import advice, outliers
+from hiersae_cli.workflows.common import advice
 
 SYNTH_MODULE = "synth"  # what stands for the module's path where activations are of no model
 _MOMENT_BLOCKS, _BLOCK = 8, 2048

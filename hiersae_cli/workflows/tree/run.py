@@ -33,7 +33,7 @@ from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 from hiersae_cli.workflows.common.evidence import gather_contexts, gather_tokens, listed_tokens, token_ids, token_texts
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.common.rows import batches_of, spread_blocks
-from hiersae_cli.workflows.eval.report import LEAST_FIRINGS
+from hiersae_cli.workflows.eval.trees import LEAST_FIRINGS
 from hiersae_cli.workflows.tree.statistics import edges_of, statistics_of
 
 _SHOWN_PARENTS = 10

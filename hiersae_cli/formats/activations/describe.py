@@ -1,0 +1,94 @@
+"""What ``hiersae info`` says of a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.activations import outliers
+from hiersae_cli.formats.activations.activation_set import ActivationSet
+from hiersae_cli.formats.activations.reader import Activations
+from hiersae_cli.formats.activations.summary import SPLITS, row_uses, summary_of
+from hiersae_cli.formats.activations.writer import summarise
+from hiersae_cli.formats.described import Described, Lines, host_line, require_fields
+from hiersae_cli.formats.hdf5 import attributes
+
+_TOLERANCE = 1e-6  # of statistics: sums may be taken in another order elsewhere
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """A cache, finished or not; raises ``FileError`` if it is damaged."""
+    with Activations(path, allow_unfinished=True) as acts:
+        complete = bool(acts.fingerprint) and acts.rows_committed == acts.rows
+        header = acts.header
+        require_fields(path, header, "config", "inputs", "host")
+        split = acts.column("split")
+        splits = {name: int((split == value).sum()) for name, value in SPLITS.items()}
+        modules = {name: {"width": acts.width(name), "dtype": acts.dtype(name)} for name in acts.modules}
+        if complete:
+            modules = summary_of(acts)["modules"]
+        shards = header.get("shards", [])
+        details: dict[str, Any] = {
+            "rows": acts.rows,
+            "rows_committed": acts.rows_committed,
+            "documents": acts.documents,
+            "splits": splits,
+            "modules": modules,
+            "host": header["host"],
+            "shards": shards,
+            "fingerprint": acts.fingerprint,
+        }
+        lines: Lines = [("rows", f"{acts.rows:,} of {acts.documents:,} documents")]
+        if not complete:
+            lines.append(("", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in splits.items())))
+        for name, module in modules.items():
+            lines.append(("module", f"{name}, width {module['width']:,}, {module['dtype']}"))
+            if complete:
+                lines.append(("", f"{row_uses(module, splits['dropped'])}; median norm {module['median_norm']:.4g}"))
+                warning = module["warning"] = _warning(path, name)
+                lines += [("warning", warning)] * bool(warning)
+        lines.append(host_line(header["host"]))
+        if acts.truth is not None:
+            truth = {"features": len(acts.truth), "edges": int((acts.truth.parent_N >= 0).sum())}
+            details["truth"] = truth
+            lines.append(("truth", f"{truth['features']:,} features, {truth['edges']:,} of them with a parent"))
+        if shards:
+            lines.append(("shards", ", ".join(shards)))
+        if complete:
+            lines.append(("fingerprint", acts.fingerprint))
+            if verify:
+                _verify(acts)
+        return Described(
+            "cache, joined" if shards else "cache",
+            {**attributes(acts.file), **header},
+            details,
+            lines,
+            "" if complete else f"{acts.rows_committed:,} of {acts.rows:,} rows are written",
+            "hiersae cache",
+            "the content has the fingerprint and the statistics that the file says" if verify and complete else "",
+        )
+
+
+def _warning(path: Path, module: str) -> str:
+    acts = ActivationSet([str(path)], module)
+    try:
+        return outliers.warning(acts)
+    finally:
+        acts.close()
+
+
+def _verify(acts: Activations) -> None:
+    """Raise ``FileError`` if the file's own summary is not that of its content."""
+    for name, computed in summarise(acts.path).items():
+        stored = acts.file[name][()]
+        if name == "fingerprint":
+            same = stored == computed[()]
+        else:
+            same = np.allclose(stored, computed, rtol=_TOLERANCE, atol=_TOLERANCE * float(np.abs(computed).max()))
+        if not same:
+            raise FileError(
+                f"{acts.path}: damaged: its {name} is not that of its content", "Make it again with 'hiersae cache'."
+            )

@@ -1,0 +1,112 @@
+"""The folder of a host model: a Hugging Face model with its tokenizer, and ``hiersae.json`` if ``hiersae lm`` made it.
+
+Specified in ``docs/file-formats.md``. Nothing here imports PyTorch until a model is verified: ``hiersae lm`` checks
+its flags before it does.
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from hiersae_cli.errors import FileError
+from hiersae_cli.formats.atomic import read_json
+from hiersae_cli.formats.described import Described, require_fields
+from hiersae_cli.formats.provenance import check_schema
+
+SCHEMA = "hiersae.host"
+CHECKPOINT_SCHEMA = "hiersae.host.checkpoint"
+SCHEMA_VERSION = 1
+DESCRIPTION = "hiersae.json"  # next to the model's own files
+CHECKPOINT = "checkpoint.safetensors"  # of an unfinished training
+_TRAINING = ("validation_loss", "unit", "steps", "best_step")  # what is described of a training by ``hiersae lm``
+
+
+def describe(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of a host model's folder, of any tool.
+
+    Raises ``FileError`` if it has no weights in safetensors, or damaged ones. Verified, the model is loaded.
+    """
+    config, header = read_json(path / "config.json"), {}
+    if (path / DESCRIPTION).exists():
+        header = read_json(path / DESCRIPTION)
+        check_schema(path / DESCRIPTION, header, SCHEMA, SCHEMA_VERSION)
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise FileError(
+            f"{path}: no weights in safetensors", "Convert the model, or make one: hiersae lm TEXT -o host."
+        )
+    parameters = sum(map(_parameters, files))
+    tokenizer = any((path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
+    details = {
+        "model_type": config["model_type"],
+        "layers": _setting(config, "num_hidden_layers", "n_layer"),
+        "width": _setting(config, "hidden_size", "n_embd"),
+        "vocabulary": _setting(config, "vocab_size"),
+        "parameters": parameters,
+        "tokenizer": tokenizer,
+        "fingerprint": _fingerprint(path) if verify else "",
+    } | {name: header[name] for name in _TRAINING if name in header}
+    lines = [
+        (
+            "model",
+            f"{details['model_type']}, {details['layers']} layers of width {details['width']}, "
+            f"vocabulary {details['vocabulary']}, {parameters:,} parameters",
+        )
+    ]
+    if "validation_loss" in details:
+        lines.append(("validation", f"loss {details['validation_loss']:.4f} {details.get('unit', '')}".strip()))
+    if not tokenizer:
+        lines.append(("tokenizer", "none in this folder"))
+    if verify:
+        lines.append(("fingerprint", details["fingerprint"]))
+    verified = "the model and its tokenizer load" if verify else ""
+    return Described("host model", header, details, lines, verified=verified)
+
+
+def describe_checkpoint(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of the folder in which ``hiersae lm`` trains; nothing in it can be verified."""
+    checkpoint = path / CHECKPOINT
+    try:
+        with safe_open(checkpoint, "np") as file:
+            header = json.loads((file.metadata() or {}).get("hiersae", "null"))
+    except SafetensorError as error:
+        raise _damaged(checkpoint, error) from None
+    check_schema(checkpoint, header, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
+    require_fields(checkpoint, header, "step", "config")
+    step, steps = header["step"], header["config"].get("steps", 0)
+    header = {key: header[key] for key in ("schema", "schema_version", "config")}
+    unfinished = f"training is at step {step:,} of {steps:,}"
+    return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm")
+
+
+def _fingerprint(path: Path) -> str:
+    import torch
+
+    from hiersae_cli.host.model import Host
+
+    return Host.load(str(path), torch.device("cpu")).fingerprint
+
+
+def _setting(config: dict[str, Any], *names: str) -> Any:
+    """The value of the first of ``names`` that is set; multimodal models keep theirs in ``text_config``."""
+    inner = {**config, **config.get("text_config", {})}
+    return next((inner[name] for name in names if name in inner), None)
+
+
+def _parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    try:
+        with safe_open(file, "np") as opened:
+            shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise _damaged(file, error) from None
+    return sum(map(prod, shapes))
+
+
+def _damaged(file: Path, error: Exception) -> FileError:
+    return FileError(f"{file}: damaged ({str(error).splitlines()[0]})", "Make the model again.")

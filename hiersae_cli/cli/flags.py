@@ -72,7 +72,7 @@ def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], An
     groups = ("", *config_class.GROUPS)
 
     def place(field: dataclasses.Field[Any]) -> tuple[int, bool]:
-        """The rank of a field: by group, and in a group the verb's own fields before those that it shares with others."""
+        """The rank of a field: by group, then the verb's own fields before those that it shares with others."""
         group = field.metadata.get("group", "")
         return (
             groups.index(group) if group in groups else len(groups),

@@ -210,7 +210,7 @@ VERBS = (
         "convert",
         ConvertConfig,
         "convert:run",
-        "Convert dictionaries from and to other tools. Reads SAELens, sparsify and dictionary_learning.",
+        "Convert dictionaries from and to other tools. Reads SAELens, sparsify and dictionary_learning, writes the first two.",
         SHARE,
     ),
 )

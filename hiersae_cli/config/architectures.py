@@ -40,7 +40,7 @@ class DictionaryOptions(Config):
     )
     refine: bool = option(
         False,
-        help="Encode in two passes. The second reads what the first leaves unexplained, and corrects it.",
+        help="Encode in two passes. The second corrects the code by what the first leaves unexplained.",
         group=TRAINING,
     )
 

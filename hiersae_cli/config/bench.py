@@ -15,7 +15,7 @@ class BenchConfig(Config):
         (16_384, 131_072), parse=parse_counts, metavar="N[,N...]", help="Latents of each model, in all levels together."
     )
     d: int = option(512, help="Width of the activations.")
-    k: int = option(32, help="L0.")
+    k: int = option(32, help="Active latents per row (L0).")
     batch: int = option(2048, parse=parse_count, metavar="COUNT", help="Activations per step.")
     dtype: str = option("float32", choices=("float32", "bfloat16"), help="Number type of the products.")
     moments: str = option("float32", choices=("float32", "bfloat16"), help="Number type of row-adam's moments.")

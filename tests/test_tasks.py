@@ -133,7 +133,7 @@ def test_no_tasks_unless_asked_for() -> None:
     ("flags", "message"),
     [
         (["--tasks", "all"], "--tasks"),
-        (["--tasks", "probing,nothing", "--model", "HOST"], "'nothing' is no task"),
+        (["--tasks", "probing,nothing", "--model", "HOST"], "'nothing' is not a task"),
         (["--labels", "l.csv"], "add --tasks all"),
         (["--tasks", "probing", "--model", "HOST", "--labeller", "latin"], "--labeller"),
         (["--tasks", "probing", "--model", "HOST", "--task-rows", "0"], "--task-rows"),

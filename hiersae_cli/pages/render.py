@@ -18,7 +18,7 @@ from markupsafe import Markup
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import FeaturePage, Neighbour
 from hiersae_cli.browse.tree_model import Overview
-from hiersae_cli.layout import parted
+from hiersae_cli.layout import split_interval
 from hiersae_cli.levels import Levels, parse_id
 from hiersae_cli.metrics.catalogue import BY_NAME
 from hiersae_cli.pages import charts, text
@@ -360,7 +360,7 @@ class Pages:
         for row in rows:
             metric = row[0].split(" ")[0]
             if len(row) > 1 and metric in HEADLINES:
-                cells = [parted(cell)[0] for cell in row[1:]]
+                cells = [split_interval(cell)[0] for cell in row[1:]]
                 verdict = row[-1] if row[-1] in ("better", "worse", "no evidence") else ""
                 other = cells[1] if len(columns) > 2 else ""
                 name = BY_NAME[metric].label

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hiersae_cli.layout import parted
+from hiersae_cli.layout import split_interval
 from hiersae_cli.metrics.catalogue import metric_of
 from hiersae_cli.render.report_tables import Table, doubts, labelled, lines, tables, title
 
@@ -34,7 +34,7 @@ def html(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     environment = Environment(
         loader=PackageLoader("hiersae_cli.render", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["parted"] = parted
+    environment.filters["split_interval"] = split_interval
     images = {name: base64.b64encode(svg.encode()).decode() for name, svg in plots.items()}
     return environment.get_template("report.html.jinja").render(
         title=title(report),

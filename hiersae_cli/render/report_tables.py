@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiersae_cli.levels import current_id
-from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, metric_of, of_the_whole
+from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, base_name, metric_of
 
 Figure = Mapping[str, Any] | None
 
@@ -159,7 +159,7 @@ def _ordered(report: Mapping[str, Any], names: list[str]) -> list[str]:
     order = list(BY_NAME)
     metrics = dict.fromkeys(metric for name in names for metric in _figures(report, name))
     own_metrics = [metric for metric in metrics if metric in BY_NAME or not metric.endswith((CHOW_LIU, SHUFFLED))]
-    return sorted(own_metrics, key=lambda metric: order.index(of_the_whole(metric)))
+    return sorted(own_metrics, key=lambda metric: order.index(base_name(metric)))
 
 
 def _in_sections(rows: list[Any]) -> list[list[str]]:

@@ -210,7 +210,8 @@ VERBS = (
         "convert",
         ConvertConfig,
         "convert:run",
-        "Convert dictionaries from and to other tools. Reads SAELens, sparsify and dictionary_learning, writes the first two.",
+        "Convert dictionaries from and to other tools. "
+        "Reads SAELens, sparsify and dictionary_learning, writes the first two.",
         SHARE,
     ),
 )

@@ -256,3 +256,37 @@ def test_prose_is_at_most_120_columns_wide(page: Path) -> None:
     prose = re.sub(r"^\s*```.*?^\s*```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     wide = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
     assert not wide
+
+
+# Phrases that a reader stumbles over, and what to write instead.
+STUMBLES = {
+    "are told by": "are recognised by",
+    "at the least": "at least",
+    "dearer": "more expensive",
+    "for want of": "if there is no",
+    "goes on with": "resumes",
+    "in its stead": "instead",
+    "laid out anew": "moved to new places",
+    "learnt": "learned",
+    "not to be compared": "cannot be compared",
+    "so many-th": "N-th",
+    "there that are": "existing",
+    "thereof": "of it",
+    "unless said": "unless the table says otherwise",
+    "whereof": "of which",
+}
+
+
+def prose_of(path: Path) -> str:
+    """The text of a file in one line, without the marks of comments, so that a phrase may run over two lines."""
+    return re.sub(r"\s+", " ", re.sub(r"\n\s*#:?", "\n", text_of(path)))
+
+
+@pytest.mark.parametrize("phrase", STUMBLES)
+def test_phrases_that_were_cleaned_out_stay_out(phrase: str) -> None:
+    """In the README, the pages, and comments, docstrings and messages of the code. The changelog keeps its history."""
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]
+    files = [*pages, *sorted((ROOT / "hiersae_cli").rglob("*.py"))]
+    pattern = re.compile(rf"\b{re.escape(phrase)}\b", re.IGNORECASE)
+    places = [str(path.relative_to(ROOT)) for path in files if pattern.search(prose_of(path))]
+    assert not places, f"write {STUMBLES[phrase]!r} instead of {phrase!r}"

@@ -344,7 +344,7 @@ def test_a_plan_that_changed_is_refused(
         ("layers = 2", "layers = 0", "shakespeare_char: host: --layers 0: must be at least 1"),
         ("widths = [4, 12]", "widths = [4, true]", "hier.widths cannot be [4, True]"),
         ("widths = [16]", "widths = [20]", "hier and flat differ"),
-        ('["hierarchy"]', '["tree"]', "eval: --tasks tree: not all are tasks\nTasks: probing"),
+        ('["hierarchy"]', '["tree"]', "eval: --tasks tree: has an unknown task\nTasks: probing"),
         ("document = 256", "document = 256, row = 1", "text.row cannot be set"),
         ("text = {", 'text = "all"\ntexts = {', "[cpu] or [runs.run_1] is not as expected"),
         ("count = 2", "count = 0", "samples must be at least 1"),

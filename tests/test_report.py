@@ -271,7 +271,7 @@ def test_a_report_without_baselines_has_tables_too(tiny_hier: Path, tiny_acts: P
     config = EvalConfig(runs=[str(tiny_hier)], acts=[str(tiny_acts)], controls=False, device="cpu")
     report = evaluate.run(config)
     first, trees = tables(report)
-    assert first.columns == ["", "hier"] and "beside other trees" in trees.title
+    assert first.columns == ["", "hier"] and "and other trees" in trees.title
     assert report["paired"] == {} and "pca" not in report["groups"]
     assert markdown(report) and html(report, {})
 
@@ -291,7 +291,7 @@ def test_nothing_is_overwritten_and_nothing_computed_first(tiny_hier: Path, tiny
         config = EvalConfig(runs=[str(tiny_hier)], acts=["nothing.h5"], **{flag: str(tmp_path / path)})
         with pytest.raises(FileError, match=words):
             evaluate.run(config)
-    with pytest.raises(UsageError, match="path of its own"):
+    with pytest.raises(UsageError, match="its own path"):
         EvalConfig(runs=["a"], acts=["b"], html="x", markdown="x")
 
 

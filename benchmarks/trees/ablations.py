@@ -1,5 +1,6 @@
-"""Variants for ``trees.py --ablate`` and ``--control``: what is not worth an option of ``hiersae train``.
+"""Variants for ``--ablate`` and ``--control``: architectures that are not worth an option of ``hiersae train``.
 
+Training and evaluation know them by name once ``VARIANTS`` are among ``ARCHITECTURES``.
 Legend of shapes: B rows, D width, F latents, C latents of one level.
 """
 
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hiersae_cli.config.train import TrainConfig
-from hiersae_cli.sae import BatchTopK, HierarchicalSAE, SparseAutoencoder, Step, StepContext, build
+from hiersae_cli.config.architectures import Architecture, HierOptions
+from hiersae_cli.sae import BatchTopK, HierarchicalSAE, Step, StepContext
 from hiersae_cli.sae.base import Reading
 from hiersae_cli.sae.hier import BASE_PRICE, KEEP, price_of
 from hiersae_cli.sae.kernels.sparse import SparseCode
@@ -24,6 +25,10 @@ class HardFromTheStart(HierarchicalSAE):
         self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
     ) -> tuple[list[SparseCode], list[torch.Tensor]]:
         return super()._codes(centred_BD, wanted, closed=True)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """With the gate marked as closed, which it is at inference too."""
+        return {**super().weights(), "hard": torch.tensor(True)}
 
 
 class ReadsTheActivation(HierarchicalSAE):
@@ -49,17 +54,18 @@ class Priced(BatchTopK):
 
     Args:
         width: D.
-        config: of which ``tree_weight``, ``tree_every`` and ``curriculum`` count too.
+        options: of which ``tree_weight``, ``tree_every`` and ``curriculum`` count.
     """
 
     price_F: torch.Tensor
     fired_F: torch.Tensor
     rows: torch.Tensor
 
-    def __init__(self, width: int, config: TrainConfig):
-        super().__init__(width, config)
-        self.weight, self.every = config.tree_weight, config.tree_every
-        self.curriculum = config.phases
+    training_only = ("fired_F", "rows")
+
+    def __init__(self, width: int, options: HierOptions):
+        super().__init__(width, options)
+        self.weight, self.every, self.curriculum = options.tree_weight, options.tree_every, options.phases
         self.register_buffer("price_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("fired_F", torch.zeros(self.latents))
         self.register_buffer("rows", torch.zeros(()))
@@ -93,15 +99,7 @@ class Priced(BatchTopK):
         self.rows *= KEEP
 
 
-def make(config: TrainConfig, width: int, variant: str) -> SparseAutoencoder:
-    """The untrained model of a configuration, or of a variant of it: one of ``ABLATIONS``, or ``priced``."""
-    if variant == "priced":
-        return Priced(width, config)
-    return ABLATIONS[variant](width, config) if variant else build(config, width)
-
-
-ABLATIONS: dict[str, type[HierarchicalSAE]] = {
-    "hard": HardFromTheStart,
-    "activation": ReadsTheActivation,
-    "random-tree": RandomTree,
-}
+PARTS = {"hard": HardFromTheStart, "activation": ReadsTheActivation, "random-tree": RandomTree}  # by what they lack
+VARIANTS = {
+    name: Architecture(f"{__name__}:{model.__name__}", HierOptions, levels=True) for name, model in PARTS.items()
+} | {"priced": Architecture(f"{__name__}:Priced", HierOptions)}

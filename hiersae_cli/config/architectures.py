@@ -14,7 +14,7 @@ from hiersae_cli.config.curriculum import DEFAULT_CURRICULUM, Curriculum
 
 TRAINING = "Training"  # headings of the help
 HIERARCHY, JUMPRELU = OWN_GROUPS = ("Hierarchy", "JumpReLU")
-_USUAL_WIDTHS, _USUAL_K = (64, 960), (8, 8)
+_DEFAULT_WIDTHS, _DEFAULT_K = (64, 960), (8, 8)
 
 _hier_option = partial(option, group=HIERARCHY, only_for={"arch": ("hier",)})
 _jumprelu_option = partial(option, group=JUMPRELU, only_for={"arch": ("jumprelu",)})
@@ -22,24 +22,26 @@ _jumprelu_option = partial(option, group=JUMPRELU, only_for={"arch": ("jumprelu"
 
 @dataclass(kw_only=True)
 class DictionaryOptions(Config):
-    """What every architecture has."""
+    """The options that every architecture has."""
 
     widths: tuple[int, ...] = option(
         (),
         parse=parse_counts,
         metavar="N[,N…]",
         help="Number of latents. hier: one number per level, from coarse to fine. matryoshka: how many each nested "
-        f"dictionary adds. Others: one number. Default: {typed(_USUAL_WIDTHS)}, or their sum.",
+        f"dictionary adds. Others: one number. Default: {typed(_DEFAULT_WIDTHS)}, or their sum.",
     )
     k: tuple[float, ...] = option(
         (),
         parse=parse_numbers,
         metavar="N[,N…]",
         help="Active latents per token (L0). hier: one number per level. Others: one number. "
-        f"Default: {typed(_USUAL_K)}, or their sum.",
+        f"Default: {typed(_DEFAULT_K)}, or their sum.",
     )
     refine: bool = option(
-        False, help="Encode in two passes. The second corrects the first by what it leaves unexplained.", group=TRAINING
+        False,
+        help="Encode in two passes. The second corrects the code by what the first leaves unexplained.",
+        group=TRAINING,
     )
 
 
@@ -92,11 +94,11 @@ class HierOptions(DictionaryOptions):
         "the others are cheaper. 1 keeps it open.",
     )
     harden: bool = _hier_option(
-        False, help="Close the gate for good at the end: a child fires only where its parent does."
+        False, help="Close the gate for good at the end: a child fires only if its parent does."
     )
     curriculum: str = _hier_option(
         DEFAULT_CURRICULUM,
-        help="Share of training for each phase, or none. lead: the first level alone. ramp: finer levels join. "
+        help="Share of training for each phase, or none. lead: only the first level. ramp: finer levels join. "
         "anneal: the tree's prices fade in. The rest trains all levels together. closed: the gate is closed, at the "
         "end. closed=1 trains a fixed random tree.",
     )
@@ -109,11 +111,11 @@ class HierOptions(DictionaryOptions):
     def check(self) -> None:
         super().check()
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
-        self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a number from 1 on")
-        self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, from 0 to 1")
+        self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a finite number of at least 1")
+        self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, between 0 and 1")
         self.require_at_least(1, "tree_every", "open_every")
         self.require_at_least(0, "coarse_weight", "coherence_weight", "tree_weight")
-        needs_hardening = "trains with the gate closed, which needs --harden"
+        needs_hardening = "has a phase with the gate closed, which needs --harden"
         self.require(self.harden or not self.phases.closed, "curriculum", needs_hardening)
 
 
@@ -135,7 +137,7 @@ class JumpReLUOptions(DictionaryOptions):
 
 @dataclass(kw_only=True)
 class ArchitectureOptions(HierOptions, JumpReLUOptions):
-    """The options of all architectures; those of other architectures than the chosen one have no effect."""
+    """The options of all architectures; only those of the chosen architecture have an effect."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,12 @@ class Architecture:
     """A line of the registry.
 
     Attributes:
-        model: MODULE:CLASS below ``hiersae_cli.sae``, a ``SparseAutoencoder`` made of a width and the options.
+        model: MODULE:CLASS of a ``SparseAutoencoder``, whose arguments are a width and the options.
         options: its flags.
         levels: whether ``widths`` and ``k`` have a number for each level.
-        nested: whether ``widths`` has a number for each nested dictionary, and ``k`` one for the whole.
+        nested: whether ``widths`` has a number for each nested dictionary, and ``k`` one for all latents together.
         whole_k: whether ``k`` must be a whole number.
-        two_passes: whether it knows ``--refine``.
+        two_passes: whether ``--refine`` is allowed.
     """
 
     model: str
@@ -158,16 +160,16 @@ class Architecture:
     whole_k: bool = False
     two_passes: bool = True
 
-    def usual_sizes(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """The default ``widths`` and ``k``: every architecture has as many latents and the same L0."""
-        widths = _USUAL_WIDTHS if self.levels or self.nested else (sum(_USUAL_WIDTHS),)
-        return widths, _USUAL_K if self.levels else (sum(_USUAL_K),)
+    def default_sizes(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The default ``widths`` and ``k``: every architecture gets the same number of latents and the same L0."""
+        widths = _DEFAULT_WIDTHS if self.levels or self.nested else (sum(_DEFAULT_WIDTHS),)
+        return widths, _DEFAULT_K if self.levels else (sum(_DEFAULT_K),)
 
 
 ARCHITECTURES = {
-    "hier": Architecture("hier:HierarchicalSAE", HierOptions, levels=True),
-    "topk": Architecture("flat:TopK", whole_k=True),
-    "batchtopk": Architecture("flat:BatchTopK"),
-    "jumprelu": Architecture("jumprelu:JumpReLU", JumpReLUOptions, two_passes=False),
-    "matryoshka": Architecture("flat:Matryoshka", nested=True),
+    "hier": Architecture("hiersae_cli.sae.hier:HierarchicalSAE", HierOptions, levels=True),
+    "topk": Architecture("hiersae_cli.sae.flat:TopK", whole_k=True),
+    "batchtopk": Architecture("hiersae_cli.sae.flat:BatchTopK"),
+    "jumprelu": Architecture("hiersae_cli.sae.jumprelu:JumpReLU", JumpReLUOptions, two_passes=False),
+    "matryoshka": Architecture("hiersae_cli.sae.flat:Matryoshka", nested=True),
 }

@@ -1,4 +1,4 @@
-"""The curriculum coarse -> fine: the phases of training, and what is switched on in each, and how far."""
+"""The curriculum from coarse to fine: the phases of training, and what each of them switches on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Phase:
         fine: how much of their L0 the finer levels have, 0 to 1.
         tree: how far the tree's prices have replaced the constant price, 0 to 1.
         wide: how far L0 is from its final value to its first, 1 to 0.
-        closed: whether the gate is closed: a child then fires only where its parent does.
+        closed: whether the gate is closed, so that a child fires only if its parent does.
         moves_latents: whether latents may change levels.
     """
 
@@ -47,7 +47,7 @@ class Curriculum:
 
     @classmethod
     def parse(cls, text: str) -> Curriculum:
-        """``lead=0.02,ramp=0.08,anneal=0.4``, or ``none``; raises ``UsageError`` for anything else."""
+        """Parse ``lead=0.02,ramp=0.08,anneal=0.4``, or ``none``; raises ``UsageError`` for anything else."""
         shares = dict.fromkeys(PHASES, 0.0)
         for part in [] if text == "none" else text.split(","):
             name, _, share = part.partition("=")

@@ -37,7 +37,7 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         10**7,
         parse=parse_count,
         metavar="COUNT",
-        help="Activations to train on. Rows repeat where the cache is smaller.",
+        help="Activations to train on. Rows repeat if the cache is smaller.",
     )
     synth: str = option(
         "",
@@ -46,10 +46,10 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         help="Instead of ACTS: draw new activations with a known tree for every step.",
         group=DATA,
     )
-    module: str = option("", help="Module to train on, where the cache holds several.", metavar="PATH", group=DATA)
+    module: str = option("", help="Module to train on, if the cache holds several.", metavar="PATH", group=DATA)
     drop_outliers: bool = option(
         False,
-        help="Leave out rows whose norm is over 10 x the median, also where the cache kept them.",
+        help="Leave out rows whose norm is over 10 times the median, even if the cache kept them.",
         group=DATA,
     )
     seed: int = option(0, help="Seed of the first weights and of the data order.", group=DATA)
@@ -111,18 +111,18 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
 
     def check(self) -> None:
         architecture = ARCHITECTURES[self.arch]
-        usual_widths, usual_k = architecture.usual_sizes()
-        self.widths, self.k = self.widths or usual_widths, self.k or usual_k
+        default_widths, default_k = architecture.default_sizes()
+        self.widths, self.k = self.widths or default_widths, self.k or default_k
         super().check()
         self._check_sizes(architecture)
-        refusal = f"--arch {self.arch} has no second pass: it would take a second set of learned thresholds"
+        refusal = f"--arch {self.arch} has no second pass: it would need a second set of learned thresholds"
         self.require(architecture.two_passes or not self.refine, "refine", refusal)
-        # Coherence is a loss of all rows of a level, and what lets go of rows scales all: neither touches few.
-        whole = self.coherence_weight > 0 or self.coarse_rows < 1
+        # The coherence loss and the fading of the coarse loss change all decoder rows; row-adam moves only a few.
+        changes_all_rows = self.coherence_weight > 0 or self.coarse_rows < 1
         self.require(
-            not (self.optimizer == "row-adam" and whole),
+            not (self.optimizer == "row-adam" and changes_all_rows),
             "optimizer",
-            "row-adam does not go with --coherence-weight or --coarse-rows",
+            "row-adam cannot be combined with --coherence-weight or --coarse-rows",
         )
         self.require_at_least(1, "tokens", "batch", "buffer", "log_every")
         self.require_at_least(0, "lr", "clip", "aux_weight", "dead_after")
@@ -130,7 +130,7 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         self.require(
             self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1,
             "warmup",
-            "with --decay, must not exceed 1",
+            "together with --decay, must not exceed 1",
         )
         self._check_source()
         self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
@@ -140,12 +140,12 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         if architecture.levels or architecture.nested:
             part = "nested dictionary" if architecture.nested else "level"
             self.require(
-                len(self.widths) >= 2, "widths", f"--arch {self.arch} takes a number for each {part}, two or more"
+                len(self.widths) >= 2, "widths", f"--arch {self.arch} takes two or more numbers, one for each {part}"
             )
         else:
             self.require(len(self.widths) == 1, "widths", f"--arch {self.arch} takes one number")
         if architecture.nested:
-            self.require(len(self.k) == 1, "k", f"--arch {self.arch} takes one number, the L0 of the whole")
+            self.require(len(self.k) == 1, "k", f"--arch {self.arch} takes one number, the L0 of all latents together")
         else:
             self.require(
                 len(self.k) == len(self.widths), "k", f"must have one number for each of --widths {self.widths}"
@@ -153,22 +153,20 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         self.require(min(self.widths) >= 1, "widths", "must be at least 1")
         self.require(len(self.widths) <= MOST_LEVELS, "widths", f"takes at most {MOST_LEVELS} numbers")
         for width, k in zip((sum(self.widths),) if architecture.nested else self.widths, self.k, strict=True):
-            self.require(0 < k <= width, "k", f"must lie above 0, and at most at the {width} latents of its level")
+            self.require(0 < k <= width, "k", f"must be above 0 and at most {width}, the latents of its level")
         whole_k = not architecture.whole_k or self.k[0] == int(self.k[0])
         self.require(whole_k, "k", f"--arch {self.arch} takes a whole number")
 
     def _check_source(self) -> None:
         if self.synth:
-            self.require(not self.acts, "synth", f"takes the place of {', '.join(self.acts)}: give one of the two")
+            self.require(not self.acts, "synth", f"replaces {', '.join(self.acts)}: give only one of the two")
             self.require(not self.module, "module", "is for caches; --synth has no modules")
             self.require(self.seed >= 0, "seed", "must not be negative")
             self.take_shape(self.synth)
         else:
-            given = [name for name, value in asdict(self.shape()).items() if value]
-            if given:
-                raise UsageError(
-                    f"--truth-{given[0]}: is for --synth", "The truth of a cache is what it was made with."
-                )
+            truth_flags = [name for name, value in asdict(self.shape()).items() if value]
+            if truth_flags:
+                raise UsageError(f"--truth-{truth_flags[0]}: is for --synth", "The truth of a cache cannot be changed.")
 
     def check_command_line(self) -> None:
         if not self.acts and not self.synth:
@@ -179,5 +177,5 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps: every step takes a whole batch."""
+        """The number of optimizer steps; every step takes a whole batch."""
         return self.tokens // self.batch

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import FeaturePage, Neighbour
 from hiersae_cli.browse.tree_model import Overview
-from hiersae_cli.layout import parted
+from hiersae_cli.layout import split_interval
 from hiersae_cli.levels import Levels, parse_id
 from hiersae_cli.metrics.catalogue import BY_NAME
 from hiersae_cli.pages import charts, text
@@ -123,7 +123,7 @@ class Pages:
             percent=text.percent,
             number=text.number,
             running=text.running,
-            shown=text.shown,
+            one_line=text.one_line,
             token=text.token,
             value=text.value,
             level=lambda id: parse_id(id)[0],
@@ -329,13 +329,13 @@ class Pages:
             "fvu": _rounded(tree.fvu_increase),
             "rows": tree.rows,
             "dead": [place for place, dead in enumerate(tree.dead) if dead],
-            "hint": [text.shown(hint) for hint in tree.hint],
+            "hint": [text.one_line(hint) for hint in tree.hint],
         }
         return _script("tree", columns)
 
     def label_data(self) -> str:
         """The script with the labels for the map, by place."""
-        labels = {self._levels.latent(id): text.shown(label.text) for id, label in self.index.labels().items()}
+        labels = {self._levels.latent(id): text.one_line(label.text) for id, label in self.index.labels().items()}
         return _script("labels", labels)
 
     def token_data(self) -> str:
@@ -360,7 +360,7 @@ class Pages:
         for row in rows:
             metric = row[0].split(" ")[0]
             if len(row) > 1 and metric in HEADLINES:
-                cells = [parted(cell)[0] for cell in row[1:]]
+                cells = [split_interval(cell)[0] for cell in row[1:]]
                 verdict = row[-1] if row[-1] in ("better", "worse", "no evidence") else ""
                 other = cells[1] if len(columns) > 2 else ""
                 name = BY_NAME[metric].label
@@ -370,7 +370,7 @@ class Pages:
 
     def _page(self, template: str, title: str, view: str, **values: Any) -> Page:
         body = self._environment.get_template(f"{template}.html.jinja").render(tree=self._tree, **values)
-        return Page(text.shown(title), Markup(body), view)
+        return Page(text.one_line(title), Markup(body), view)
 
 
 def level_name(level: int, deepest: int, number: int = 1) -> str:

@@ -27,5 +27,5 @@ __all__ = [
 def build(config: TrainConfig, width: int) -> SparseAutoencoder:
     """The untrained model that a configuration describes, for activations of ``width``."""
     module, _, name = ARCHITECTURES[config.arch].model.partition(":")
-    model: SparseAutoencoder = getattr(import_module(f"hiersae_cli.sae.{module}"), name)(width, config)
+    model: SparseAutoencoder = getattr(import_module(module), name)(width, config)
     return model

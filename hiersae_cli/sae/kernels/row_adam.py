@@ -103,7 +103,7 @@ class RowAdam:
             self._move(number, due_r, None, torch.ones(()), lr, noise)
 
     def permute(self, order_F: torch.Tensor) -> None:
-        """Follow rows that have been laid out anew."""
+        """Follow rows that have moved to other places."""
         for slots in self.slots:
             for slot in slots.values():
                 slot.copy_(slot[order_F])

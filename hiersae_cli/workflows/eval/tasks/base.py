@@ -281,11 +281,6 @@ class DownstreamTask(ABC, Generic[Prepared, Result]):
         return {}
 
 
-def ratio(of: Array, to: Array) -> Array:
-    """``of / to``; NaN where ``to`` is not positive."""
-    return np.divide(of, to, out=np.full(np.shape(of), np.nan), where=to > 0)
-
-
 def _values(firings: Firings) -> csr_array:
     """Activations where latents fire, (N, F) sparse."""
     indicator = firings.indicator

@@ -383,7 +383,7 @@ AUTOENCODER = b'{"trainer": {"dict_class": "AutoEncoder"}}'
 LEGACY = {"metadata": {"sae_lens_version": "5.1.0"}}
 FLAT = {"hook_name": "blocks.1.hook_resid_post", "activation_fn_str": "relu"}  # where versions before 6 had it
 ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
-    "no version": (sae(metadata={"sae_lens_version": None}), "does not say of which version"),
+    "no version": (sae(metadata={"sae_lens_version": None}), "does not say its version"),
     "version 5": (sae(**LEGACY), "SAELens 5.1.0; versions from 6"),
     "flat layout": (sae(**LEGACY, **FLAT), "SAELens 5.1.0; versions from 6"),
     "gated": (sae(architecture="gated"), "its architecture is gated"),
@@ -411,8 +411,8 @@ ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
     "threshold not set": (dictionary("BatchTopKSAE", threshold=torch.tensor(-1.0)), "never set"),
     "wrong class": (dictionary("MatryoshkaBatchTopKSAE", labelled="AutoEncoderTopK"), "which AutoEncoderTopK has"),
     "groups": (dictionary("MatryoshkaBatchTopKSAE", group_sizes=torch.tensor([1, 2])), "groups (1, 2)"),
-    "harmful pickle": (written({"ae.pt": pickle.dumps(Harm(), 2), "config.json": AUTOENCODER}), "tensors alone"),
-    "not a pickle": (written({"ae.pt": b"hello", "config.json": AUTOENCODER}), "tensors alone"),
+    "harmful pickle": (written({"ae.pt": pickle.dumps(Harm(), 2), "config.json": AUTOENCODER}), "only tensors"),
+    "not a pickle": (written({"ae.pt": b"hello", "config.json": AUTOENCODER}), "only tensors"),
     "no trainer": (written({"ae.pt": b"hello", "config.json": b"{}"}), "trainer.dict_class"),
     "empty folder": (written({}), "no dictionary of another tool"),
     "two tools": (written({"ae.pt": b"", "sae.safetensors": b""}), "holds weights of"),

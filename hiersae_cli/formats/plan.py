@@ -87,7 +87,7 @@ class Planned:
 
 
 def load(path: str | Path, run: str, configuration: str) -> Planned:
-    """The run called ``run``; raises ``UsageError`` where there is none, ``FileError`` for a plan that cannot be."""
+    """The run called ``run``; raises ``UsageError`` if there is none, ``FileError`` for a plan that cannot be."""
     path = Path(path)
     try:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -186,7 +186,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _check_steps(part: Part) -> None:
-    """Raise ``UsageError`` where a step cannot be configured so, which else shows when its turn comes.
+    """Raise ``UsageError`` if a step cannot be configured so, which else shows when its turn comes.
 
     The baseline must have as many latents, active latents, rows and rows a step: else the comparison says nothing.
     """

@@ -42,7 +42,7 @@ _REPLACEABLE |= {module.WEIGHTS for module in _WRITERS.values()}
 def run(config: ConvertConfig, console: Console | None = None) -> dict[str, Any]:
     """Convert; returns the summary that ``--json`` prints.
 
-    Raises ``UsageError`` and ``FileError`` where the source is not what it should be, where the target cannot hold
+    Raises ``UsageError`` and ``FileError`` if the source is not what it should be, where the target cannot hold
     it, or where a dictionary does not belong to the activations.
     """
     console = console or Console.silent()
@@ -108,7 +108,7 @@ def _model(found: ForeignDictionary) -> SparseAutoencoder:
 
 
 def _check_place(found: ForeignDictionary, source: Path, acts: ActivationSet, console: Console) -> None:
-    """Raise ``FileError`` where a dictionary is not of the cache's activations; warn where names leave that open."""
+    """Raise ``FileError`` if a dictionary is not of the cache's activations; warn where names leave that open."""
     paths = ", ".join(str(cache.path) for cache in acts.caches)
     if found.width != acts.width:
         raise FileError(
@@ -130,7 +130,7 @@ def _check_place(found: ForeignDictionary, source: Path, acts: ActivationSet, co
 
 @torch.inference_mode()
 def _measured(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tuple[float, float]:
-    """FVU and L0 on held-out rows; raises ``FileError`` where no latent ever fires."""
+    """FVU and L0 on held-out rows; raises ``FileError`` if no latent ever fires."""
     rows = np.flatnonzero(acts.usable(HELD_OUT))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_ROWS, len(rows))).astype(int))]
     data, sums, whole = DataSums(1, acts.width), CodeSums(1, model.widths), np.ones((1, 1))

@@ -27,8 +27,8 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
     """Fetch a data set, check it, and write its parts as texts; returns what ``data.json`` holds of it.
 
     The whole must have the size and the sha256 that are known. With ``config.prefix``, fewer bytes will do that begin
-    as the whole does; no digest can tell more. Raises ``UsageError`` where there is no such file, ``FileError`` where
-    it is another one or the folder is in the way, ``HierSAEError`` where it cannot be downloaded.
+    as the whole does; no digest can tell more. Raises ``UsageError`` if there is no such file, ``FileError`` if
+    it is another one or the folder is in the way, ``HierSAEError`` if it cannot be downloaded.
     """
     console = console or Console.silent()
     known, folder = KNOWN[config.name], Path(config.data) / config.name

@@ -39,7 +39,7 @@ _SCALE = 10
 def run(config: LabelConfig, console: Console | None = None) -> dict[str, Any]:
     """Set, propose, show or export labels; returns the summary that ``--json`` prints.
 
-    Raises ``UsageError`` and ``FileError`` where run, index or nodes are not there, ``HierSAEError`` where a service
+    Raises ``UsageError`` and ``FileError`` if run, index or nodes are not there, ``HierSAEError`` if a service
     does not answer; labels given before that are kept.
     """
     console = console or Console.silent()
@@ -139,7 +139,7 @@ def _wanted(config: LabelConfig, index: Index) -> list[str]:
 
 
 def key_of(variable: str) -> str:
-    """The key of a service, from the environment; "" where no variable is named. Raises ``UsageError``."""
+    """The key of a service, from the environment; "" if no variable is named. Raises ``UsageError``."""
     if not variable:
         return ""
     key = os.environ.get(variable, "").strip()

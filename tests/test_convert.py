@@ -462,7 +462,7 @@ def test_names_that_differ_are_warned_of(made: Weights, tiny_acts: Path, tmp_pat
     source = saelens_folder(tmp_path / "sae", made.saelens(), metadata=metadata)
     done = hiersae("convert", source, "--acts", tiny_acts, "-o", tmp_path / "run")
     assert done.returncode == 0
-    assert "does not tell whether that is transformer.h.1" in done.stderr
+    assert "does not say whether that is transformer.h.1" in done.stderr
     assert "is of the model gpt2-xl" in done.stderr
 
 
@@ -476,8 +476,8 @@ def test_a_folder_of_folders_says_what_is_within(made: Weights, tiny_acts: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("SAE", "--to", "sae-lens"), "is a dictionary of sparsify already"),
-        (("RUN", "--acts", "ACTS"), "is a run already"),
+        (("SAE", "--to", "sae-lens"), "is already a dictionary of sparsify"),
+        (("RUN", "--acts", "ACTS"), "is already a run"),
         (("RUN",), "name a cache"),
         (("RUN", "--to", "sae-lens", "--acts", "ACTS"), "a run knows its activations"),
         (("RUN", "--to", "torch"), "sae-lens, sparsify"),

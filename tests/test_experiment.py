@@ -295,7 +295,7 @@ def test_without_data_it_says_what_to_download_and_where_to_put_it(run: Run, tmp
     done = run("experiment", "run", "--out_dir", "run_1", cwd=tmp_path)
     assert done.returncode == 1
     for name, file in (("shakespeare_char", "input.txt"), ("enwik8", "enwik8.zip")):
-        assert f"data/{name}: {name} is not there" in done.stderr
+        assert f"data/{name}: {name} is missing" in done.stderr
         assert re.search(
             rf"download https://\S+/{file} elsewhere, and:  hiersae data get {name} --data data", done.stderr
         )

@@ -108,16 +108,16 @@ class Labels:
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         known = self._known
         if known is None or known.stamp != stamp:
-            self._known = known = _Snapshot(stamp, *self._parsed())
+            self._known = known = _Snapshot(stamp, *self._parse())
         return known
 
-    def _parsed(self) -> tuple[str, dict[str, list[Label]]]:
+    def _parse(self) -> tuple[str, dict[str, list[Label]]]:
         data = read_json(self.path)
         check_schema(self.path, data, SCHEMA, 1, SCHEMA_VERSION)
         if data.get("run") != self._sha256:
             raise FileError(
                 f"{self.path}: labels of other weights than those of this run",
-                "The run was trained again: move the file away to begin anew.",
+                "The run was trained again: move the file away to start again.",
             )
         try:
             history = {
@@ -127,25 +127,25 @@ class Labels:
                 raise ValueError("a node without labels")
             return str(data["created"]), history
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileError(f"{self.path}: damaged: {error}", "Mend it by hand, or move it away.") from None
+            raise FileError(f"{self.path}: damaged: {error}", "Repair it by hand, or move it away.") from None
 
 
 def tidy(text: str) -> str:
-    """A label in one line, white space and its length cut."""
+    """A label as one line of at most ``LONGEST`` characters."""
     return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST].rstrip()
 
 
-def _label(found: Any) -> Label:
-    label = Label(**{name: found[name] for name in ("text", "author", "time")})
+def _label(fields: Any) -> Label:
+    label = Label(**{name: fields[name] for name in ("text", "author", "time")})
     if not all(isinstance(value, str) for value in asdict(label).values()):
-        raise ValueError("a label that is no text")
+        raise ValueError("a label is not text")
     return label
 
 
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of labels; raises ``FileError`` if the file is damaged. Nothing can be verified."""
     if path.name != FILE:
-        raise FileError(f"{path}: labels of a run are called {FILE}", "Call it so.")
+        raise FileError(f"{path}: labels of a run are called {FILE}", "Rename it.")
     data = read_json(path)
     current = Labels(path.parent, str(data.get("run"))).current()
     authors = sorted({label.author for label in current.values()})

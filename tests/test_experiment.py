@@ -388,6 +388,6 @@ def test_plots_and_tables_compare_runs(finished: Path, second: Path, folder: Pat
     told = run("experiment", "plot", "run_1", "--json", cwd=folder)
     assert json.loads(told.stdout) == {"runs": {"run_1": info(finished)}, "plots": []}
     twice = run("experiment", "plot", "run_1", "./run_1", cwd=folder)
-    assert twice.returncode == 2 and "two of one name" in twice.stderr
+    assert twice.returncode == 2 and "two runs have the same name" in twice.stderr
     nothing = run("experiment", "plot", "plots", cwd=folder)
     assert nothing.returncode == 1 and "plots/experiment.json: no such file" in nothing.stderr

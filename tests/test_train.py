@@ -295,7 +295,7 @@ def test_numbers_in_messages_are_rounded_as_far_as_they_differ() -> None:
 def test_training_on_the_same_rows_too_often_is_warned_of(tiny_acts: Path, tmp_path: Path) -> None:
     sizes = ("--arch", "topk", "--widths", "8", "--k", "1", "--batch", "8192", "--tokens", "1M", "--device", "cpu")
     done = hiersae("train", tiny_acts, *sizes, "-o", tmp_path / "run", "--quiet")
-    assert done.returncode == 0 and "times, so latents may fit these rows alone: cache more text" in done.stderr
+    assert done.returncode == 0 and "times, so latents may fit only these rows: cache more text" in done.stderr
     assert "or pass --tokens " in done.stderr and "e+" not in done.stderr
 
 

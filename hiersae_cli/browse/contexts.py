@@ -13,6 +13,7 @@ import numpy as np
 from hiersae_cli.browse.model import Context, Decile, Histogram
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT
+from hiersae_cli.formats.activations.contexts import rows_around
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.numbers import rounded
 
@@ -51,14 +52,10 @@ class ContextReader:
         """The same, for a latent's firings at ``row_n`` with activations ``value_n``."""
         if not len(row_E):
             return []
-        wide = self.around + MORE_TOKENS
-        row_EW = row_E[:, None] + np.arange(-wide, wide + 1)
-        inside_EW = (row_EW >= 0) & (row_EW < len(self.token_R))
-        row_EW = row_EW.clip(0, len(self.token_R) - 1)
-        inside_EW &= self._window_R[row_EW] == self._window_R[row_E][:, None]
         # A window may have rows in two blocks of a cache that are not neighbours.
-        inside_EW &= self.cache_row_R[row_EW] - self.cache_row_R[row_E][:, None] == row_EW - row_E[:, None]
-        inside_EW &= self.document_R[row_EW] == self.document_R[row_E][:, None]
+        row_EW, inside_EW = rows_around(
+            row_E, self.around + MORE_TOKENS, self.document_R, self.position_R, self.cache_row_R
+        )
         row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
         activation_ES = np.zeros(row_ES.shape, np.float32)
         if len(row_n):

@@ -1,4 +1,4 @@
-"""What is made of a report: an answer on the terminal, ``report.json``, Markdown, HTML, plots and the file of edges."""
+"""The outputs of an evaluation: an answer on the terminal, ``report.json``, Markdown, HTML, plots, file of edges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hiersae_cli.workflows.eval.score import Evaluation
 
 
 def refuse(config: EvalConfig) -> None:
-    """Raise ``FileError``, before any work, where something that is to be written cannot be."""
+    """Raise ``FileError``, before any work, if an output cannot be written."""
     if config.plots and Path(config.plots).is_file():
         raise FileError(f"{config.plots}: this is a file, a folder was expected", "Choose another path for --plots.")
     plots = [str(Path(config.plots) / f"{name}.svg") for name in PLOTS] if config.plots else []
@@ -56,7 +56,7 @@ def publish(report: dict[str, Any], evaluation: Evaluation, console: Console) ->
 
 
 def show(report: dict[str, Any], config: EvalConfig, console: Console) -> None:
-    """The answer on the terminal, what makes it doubtful, and all tables if they were asked for."""
+    """Show the answer, the reasons to doubt it, and all tables if they were asked for."""
     console.show("\n".join(answer(report)))
     console.show(f"\nWhole report: {' '.join(filter(None, (config.html, config.out))) or 'add -o report.json'}")
     hint = "" if config.full else "All tables: --full. "

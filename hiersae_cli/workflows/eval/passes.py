@@ -42,7 +42,7 @@ _MOST_LOGITS = 1 << 27  # numbers in a batch of next-token distributions
 
 @dataclass(frozen=True)
 class Setup:
-    """What every pass reads and where it runs."""
+    """What every pass needs: the configuration, the console, the device and the caches."""
 
     config: EvalConfig
     console: Console
@@ -92,6 +92,19 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class FitPass:
+    """The result of a pass over training rows.
+
+    Attributes:
+        fitted: the dictionaries.
+        moments: of the activations; None if they were not asked for or there are no training rows.
+    """
+
+    fitted: tuple[Fitted, ...]
+    moments: Moments | None
+
+
+@dataclass(frozen=True)
 class SoftSums:
     """Sums over the soft firings of a hardened tree, in which a child may fire without its parent."""
 
@@ -129,13 +142,12 @@ class Encoded:
 
 
 @torch.inference_mode()
-def fit(
-    setup: Setup, subjects: Sequence[Subject], rows: np.ndarray, moments: Moments | None = None
-) -> tuple[Fitted, ...]:
-    """One pass over training rows; the activations are added to ``moments``, if it is given."""
+def fit(setup: Setup, subjects: Sequence[Subject], rows: np.ndarray, with_moments: bool = False) -> FitPass:
+    """One pass over training rows; ``with_moments`` adds the mean and covariance of the activations."""
     fitted = tuple(Fitted(subject, FiringRows(subject.model.latents)) for subject in subjects)
     if not len(rows):
-        return fitted
+        return FitPass(fitted, None)
+    moments = setup.no_moments() if with_moments else None
     with setup.console.progress(_title("fit", subjects), len(rows), "tokens") as progress:
         for _, x_BD in setup.batches(rows):
             if moments:
@@ -144,7 +156,7 @@ def fit(
             for dictionary in fitted:
                 dictionary.firings.add(firings_of(dictionary.subject.model, moved_BD, setup.config.batch))
             progress.advance(len(x_BD))
-    return fitted
+    return FitPass(fitted, moments)
 
 
 @torch.inference_mode()

@@ -39,7 +39,7 @@ class EvalInputs:
     """What was opened, before any pass over rows.
 
     Attributes:
-        setup: the cache, and where the passes run.
+        setup: the configuration, the console, the device and the caches.
         groups: the measured runs, then each configuration of baselines.
         further: runs for the stability of the trees.
         host: the host model, if it was named.
@@ -72,13 +72,11 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
     refuse(config)
     inputs = open_inputs(config, console or Console.silent())
     setup, sample, host = inputs.setup, inputs.sample, inputs.host
-    with_controls = config.controls and len(inputs.fit_rows) > 0
-    moments = setup.no_moments() if with_controls else None
 
-    fitted = fit(setup, [*inputs.subjects, *inputs.further], inputs.fit_rows, moments)
-    fitted, further = fitted[: len(inputs.subjects)], fitted[len(inputs.subjects) :]
+    training = fit(setup, [*inputs.subjects, *inputs.further], inputs.fit_rows, with_moments=config.controls)
+    fitted, further = training.fitted[: len(inputs.subjects)], training.fitted[len(inputs.subjects) :]
     encoded = encode(setup, fitted, sample)
-    controls = control_groups(setup, fitted, moments) if moments else ()
+    controls = control_groups(setup, fitted, training.moments) if training.moments else ()
     encoded_controls = _encoded_controls(inputs, controls)
     loss = splice(setup, inputs.subjects, sample, host) if host else None
     bootstrap = Bootstrap(sample.blocks, config.resamples, config.seed)
@@ -151,8 +149,8 @@ def _encoded_controls(inputs: EvalInputs, controls: tuple[SeedGroup, ...]) -> tu
         return ()
     setup = inputs.setup
     rows = training_rows(setup.acts, _CONTROL_ROWS, setup.config.seed)
-    fitted = fit(setup, [subject for group in controls for subject in group.subjects], rows)
-    return encode(setup, fitted, inputs.sample.of_fewer(_CONTROL_ROWS))
+    training = fit(setup, [subject for group in controls for subject in group.subjects], rows)
+    return encode(setup, training.fitted, inputs.sample.of_fewer(_CONTROL_ROWS))
 
 
 def _scored(

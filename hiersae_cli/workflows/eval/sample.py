@@ -20,7 +20,7 @@ _TRAINING_STRETCH = 64  # neighbouring training rows that are chosen together
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of whole documents, and the block of documents that each row belongs to.
+    """Rows of whole documents, and the block of documents of each row.
 
     Attributes:
         rows: (N,) row numbers, ascending.

@@ -1,4 +1,4 @@
-"""The statistics of a tree's nodes, as ``tree.json`` has them.
+"""The statistics of a tree's nodes, as in ``tree.json``.
 
 Legend of shapes: F latents of all levels.
 """
@@ -16,12 +16,12 @@ from hiersae_cli.metrics.tree import edge_statistics
 
 
 def statistics_of(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[str, Any]]:
-    """The statistics of every latent; what is not defined is None."""
+    """The statistics of every latent; undefined ones are None."""
     rows, active_F, parent_F = counts.rows, counts.active_F, counts.parent_active_F
     edges = edges_of(counts)
     if soft:
         edges |= {f"{name}{SOFT}": values for name, values in edges_of(soft).items()}
-    found = []
+    statistics = []
     for latent, parent in enumerate(counts.parent_F.tolist()):
         own: dict[str, Any] = {
             "n_rows": rows,
@@ -33,8 +33,8 @@ def statistics_of(counts: FiringCounts, soft: FiringCounts | None) -> list[dict[
         if parent != NONE:
             own |= {"n_parent": int(parent_F[latent]), "n_both": int(counts.both_F[latent])}
             own |= {name: finite_or_none(values[latent]) for name, values in edges.items()}
-        found.append(own)
-    return found
+        statistics.append(own)
+    return statistics
 
 
 def edges_of(counts: FiringCounts) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Absorption: over how many latents a concept is split, and where other latents than its own carry it.
+"""Absorption: over how many latents a concept is split, and how often other latents than its own carry it.
 
 Legend of shapes: N rows, D width, C concepts, K blocks of documents, P concepts that have others below them.
 """

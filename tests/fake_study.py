@@ -14,9 +14,10 @@ import uvicorn
 
 from hiersae_cli.formats.study import Item, Links, StudyFiles, fingerprint, items_fingerprint, load_study, write_study
 from hiersae_cli.study import preregistration
+from hiersae_cli.study.live import Study
 from hiersae_cli.study.protocol import CHECK, CHILD, CONDITIONS, EDGE, EXAMPLE, LABEL, MATCH, Rules
 from hiersae_cli.study.store import Store
-from hiersae_cli.study.web import Study, app
+from hiersae_cli.study.web import app
 
 ATTACK = "<script>alert(1)</script>"
 TASKS = (EXAMPLE, CHILD, EDGE, LABEL)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from benchmarks.trees import __main__ as trees
-from benchmarks.trees.ablations import Priced, ReadsTheActivation
+from benchmarks.trees.ablations import VARIANTS, Priced, ReadsTheActivation
 from hiersae_cli import load_run
-from hiersae_cli.config.architectures import HierOptions
+from hiersae_cli.config.architectures import ARCHITECTURES, HierOptions
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
 
@@ -23,6 +23,13 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark's own architectures are known during its tests only."""
+    for name, architecture in VARIANTS.items():
+        monkeypatch.setitem(ARCHITECTURES, name, architecture)
+
+
 def bench(folder: Path, *arguments: str) -> dict[str, Any]:
     options = trees.parser().parse_args([*arguments, "--quick", "--device=cpu", f"--out={folder}"])
     return trees.run(options, Console.silent())[-1]
@@ -30,7 +37,7 @@ def bench(folder: Path, *arguments: str) -> dict[str, Any]:
 
 def test_the_toy_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = bench(tmp_path, "toy", "--samples=20k", "--seeds=1")
-    names = [f"{name}-l1.16-seed0" for name in ("hier-3-17", "hier-5-15", "batchtopk")]
+    names = [f"{name}-l1.16-20k-seed0" for name in ("hier-3-17", "hier-5-15", "batchtopk")]
     assert list(report["runs"]) == names and report == json.loads((tmp_path / "report-l1.16.json").read_text())
     assert all(0 <= report["runs"][name]["edge_f1"]["value"] <= 1 for name in names)
 
@@ -38,9 +45,9 @@ def test_the_toy_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     inner = trees.train.run
     monkeypatch.setattr(trees.train, "run", lambda config, console: trained.append(config) or inner(config, console))
     more = bench(tmp_path, "toy", "--samples=20k", "--seeds=2", "--only=hier-3")
-    assert [config.seed for config in trained] == [1] and set(more["runs"]) == {names[0], "hier-3-17-l1.16-seed1"}
-    bench(tmp_path / "changed", "toy", "--samples=20k", "--seeds=1", "--only=hier-3", "--set", "tree_weight=0")
-    assert load_run(tmp_path / "changed" / names[0]).config.tree_weight == 0
+    assert [config.seed for config in trained] == [1] and set(more["runs"]) == {names[0], "hier-3-17-l1.16-20k-seed1"}
+    bench(tmp_path, "toy", "--samples=20k", "--seeds=1", "--only=hier-3", "--set", "tree_weight=0")
+    assert load_run(tmp_path / "hier-3-17-l1.16-20k-tree_weight=0-seed0").config.tree_weight == 0
 
 
 def test_ablations_lack_their_part(tmp_path: Path) -> None:
@@ -48,7 +55,7 @@ def test_ablations_lack_their_part(tmp_path: Path) -> None:
     for part in ("hard", "activation", "random-tree"):
         report = bench(tmp_path, "synthtree-1k", *SMALL, "--only=hier", f"--ablate={part}")
         (name,) = report["runs"]
-        assert name == f"hier-4-12-{part}-l2-seed0"
+        assert name == f"hier-4-12-{part}-l2-20k-seed0"
         parents[part] = load_run(tmp_path / name).model.parent_F
         assert (report["runs"][name]["p_parent_given_child"]["value"] == 1) == (part == "hard")
     assert (parents["random-tree"][4:] >= 0).all() and not torch.equal(parents["activation"], parents["random-tree"])
@@ -86,10 +93,11 @@ def test_saelens_reads_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("sae_lens")
     runs = bench(tmp_path, "synthtree-1k", *SMALL, "--seeds=2", "--only=saelens")["runs"]
     kinds = ("saelens-batchtopk", "saelens-matryoshka-4-16")
-    assert list(runs) == [f"{kind}-l2-seed{seed}" for kind in kinds for seed in (0, 1)]
+    assert list(runs) == [f"{kind}-l2-20k-seed{seed}" for kind in kinds for seed in (0, 1)]
     assert all(0 < figures["fvu"]["value"] < 2 for figures in runs.values())
-    smaller = bench(tmp_path / "b", "synthtree-1k", *SMALL, "--only=saelens-b", "--set-flat=batch=512")["runs"]
-    assert smaller["saelens-batchtopk-l2-seed0"]["fvu"] != runs["saelens-batchtopk-l2-seed0"]["fvu"]
+    smaller = bench(tmp_path, "synthtree-1k", *SMALL, "--only=saelens-b", "--set-flat=batch=512")["runs"]
+    (figures,) = smaller.values()
+    assert figures["fvu"] != runs["saelens-batchtopk-l2-20k-seed0"]["fvu"]
 
 
 @pytest.mark.parametrize(

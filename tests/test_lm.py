@@ -225,7 +225,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(host: Path, prose: Path, 
     )
     assert killed.returncode == -signal.SIGKILL and checkpoint.exists() and not out.exists()
     done = hiersae(*arguments[3:])
-    assert done.returncode == 0 and "going on from step 4" in done.stderr
+    assert done.returncode == 0 and "resuming from step 4" in done.stderr
     assert_same_weights(out, host)
     assert os.listdir(tmp_path) == ["host"]
 

@@ -19,7 +19,7 @@ from hiersae_cli.browse.model import Context, Histogram
 from hiersae_cli.errors import UsageError
 from hiersae_cli.pages import server, static
 from hiersae_cli.pages.render import Pages, asset_text
-from hiersae_cli.pages.text import STEPS, context, shown, step
+from hiersae_cli.pages.text import STEPS, context, one_line, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
 from tests.helpers import PATIENCE
 
@@ -277,7 +277,7 @@ def test_a_context_keeps_its_text_and_marks_what_fires():
 
 
 def test_what_cannot_be_seen_is_shown_as_its_code():
-    assert shown("a\nb\tc\x00\u202e\ud800\ufeff") == "a↵b⇥c‹00›‹202E›‹D800›‹FEFF›"
+    assert one_line("a\nb\tc\x00\u202e\ud800\ufeff") == "a↵b⇥c‹00›‹202E›‹D800›‹FEFF›"
 
 
 def test_a_histogram_has_a_bar_for_each_count():

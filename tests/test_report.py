@@ -271,7 +271,7 @@ def test_a_report_without_baselines_has_tables_too(tiny_hier: Path, tiny_acts: P
     config = EvalConfig(runs=[str(tiny_hier)], acts=[str(tiny_acts)], controls=False, device="cpu")
     report = evaluate.run(config)
     first, trees = tables(report)
-    assert first.columns == ["", "hier"] and "beside other trees" in trees.title
+    assert first.columns == ["", "hier"] and "and other trees" in trees.title
     assert report["paired"] == {} and "pca" not in report["groups"]
     assert markdown(report) and html(report, {})
 

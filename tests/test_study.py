@@ -429,6 +429,10 @@ def test_a_study_is_drawn_from_an_index(tiny_dashboard: DashboardConfig, tmp_pat
     (out / "answers.sqlite").touch()
     with pytest.raises(FileError, match="answers of raters"):
         workflow.new(StudyNewConfig(**shared, out=str(out), overwrite=True))
+    # The checks of a study of edges only are made from its edges, never from another check.
+    workflow.new(StudyNewConfig(**{**shared, "checks": 40, "tasks": (EDGE,)}, out=str(tmp_path / "edges")))
+    checks = [item for item in load_study(tmp_path / "edges").items.values() if item.task == CHECK]
+    assert len(checks) == 40 and all(len(item.options) == 8 and item.key in range(8) for item in checks)
 
 
 @pytest.mark.parametrize(

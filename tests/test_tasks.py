@@ -19,7 +19,7 @@ from hiersae_cli.formats.activations import CacheRows
 from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
-from hiersae_cli.metrics.catalogue import BY_NAME, CONCEPTS, INTERVENTIONS, PROBES, of_the_whole
+from hiersae_cli.metrics.catalogue import BY_NAME, CONCEPTS, INTERVENTIONS, PROBES, base_name
 from hiersae_cli.render.report_tables import tables
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows.eval import run as evaluate
@@ -57,7 +57,7 @@ def test_every_run_and_baseline_is_measured(report: dict[str, Any]) -> None:
         for metric in wanted:
             figure = figures[metric]
             assert figure["value"] is not None and figure["low"] <= figure["value"] <= figure["high"], (name, metric)
-        assert set(map(of_the_whole, figures)) <= set(BY_NAME)
+        assert set(map(base_name, figures)) <= set(BY_NAME)
     assert next(iter(report["paired"].values()))["probe_f1_k1"]["verdict"] == TOO_FEW_DOCUMENTS
     assert "concept_score" in report["control_trees"][next(iter(report["groups"]))]["shuffled"]
 

@@ -196,7 +196,7 @@ def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp
         (("--arch", "batchtopk", "--widths", "16", "--k", "17"), 2, "at most 16, the latents"),
         (("--arch", "hier", "--widths", "16,112", "--k", "4,0"), 2, "at most 112, the latents"),
         (("--arch", "nonsense",), 2, "hier, topk, batchtopk"),
-        (("--arch", "matryoshka", "--widths", "128", "--k", "8"), 2, "two or more numbers, one for each nested dictionary"),
+        (("--arch", "matryoshka", "--widths", "128", "--k", "8"), 2, "one for each nested dictionary"),
         (("--arch", "matryoshka", "--widths", "16,112", "--k", "4,4"), 2, "one number, the L0 of all latents together"),
         (("--arch", "jumprelu", "--widths", "128", "--k", "8", "--refine"), 2, "no second pass"),
         (("--arch", "jumprelu", "--widths", "128", "--k", "8", "--bandwidth", "0"), 2, "above 0"),

@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks.trees import ablations
 from benchmarks.trees.suites import SAELENS, SUITES, Suite, Training, choose, rows_of, trainings
+from hiersae_cli.config.architectures import ARCHITECTURES
 from hiersae_cli.config.base import parse_count, parse_counts, parse_numbers
 from hiersae_cli.config.convert import ConvertConfig
 from hiersae_cli.config.evaluate import EvalConfig
@@ -168,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    ARCHITECTURES.update(ablations.VARIANTS)
     try:
         run(parser().parse_args(), Console())
     except HierSAEError as error:

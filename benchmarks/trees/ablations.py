@@ -1,6 +1,6 @@
 """Variants for ``--ablate`` and ``--control``: architectures that are not worth an option of ``hiersae train``.
 
-Importing this module registers them, so that training and evaluation know them by name.
+Training and evaluation know them by name once ``VARIANTS`` are among ``ARCHITECTURES``.
 Legend of shapes: B rows, D width, F latents, C latents of one level.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from hiersae_cli.config.architectures import ARCHITECTURES, Architecture, HierOptions
+from hiersae_cli.config.architectures import Architecture, HierOptions
 from hiersae_cli.sae import BatchTopK, HierarchicalSAE, Step, StepContext
 from hiersae_cli.sae.base import Reading
 from hiersae_cli.sae.hier import BASE_PRICE, KEEP, price_of
@@ -99,7 +99,7 @@ class Priced(BatchTopK):
         self.rows *= KEEP
 
 
-PARTS = {"hard": HardFromTheStart, "activation": ReadsTheActivation, "random-tree": RandomTree}
-for _name, _class in PARTS.items():
-    ARCHITECTURES[_name] = Architecture(f"{__name__}:{_class.__name__}", HierOptions, levels=True)
-ARCHITECTURES["priced"] = Architecture(f"{__name__}:Priced", HierOptions)
+PARTS = {"hard": HardFromTheStart, "activation": ReadsTheActivation, "random-tree": RandomTree}  # by what they lack
+VARIANTS = {
+    name: Architecture(f"{__name__}:{model.__name__}", HierOptions, levels=True) for name, model in PARTS.items()
+} | {"priced": Architecture(f"{__name__}:Priced", HierOptions)}

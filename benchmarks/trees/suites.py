@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
+from hiersae_cli.config.base import typed
 from hiersae_cli.config.synth import Shape, SynthConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.device import resolve_device
@@ -100,7 +101,7 @@ class Training:
     """A dictionary to train.
 
     Attributes:
-        name: of its run folder, with the seed at its end.
+        name: of its run folder: what is trained, L0, samples, options that were changed, seed.
         kind: hier, batchtopk or saelens.
         config: of ours; of SAELens the fields count that ``peers_saelens.train`` reads.
         tries: trainings of which the best counts.
@@ -155,7 +156,8 @@ def trainings(options: argparse.Namespace, suite: Suite, acts: str, l0: float, f
             continue
         settings, variant = _settings(kind, options)
         arch = variant or {HIER: HIER, BATCHTOPK: BATCHTOPK}.get(kind, "matryoshka" if len(widths) > 1 else BATCHTOPK)
-        label = "-".join([name, *filter(None, [variant]), f"l{l0:g}"])
+        changes = [f"{key}={value}" for key, value in (options.set if kind == HIER else options.set_flat)]
+        label = "-".join([name, *filter(None, [variant]), f"l{l0:g}", typed(suite.samples), *changes])
         k = _k(widths, l0, suite.shares) if kind == HIER else (l0,)
         for seed in range(options.seed_base, options.seed_base + suite.seeds):
             run = f"{label}-seed{seed}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from hiersae_cli.browse.dictionary import IndexedDictionary
-from hiersae_cli.browse.family import defined
 from hiersae_cli.browse.model import BaselineFate, BaselineMatch, BaselinePage, FatePart
 from hiersae_cli.browse.nodes import Nodes
+from hiersae_cli.formats.numbers import rounded_or_none
 from hiersae_cli.metrics.fates import VERDICTS
 from hiersae_cli.metrics.firings import NONE
 
@@ -53,10 +53,10 @@ class Comparison:
             matches.append(
                 BaselineMatch(
                     latent=number,
-                    cosine=defined(cosine_G[number]) or 0.0,
+                    cosine=rounded_or_none(cosine_G[number]) or 0.0,
                     both=both,
-                    ours_in_theirs=defined(both / fired) if fired else None,
-                    theirs_in_ours=defined(both / len(row_n)) if len(row_n) else None,
+                    ours_in_theirs=rounded_or_none(both / fired) if fired else None,
+                    theirs_in_ours=rounded_or_none(both / len(row_n)) if len(row_n) else None,
                     fate=self.fate(number),
                     contexts=self._theirs.strongest(number, _CONTEXTS),
                 )
@@ -90,9 +90,14 @@ class Comparison:
         """What became of a latent of the baseline."""
         columns = (self._theirs.tables[name][number].tolist() for name in ("part", "share", "within", "counted"))
         parts = [
-            FatePart(self._nodes.neighbour(part), defined(share) or 0.0, defined(within) or 0.0, bool(counted))
+            FatePart(
+                self._nodes.neighbour(part),
+                rounded_or_none(share) or 0.0,
+                rounded_or_none(within) or 0.0,
+                bool(counted),
+            )
             for part, share, within, counted in zip(*columns, strict=True)
             if part != NONE
         ]
-        covered = defined(float(self._theirs.tables["covered"][number]))
+        covered = rounded_or_none(float(self._theirs.tables["covered"][number]))
         return BaselineFate(VERDICTS[int(self._verdict_G[number])], number, parts, covered)

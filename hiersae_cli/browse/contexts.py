@@ -14,7 +14,7 @@ from hiersae_cli.browse.model import Context, Decile, Histogram
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT
 from hiersae_cli.formats.index import FiringLists, IndexFile
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 
 AROUND = 16  # tokens before and after a firing
 _CHARACTERS_AROUND = 48  # the same if a token is a character

@@ -14,7 +14,7 @@ from hiersae_cli.browse.contexts import ContextReader
 from hiersae_cli.browse.model import Context, Token
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.names import name_of
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.metrics.firings import NONE
 
 _SAMPLED = 20_000  # firings of a latent, at most, that are searched for latents that fire with it

@@ -15,7 +15,7 @@ from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.model import ChildPart, ChildView, Edge, ParentView
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.formats.index import IndexFile
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.metrics.tree import edge_statistics, max_mi_bits
 
@@ -66,14 +66,14 @@ class Family:
                 ChildPart(
                     node=self._nodes.neighbour(child),
                     share=rounded(share),
-                    overlap=defined(overlap),
-                    outside=defined(outside / count) if count else None,
-                    mi_over_max=defined(self.statistics["mi_over_max"][child]),
+                    overlap=rounded_or_none(overlap),
+                    outside=rounded_or_none(outside / count) if count else None,
+                    mi_over_max=rounded_or_none(self.statistics["mi_over_max"][child]),
                     contexts=self._dictionary.strongest(child, _CONTEXTS),
                 )
                 for child, share, overlap, outside, count in parts[:_CHILDREN]
             ],
-            alone=defined(alone_R.sum() / fired) if fired else None,
+            alone=rounded_or_none(alone_R.sum() / fired) if fired else None,
             alone_contexts=self._dictionary.strongest(latent, _CONTEXTS, alone_R),
             children_left_out=max(0, len(parts) - _CHILDREN),
         )
@@ -102,7 +102,7 @@ class Family:
         )
 
     def _edge(self, latent: int, parent: int) -> Edge:
-        statistics = {name: defined(values[latent]) for name, values in self.statistics.items()}
+        statistics = {name: rounded_or_none(values[latent]) for name, values in self.statistics.items()}
         return self._as_edge(
             latent,
             parent,
@@ -137,7 +137,7 @@ class Family:
                 latent,
                 int(candidate_C[place]),
                 (parent_C[place], n_child, both_C[place]),
-                {name: defined(values[place]) for name, values in statistics.items()},
+                {name: rounded_or_none(values[place]) for name, values in statistics.items()},
                 False,
             )
             for place in order.tolist()
@@ -158,8 +158,3 @@ class Family:
             soft=soft,
             **{name: statistics[name] for name in names},
         )
-
-
-def defined(value: float) -> float | None:
-    """A number with six digits, or None if it is NaN."""
-    return None if math.isnan(value) else rounded(value)

@@ -21,7 +21,7 @@ from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, Te
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.index import BASELINE, RUN, IndexFile
 from hiersae_cli.formats.labels import Labels
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.render.report_tables import doubts, lines, tables, title
@@ -102,9 +102,12 @@ class Index:
             "latent": [latent for width in levels.widths for latent in range(width)],
             "parent": parent_F.tolist(),
             "hint": self.nodes.hints,
-            "rate": _plain(self.dictionary.rate_F),
-            **{name: _plain(statistics[name]) for name in ("mi_bits", "max_mi_bits", "mi_over_max")},
-            "fvu_increase": _plain(self.dictionary.tables["fvu_increase"]),
+            "rate": [rounded_or_none(value) for value in self.dictionary.rate_F.tolist()],
+            **{
+                name: [rounded_or_none(value) for value in statistics[name].tolist()]
+                for name in ("mi_bits", "max_mi_bits", "mi_over_max")
+            },
+            "fvu_increase": [rounded_or_none(value) for value in self.dictionary.tables["fvu_increase"].tolist()],
             "dead": (self.dictionary.lists.fired_F == 0).tolist(),
             "root_child": ((parent_F == NONE) & (np.arange(len(parent_F)) >= levels.widths[0])).tolist(),
         }
@@ -136,7 +139,7 @@ class Index:
             rate=float(dictionary.rate_F[latent]),
             max_activation=rounded(value_n.max()) if len(row_n) else None,
             mean_activation=rounded(value_n.mean(dtype=np.float64)) if len(row_n) else None,
-            fvu_increase=_plain(dictionary.tables["fvu_increase"][latent : latent + 1])[0],
+            fvu_increase=rounded_or_none(dictionary.tables["fvu_increase"][latent]),
             dead=not len(row_n),
             histogram=histogram(value_n) if len(row_n) else None,
             top=dictionary.strongest(latent, _TOP),
@@ -221,8 +224,3 @@ def summary(report: dict[str, Any]) -> ReportSummary:
     """The tables of a report."""
     rows = [(table.title, table.columns, table.rows) for table in tables(report)]
     return ReportSummary(title(report), doubts(report), rows, list(lines(report)), report["sample"]["rows"])
-
-
-def _plain(values: Array) -> list[Any]:
-    """Numbers with six digits, None for NaN."""
-    return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]

@@ -11,7 +11,7 @@ import numpy as np
 
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import Context
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 
 _BINS = 50
 _TOP, _PER_DECILE = 20, 5

@@ -14,7 +14,7 @@ from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.browse.tree_model import SearchHit, TokenSearch
 from hiersae_cli.concepts.tokens import joined
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.levels import current_id
 
 _BORDER = "\0"  # between documents: no match crosses it

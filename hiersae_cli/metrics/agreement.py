@@ -1,4 +1,4 @@
-"""Agreement of raters, and differences between conditions that raters and items both move.
+"""Agreement of raters, and means of cells that vary with raters and with items.
 
 Legend of shapes: R raters, U units that are rated, S matched sets, V values.
 """
@@ -15,30 +15,32 @@ Array = np.ndarray[Any, Any]
 
 
 def krippendorff_alpha(value_RU: Array) -> float:
-    """Krippendorff's alpha of nominal values: 1 - observed over expected disagreement; NaN where it is undefined.
+    """Krippendorff's alpha of nominal values: 1 - observed over expected disagreement; NaN if it is undefined.
 
-    Units with fewer than two values do not count. Undefined where none is left, or all values are the same: then
-    nothing tells agreement from a habit. Source: Krippendorff (2004), Content Analysis, ch. 11.
+    Units with fewer than two values do not count. It is undefined without units, or if all values are the same:
+    agreement and habit then look alike. Source: Krippendorff (2004), Content Analysis, ch. 11.
 
     Args:
-        value_RU: whole numbers; negative where a rater gave none.
+        value_RU: whole numbers; negative if a rater gave no value.
     """
-    given = value_RU[value_RU >= 0]
-    if not len(given):
-        return float("nan")
-    count_UV = np.stack([(value_RU == value).sum(0) for value in np.unique(given)], 1).astype(float)
+    count_UV = _counts(value_RU)
     return float(_alpha(count_UV, np.ones((1, len(count_UV))))[0])
 
 
 def alpha_resampled(value_RU: Array, resamples: int, seed: int) -> Array:
-    """Alpha in resamples of the units, (resamples,): NaN where it is undefined."""
-    values = np.unique(value_RU[value_RU >= 0])
+    """Alpha in resamples of the units, (resamples,): NaN if it is undefined."""
     units = value_RU.shape[1]
-    if not len(values) or not units:
+    if not units:
         return np.full(resamples, np.nan)
-    count_UV = np.stack([(value_RU == value).sum(0) for value in values], 1).astype(float)
+    count_UV = _counts(value_RU)
     weight_nU = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
     return _alpha(count_UV, weight_nU.astype(float))
+
+
+def _counts(value_RU: Array) -> Array:
+    """How many raters gave each value to each unit, (U, V)."""
+    values = np.unique(value_RU[value_RU >= 0])
+    return (value_RU[:, :, None] == values).sum(0).astype(float)
 
 
 def _alpha(count_UV: Array, weight_nU: Array) -> Array:
@@ -51,8 +53,8 @@ def _alpha(count_UV: Array, weight_nU: Array) -> Array:
     margin_nV = weight_nU @ count_UV
     observed, expected = weight_nU @ disagree_U, n**2 - (margin_nV**2).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
-    return found
+        alpha: Array = np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
+    return alpha
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Crossed:
     """A mean over raters and sets with its interval.
 
     Attributes:
-        value, low, high: the mean and the ends; NaN where there is nothing, or too little for an interval.
-        p: of a two-sided test that it is 0.
-        n: cells that it rests on.
+        value, low, high: the mean and the ends; NaN without cells, or with too few for an interval.
+        p: of a two-sided test that the mean is 0.
+        n: number of cells.
         error: the standard error.
     """
 
@@ -75,15 +77,15 @@ class Crossed:
 
 
 def crossed_mean(value_RS: Array, confidence: float, resamples: int, seed: int) -> Crossed:
-    """The mean of cells that raters and sets both move, by a cluster bootstrap over the two.
+    """The mean of cells that vary with raters and with sets, by a cluster bootstrap over both.
 
-    Resampling both at once counts what is particular to single cells three times. So raters are resampled by
-    themselves, then sets by themselves, the two variances are added, and that of resampled cells, which both contain,
-    is taken off once. Student's t with Satterthwaite's degrees of freedom gives the ends.
+    Resampling both at once would count the variation of single cells three times. So raters and sets are resampled
+    separately, their variances are added, and the variance of resampled cells, which both contain, is subtracted once.
+    Student's t with Satterthwaite's degrees of freedom gives the ends.
     Sources: Cameron, Gelbach and Miller (2011), J. Bus. Econ. Stat. 29; Owen (2007), Ann. Appl. Stat. 1.
 
     Args:
-        value_RS: NaN where a rater has not answered.
+        value_RS: NaN if a rater has not answered.
     """
     present_RS = np.isfinite(value_RS)
     value_RS, present_RS = value_RS[present_RS.any(1)], present_RS[present_RS.any(1)]
@@ -100,9 +102,9 @@ def crossed_mean(value_RS: Array, confidence: float, resamples: int, seed: int) 
     of_raters = _cluster_variance(filled_RS.sum(1), present_RS.sum(1), draw, resamples)
     of_sets = _cluster_variance(filled_RS.sum(0), present_RS.sum(0), draw, resamples)
     of_cells = float((np.where(present_RS, value_RS - mean, 0.0) ** 2).sum()) / (n * (n - 1))
-    # Where one of the two moves nothing, the sum may by chance fall below what the other alone gives.
+    # If raters or sets have no effect, the sum may by chance fall below the variance of the other.
     variance = max(of_raters + of_sets - of_cells, of_raters, of_sets)
-    if variance <= 0:  # all cells are the same: no bootstrap can tell how far the truth is
+    if variance <= 0:  # all cells are the same: a bootstrap cannot say how far the truth is
         return Crossed(mean, float("nan"), float("nan"), 1.0 if mean == 0 else float("nan"), n, 0.0)
     spread = of_raters**2 / (raters - 1) + of_sets**2 / (sets - 1)
     degrees = min(max(variance**2 / spread, min(raters, sets) - 1), raters + sets - 2)
@@ -112,7 +114,7 @@ def crossed_mean(value_RS: Array, confidence: float, resamples: int, seed: int) 
 
 
 def _cluster_variance(sum_K: Array, count_K: Array, draw: np.random.Generator, resamples: int) -> float:
-    """The variance of a mean under resampling of K clusters, put right for their number."""
+    """The variance of a mean under resampling of K clusters, corrected for their number."""
     clusters = len(sum_K)
     weight_nK = draw.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
     means = (weight_nK @ sum_K) / np.maximum(weight_nK @ count_K, 1)

@@ -3,10 +3,10 @@
 Legend of shapes: R resamples, K blocks (documents, or groups of neighbouring documents), S seeds.
 
 A figure of one run varies with the documents that it was measured on; a claim about a configuration also varies with
-the seed. With several seeds the variance of their mean is s^2 / S, s the deviation between seeds on the same documents,
-plus the bootstrap variance of that mean over documents, and t with Satterthwaite's degrees of freedom takes the place
-of the percentiles: a bootstrap of three seeds knows nothing beyond the three.
-Two seeds say next to nothing of the deviation between seeds: from three on there are such intervals and tests.
+the seed. With several seeds, the variance of their mean is s^2 / S, where s is the deviation between seeds on the same
+documents, plus the bootstrap variance of that mean over documents. Intervals are then by t with Satterthwaite's degrees
+of freedom, not by percentiles: a bootstrap of three seeds knows nothing beyond the three.
+Two seeds say almost nothing about the deviation between seeds, so these intervals and tests need three.
 Source: Satterthwaite (1946), Biometrics 2.
 """
 
@@ -21,22 +21,22 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-LEAST_SEEDS = 3  # from which on a configuration's figures have intervals and tests over seeds
+LEAST_SEEDS = 3  # that intervals and tests over seeds need
 
 
 def seeds_suffice(*counts: int) -> bool:
-    """Whether figures of so many seeds have intervals: of single runs those over documents, else of three and more."""
+    """Whether figures of so many seeds have intervals: one (over documents) and three or more do."""
     return all(count == 1 or count >= LEAST_SEEDS for count in counts)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval; ``low`` and ``high`` are None where none can be given.
+    """A figure with its interval; ``low`` and ``high`` are None if there is no interval.
 
     Attributes:
         value: the figure over the whole sample.
         low, high: ends of the interval.
-        n: how many tokens, latents or edges it rests on.
+        n: the number of tokens, latents or edges behind it.
         unit: "1" for ratios and shares, "bits", "nats", "latents".
     """
 
@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """The difference of two figures, with the p-value of a two-sided test that there is none; None without a test."""
+    """The difference of two figures, with the p-value of a two-sided test that it is 0; None without a test."""
 
     p: float | None
 
@@ -63,8 +63,8 @@ class Draws:
     """A figure over the sample and over each bootstrap resample (R,).
 
     Attributes:
-        blocks: K, how many units were resampled.
-        paired: whether the resamples are those of the documents, the same for all figures of a report.
+        blocks: K, the number of units that were resampled.
+        paired: whether documents were resampled, the same ones for all figures of a report.
     """
 
     value: float
@@ -77,8 +77,8 @@ class Draws:
     def estimate(self, confidence: float) -> Estimate:
         """The value with its percentile interval, shifted so that the resamples' mean lies on the value.
 
-        Information and ratios are biased upwards in resamples, where documents repeat; the shift takes that
-        out. Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 10 and 13.
+        Information and ratios are biased upwards in resamples, because documents repeat; the shift removes
+        that bias. Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 10 and 13.
         """
         if not np.isfinite(self.value):
             return Estimate(None, None, None, self.n, self.unit)
@@ -90,11 +90,11 @@ class Draws:
         return Estimate(self.value, float(low), float(high), self.n, self.unit)
 
     def minus(self, other: Draws, confidence: float) -> Difference:
-        """The difference, of the same resamples where both are of documents, and its test.
+        """The difference, paired by resample if both are over documents, and its test.
 
-        The test is Student's, of the difference over its bootstrap standard error with K - 1 degrees of freedom: the
-        percentiles of a thousand resamples could not tell p-values below 1 in 500, which corrections for many
-        comparisons ask for.
+        The test is Student's, of the difference over its bootstrap standard error with K - 1 degrees of freedom. The
+        percentiles of a thousand resamples cannot resolve p-values below 1 in 500, which corrections for many
+        comparisons need.
         """
         # Units of two figures have nothing in common, though their resamples begin alike.
         others = other.resampled if self.paired else np.roll(other.resampled, 1)
@@ -105,7 +105,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of how many."""
+    """A number of successes among trials."""
 
     successes: float
     trials: float
@@ -119,7 +119,7 @@ class Share:
 
     @property
     def n(self) -> int:
-        """What it rests on."""
+        """The trials, rounded."""
         return round(self.trials)
 
     def estimate(self, confidence: float) -> Estimate:
@@ -148,10 +148,12 @@ Figure = Draws | Share
 class Bootstrap:
     """Resampling of whole blocks with replacement: tokens of a document are not independent, documents nearly are.
 
+    All figures of one object are resampled together, so their differences are paired.
+
     Args:
         blocks: K; with a single one there are no resamples, and no intervals.
         resamples: R.
-        seed: of the resamples; what is measured with one object is resampled together, so differences are paired.
+        seed: of the resamples.
     """
 
     def __init__(self, blocks: int, resamples: int, seed: int):
@@ -167,7 +169,7 @@ class Bootstrap:
         return Draws(float(statistic(np.ones((1, blocks)))[0]), statistic(self.weights_RK), n, unit, blocks)
 
     def over_units(self, values_nU: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Draws:
-        """A figure that rests on units, such as latents or edges, and not on documents: these are resampled.
+        """A figure over units, such as latents or edges, instead of documents: the units are resampled.
 
         Args:
             values_nU: several numbers of each of U units.
@@ -175,10 +177,10 @@ class Bootstrap:
         """
         distinct_nV, count_V = np.unique(values_nU, axis=1, return_counts=True)
         units = int(count_V.sum())
-        # Units of the same numbers are interchangeable, and often only a few numbers occur.
-        taken_RV = np.random.default_rng(self._seed).multinomial(units, count_V / units, size=self._resamples)
+        # Units with the same numbers are interchangeable, and often only a few numbers occur.
+        count_RV = np.random.default_rng(self._seed).multinomial(units, count_V / units, size=self._resamples)
         whole = statistic(values_nU.sum(1, keepdims=True))
-        return Draws(float(whole[0]), statistic(distinct_nV @ taken_RV.T), units, "1", units, paired=False)
+        return Draws(float(whole[0]), statistic(distinct_nV @ count_RV.T), units, "1", units, paired=False)
 
     def mean_over_units(self, values_U: np.ndarray, unit: str = "1") -> Draws:
         """The mean of one number of each unit, as ``over_units``."""
@@ -186,40 +188,40 @@ class Bootstrap:
 
 
 def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
-    """The mean of one figure over seeds, (S,) figures; of a single one its own interval, over documents alone.
+    """The mean of one figure over seeds, (S,) figures; a single figure keeps its interval over documents.
 
-    Of two seeds there is no interval.
+    Two seeds have no interval.
     """
     if len(figures) == 1:
         return figures[0].estimate(confidence)
     if not seeds_suffice(len(figures)):
         value = float(np.mean([figure.value for figure in figures]))
         return Estimate(value if np.isfinite(value) else None, None, None, figures[0].n, figures[0].unit)
-    found = _estimate(*_combined(figures), figures, confidence)
-    if found.low is None or found.high is None or not isinstance(figures[0], Share):
-        return found
-    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    estimate = _estimate(*_combined(figures), figures, confidence)
+    if estimate.low is None or estimate.high is None or not isinstance(figures[0], Share):
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def difference(
     first: Sequence[Figure], other: Sequence[Figure], confidence: float, same_seeds: bool = False
 ) -> Difference:
-    """The mean of one figure over the first seeds minus that over the others, with the p-value that there is none.
+    """The mean of one figure over the first seeds minus that over the others, with the p-value of no difference.
 
     With two seeds on a side there is neither interval nor p-value.
 
     Args:
-        same_seeds: whether each figure of the first has its counterpart, of the same seed, at the same place of the
-            others: then what the two have in common through the seed cancels.
+        same_seeds: whether the figures at the same place have the same seed: then what they have in common through the
+            seed cancels.
     """
     if len(first) == len(other) == 1:
         return first[0].minus(other[0], confidence)  # type: ignore[arg-type]
     if same_seeds:
         value, documents, seeds = _combined(first, other)
     else:
-        one, two = _combined(first), _combined(other)
-        value, documents = one[0] - two[0], _variance(_mean_draws(first) - _mean_draws(other))
-        seeds = (*one[2], *two[2])
+        (first_value, _, first_seeds), (other_value, _, other_seeds) = _combined(first), _combined(other)
+        value, documents = first_value - other_value, _variance(_mean_draws(first) - _mean_draws(other))
+        seeds = (*first_seeds, *other_seeds)
     if not seeds_suffice(len(first), len(other)):
         known = value if np.isfinite(value) else None
         return Difference(known, None, None, first[0].n, first[0].unit, None)
@@ -229,7 +231,7 @@ def difference(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values corrected for their number, so that a family with no effect has one below the level that seldom.
+    """p-values corrected for their number: with no effect at all, one is below a level as rarely as the level says.
 
     None stays None and does not count. Source: Holm (1979), Scandinavian Journal of Statistics 6.
     """
@@ -238,11 +240,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(corrected) for p in p_values]
 
 
-_Seeds = tuple[tuple[float, int], ...]  # of each side, the variance of its mean over seeds and its degrees of freedom
+_Seeds = tuple[tuple[float, int], ...]  # for each side, the variance of its mean over seeds and its degrees of freedom
 
 
 def _combined(figures: Sequence[Figure], others: Sequence[Figure] = ()) -> tuple[float, float, _Seeds]:
-    """Mean over seeds, its variance over documents, that between seeds; of differences to ``others``, if any."""
+    """Mean over seeds, its variance over documents and between seeds; of the differences to ``others``, if given."""
     values = np.array([figure.value for figure in figures])
     draws = _mean_draws(figures)
     if others:
@@ -254,9 +256,9 @@ def _combined(figures: Sequence[Figure], others: Sequence[Figure] = ()) -> tuple
 
 
 def _mean_draws(figures: Sequence[Figure]) -> np.ndarray:
-    """The mean over seeds in each resample of the documents; zeros for what documents do not move.
+    """The mean over seeds in each resample of the documents; zeros for figures that documents do not move.
 
-    Latents and edges of different seeds are different ones: how they vary shows in how the seeds do.
+    Latents and edges differ from seed to seed, so their variation is part of the variance between seeds.
     """
     draws = [figure.resampled for figure in figures if isinstance(figure, Draws) and figure.paired]
     return np.mean(draws, axis=0) if draws else np.zeros(1)
@@ -268,7 +270,7 @@ def _variance(resampled: np.ndarray) -> float:
 
 
 def _satterthwaite(documents: float, seeds: _Seeds, figures: Sequence[Figure]) -> tuple[float, float]:
-    """The variance in all, and its degrees of freedom."""
+    """The total variance and its degrees of freedom."""
     blocks = max((figure.blocks for figure in figures if isinstance(figure, Draws) and figure.paired), default=2)
     parts = [*seeds, (documents, blocks - 1)]
     variance = sum(part for part, _ in parts)
@@ -286,7 +288,7 @@ def _estimate(value: float, documents: float, seeds: _Seeds, figures: Sequence[F
 
 
 def _two_sided(value: float, variance: float, degrees: float) -> float | None:
-    """p of a difference under no difference; None where nothing is known of its variance, as with a single document."""
+    """The p-value of a difference; None if its variance is not known, as with a single document."""
     if not np.isfinite(value):
         return None
     if variance <= 0 or degrees <= 0:

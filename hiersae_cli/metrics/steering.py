@@ -1,13 +1,13 @@
-"""Steering: what a direction, added to the activations, does to what the host says next.
+"""Steering: how a direction, added to the activations, changes the host's prediction of the next token.
 
 Legend of shapes: B windows, T tokens, D width, V vocabulary.
 
-The targets of a latent are the tokens that follow more often where it fires than elsewhere. The effect of a direction
-on them is how much their log-probability rises against that of the tokens that follow less often:
+The targets of a latent are the tokens that follow it more often than they follow other rows. The effect of a direction
+on them is the rise of their log-probability relative to that of the tokens that follow it less often:
     sum_v t(v) (log p_steered(v) - log p_clean(v)), t = (q - q0) / (half of sum_v |q - q0|),
-q the distribution of the next token in rows in which the latent fires and q0 that in all rows; a mean over positions.
-Any direction can be added more or less strongly, so every one is added as strongly as costs the same damage,
-KL(clean || steered) of ``DAMAGE`` nats a token, and the effect is told per nat of damage. The measure is ours.
+where q is the distribution of the next token in rows in which the latent fires and q0 that in all rows; a mean over
+positions. Any direction can be added more or less strongly, so each is added at the strength that does the same damage,
+KL(clean || steered) of ``DAMAGE`` nats a token, and the effect is given per nat of damage. The measure is ours.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from hiersae_cli.host.model import Host
 Array = np.ndarray[Any, Any]
 
 DAMAGE = 0.1  # nats a token
-_NEAR = 1.1  # factor within which the damage has to be that
+_NEAR = 1.1  # factor by which the damage may differ from it
 _TRIES = 8
-_LARGEST_STEP = 8.0  # factor by which the strength changes at most from one try to the next
+_LARGEST_STEP = 8.0  # the largest factor between the strengths of two tries
 
 
 def targets(following_V: Array, all_following_V: Array) -> Array:
-    """Weights (V,) of tokens, those that follow more often 1 in all and the others -1; zeros where nothing differs.
+    """Weights (V,) of tokens: those that follow more often sum to 1, the others to -1; zeros if nothing differs.
 
     Args:
-        following_V, all_following_V: how often each token follows where the latent fires, and in all rows.
+        following_V, all_following_V: how often each token follows rows in which the latent fires, and all rows.
     """
     difference = following_V / max(following_V.sum(), 1) - all_following_V / max(all_following_V.sum(), 1)
     size = np.abs(difference).sum() / 2
@@ -39,12 +39,12 @@ def targets(following_V: Array, all_following_V: Array) -> Array:
 
 
 class Steering:
-    """Windows on which directions are tried.
+    """Windows in which directions are tried.
 
     Args:
         host, path: the model, and the module whose output is steered.
         tokens_BT: windows, padded at the right.
-        steered_BT: the positions that are steered and measured; the others keep their activations.
+        steered_BT: the positions that are steered and measured; others keep their activations.
     """
 
     def __init__(self, host: Host, path: str, tokens_BT: torch.Tensor, steered_BT: torch.Tensor):
@@ -58,25 +58,27 @@ class Steering:
         return int(self._clean_NV.shape[1])
 
     def response(self, direction_D: torch.Tensor, strength: float) -> tuple[Array, float]:
-        """Mean change (V,) of log-probabilities by a direction of the wanted damage, and that damage in nats a token.
+        """Mean change (V,) of log-probabilities by a direction at a damage of ``DAMAGE``, and the damage in nats/token.
 
         Args:
-            strength: length of what is added that is tried first.
+            strength: the length of the added vector that is tried first.
         """
         unit_D = torch.nn.functional.normalize(direction_D.float(), dim=0)
-        tried: dict[bool, tuple[float, float]] = {}  # the last strength of too little and of too much, with its damage
+        # The last strength that was too small (False) and too large (True), with its damage. SciPy's root finders would
+        # need a bracket first and seek more precision, and each try is a pass of the host.
+        tried: dict[bool, tuple[float, float]] = {}
         for _ in range(_TRIES):
             change_NV = self._change(strength * unit_D)
             damage = max(-float((self._clean_NV.exp() * change_NV).sum(1).double().mean()), 1e-12)
-            off = DAMAGE / damage
-            if 1 / _NEAR <= off <= _NEAR:
+            ratio = DAMAGE / damage
+            if 1 / _NEAR <= ratio <= _NEAR:
                 break
-            tried[off < 1] = strength, damage
+            tried[ratio < 1] = strength, damage
             if len(tried) == 2:
                 (little, less), (much, more) = tried[False], tried[True]
                 strength = little * (much / little) ** (np.log(DAMAGE / less) / np.log(more / less))
             else:  # damage grows with the square of a small strength
-                strength *= min(max(off**0.5, 1 / _LARGEST_STEP), _LARGEST_STEP)
+                strength *= min(max(ratio**0.5, 1 / _LARGEST_STEP), _LARGEST_STEP)
         return change_NV.double().mean(0).cpu().numpy(), damage
 
     def _change(self, added_D: torch.Tensor) -> torch.Tensor:

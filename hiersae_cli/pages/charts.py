@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from hiersae_cli.browse.model import Histogram
 from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import latent_id
-from hiersae_cli.pages.text import shown, value
+from hiersae_cli.pages.text import one_line, value
 
 # The figure has a white ground everywhere, so its colours are fixed.
 _INK, _QUIET, _ACCENT = "#1d1b18", "#6b655d", "#a33b1c"
@@ -122,7 +122,7 @@ def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None
 
 def _name(tree: Overview, place: int) -> str:
     text = tree.label[place] or tree.hint[place]
-    return shown(f"{latent_id(tree.level[place], tree.latent[place])}  {text}")
+    return one_line(f"{latent_id(tree.level[place], tree.latent[place])}  {text}")
 
 
 def _short(text: str, most: int = 44) -> str:

@@ -123,7 +123,7 @@ class Pages:
             percent=text.percent,
             number=text.number,
             running=text.running,
-            shown=text.shown,
+            one_line=text.one_line,
             token=text.token,
             value=text.value,
             level=lambda id: parse_id(id)[0],
@@ -329,13 +329,13 @@ class Pages:
             "fvu": _rounded(tree.fvu_increase),
             "rows": tree.rows,
             "dead": [place for place, dead in enumerate(tree.dead) if dead],
-            "hint": [text.shown(hint) for hint in tree.hint],
+            "hint": [text.one_line(hint) for hint in tree.hint],
         }
         return _script("tree", columns)
 
     def label_data(self) -> str:
         """The script with the labels for the map, by place."""
-        labels = {self._levels.latent(id): text.shown(label.text) for id, label in self.index.labels().items()}
+        labels = {self._levels.latent(id): text.one_line(label.text) for id, label in self.index.labels().items()}
         return _script("labels", labels)
 
     def token_data(self) -> str:
@@ -370,7 +370,7 @@ class Pages:
 
     def _page(self, template: str, title: str, view: str, **values: Any) -> Page:
         body = self._environment.get_template(f"{template}.html.jinja").render(tree=self._tree, **values)
-        return Page(text.shown(title), Markup(body), view)
+        return Page(text.one_line(title), Markup(body), view)
 
 
 def level_name(level: int, deepest: int, number: int = 1) -> str:

@@ -30,7 +30,7 @@ def step(activation: float, most: float | None) -> int:
     return max(1, min(STEPS, -int(-activation * STEPS // most)))
 
 
-def shown(text: str) -> str:
+def one_line(text: str) -> str:
     """A text on one line: line ends and tabs as signs, invisible characters as their codes."""
     return _HIDDEN.sub(_code, text.replace("\n", "↵").replace("\t", "⇥"))
 
@@ -78,7 +78,7 @@ def context(context: Context, most: float | None) -> Markup:
     before = _marked(pairs[: context.focus], most)
     after = _marked(pairs[context.focus :], most, focus=True)
     held_out = ", held out" if context.held_out else ""
-    where = escape(f"{shown(context.document)}, token {context.position:,}{held_out}")
+    where = escape(f"{one_line(context.document)}, token {context.position:,}{held_out}")
     return Markup(
         f'<li class="line" tabindex="0" data-where="{where}"><span class="strength">{value(context.activation)}</span>'
         f'<span class="before"><bdi>{before}</bdi></span><span class="after"><bdi>{after}</bdi></span></li>'

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
 from hiersae_cli.config.architectures import DictionaryOptions
-from hiersae_cli.levels import Levels
+from hiersae_cli.levels import NO_PARENT, Levels
 from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients, SparseCode, dense
 from hiersae_cli.sae.parts import DENSE, SELECTION, profiled
 
@@ -120,6 +121,17 @@ class SparseAutoencoder(nn.Module):
             self.refine_F = nn.Parameter(torch.ones(self.latents))
             self.b_refine_F = nn.Parameter(torch.zeros(self.latents))
             self.register_buffer("threshold_first_L", torch.zeros(len(self.widths)))
+
+    @property
+    def learned_F(self) -> np.ndarray | None:
+        """The parent (F,) of each latent in the learned tree, ``NO_PARENT`` for roots; None for a flat dictionary."""
+        return None
+
+    @property
+    def tree_F(self) -> np.ndarray:
+        """The parent (F,) of each latent, ``NO_PARENT`` for roots; a flat dictionary has only roots."""
+        learned_F = self.learned_F
+        return np.full(self.latents, NO_PARENT) if learned_F is None else learned_F
 
     def initialise(self, bias_D: torch.Tensor, seed: int) -> None:
         """Random unit decoder rows, encoder rows equal to them, and the decoder's bias, which is the data's centre."""

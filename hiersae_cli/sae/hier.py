@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
 import torch
 
 from hiersae_cli.config.architectures import HierOptions
@@ -71,6 +72,12 @@ class HierarchicalSAE(SparseAutoencoder):
             for above, part in pairwise(self.parts):
                 place_C = torch.arange(part.stop - part.start)
                 self.parent_F[part] = above.start + place_C * (above.stop - above.start) // len(place_C)
+
+    @property
+    def learned_F(self) -> np.ndarray:
+        """The parent (F,) of each latent, ``NO_PARENT`` for roots."""
+        parent_F: np.ndarray = self.parent_F.cpu().numpy()
+        return parent_F.copy()  # on the CPU it shares memory with the model
 
     def codes(self, x_BD: torch.Tensor, hard: bool | None = None) -> list[SparseCode]:
         """Codes; ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""

@@ -1,4 +1,4 @@
-"""Items to practise on: made up, the same for every study, with what is right and why."""
+"""Items to practise on: made up, the same for every study, with the right answer and its reason."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from hiersae_cli.formats.study import Excerpt, Item
 from hiersae_cli.study.protocol import CHILD, EDGE, EXAMPLE, LABEL, MATCH
 
 
-def _marked(text: str) -> Excerpt:
-    """An excerpt whose marked words stand between asterisks."""
+def _excerpt(text: str) -> Excerpt:
+    """An excerpt; in ``text``, marked words are between asterisks."""
     parts = text.split("*")
     return {"tokens": parts, "steps": [6 * (place % 2) for place in range(len(parts))]}
 
 
 def _group(*texts: str) -> list[Excerpt]:
-    return [_marked(text) for text in texts]
+    return [_excerpt(text) for text in texts]
 
 
 def _item(task: str, shown: list[list[Excerpt]], options: list[list[Excerpt]], key: int | None) -> Item:
@@ -24,7 +24,7 @@ def _item(task: str, shown: list[list[Excerpt]], options: list[list[Excerpt]], k
 
 @dataclass(frozen=True)
 class Practice:
-    """An item, the value that is right, what is said after it, and the words to be matched."""
+    """An item, the right value, the explanation after it, and the words to be matched."""
 
     item: Item
     right: str
@@ -47,7 +47,7 @@ PRACTICE = {
             2,
         ),
         "2",
-        "Four marks stand at names of rivers; the kettle is none.",
+        "Four marks are at names of rivers; a kettle is none.",
     ),
     CHILD: Practice(
         _item(
@@ -80,7 +80,7 @@ PRACTICE = {
     LABEL: Practice(
         _item(LABEL, [_group("see you on *Monday*", "closed on *Sundays*", "every *Friday* night")], [], None),
         "",
-        "Something like “days of the week” is what is wanted: a few words, no sentence.",
+        "A good answer is “days of the week”: a few words, no sentence.",
     ),
     MATCH: Practice(
         _item(

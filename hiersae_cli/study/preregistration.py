@@ -1,4 +1,4 @@
-"""What is written down before the first answer: how many raters and items it takes, and the pre-registration."""
+"""What is written before the first answer: how many raters and items a study needs, and the pre-registration."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ ASSUMED = Raters()
 
 
 def plan(
-    tasks: tuple[str, ...], sets: int, raters: int, effect: float, confidence: float, wanted: float
+    tasks: tuple[str, ...], sets: int, raters: int, effect: float, confidence: float, power: float
 ) -> dict[str, Any]:
-    """The power of the planned study for each task, and how many sets other numbers of raters need.
+    """The power of the planned study for each task, and how many sets various numbers of raters need for ``power``.
 
-    The baseline is taken to be answered as ``ASSUMED`` raters do; edges have no chance to be guessed right.
+    Raters are assumed to answer the baseline as ``ASSUMED`` does; an edge cannot be guessed right.
     """
-    found: dict[str, Any] = {}
+    plans: dict[str, Any] = {}
     for task in tasks:
         scored = MATCH if task == LABEL else task
         chance = TASKS[scored].chance or 0.0
         try:
             model = effect_of(ASSUMED, FLAT, HIERARCHY, chance, effect)
         except ValueError as error:
-            found[scored] = {"power": None, "why": str(error), "sets_needed": {}}
+            plans[scored] = {"power": None, "why": str(error), "sets_needed": {}}
             continue
-        # Of a label's set every other rater is a matcher.
+        # In a set of labels, every second rater matches.
         count = max(1, raters // 2) if scored == MATCH else raters
         reached = planned_power(model, (HIERARCHY, FLAT), chance, (count, sets), effect, confidence)
         needed = {
@@ -39,16 +39,16 @@ def plan(
                 max(1, number // 2) if scored == MATCH else number,
                 effect,
                 confidence,
-                wanted,
+                power,
             )
             for number in sorted({*_RATERS, raters})
         }
-        found[scored] = {"power": round(reached, 3), "sets_needed": needed}
-    return found
+        plans[scored] = {"power": round(reached, 3), "sets_needed": needed}
+    return plans
 
 
 def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> str:
-    """The pre-registration: Markdown, to be put where it cannot be changed any more."""
+    """The pre-registration as Markdown, to be deposited where nobody can change it."""
     rules = design["rules"]
     scored = [MATCH if task == LABEL else task for task in design["tasks"]]
     lines = [
@@ -83,14 +83,14 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
     ]
     for task in scored:
         chance = TASKS[task].chance
-        shown = "–" if chance is None else f"{chance:.0%}"
-        lines.append(f"| {TASKS[task].title} | {', '.join(CONDITIONS[task])} | {TASKS[task].question} | {shown} |")
+        guessing = "–" if chance is None else f"{chance:.0%}"
+        lines.append(f"| {TASKS[task].title} | {', '.join(CONDITIONS[task])} | {TASKS[task].question} | {guessing} |")
     lines += [
         "",
         "## Raters",
         "",
         f"{design['raters']} raters, {design['sets_per_rater'] or 'all'} sets of each task each, {design['checks']} "
-        "attention checks. Conditions are mixed within a task and known to nobody who rates.",
+        "attention checks. Conditions are mixed within a task, and no rater knows them.",
         "",
         f"Power to find a difference of {design['effect']:.2f} at the level {1 - design['confidence']:.2g}, if raters "
         f"are as assumed (logits: skill {ASSUMED.skill}, deviations of raters {ASSUMED.rater_sd}, "
@@ -100,12 +100,12 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "| Task | Power | Matched sets for a power of " + f"{design['power']:.0%}" + " |",
         "| --- | --- | --- |",
     ]
-    for task, one in design["planned"].items():
+    for task, figures in design["planned"].items():
         needed = ", ".join(
-            f"{count or 'more than 4096'} with {raters} raters" for raters, count in one["sets_needed"].items()
+            f"{count or 'more than 4096'} with {raters} raters" for raters, count in figures["sets_needed"].items()
         )
-        shown = "–" if one["power"] is None else f"{one['power']:.0%}"
-        lines.append(f"| {TASKS[task].title} | {shown} | {needed or one.get('why', '')} |")
+        power = "–" if figures["power"] is None else f"{figures['power']:.0%}"
+        lines.append(f"| {TASKS[task].title} | {power} | {needed or figures.get('why', '')} |")
     lines += [
         "",
         "## Exclusions",
@@ -126,7 +126,7 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "- Each condition: the share, with Wilson's interval.",
         "- Each comparison: the mean over raters and matched sets of the paired difference, by a cluster bootstrap "
         "over both; p-values are corrected by Holm's method over all comparisons.",
-        "- Beside it, generalised estimating equations (logit, exchangeable), clustered by matched set and by rater.",
+        "- In addition, generalised estimating equations (logit, exchangeable), clustered by matched set and by rater.",
         "- Krippendorff's α of nominal values for each task and condition, with a bootstrap interval over items.",
         "- Collection ends when all sessions are answered or the administrator stops it; nobody looks at "
         "conditions before.",

@@ -1,4 +1,4 @@
-"""What is asked, of whom, and by which rules: everything that is decided before the first answer.
+"""What raters are asked, and by which rules: everything that is decided before the first answer.
 
 Source of the tasks: ``docs/study.md``.
 """
@@ -15,7 +15,7 @@ from hiersae_cli.formats.study import Item, StudyFiles
 EXAMPLE, CHILD, EDGE, LABEL, MATCH, CHECK = "example", "child", "edge", "label", "match", "check"
 HIERARCHY, FLAT, SHUFFLED = "hierarchy", "flat", "shuffled"
 
-# Shuffling parents changes no latent, so what is asked of single latents has no such condition.
+# Shuffling parents changes no latent, so questions about single latents have no such condition.
 CONDITIONS = {
     EXAMPLE: (HIERARCHY, FLAT),
     CHILD: (HIERARCHY, FLAT, SHUFFLED),
@@ -34,10 +34,10 @@ class Task:
 
     Attributes:
         title: what it is called in tables.
-        outcome: what is counted.
-        chance: the share that guessing gets; None where there is no right answer.
+        outcome: the figure that is computed.
+        chance: the share that guessing gets; None if there is no right answer.
         question: what a rater reads.
-        help: how to go about it.
+        help: how to answer.
     """
 
     title: str
@@ -89,13 +89,13 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Rules:
-    """Who and what is left out of the analysis, decided beforehand.
+    """Which raters and answers are left out of the analysis, decided beforehand.
 
     Attributes:
         least_checks: share of the attention checks that a rater must pass.
         least_seconds: a rater's median time of an answer must not be shorter.
         least_answered: share of the session that a rater must have answered.
-        fastest_ms: an answer that came faster is left out.
+        fastest_ms: a faster answer is left out.
     """
 
     least_checks: float = 0.75
@@ -105,14 +105,14 @@ class Rules:
 
 
 def correct(item: Item, value: str) -> bool | None:
-    """Whether an answer counts; None where there is nothing to be right about. An edge counts where it is affirmed."""
+    """Whether an answer is right; None if the item has no right answer. Of an edge, whether it is affirmed."""
     if item.task == EDGE:
         return value == "yes"
     return None if item.key is None else value == str(item.key)
 
 
 def allowed(item: Item, value: str) -> bool:
-    """Whether a value is an answer to the item at all."""
+    """Whether a value is a possible answer to the item."""
     if item.task == LABEL:
         return 0 < len(value) <= LONGEST_LABEL and value.isprintable()
     if item.task == EDGE:
@@ -120,37 +120,47 @@ def allowed(item: Item, value: str) -> bool:
     return value in map(str, range(len(item.options)))
 
 
-def session(study: StudyFiles, rater: int) -> list[Item]:
-    """The items of a rater, in their order: the same whenever it is asked.
+def label_item(study: StudyFiles, match: Item) -> Item:
+    """The item whose labels are matched in another: the one of the same set and condition."""
+    return next(
+        item
+        for item in study.items.values()
+        if item.task == LABEL and (item.set, item.condition) == (match.set, match.condition)
+    )
 
-    Tasks come in blocks, those of labels first and of matching last, conditions mixed within each, checks in between.
-    With ``sets_per_rater`` every rater has that many matched sets of each task, whole, and all sets have as many
-    raters, one more or less. Whoever labels a latent does not match it: of each set, raters of even and
-    odd number take turns.
+
+def session(study: StudyFiles, rater: int) -> list[Item]:
+    """The items of a rater, in their order: the same at every call.
+
+    Tasks come in blocks, labels first and matching last; conditions are mixed within each block, and checks are in
+    between. With ``sets_per_rater`` every rater has that many whole matched sets of each task, and the numbers of
+    raters of the sets differ by one at most. No rater matches a latent that they labelled: in each set, raters of even
+    and of odd number take turns.
     """
     design = study.design
-    draw = np.random.default_rng((design["seed"], 1, rater))
+    random = np.random.default_rng((design["seed"], 1, rater))
     by_task: dict[str, list[Item]] = {}
     for item in study.items.values():
         by_task.setdefault(item.task, []).append(item)
     middle = [task for task in design["tasks"] if task in (EXAMPLE, CHILD, EDGE)]
-    blocks = [LABEL, *draw.permutation(middle).tolist(), MATCH] if middle else [LABEL, MATCH]
-    found: list[Item] = []
+    blocks = [LABEL, *random.permutation(middle).tolist(), MATCH] if middle else [LABEL, MATCH]
+    items: list[Item] = []
     for task in blocks:
-        chosen = [item for item in by_task.get(task, []) if item.set in _sets(design, task, rater)]
-        found += [chosen[place] for place in draw.permutation(len(chosen)).tolist()]
-    last = next((place for place, item in enumerate(found) if item.task == MATCH), len(found))
+        block = [item for item in by_task.get(task, []) if item.set in _sets(design, task, rater)]
+        items += [block[place] for place in random.permutation(len(block)).tolist()]
+    first_match = next((place for place, item in enumerate(items) if item.task == MATCH), len(items))
     for item in by_task.get(CHECK, []):
-        found.insert(int(draw.integers(1, max(2, last))), item)
-    return found
+        items.insert(int(random.integers(1, max(2, first_match))), item)
+    return items
 
 
 def _sets(design: dict[str, Any], task: str, rater: int) -> set[int]:
+    """The matched sets of a task in a rater's session."""
     name = LABEL if task == MATCH else task
     total = int(design["sets"].get(name, 0))
-    each = min(int(design["sets_per_rater"]) or total, total)
+    count = min(int(design["sets_per_rater"]) or total, total)
     order = np.random.default_rng((design["seed"], 2)).permutation(total)
-    chosen = {int(order[(rater * each + place) % total]) for place in range(each)} if total else set()
+    sets = {int(order[(rater * count + place) % total]) for place in range(count)} if total else set()
     if task in (LABEL, MATCH):
-        chosen = {one for one in chosen if ((rater + one) % 2 == 0) == (task == LABEL)}
-    return chosen
+        sets = {number for number in sets if ((rater + number) % 2 == 0) == (task == LABEL)}
+    return sets

@@ -15,24 +15,24 @@ from hiersae_cli.study.simulation import Raters, probabilities, truth
 from hiersae_cli.study.store import SIMULATED, Answer
 
 _SCORED = (EXAMPLE, CHILD, EDGE, MATCH)
-_SECONDS = 12.0  # median of an answer
+_SECONDS = 12.0  # median time of an answer
 
 
 def rehearse(
     study: StudyFiles, raters: Raters, number: int, careless: int, seed: int
 ) -> tuple[list[Answer], dict[str, dict[str, float]]]:
-    """The answers of ``number`` raters to their sessions, and the share of right ones that was planted.
+    """The answers of ``number`` raters to their sessions; and the planted share of right ones, by task and condition.
 
-    The last ``careless`` of them guess everything, in a second each.
+    The last ``careless`` raters guess every answer, in a second each.
     """
     tasks = [task for task in _SCORED if any(item.task == task for item in study.items.values())]
     sets = max((item.set for item in study.items.values()), default=0) + 1
-    p: dict[str, Any] = {}
+    right_of: dict[str, Any] = {}  # probability of a right answer, by task
     for place, task in enumerate(tasks):
         chance = TASKS[task].chance or 0.0
-        p[task] = probabilities(raters, CONDITIONS[task], chance, (number, sets), (seed, place))
-    draw = np.random.default_rng((seed, 99))
-    found = []
+        right_of[task] = probabilities(raters, CONDITIONS[task], chance, (number, sets), (seed, place))
+    random = np.random.default_rng((seed, 99))
+    answers = []
     for rater in range(number):
         guesses = rater >= number - careless
         for item in session(study, rater):
@@ -41,28 +41,28 @@ def rehearse(
             elif item.task == CHECK:
                 right = 1 - raters.lapse
             else:
-                right = p[item.task][rater, item.set, CONDITIONS[item.task].index(item.condition)]
-            value = _value(item, right, guesses, draw)
-            ms = int(1000 * (1.0 if guesses else _SECONDS) * np.exp(draw.normal(0, 0.4)))
+                right = right_of[item.task][rater, item.set, CONDITIONS[item.task].index(item.condition)]
+            value = _value(item, right, guesses, random)
+            ms = int(1000 * (1.0 if guesses else _SECONDS) * np.exp(random.normal(0, 0.4)))
             partner = (rater ^ 1) if item.task == MATCH else None
-            found.append(Answer(SIMULATED, rater, "", item.id, value, ms, label_of=partner))
+            answers.append(Answer(SIMULATED, rater, "", item.id, value, ms, label_of=partner))
     planted = {
         task: {name: round(truth(raters, name, TASKS[task].chance or 0.0), 4) for name in CONDITIONS[task]}
         for task in tasks
     }
-    return found, planted
+    return answers, planted
 
 
-def _value(item: Item, right: float, guesses: bool, draw: np.random.Generator) -> str:
+def _value(item: Item, right: float, guesses: bool, random: np.random.Generator) -> str:
     if item.task == LABEL:
         return "simulated"
     if item.task == EDGE:
         if guesses:
-            return str(draw.choice(("yes", "no", "unsure")))
-        return "yes" if draw.random() < right else str(draw.choice(("no", "no", "unsure")))
+            return str(random.choice(("yes", "no", "unsure")))
+        return "yes" if random.random() < right else str(random.choice(("no", "no", "unsure")))
     options = range(len(item.options))
     if guesses:
-        return str(int(draw.integers(len(options))))
-    if draw.random() < right:
+        return str(int(random.integers(len(options))))
+    if random.random() < right:
         return str(item.key)
-    return str(int(draw.choice([option for option in options if option != item.key])))
+    return str(int(random.choice([option for option in options if option != item.key])))

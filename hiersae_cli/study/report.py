@@ -27,12 +27,12 @@ _STYLE: Any = {"svg.hashsalt": "hiersae", "font.size": 9, "axes.spines.top": Fal
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file is one of those written here."""
-    return name in _FILES | {f"{one}.csv" for one in _TABLES} | {f"{one}.svg" for one in _PLOTS}
+    """Whether a file of this name is written here."""
+    return name in _FILES | {f"{table}.csv" for table in _TABLES} | {f"{plot}.svg" for plot in _PLOTS}
 
 
 def write(folder: Path, data: Mapping[str, Any], answers: str) -> None:
-    """Write all results in place of those that were there; ``answers`` are the raw ones as CSV."""
+    """Write all results and replace older ones; ``answers`` are the raw answers as CSV."""
     with replacing_folder(folder) as temporary:
         write_json(temporary / "analysis.json", data)
         write_text(temporary / "answers.csv", answers)
@@ -45,81 +45,81 @@ def write(folder: Path, data: Mapping[str, Any], answers: str) -> None:
 
 
 def tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, columns and rows of each table of people's figures, as texts."""
-    return _of(data) + [
+    """Title, columns and rows of each table, as texts: of people, then of each language model."""
+    return _tables(data) + [
         (f"{title} · {name}", columns, rows)
-        for name, one in data["models"].items()
-        for title, columns, rows in _of(one)
+        for name, figures in data["models"].items()
+        for title, columns, rows in _tables(figures)
     ]
 
 
-def _of(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+def _tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     shares = [
         [
-            TASKS[one["task"]].title,
-            one["condition"],
-            one["outcome"],
-            _interval(one["value"], one["low"], one["high"]),
-            _ends(one["clustered_low"], one["clustered_high"]),
-            "–" if one["chance"] is None else f"{one['chance']:.2f}",
-            f"{one['n']:,}",
+            TASKS[row["task"]].title,
+            row["condition"],
+            row["outcome"],
+            _interval(row["value"], row["low"], row["high"]),
+            _ends(row["clustered_low"], row["clustered_high"]),
+            "–" if row["chance"] is None else f"{row['chance']:.2f}",
+            f"{row['n']:,}",
         ]
-        for one in data["shares"]
+        for row in data["shares"]
     ]
     differences = [
         [
-            TASKS[one["task"]].title,
-            f"{one['first']} − {one['other']}",
-            _interval(one["value"], one["low"], one["high"], "+.3f"),
-            _p(one["p"]),
-            _p(one["p_holm"]),
-            f"{one['pairs']:,} of {one['raters']} raters, {one['sets']} sets",
+            TASKS[row["task"]].title,
+            f"{row['first']} − {row['other']}",
+            _interval(row["value"], row["low"], row["high"], "+.3f"),
+            _p(row["p"]),
+            _p(row["p_holm"]),
+            f"{row['pairs']:,} of {row['raters']} raters, {row['sets']} sets",
         ]
-        for one in data["differences"]
+        for row in data["differences"]
     ]
     equations = [
         [
-            TASKS[one["task"]].title,
-            f"{one['first']} : {one['other']}",
-            one["clusters"],
-            _interval(one["odds_ratio"], one["low"], one["high"], ".2f"),
-            _p(one["p"]),
+            TASKS[row["task"]].title,
+            f"{row['first']} : {row['other']}",
+            row["clusters"],
+            _interval(row["odds_ratio"], row["low"], row["high"], ".2f"),
+            _p(row["p"]),
         ]
-        for one in data["equations"]
+        for row in data["equations"]
     ]
     agreement = [
         [
-            TASKS[one["task"]].title,
-            one["condition"],
-            _interval(one["alpha"], one["low"], one["high"]),
-            str(one["items"]),
+            TASKS[row["task"]].title,
+            row["condition"],
+            _interval(row["alpha"], row["low"], row["high"]),
+            str(row["items"]),
         ]
-        for one in data["agreement"]
+        for row in data["agreement"]
     ]
     seconds = [
         [
-            TASKS[one["task"]].title,
-            one["condition"],
-            f"{one['median']:.1f} [{one['low']:.1f}, {one['high']:.1f}]",
-            f"{one['n']:,}",
+            TASKS[row["task"]].title,
+            row["condition"],
+            f"{row['median']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+            f"{row['n']:,}",
         ]
-        for one in data["seconds"]
+        for row in data["seconds"]
     ]
-    found: list[tuple[str, list[str], list[list[str]]]] = [
+    candidates: list[tuple[str, list[str], list[list[str]]]] = [
         ("Shares", ["task", "condition", "outcome", "share (Wilson)", "clustered", "chance", "answers"], shares),
         ("Paired differences", ["task", "comparison", "difference", "p", "p (Holm)", "pairs"], differences),
         ("Generalised estimating equations", ["task", "odds of", "clusters", "odds ratio", "p"], equations),
         ("Krippendorff's α", ["task", "condition", "α", "items"], agreement),
         ("Seconds an answer, median and quartiles", ["task", "condition", "seconds", "answers"], seconds),
     ]
-    return [one for one in found if one[2]]
+    return [(title, columns, rows) for title, columns, rows in candidates if rows]
 
 
 def markdown(data: Mapping[str, Any]) -> str:
     """The report."""
     lines = ["# Human study", ""]
     if data["departures"]:
-        lines += ["**Departs from the pre-registration:**", "", *(f"- {one}" for one in data["departures"]), ""]
+        lines += ["**Departs from the pre-registration:**", "", *(f"- {text}" for text in data["departures"]), ""]
     else:
         lines += ["As pre-registered.", ""]
     lines += [
@@ -127,11 +127,10 @@ def markdown(data: Mapping[str, Any]) -> str:
         f"the registered rules, and {data['answers_too_fast']} single answers were too fast; "
         f"{data['answers_analysed']:,} answers are analysed.",
         "",
-        *(f"- Excluded: rater {one['rater']}, {one['why']}" for one in data["excluded"]),
+        *(f"- Excluded: rater {exclusion['rater']}, {exclusion['why']}" for exclusion in data["excluded"]),
         "",
     ]
-    found = {title: (columns, rows) for title, columns, rows in tables(data)}
-    for title, (columns, rows) in found.items():
+    for title, columns, rows in tables(data):
         lines += [f"## {title}", "", _row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
         if title == "Shares":
             lines += ["![Shares by task and condition](shares.svg)", ""]
@@ -142,7 +141,7 @@ def markdown(data: Mapping[str, Any]) -> str:
         "",
         "Conditions were blinded and mixed; items of a set are matched on firing rate, and texts are of held-out rows. "
         f"“{TASKS[EDGE].title}” counts “yes”; “unsure” is not affirmed. Shares have Wilson's interval, which takes "
-        "answers as independent; the clustered one and all differences are by a cluster bootstrap over raters and "
+        "answers as independent; the clustered interval and all differences are by a cluster bootstrap over raters and "
         "matched sets, with Student's t. α is of nominal values; its interval is a bootstrap over items. Language "
         "models are reported by themselves.",
         "",
@@ -153,15 +152,11 @@ def markdown(data: Mapping[str, Any]) -> str:
 def plots(data: Mapping[str, Any]) -> dict[str, str]:
     """SVG texts by name."""
     with matplotlib.rc_context(_STYLE):
-        found = {}
-        if data["shares"]:
-            found["shares"] = _drawn(_shares, data["shares"])
-        if data["differences"]:
-            found["differences"] = _drawn(_differences, data["differences"])
-        return found
+        drawings = {"shares": _draw_shares, "differences": _draw_differences}
+        return {name: _svg(draw, data[name]) for name, draw in drawings.items() if data[name]}
 
 
-def _drawn(draw: Any, rows: Sequence[Mapping[str, Any]]) -> str:
+def _svg(draw: Any, rows: Sequence[Mapping[str, Any]]) -> str:
     figure = Figure(figsize=(6.4, 1.0 + 0.32 * len(rows)), layout="constrained")
     draw(figure.add_subplot(), rows)
     text = io.StringIO()
@@ -169,31 +164,31 @@ def _drawn(draw: Any, rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _shares(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    for place, one in enumerate(rows):
-        if one["value"] is None:
+def _draw_shares(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    for place, row in enumerate(rows):
+        if row["value"] is None:
             continue
-        axes.plot([one["low"], one["high"]], [place, place], color=_COLOURS[one["condition"]], linewidth=2)
-        axes.plot([one["value"]], [place], "o", color=_COLOURS[one["condition"]], markersize=5)
-        if one["chance"] is not None:
-            axes.plot([one["chance"]] * 2, [place - 0.4, place + 0.4], color="#8a8378", linewidth=1, linestyle=":")
-    _names(axes, [f"{TASKS[one['task']].title}, {one['condition']}" for one in rows])
+        axes.plot([row["low"], row["high"]], [place, place], color=_COLOURS[row["condition"]], linewidth=2)
+        axes.plot([row["value"]], [place], "o", color=_COLOURS[row["condition"]], markersize=5)
+        if row["chance"] is not None:
+            axes.plot([row["chance"]] * 2, [place - 0.4, place + 0.4], color="#8a8378", linewidth=1, linestyle=":")
+    _label_rows(axes, [f"{TASKS[row['task']].title}, {row['condition']}" for row in rows])
     axes.set(xlim=(0, 1), xlabel="share, Wilson's interval; dotted: guessing")
 
 
-def _differences(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_differences(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
-    for place, one in enumerate(rows):
-        if one["value"] is None:
+    for place, row in enumerate(rows):
+        if row["value"] is None:
             continue
-        if one["low"] is not None:
-            axes.plot([one["low"], one["high"]], [place, place], color=_COLOURS[HIERARCHY], linewidth=2)
-        axes.plot([one["value"]], [place], "o", color=_COLOURS[HIERARCHY], markersize=5)
-    _names(axes, [f"{TASKS[one['task']].title}, {one['first']} − {one['other']}" for one in rows])
+        if row["low"] is not None:
+            axes.plot([row["low"], row["high"]], [place, place], color=_COLOURS[HIERARCHY], linewidth=2)
+        axes.plot([row["value"]], [place], "o", color=_COLOURS[HIERARCHY], markersize=5)
+    _label_rows(axes, [f"{TASKS[row['task']].title}, {row['first']} − {row['other']}" for row in rows])
     axes.set(xlabel="difference of shares, clustered interval")
 
 
-def _names(axes: Axes, names: list[str]) -> None:
+def _label_rows(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
 

@@ -3,8 +3,8 @@
 Legend of shapes: R raters, S matched sets, C conditions, n draws.
 
 A rater answers right with probability  lapse x chance + (1 - lapse) x (chance + (1 - chance) x s),  where s is the
-logistic function of  skill + rater + set + item + condition + rater x condition: what is common to a matched set
-cancels between conditions, what is particular to an item or to a rater's liking for a condition does not.
+logistic function of  skill + rater + set + item + condition + rater x condition. What a matched set has in common
+cancels between conditions; what is particular to an item, or to a rater's taste for a condition, does not.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Raters:
 
     Attributes:
         skill: logit of knowing the answer, for an average rater and item.
-        effect: what a condition adds to it, by name; 0 where it is not named.
+        effect: what a condition adds to it, by name; 0 for conditions that are not named.
         rater_sd, set_sd, item_sd, taste_sd: deviations between raters, between matched sets, between the items of a
-            set, and of raters in what a condition does to them.
+            set, and between raters in the effect of a condition.
         lapse: share of answers that are guessed.
     """
 
@@ -51,19 +51,19 @@ class Raters:
 def probabilities(
     raters: Raters, conditions: tuple[str, ...], chance: float, shape: tuple[int, int], seed: Any
 ) -> Array:
-    """The probability (R, S, C) that each of some raters answers each item right."""
-    draw = np.random.default_rng(seed)
+    """The probability (R, S, C) that each rater answers each item right, for ``shape`` = (R, S)."""
+    random = np.random.default_rng(seed)
     number, sets = shape
-    logit = raters.skill + draw.normal(0, raters.rater_sd, (number, 1, 1))
-    logit = logit + draw.normal(0, raters.set_sd, (1, sets, 1))
-    logit = logit + draw.normal(0, raters.item_sd, (1, sets, len(conditions)))
-    logit = logit + draw.normal(0, raters.taste_sd, (number, 1, len(conditions)))
+    logit = raters.skill + random.normal(0, raters.rater_sd, (number, 1, 1))
+    logit = logit + random.normal(0, raters.set_sd, (1, sets, 1))
+    logit = logit + random.normal(0, raters.item_sd, (1, sets, len(conditions)))
+    logit = logit + random.normal(0, raters.taste_sd, (number, 1, len(conditions)))
     logit = logit + np.array([raters.effect.get(name, 0.0) for name in conditions])
     return raters.lapse * chance + (1 - raters.lapse) * (chance + (1 - chance) * expit(logit))
 
 
 def truth(raters: Raters, condition: str, chance: float) -> float:
-    """The share that all raters of all items answer right in a condition, by Gauss-Hermite quadrature."""
+    """The expected share of right answers in a condition, over raters and items, by Gauss-Hermite quadrature."""
     deviation = np.sqrt(raters.rater_sd**2 + raters.set_sd**2 + raters.item_sd**2 + raters.taste_sd**2)
     node, weight = np.polynomial.hermite_e.hermegauss(101)
     knows = (weight * expit(raters.skill + raters.effect.get(condition, 0.0) + deviation * node)).sum() / weight.sum()
@@ -71,7 +71,7 @@ def truth(raters: Raters, condition: str, chance: float) -> float:
 
 
 def effect_of(raters: Raters, base: str, other: str, chance: float, difference: float) -> Raters:
-    """The same raters with what makes ``other`` better than ``base`` by ``difference`` in the share of right answers.
+    """The same raters with an effect by which ``other`` exceeds ``base`` by ``difference`` in right answers.
 
     Raises ``ValueError`` if no effect is large enough.
     """
@@ -88,20 +88,20 @@ def effect_of(raters: Raters, base: str, other: str, chance: float, difference: 
 
 
 def difference_error(raters: Raters, pair: tuple[str, str], chance: float, number: int, sets: int) -> float:
-    """The standard error of the difference of two conditions with so many raters and matched sets.
+    """The standard error of the difference of two conditions with ``number`` raters and ``sets`` matched sets.
 
-    Variance components of the differences of cells: of sets, of raters and of what is left, each over its number.
+    Variance components of the cells' differences: of sets, of raters and the residual, each over its number.
     """
     draws = int(_DRAWS**0.5)
     p_RSC = probabilities(raters, pair, chance, (draws, draws), 0)
     difference_RS = p_RSC[..., 0] - p_RSC[..., 1]
     of_sets, of_raters = difference_RS.mean(0).var(), difference_RS.mean(1).var()
-    rest = difference_RS.var() - of_sets - of_raters + (p_RSC * (1 - p_RSC)).sum(-1).mean()
-    return float(np.sqrt(of_sets / sets + of_raters / number + rest / (sets * number)))
+    residual = difference_RS.var() - of_sets - of_raters + (p_RSC * (1 - p_RSC)).sum(-1).mean()
+    return float(np.sqrt(of_sets / sets + of_raters / number + residual / (sets * number)))
 
 
 def power(error: float, difference: float, confidence: float, degrees: float) -> float:
-    """The probability that a t interval around a difference with this standard error leaves out 0."""
+    """The probability that a t interval around a difference with this standard error excludes 0."""
     t = student.ppf((1 + confidence) / 2, degrees)
     return float(norm.cdf(abs(difference) / error - t) + norm.cdf(-abs(difference) / error - t))
 
@@ -109,7 +109,7 @@ def power(error: float, difference: float, confidence: float, degrees: float) ->
 def planned_power(
     raters: Raters, pair: tuple[str, str], chance: float, shape: tuple[int, int], difference: float, confidence: float
 ) -> float:
-    """The power of a study of ``shape`` raters and matched sets; 0 where there are too few for an interval."""
+    """The power of a study of ``shape`` raters and matched sets; 0 if there are too few for an interval."""
     if min(shape) < 2:
         return 0.0
     return power(difference_error(raters, pair, chance, *shape), difference, confidence, min(shape) - 1)
@@ -122,13 +122,13 @@ def sets_for(
     number: int,
     difference: float,
     confidence: float,
-    wanted: float,
+    least_power: float,
 ) -> int | None:
-    """The fewest matched sets with which so many raters reach a power; None where no number of sets does."""
+    """The fewest matched sets with which ``number`` raters reach a power; None if no number of sets does."""
     counts = range(2, _MOST_SETS + 1)
     place = bisect_left(
         counts,
-        wanted,
+        least_power,
         key=lambda sets: planned_power(raters, pair, chance, (number, sets), difference, confidence),
     )
     return counts[place] if place < len(counts) else None

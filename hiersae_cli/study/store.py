@@ -1,9 +1,12 @@
-"""Where answers are kept: SQLite beside the study, or any database by its URL. An answer is on the disk before it is
-acknowledged, and there is one of each rater to each item.
+"""The database of answers: SQLite in the study's folder, or any database by its URL.
+
+An answer is on the disk before it is acknowledged, and each rater has one answer to each item.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats.text import cell
 
 HUMAN, MODEL, SIMULATED = "human", "model", "simulated"
 CONSENT, PRACTICE = "consent", "practice"
@@ -60,7 +64,7 @@ _state = Table(
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody answered.
+    """An answer to an item.
 
     Attributes:
         kind: ``human``, ``model`` or ``simulated``.
@@ -68,9 +72,9 @@ class Answer:
         name: of a model; else "".
         item: id.
         value: number of the option, ``yes``, ``no``, ``unsure``, or words.
-        ms: milliseconds from the item's being shown.
+        ms: milliseconds since the item was shown.
         time: UTC, ISO 8601.
-        label_of: of a label matched, the number of the rater who gave it.
+        label_of: if a label was matched, the number of the rater who wrote it.
     """
 
     kind: str
@@ -87,11 +91,11 @@ class Store:
     """The answers of one study.
 
     Args:
-        url: of the database, as SQLAlchemy has it.
+        url: of the database, in SQLAlchemy's form.
         study: fingerprint of the items: a database of another study is refused.
 
     Raises:
-        UsageError: the URL is none, or its driver is not installed.
+        UsageError: the URL is invalid, or its driver is not installed.
         FileError: the database cannot be reached, or is of another study.
     """
 
@@ -111,11 +115,11 @@ class Store:
         self._bind(study)
 
     def close(self) -> None:
-        """Let all connections go."""
+        """Close all connections."""
         self._engine.dispose()
 
     def add(self, *answers: Answer) -> bool:
-        """Keep answers, all or none; when this returns they are on the disk. False where one is there already."""
+        """Keep answers, all or none; when this returns they are on the disk. False if one of them exists already."""
         now = _now()
         rows = [{**vars(answer), "time": answer.time or now} for answer in answers]
         try:
@@ -126,7 +130,7 @@ class Store:
         return True
 
     def answers(self, **where: Any) -> list[Answer]:
-        """All answers, or those whose columns have these values, in the order in which they came."""
+        """All answers, or those whose columns have these values, in the order of their arrival."""
         query = select(*(column for column in _answers.c if column.name != "id")).order_by(_answers.c.id)
         for name, value in where.items():
             query = query.where(_answers.c[name] == value)
@@ -142,7 +146,7 @@ class Store:
             pass
 
     def steps(self, rater: int) -> set[str]:
-        """What a rater has done before the items."""
+        """Whether a rater has consented and practised: ``CONSENT`` and ``PRACTICE``, if done."""
         with self._connected() as connection:
             return set(connection.scalars(select(_steps.c.step).where(_steps.c.rater == rater)))
 
@@ -154,23 +158,24 @@ class Store:
                 connection.execute(insert(_state).values(name="stopped", value=_now()))
 
     def stopped(self) -> str:
-        """When the study was closed; "" where it is open."""
+        """When the study was closed; "" if it is open."""
         with self._connected() as connection:
             return connection.scalar(select(_state.c.value).where(_state.c.name == "stopped")) or ""
 
     def _bind(self, study: str) -> None:
-        wanted = select(_state.c.value).where(_state.c.name == "study")
+        """Note whose answers the database holds, or refuse those of another study."""
+        query = select(_state.c.value).where(_state.c.name == "study")
         with self._connected() as connection:
-            found = connection.scalar(wanted)
-        if found is None:
+            bound_to = connection.scalar(query)
+        if bound_to is None:
             try:
                 with self._connected() as connection:
                     connection.execute(insert(_state).values(name="study", value=study))
             except IntegrityError:  # another program was faster
                 pass
             with self._connected() as connection:
-                found = connection.scalar(wanted)
-        if found != study:
+                bound_to = connection.scalar(query)
+        if bound_to != study:
             raise FileError(f"{self.place}: holds the answers of another study", "Name another with --database.")
 
     @contextmanager
@@ -184,6 +189,18 @@ class Store:
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise HierSAEError(f"{self.place}: {reason}", "Check the database, and that it can be written.") from None
+
+
+def answers_csv(answers: list[Answer]) -> str:
+    """Answers as a table; no cell that a spreadsheet would take for a formula."""
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(["kind", "rater", "name", "item", "value", "ms", "time", "label_of"])
+    for answer in answers:
+        label_of = "" if answer.label_of is None else answer.label_of
+        texts = (cell(answer.name), answer.item, cell(answer.value))
+        writer.writerow([answer.kind, answer.rater, *texts, answer.ms, answer.time, label_of])
+    return output.getvalue()
 
 
 def _durable(connection: Any, record: Any) -> None:

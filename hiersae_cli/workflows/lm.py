@@ -1,8 +1,8 @@
 """``hiersae lm``: text in, a small character-level Hugging Face model out.
 
-While it trains, ``<out>.partial/checkpoint.safetensors`` holds everything that the rest of the training depends on: the
+While it trains, ``<out>.partial/checkpoint.safetensors`` holds everything that further training depends on: the
 weights, the moments of the optimizer, the best weights so far, and (as JSON in the file's header) the step and the
-configuration. The same command goes on from there; on a CPU it ends with the very same weights, bit for bit.
+configuration. The same command resumes from there; on a CPU it ends with exactly the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 _OURS = re.compile(
     r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*|\..*"
 )
-_FIGURES_EVERY = 10  # steps between updates of the loss shown: reading it makes a GPU wait
+_LOSS_EVERY = 10  # steps between updates of the training loss on the screen: reading it makes a GPU wait
 _EVALUATION_SEQUENCES = 64  # sequences of one forward pass of the validation
 
 
 @dataclass
 class _State:
-    """Where the training stands, apart from its tensors."""
+    """How far the training is, apart from its tensors."""
 
     step: int = 0
     best_step: int = 0
@@ -51,24 +51,48 @@ class _State:
 
 @dataclass
 class _Training:
-    """A model in training; ``best`` are the weights of the lowest validation loss so far."""
+    """A model in training.
 
+    Legend of shapes: N characters.
+
+    Attributes:
+        config: the flags.
+        model, optimizer: on their device.
+        best: the weights of the lowest validation loss so far.
+        training_N, validation_N: the characters as numbers; the validation begins one earlier, so that its first
+            character is predicted too.
+        dtype: of the forward pass.
+        checkpoint: the file that training resumes from.
+        identity: configuration and text; a checkpoint of another one is refused.
+    """
+
+    config: LMConfig
     model: GPT2LMHeadModel
     optimizer: torch.optim.AdamW
     best: dict[str, Tensor]
-    state: _State
+    training_N: Tensor
+    validation_N: Tensor
+    dtype: torch.dtype
+    checkpoint: Path
+    identity: dict[str, Any]
+    state: _State = field(default_factory=_State)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
 
 def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
     """Train a character-level GPT on the first part of the text and save it in ``config.out``.
 
-    The best checkpoint is kept, by the loss on a fixed part of the validation text, and at the end measured on all of
-    it. The folder is a Hugging Face model with its tokenizer, and ``hiersae.json``: the provenance and the results.
+    The best checkpoint is kept, by the loss on a fixed part of the validation text, and measured on all of it at the
+    end. The folder is a Hugging Face model with its tokenizer, and ``hiersae.json``: the provenance and the results.
     Returns the results: sizes, ``validation_loss`` in nats per character, ``best_step``, ``seconds``.
 
-    Raises ``UsageError`` for a text or flag that cannot be, and ``FileError`` where the text is too short, ``out``
-    exists, or the interrupted training in ``<out>.partial`` had another configuration or text. Asked to stop (Ctrl-C,
-    SIGTERM), it finishes the step, writes a checkpoint and raises ``Interrupted``.
+    Raises ``UsageError`` for an impossible text or flag, and ``FileError`` if the text is too short, ``out`` exists, or
+    the interrupted training in ``<out>.partial`` had another configuration or text. Asked to stop (Ctrl-C, SIGTERM), it
+    finishes the step, writes a checkpoint and raises ``Interrupted``.
     """
     console = console or Console.silent()
     out = Path(config.out)
@@ -78,74 +102,45 @@ def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
     inputs = fingerprints(config.texts)
     validation = _validation_characters(len(text), config)
 
-    # From here on seconds pass: what is wrong with the request has been said.
+    # From here on it takes seconds: what is wrong with the request has been said.
     import torch
-
-    from hiersae_cli.device import has_fast_bfloat16, resolve_device
-
-    device = resolve_device(config.device)
-    fast = config.dtype == "bfloat16" or (config.dtype == "auto" and has_fast_bfloat16(device))
-    dtype = torch.bfloat16 if fast else torch.float32
-
     from transformers.utils import logging
 
+    from hiersae_cli.device import resolve_device
     from hiersae_cli.host import charlm
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-
-    identity = {"config": config.recorded(), "text_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    device = resolve_device(config.device)
     tokenizer = charlm.character_tokenizer(text, config.context)
-    tokens_N = charlm.encode(tokenizer, text)
-    # One character more, so that the first one of the validation is predicted too.
-    training_N, validation_N = tokens_N[:-validation], tokens_N[-validation - 1 :]
-    training = _start(config, len(tokenizer), device)
-    parameters = sum(p.numel() for p in training.model.parameters() if p.requires_grad)
+    training = _start(config, text, tokenizer, validation, device, partial / CHECKPOINT)
     if config.overwrite and partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    if (partial / CHECKPOINT).exists():
-        _resume(partial / CHECKPOINT, training, identity)
+    if training.checkpoint.exists():
+        _resume(training)
     # Whether the output can be written shows now, not after the first hundreds of steps.
-    _save(partial / CHECKPOINT, training, identity)
-    state = training.state
+    _save(training)
+    resumed = f"; resuming from step {training.state.step:,}" if training.state.step else ""
     console.say(
-        f"{len(training_N):,} characters to train on, {validation:,} to validate on; "
-        f"{parameters:,} parameters on {device}" + (f"; going on from step {state.step:,}" if state.step else "")
+        f"{len(training.training_N):,} characters to train on, {validation:,} to validate on; "
+        f"{training.parameters:,} parameters on {device}{resumed}"
     )
-
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        _train(config, training, training_N.to(device), validation_N, dtype, partial / CHECKPOINT, identity, console)
-
-    started = time.monotonic()
-    _put(training.best, training.model)
-    loss = charlm.mean_loss(
-        training.model, validation_N, context=config.context, batch=_EVALUATION_SEQUENCES, dtype=dtype
-    )
-    results = {
-        "parameters": parameters,
-        "vocabulary": len(tokenizer),
-        "characters": len(training_N),
-        "validation_characters": validation,
-        "validation_loss": loss,
-        "best_step": state.best_step,
-        "steps": state.step,
-        "seconds": round(state.seconds + time.monotonic() - started, 1),
-        "device": str(device),
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+        _train(training, console)
+    results = _results(training, device)
     description = {
         **provenance.header(SCHEMA, SCHEMA_VERSION, config, inputs),
-        "text_sha256": identity["text_sha256"],
+        "text_sha256": training.identity["text_sha256"],
         "unit": "nats per character",
         **results,
-        "history": state.history,
+        "history": training.state.history,
     }
     _check_output(out, config.overwrite)  # something may have come there in the meantime
     _publish(training.model, tokenizer, description, partial, out)
     console.say(
-        f"{out}: {parameters:,} parameters, validation loss {loss:.4f} nats per character "
-        f"(best at step {state.best_step:,}), {results['seconds']:,.0f} s"
+        f"{out}: {results['parameters']:,} parameters, validation loss {results['validation_loss']:.4f} nats per "
+        f"character (best at step {results['best_step']:,}), {results['seconds']:,.0f} s"
     )
     return {"out": str(out), **results}
 
@@ -167,7 +162,7 @@ def _check_output(out: Path, overwrite: bool) -> None:
 
 
 def _validation_characters(length: int, config: LMConfig) -> int:
-    """How many characters at the text's end are for validation; raises where a part is shorter than a sequence."""
+    """How many characters at the text's end are for validation; raises ``FileError`` if a part is too short."""
     validation = max(1, int(length * config.validation))
     training = length - validation
     if training <= config.context or validation < config.context:
@@ -179,11 +174,21 @@ def _validation_characters(length: int, config: LMConfig) -> int:
     return validation
 
 
-def _start(config: LMConfig, vocabulary: int, device: torch.device) -> _Training:
+def _start(
+    config: LMConfig,
+    text: str,
+    tokenizer: PreTrainedTokenizerFast,
+    validation: int,
+    device: torch.device,
+    checkpoint: Path,
+) -> _Training:
+    import torch
+
+    from hiersae_cli.device import has_fast_bfloat16
     from hiersae_cli.host import charlm
 
     model = charlm.character_gpt(
-        vocabulary,
+        len(tokenizer),
         layers=config.layers,
         width=config.width,
         heads=config.heads,
@@ -193,69 +198,63 @@ def _start(config: LMConfig, vocabulary: int, device: torch.device) -> _Training
         bias=config.bias,
     )
     model.to(device)  # type: ignore[arg-type] # wrongly typed by transformers
-    return _Training(model, charlm.adamw(model, config.lr, config.weight_decay), _copy(model), _State())
+    fast = config.dtype == "bfloat16" or (config.dtype == "auto" and has_fast_bfloat16(device))
+    tokens_N = charlm.encode(tokenizer, text)
+    return _Training(
+        config,
+        model,
+        charlm.adamw(model, config.lr, config.weight_decay),
+        _copy(model),
+        tokens_N[:-validation].to(device),
+        tokens_N[-validation - 1 :],
+        torch.bfloat16 if fast else torch.float32,
+        checkpoint,
+        {"config": config.recorded(), "text_sha256": hashlib.sha256(text.encode()).hexdigest()},
+    )
 
 
-def _train(
-    config: LMConfig,
-    training: _Training,
-    training_N: Tensor,
-    validation_N: Tensor,
-    dtype: torch.dtype,
-    checkpoint: Path,
-    identity: dict[str, Any],
-    console: Console,
-) -> None:
+def _train(training: _Training, console: Console) -> None:
     from hiersae_cli.device import compiled_by_torch
     from hiersae_cli.host import charlm
 
-    model, state = training.model, training.state
+    config, model, state = training.config, training.model, training.state
     forward = compiled_by_torch(model) if config.compile else model
-    figures: dict[str, str] = {}
+    losses: dict[str, str] = {}
     started = time.monotonic() - state.seconds
     with stoppable() as asked_to_stop, console.progress("lm", config.steps, "steps", done=state.step) as progress:
         while state.step < config.steps:
             loss = charlm.training_step(
                 model,
                 training.optimizer,
-                *charlm.random_windows(training_N, config.batch, config.context, config.seed, state.step),
+                *charlm.random_windows(training.training_N, config.batch, config.context, config.seed, state.step),
                 lr=charlm.learning_rate(state.step, peak=config.lr, warmup=config.warmup, steps=config.steps),
                 clip=config.clip,
                 dropout_seed=charlm.dropout_seed(config.seed, state.step),
-                dtype=dtype,
+                dtype=training.dtype,
                 forward=forward,
             )
             state.step += 1
             if state.step % config.eval_every == 0 or state.step == config.steps:
-                _validate(config, training, validation_N, loss.item(), dtype)
-                figures["val"] = f"{state.history[-1]['validation_loss']:.4f}"
+                _validate(training, loss.item())
+                losses["val"] = f"{state.history[-1]['validation_loss']:.4f}"
                 state.seconds = time.monotonic() - started
-                _save(checkpoint, training, identity)
-            if state.step % _FIGURES_EVERY == 0:
-                figures["train"] = f"{loss.item():.4f}"
-            progress.advance(1, **figures)
+                _save(training)
+            if state.step % _LOSS_EVERY == 0:
+                losses["train"] = f"{loss.item():.4f}"
+            progress.advance(1, **losses)
             if asked_to_stop():
                 state.seconds = time.monotonic() - started
-                _save(checkpoint, training, identity)
+                _save(training)
                 raise Interrupted(f"stopped after step {state.step:,} of {config.steps:,}")
 
 
-def _validate(config: LMConfig, training: _Training, validation_N: Tensor, loss: float, dtype: torch.dtype) -> None:
-    from hiersae_cli.host import charlm
-
+def _validate(training: _Training, loss: float) -> None:
     state = training.state
-    validation_loss = charlm.mean_loss(
-        training.model,
-        validation_N,
-        context=config.context,
-        batch=_EVALUATION_SEQUENCES,
-        dtype=dtype,
-        limit=config.eval_tokens,
-    )
+    validation_loss = _validation_loss(training, training.config.eval_tokens)
     if not (math.isfinite(validation_loss) and math.isfinite(loss)):
         raise HierSAEError(
             f"the training broke down: at step {state.step:,} the loss is not a finite number",
-            f"Give a lower --lr (it was {config.lr:g}) and --overwrite.",
+            f"Give a lower --lr (it was {training.config.lr:g}) and --overwrite.",
         )
     state.history.append({"step": state.step, "training_loss": loss, "validation_loss": validation_loss})
     if state.best_loss is None or validation_loss < state.best_loss:
@@ -263,16 +262,44 @@ def _validate(config: LMConfig, training: _Training, validation_N: Tensor, loss:
         training.best = _copy(training.model)
 
 
+def _results(training: _Training, device: torch.device) -> dict[str, Any]:
+    """Sizes, and the loss of the best weights on all of the validation text; the model keeps these weights."""
+    started, state = time.monotonic(), training.state
+    for name, parameter in training.model.named_parameters():
+        parameter.data.copy_(training.best[name])
+    return {
+        "parameters": training.parameters,
+        "vocabulary": training.model.config.vocab_size,
+        "characters": len(training.training_N),
+        "validation_characters": len(training.validation_N) - 1,
+        "validation_loss": _validation_loss(training),
+        "best_step": state.best_step,
+        "steps": state.step,
+        "seconds": round(state.seconds + time.monotonic() - started, 1),
+        "device": str(device),
+        "dtype": str(training.dtype).removeprefix("torch."),
+    }
+
+
+def _validation_loss(training: _Training, limit: int = 0) -> float:
+    """In nats per character, over about ``limit`` characters of the validation text, or with 0 over all of it."""
+    from hiersae_cli.host import charlm
+
+    return charlm.mean_loss(
+        training.model,
+        training.validation_N,
+        context=training.config.context,
+        batch=_EVALUATION_SEQUENCES,
+        dtype=training.dtype,
+        limit=limit,
+    )
+
+
 def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def _put(weights: dict[str, Tensor], model: torch.nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(weights[name])
-
-
-def _save(path: Path, training: _Training, identity: dict[str, Any]) -> None:
+def _save(training: _Training) -> None:
     from safetensors.torch import save_file
 
     tensors = {f"best/{name}": tensor for name, tensor in training.best.items()}
@@ -280,15 +307,17 @@ def _save(path: Path, training: _Training, identity: dict[str, Any]) -> None:
         tensors[f"model/{name}"] = parameter.detach()
         for key, value in training.optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = value
-    described = {"schema": CHECKPOINT_SCHEMA, "schema_version": SCHEMA_VERSION, **identity, **asdict(training.state)}
-    with atomic.replacing(path) as temporary:
+    schema = {"schema": CHECKPOINT_SCHEMA, "schema_version": SCHEMA_VERSION}
+    described = {**schema, **training.identity, **asdict(training.state)}
+    with atomic.replacing(training.checkpoint) as temporary:
         save_file(tensors, temporary, metadata={"hiersae": json.dumps(described, allow_nan=False)})
 
 
-def _resume(path: Path, training: _Training, identity: dict[str, Any]) -> None:
-    """Put ``training`` where the checkpoint says; leave it at its start where nothing had been trained yet."""
+def _resume(training: _Training) -> None:
+    """Put ``training`` where its checkpoint says; leave it at its start if nothing had been trained yet."""
     from safetensors import SafetensorError, safe_open
 
+    path, identity = training.checkpoint, training.identity
     try:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {}).get("hiersae", "null"))

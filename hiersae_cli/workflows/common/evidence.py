@@ -14,7 +14,7 @@ import torch
 
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import token_text
 from hiersae_cli.metrics.firings import NONE, TopFirings

@@ -52,14 +52,6 @@ _FATE_PARTS = 8
 Array = np.ndarray[Any, Any]
 
 
-def parents_of(model: SparseAutoencoder) -> Array:
-    """The parent (F,) of every latent, or ``NONE``; a flat dictionary has none."""
-    if isinstance(model, HierarchicalSAE):
-        found: Array = model.parent_F.cpu().numpy()
-        return found
-    return np.full(model.latents, NONE, np.int64)
-
-
 def ensure_index(
     config: DashboardConfig,
     run: Run,
@@ -153,7 +145,7 @@ class _Builder:
         self._config, self._description, self._models, self._hardened = config, description, models, hardened
         self._acts, self._blocks, self._host = acts, blocks, host
         self._device, self._console = device, console
-        self._parent_F = parents_of(models[RUN])
+        self._parent_F = models[RUN].tree_F
         self._row_R = np.concatenate([np.arange(start, stop) for start, stop in blocks])
         split = acts.column("split")[self._row_R]
         usable = acts.rows_of(TRAIN, HELD_OUT)

@@ -23,7 +23,6 @@ from hiersae_cli.formats.report import SCHEMA_VERSION as REPORT_VERSION
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.pages import static
-from hiersae_cli.sae import HierarchicalSAE
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.dashboard.build_index import ensure_index
 from hiersae_cli.workflows.dashboard.neuronpedia import TREE_FILE, is_ours, write_feature_rows
@@ -113,7 +112,7 @@ def _baseline(config: DashboardConfig, run: Run, device: torch.device) -> Run | 
                 f"{config.baseline}: its {what} ({theirs}) is not that of {config.run} ({ours})",
                 "A baseline is of the same activations.",
             )
-    if isinstance(baseline.model, HierarchicalSAE):
+    if baseline.model.learned_F is not None:
         raise UsageError(
             f"--baseline {config.baseline}: a hierarchical run", "Give a flat one: batchtopk, topk, jumprelu …"
         )

@@ -75,7 +75,7 @@ class Fitted:
     @property
     def tree(self) -> str:
         """The origin of its own tree: "learned", "post-hoc" if it is fitted to the firings, or "none"."""
-        if self.subject.learned_F is not None:
+        if self.subject.model.learned_F is not None:
             return "learned"
         return "post-hoc" if self.firings.rows else "none"
 
@@ -88,7 +88,7 @@ class Fitted:
         """The parent of each latent (F,) in its own tree, if it has one; a post-hoc tree is fitted by each call."""
         if self.tree == "post-hoc":
             return most_informative_parents(self.firings.pairs())
-        return self.subject.learned_F
+        return self.subject.model.learned_F
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,12 @@ def _title(step: str, subjects: Sequence[Subject]) -> str:
 def _unsummed(setup: Setup, fitted: Fitted, data: DataSums, moments: Moments, blocks: int) -> Encoded:
     """A dictionary before the pass over held-out rows: its trees are fixed, its sums are empty."""
     subject, acts = fitted.subject, setup.acts
-    trees = TreeSums(subject.model, subject.learned_F, fitted.firings, acts.truth, moments, blocks, setup.config.seed)
+    trees = TreeSums(
+        subject.model, subject.model.learned_F, fitted.firings, acts.truth, moments, blocks, setup.config.seed
+    )
     soft = None
     if subject.hardened:
-        soft = SoftSums(CodeSums(blocks, subject.widths), EdgeSums(blocks, subject.hardened.parent_F.cpu().numpy()))
+        soft = SoftSums(CodeSums(blocks, subject.widths), EdgeSums(blocks, subject.model.tree_F))
     return Encoded(fitted, CodeSums(blocks, subject.widths), data, trees, soft)
 
 

@@ -7,9 +7,8 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.formats.numbers import finite_or_none
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.report import (
     MORE_IS_BETTER,
@@ -115,8 +114,7 @@ def _group(group: ScoredGroup, further: Sequence[Fitted], config: EvalConfig) ->
     in_json = {metric: _as_json(metric, estimate) for metric, estimate in means.items()}
     if len(of_seeds) > 1:
         for metric in common:
-            values = [figures[metric].value for figures in of_seeds]
-            in_json[metric]["of_seeds"] = [value if np.isfinite(value) else None for value in values]
+            in_json[metric]["of_seeds"] = [finite_or_none(figures[metric].value) for figures in of_seeds]
     return {
         "subjects": [dictionary.name for dictionary in group.scored],
         "seeds": group.group.seeds,

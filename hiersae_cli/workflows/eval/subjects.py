@@ -43,11 +43,6 @@ class Subject:
         """The model, if its tree is hardened."""
         return self.run.hardened if self.run else None
 
-    @property
-    def learned_F(self) -> np.ndarray | None:
-        """The parent of each latent in the learned tree, if there is one."""
-        return self.model.parent_F.cpu().numpy() if isinstance(self.model, HierarchicalSAE) else None
-
 
 @dataclass(frozen=True)
 class SeedGroup:

@@ -39,7 +39,7 @@ from hiersae_cli.study import preregistration
 from hiersae_cli.study.draw import Drawer
 from hiersae_cli.study.protocol import CHECK, CONDITIONS, FLAT, HIERARCHY, SHUFFLED, Rules, session
 from hiersae_cli.study.simulation import Raters
-from hiersae_cli.study.store import HUMAN, Store
+from hiersae_cli.study.store import HUMAN, Store, answers_csv
 
 _OURS = {DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION, "analysis", "analysis-simulated"}
 _REHEARSAL = {REHEARSAL_FILE, f"{REHEARSAL_FILE}-wal", f"{REHEARSAL_FILE}-shm"}
@@ -48,8 +48,8 @@ _REHEARSAL = {REHEARSAL_FILE, f"{REHEARSAL_FILE}-wal", f"{REHEARSAL_FILE}-shm"}
 def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any]:
     """Draw a study and write its folder; returns the summary that ``--json`` prints.
 
-    Raises as ``open_dashboard`` does, ``UsageError`` where not as many items can be drawn, and ``FileError`` where the
-    folder is in the way or has answers.
+    Raises as ``open_dashboard`` does, ``UsageError`` if not enough items can be drawn, and ``FileError`` if the folder
+    exists or has answers.
     """
     from hiersae_cli.workflows.dashboard.run import open_dashboard
 
@@ -112,12 +112,12 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
     study = load_study(folder)
     length = len(session(study, 0))
     console.say(f"{folder}: {len(items):,} items, {length} in a session; {config.raters} raters")
-    for task, one in planned.items():
-        reached = one["power"]
-        needed = one["sets_needed"].get(str(config.raters))
-        says = one.get("why") or f"power {reached:.0%}; {needed or 'more than 4096'} sets would give {config.power:.0%}"
-        console.say(f"  {task}: {says}")
-        if reached is not None and reached < config.power:
+    for task, figures in planned.items():
+        power = figures["power"]
+        needed = figures["sets_needed"].get(str(config.raters)) or "more than 4096"
+        outlook = figures.get("why") or f"power {power:.0%}; {needed} sets would give {config.power:.0%}"
+        console.say(f"  {task}: {outlook}")
+        if power is not None and power < config.power:
             console.warn(f"{task}: {sets} sets and {config.raters} raters likely miss a difference of {config.effect}")
     console.say(f"deposit {folder / PREREGISTRATION} before raters begin")
     return {"study": str(folder), "items": len(items), "session": length, "planned": planned, "matching": matching}
@@ -130,9 +130,10 @@ def open_store(study: StudyFiles, database: str, file: str = ANSWERS_FILE) -> St
 
 
 def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str, Any]:
-    """Serve until Ctrl-C; returns how many answers there are. Raises ``UsageError`` where the address cannot be had."""
+    """Serve until Ctrl-C; returns how many answers there are. Raises ``UsageError`` if the address is not available."""
     from hiersae_cli.pages.server import LOOPBACK, answer
-    from hiersae_cli.study.web import Study, app
+    from hiersae_cli.study.live import Study
+    from hiersae_cli.study.web import app
 
     console = console or Console.silent()
     study = load_study(config.study)
@@ -142,8 +143,9 @@ def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str,
     exposed = config.host_address not in LOOPBACK and not config.public_url.startswith("https://")
     if exposed:
         console.warn(
-            f"--host-address {config.host_address}: others can reach this server, and it speaks no TLS: links and "
-            "answers can be read on the way. Put a proxy with TLS before it and name its address with --public-url."
+            f"--host-address {config.host_address}: others can reach this server, and it speaks no TLS: links "
+            "and answers can be read on the way. Put a proxy with TLS in front of it, and name its address with "
+            "--public-url."
         )
 
     def ready(address: str) -> None:
@@ -166,7 +168,7 @@ def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str,
 
 
 def simulate(config: StudySimulateConfig, console: Console | None = None) -> dict[str, Any]:
-    """Let raters of known ability answer into the rehearsal's file; returns what was planted."""
+    """Answer the study by raters of known ability, into the rehearsal's file; returns the planted shares."""
     from hiersae_cli.study.rehearsal import rehearse
 
     console = console or Console.silent()
@@ -195,11 +197,10 @@ def simulate(config: StudySimulateConfig, console: Console | None = None) -> dic
 def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[str, Any]:
     """Analyse the answers and write the results; returns what ``analysis.json`` holds.
 
-    Raises ``FileError`` where there are no answers, or results are in the way.
+    Raises ``FileError`` if there are no answers, or if results exist.
     """
     from hiersae_cli.study import report
     from hiersae_cli.study.analysis import Settings, analyse, departures
-    from hiersae_cli.study.web import answers_csv
 
     console = console or Console.silent()
     study = load_study(config.study)
@@ -214,7 +215,7 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     answers, stopped = store.answers(), store.stopped()
     store.close()
     if not answers:
-        raise FileError(f"{store.place}: no answers yet", "Wait until somebody has answered.")
+        raise FileError(f"{store.place}: no answers yet", "Wait until a rater has answered.")
     design = study.design
     settings = Settings(
         confidence=config.confidence or float(design["confidence"]),
@@ -222,18 +223,18 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
         seed=int(design["seed"]),
         keep_all=config.keep_all,
     )
-    found = analyse(study, answers, settings)
+    results = analyse(study, answers, settings)
     registered = study.path / PREREGISTRATION
     text = registered.read_text(encoding="utf-8") if registered.exists() else ""
-    found["departures"] = departures(
+    results["departures"] = departures(
         study, answers, settings, text, fingerprint(design), bool(stopped), config.simulated
     )
     description = header(report.SCHEMA, report.SCHEMA_VERSION, config, {config.study: study.sha256})
-    data = description | found
+    data = description | results
     report.write(out, data, answers_csv(answers))
-    for one in found["departures"]:
-        console.warn(one)
-    for title, columns, rows in report.tables(found):
+    for departure in results["departures"]:
+        console.warn(departure)
+    for title, columns, rows in report.tables(results):
         console.table(title, columns, rows)
     console.say(f"{out}: report.md, analysis.json, tables and plots")
     return data

@@ -29,7 +29,7 @@ from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
 from hiersae_cli.metrics.own_tokens import ActivationByToken
 from hiersae_cli.render.tree_writers import context_text, edge_statistic, export
-from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
+from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.workflows.common.evidence import gather_contexts, gather_tokens, listed_tokens, token_ids, token_texts
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.common.rows import batches_of, spread_blocks
@@ -59,7 +59,9 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     steps = trained.config.steps
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
-    parent_F = _parents(trained.model, root)
+    parent_F = trained.model.tree_F
+    if root is not None:
+        parent_F[root] = NONE
     counts, soft, top, by_token, looked_at = _pass(config, trained, acts, parent_F, device, console)
     kept_F = _select(config, counts, soft or counts, root)
     statistics = statistics_of(counts, soft)
@@ -67,7 +69,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     nodes = [
         Node(
             levels.ids[latent],
-            levels.ids[parent_F[latent]] if parent_F[latent] != NONE else None,
+            levels.parent_id(parent_F[latent]),
             *levels.place(latent),
             statistics=statistics[latent],
             evidence=evidence[latent],
@@ -81,16 +83,6 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     summary = _summary(config, tree, looked_at, counts.rows)
     _show(tree, summary, console, time.monotonic() - started)
     return summary
-
-
-def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
-    """The parent (F,) of every latent, or ``NONE``: a flat dictionary has only roots, and ``root`` is one."""
-    parent_F = np.full(model.latents, NONE, np.int64)
-    if isinstance(model, HierarchicalSAE):
-        parent_F[:] = model.parent_F.cpu().numpy()
-    if root is not None:
-        parent_F[root] = NONE
-    return parent_F
 
 
 def _labels(trained: Run, console: Console) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hiersae_cli.config.evaluate import TASKS
+from hiersae_cli.formats.numbers import finite_or_none
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.intervals import Bootstrap, Figure
 from hiersae_cli.workflows.common.encoding import firings_of
@@ -40,7 +41,7 @@ class TaskResults:
         for task in sorted(self.tasks, key=lambda task: not task.columns_first):
             columns |= task.table(self.results[task.name], self.probed, levels)
         return [
-            {name: _defined(column[concept]) for name, column in columns.items()} for concept in range(len(self.probed))
+            {name: _in_json(column[concept]) for name, column in columns.items()} for concept in range(len(self.probed))
         ]
 
 
@@ -91,5 +92,5 @@ def prepare_tasks(inputs: TaskInputs) -> tuple[PreparedTasks, list[str]]:
     return PreparedTasks(tasks, probed, {task.name: task.prepare(inputs, probed) for task in tasks}), warnings
 
 
-def _defined(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _in_json(value: Any) -> Any:
+    return finite_or_none(value) if isinstance(value, float) else value

@@ -91,7 +91,7 @@ class Hierarchy(DownstreamTask[None, Detected]):
         known_C = result.latent_C != NONE
         edge_C = result.edge_C.get(OWN, np.zeros(len(known_C), bool))
         return {
-            "latent": [levels.ids[latent] if latent != NONE else None for latent in result.latent_C],
+            "latent": [None if latent == NONE else levels.ids[latent] for latent in result.latent_C],
             "tree_level": [int(level) if level != NONE else None for level in result.level_C],
             "f1": np.where(known_C, probed.over_all(result.answers.f1), np.nan).tolist(),
             "phi": np.where(known_C, probed.over_all(result.answers.phi), np.nan).tolist(),

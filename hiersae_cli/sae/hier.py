@@ -337,7 +337,7 @@ class HierarchicalSAE(SparseAutoencoder):
 
     @torch.no_grad()
     def _refresh(self, tree: float) -> None:
-        """Take parents and prices anew from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
+        """Take parents and prices again from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
         weight = tree * self.options.tree_weight
         orphans = 1 + tree * (self.options.orphan_weight - 1)
         for level, part in enumerate(self.parts):

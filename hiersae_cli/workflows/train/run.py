@@ -27,7 +27,7 @@ _MEDIAN_ROWS = 16_384
 
 
 def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
-    """Train a model; an unfinished run of the same configuration is gone on with, to the same result.
+    """Train a model; an unfinished run of the same configuration is resumed, with the same result.
 
     Returns the last line of metrics with where the run is. Raises ``UsageError`` and ``FileError``.
     """
@@ -78,7 +78,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], console: Console) -> bool:
-    """Make the folder, or check that it holds the same run unfinished; True where there is one to go on with."""
+    """Make the folder, or check that it holds the same run unfinished; True if there is one to resume."""
     if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
         saved = folder.read_header()
         difference = first_difference(saved["config"], wanted["config"])
@@ -90,7 +90,7 @@ def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], con
         if difference:
             raise FileError(
                 f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
-                "Give the same flags to go on with it, or --overwrite to begin again.",
+                "Give the same flags to resume it, or --overwrite to begin again.",
             )
         return True
     if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
@@ -186,7 +186,7 @@ class Interval:
         self._latest = {name: value for name, value in step.items() if not isinstance(value, torch.Tensor)}
 
     def close(self, trainer: Trainer) -> dict[str, Any]:
-        """The line: FVU as a ratio of sums over the interval, means of the rest; then begin anew."""
+        """The line: FVU as a ratio of sums over the interval, means of the other figures; then begin again."""
         sums = self._sums
         rows, steps = float(sums["rows"]), float(sums["steps"])
         variance = float(sums["square"] - sums["sum"].square().sum() / rows)

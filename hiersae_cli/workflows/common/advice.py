@@ -108,7 +108,7 @@ def after_synth(config: SynthConfig, summary: Mapping[str, Any]) -> str:
 
 
 def after_training(config: TrainConfig, result: Mapping[str, Any]) -> list[str]:
-    """The matched run, if there is none next to the new one, and the evaluation that compares the two."""
+    """The matched run, where none lies beside the new one, and the evaluation that compares the two."""
     commands = []
     if config.synth:
         commands.append(f"hiersae synth {config.synth}{config.shape_flags(config.synth)} -o acts.h5")
@@ -227,7 +227,7 @@ def _beside(run: Path, arch: str) -> str:
 
 
 def _partner(run: Path) -> str | None:
-    """A finished run in the same folder that differs only in the tree; None if there is none."""
+    """A finished run beside this one that is its equal but for the tree; None where there is none."""
     own = _described(run)
     for folder in sorted(run.absolute().parent.iterdir()):
         if own and folder.name != run.name and (folder / "model.safetensors").exists():

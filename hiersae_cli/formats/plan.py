@@ -167,8 +167,7 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
 
 
 def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
-    types = get_type_hints(STEPS[step])
-    hints = {field.name: types[field.name] for field in fields(STEPS[step]) if field.name not in _DECIDED}
+    hints = {name: hint for name, hint in get_type_hints(STEPS[step]).items() if name not in _DECIDED}
     for name, value in values.items():
         if name not in hints:
             raise UsageError(f"{step}.{name} cannot be set", f"Options of {step}: {', '.join(sorted(hints))}.")

@@ -117,7 +117,7 @@ class Labels:
         if data.get("run") != self._sha256:
             raise FileError(
                 f"{self.path}: labels of other weights than those of this run",
-                "The run was trained again: move the file away to begin anew.",
+                "The run was trained again: move the file away to begin again.",
             )
         try:
             history = {

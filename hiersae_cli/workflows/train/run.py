@@ -84,7 +84,7 @@ def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], con
         difference = first_difference(saved["config"], wanted["config"])
         for key in ("module", "width", "host"):
             difference = difference or first_difference({key: saved[key]}, {key: wanted[key]})
-        # The caches' content decides, not where they lie.
+        # The content of the caches decides, not their paths.
         if not difference and list(saved["inputs"].values()) != list(wanted["inputs"].values()):
             difference = "the caches are not those it was begun with"
         if difference:
@@ -152,7 +152,7 @@ def _loop(
 
 
 def _shown(figures: dict[str, Any]) -> dict[str, str]:
-    """What the live display says beside the speed."""
+    """The figures that the live display shows next to the speed."""
     if not figures:
         return {}
     shown = {

@@ -69,7 +69,7 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
 def require(name: str, data: Path, console: Console) -> datasets.Dataset:
     """The data set ``name`` in the folder ``data``; a whole one that only lies there is checked and prepared.
 
-    Raises ``FileError``, with the command to give, if there is none or only a part of it.
+    Raises ``FileError``, with the command to give, where there is none or only a part of it.
     """
     folder = data / name
     if (folder / DESCRIPTION).exists():

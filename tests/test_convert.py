@@ -383,7 +383,7 @@ AUTOENCODER = b'{"trainer": {"dict_class": "AutoEncoder"}}'
 LEGACY = {"metadata": {"sae_lens_version": "5.1.0"}}
 FLAT = {"hook_name": "blocks.1.hook_resid_post", "activation_fn_str": "relu"}  # where versions before 6 had it
 ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
-    "no version": (sae(metadata={"sae_lens_version": None}), "does not say of which version"),
+    "no version": (sae(metadata={"sae_lens_version": None}), "does not say its version"),
     "version 5": (sae(**LEGACY), "SAELens 5.1.0; versions from 6"),
     "flat layout": (sae(**LEGACY, **FLAT), "SAELens 5.1.0; versions from 6"),
     "gated": (sae(architecture="gated"), "its architecture is gated"),
@@ -411,8 +411,8 @@ ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
     "threshold not set": (dictionary("BatchTopKSAE", threshold=torch.tensor(-1.0)), "never set"),
     "wrong class": (dictionary("MatryoshkaBatchTopKSAE", labelled="AutoEncoderTopK"), "which AutoEncoderTopK has"),
     "groups": (dictionary("MatryoshkaBatchTopKSAE", group_sizes=torch.tensor([1, 2])), "groups (1, 2)"),
-    "harmful pickle": (written({"ae.pt": pickle.dumps(Harm(), 2), "config.json": AUTOENCODER}), "tensors alone"),
-    "not a pickle": (written({"ae.pt": b"hello", "config.json": AUTOENCODER}), "tensors alone"),
+    "harmful pickle": (written({"ae.pt": pickle.dumps(Harm(), 2), "config.json": AUTOENCODER}), "only tensors"),
+    "not a pickle": (written({"ae.pt": b"hello", "config.json": AUTOENCODER}), "only tensors"),
     "no trainer": (written({"ae.pt": b"hello", "config.json": b"{}"}), "trainer.dict_class"),
     "empty folder": (written({}), "no dictionary of another tool"),
     "two tools": (written({"ae.pt": b"", "sae.safetensors": b""}), "holds weights of"),
@@ -462,7 +462,7 @@ def test_names_that_differ_are_warned_of(made: Weights, tiny_acts: Path, tmp_pat
     source = saelens_folder(tmp_path / "sae", made.saelens(), metadata=metadata)
     done = hiersae("convert", source, "--acts", tiny_acts, "-o", tmp_path / "run")
     assert done.returncode == 0
-    assert "does not tell whether that is transformer.h.1" in done.stderr
+    assert "does not say whether that is transformer.h.1" in done.stderr
     assert "is of the model gpt2-xl" in done.stderr
 
 
@@ -476,8 +476,8 @@ def test_a_folder_of_folders_says_what_is_within(made: Weights, tiny_acts: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("SAE", "--to", "sae-lens"), "is a dictionary of sparsify already"),
-        (("RUN", "--acts", "ACTS"), "is a run already"),
+        (("SAE", "--to", "sae-lens"), "is already a dictionary of sparsify"),
+        (("RUN", "--acts", "ACTS"), "is already a run"),
         (("RUN",), "name a cache"),
         (("RUN", "--to", "sae-lens", "--acts", "ACTS"), "a run records its activations"),
         (("RUN", "--to", "torch"), "sae-lens, sparsify"),

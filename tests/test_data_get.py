@@ -66,7 +66,7 @@ def test_another_file_of_the_same_size_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"Something else", "does not begin as shakespeare_char does"),
+        (b"Something else", "does not begin like shakespeare_char"),
         ("First Citizen: naïve".encode(), "ASCII"),
         (b"\x1f\x8bno gzip", "damaged"),
         (b"PK\x03\x04no zip", "damaged"),
@@ -91,7 +91,7 @@ def test_what_is_there_stays_unless_told(tmp_path: Path) -> None:
     (tmp_path / "play.txt").write_bytes(PLAY)
     get = ("data", "get", "shakespeare_char", "--from", "play.txt", "--prefix")
     assert hiersae(*get, cwd=tmp_path).returncode == 0
-    assert "already there" in hiersae(*get, cwd=tmp_path).stderr
+    assert "already exists" in hiersae(*get, cwd=tmp_path).stderr
     (tmp_path / "play.txt").write_bytes(PLAY[:600])
     assert hiersae(*get, "--overwrite", cwd=tmp_path).returncode == 0
     assert datasets.read(tmp_path / "data" / "shakespeare_char").title == "shakespeare_char (first 600 bytes)"

@@ -295,7 +295,7 @@ def test_without_data_it_says_what_to_download_and_where_to_put_it(run: Run, tmp
     done = run("experiment", "run", "--out_dir", "run_1", cwd=tmp_path)
     assert done.returncode == 1
     for name, file in (("shakespeare_char", "input.txt"), ("enwik8", "enwik8.zip")):
-        assert f"data/{name}: {name} is not there" in done.stderr
+        assert f"data/{name}: {name} is missing" in done.stderr
         assert re.search(
             rf"download https://\S+/{file} elsewhere, and:  hiersae data get {name} --data data", done.stderr
         )
@@ -349,12 +349,12 @@ def test_a_plan_that_changed_is_refused(
         ("text = {", 'text = "all"\ntexts = {', "[cpu] or [runs.run_1] is not as expected"),
         ("count = 2", "count = 0", "samples must be at least 1"),
         ("sae_seeds = [0, 1]", "sae_seeds = 2", "sae_seeds cannot be 2"),
-        ("sae_seeds = [0, 1]", "sae_seeds = [1, 1]", "a seed each, or several that differ"),
+        ("sae_seeds = [0, 1]", "sae_seeds = [1, 1]", "one or more different seeds"),
         ("host_seeds = [0]", "host_seeds = [0, 1]", "give one of the two a single seed"),
-        ("shakespeare_char", "hamlet", "hamlet is not a data set that is known\nKnown: shakespeare_char"),
-        ("[cpu]", "[cpu]\nhots = 3", "hots is no part of a plan"),
+        ("shakespeare_char", "hamlet", "hamlet is not a known data set\nKnown: shakespeare_char"),
+        ("[cpu]", "[cpu]\nhots = 3", "hots is not part of a plan"),
         ("[runs.run_1]", "[runs.run_1", "not a TOML file"),
-        ("[runs.run_2]", "[plans.run_2]", "[plans] is no part of a plan"),
+        ("[runs.run_2]", "[plans.run_2]", "[plans] is not part of a plan"),
         ("[runs.run_1]", "[runs]\nrun_4 = 1\n[runs.run_1]", "plans no run"),
     ],
 )

@@ -170,7 +170,7 @@ def test_an_interrupted_index_goes_on_to_the_same_one(
     # A process killed in the middle leaves more than it has committed.
     with open(folder / "run.latent", "ab") as file:
         file.write(b"\xff" * 1001)
-    with pytest.raises(FileError, match="begun with other inputs"):
+    with pytest.raises(FileError, match="started with other inputs"):
         open_dashboard(replace(config, baseline=""))
     with exclusive(folder), pytest.raises(FileError, match="another program"):
         open_dashboard(config)

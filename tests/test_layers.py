@@ -89,17 +89,13 @@ def test_no_circle_of_files() -> None:
     assert_no_circle(GRAPH)
 
 
-# Names of classes that two files still share. DELETE when merging: others are renaming these.
-STILL_SHARED = {"Dictionary", "Firings", "Group", "Rows", "Source"}
-
-
 def test_no_two_classes_share_a_name() -> None:
     files: dict[str, list[str]] = defaultdict(list)
     for name, path in MODULES.items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 files[node.name].append(name)
-    shared = {name: modules for name, modules in files.items() if len(modules) > 1 and name not in STILL_SHARED}
+    shared = {name: modules for name, modules in files.items() if len(modules) > 1}
     assert not shared
 
 

@@ -32,8 +32,7 @@ class Comparison:
 
     def counts(self) -> dict[str, int]:
         """How many of the baseline's latents have each fate."""
-        counts = np.bincount(self._verdict_G, minlength=len(VERDICTS)).tolist()
-        return {verdict: counts[VERDICTS.index(verdict)] for verdict in ("kept", "split", "absorbed", "none", "dead")}
+        return dict(zip(VERDICTS, np.bincount(self._verdict_G, minlength=len(VERDICTS)).tolist(), strict=True))
 
     def matches(self, latent: int) -> list[BaselineMatch]:
         """The baseline's latents nearest to one of ours, by decoder row or by common firing; nearest row first."""

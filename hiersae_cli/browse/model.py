@@ -22,7 +22,7 @@ class Context:
         focus: place of the token that the context was chosen for.
         document: name of the document.
         position: of the focus within its window, counted from 0.
-        row: of the focus, numbered through all files of the cache.
+        row: of the focus, numbered through all caches.
         held_out: whether the row is held out.
     """
 

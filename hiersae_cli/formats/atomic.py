@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a crash, never sees half a file."""
+"""Writing that never leaves half a file, neither for a reader nor after a crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hiersae_cli.errors import FileError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; move it there if the block succeeds, remove it otherwise.
+    """Give a temporary path next to ``path``; move it there if the block succeeds, remove it otherwise.
 
     The content is on the disk before it gets its name, so ``path`` is always the old file or the whole new one.
     """
@@ -24,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        # Some libraries make their files for the owner alone; ours are shared like any other file.
+        # Some libraries make files that only their owner may read; ours are shared like any other file.
         os.chmod(temporary, 0o666 & ~_umask())
         sync(temporary)
         os.replace(temporary, path)
@@ -37,12 +37,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """The same for a folder: ``path`` is always the old one or the whole new one, or for an instant none.
 
-    Where the new one does not get its name, the old one has it back.
+    If the new folder cannot get its name, the old one gets it back.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had the same number
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same number
     temporary.mkdir()
     try:
         yield temporary
@@ -61,7 +61,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """The mode bits that new files go without; reading it means setting it."""
+    """The mode bits that new files lack; the only way to read them is to set them."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -88,13 +88,13 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; raises ``FileError`` where it is missing or not JSON."""
+    """The content of a JSON file; raises ``FileError`` if it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path}: no such file", "Check the path.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged or of another kind.") from None
+        raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged, or another kind of file.") from None
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def exclusive(folder: str | Path, wait: bool = True) -> Iterator[None]:
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
-    """Raise ``FileError`` where the file ``path`` cannot be written: it exists, unless ``overwrite``, or is a folder.
+    """Raise ``FileError`` if the file ``path`` cannot be written: it exists, without ``overwrite``, or is a folder.
 
-    Nothing is removed: what was there stays until the new file takes its place.
+    Nothing is removed: the old file stays until the new one takes its place.
     """
     path = Path(path)
     if path.is_dir():
@@ -133,9 +133,9 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
 
 
 def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]) -> None:
-    """Raise ``FileError`` where the folder ``path`` cannot be written: it is a file, or there is something in it.
+    """Raise ``FileError`` if the folder ``path`` cannot be written: it is a file, or it is not empty.
 
-    With ``overwrite``, a folder may be replaced where all names in it are ``ours``. Nothing is removed here.
+    With ``overwrite``, a folder may be replaced if all names in it are ``ours``. Nothing is removed here.
     """
     path = Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -149,7 +149,7 @@ def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]
 
 
 def require_space(path: str | Path, size: int) -> None:
-    """Raise ``FileError`` where the disk of ``path`` has no room for ``size`` more bytes."""
+    """Raise ``FileError`` if the disk of ``path`` has no room for ``size`` more bytes."""
     folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent

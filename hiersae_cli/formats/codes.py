@@ -35,7 +35,7 @@ _CHUNK = 1 << 16  # numbers: whole chunks of any column fit HDF5's cache, so tha
 
 
 class CodesWriter:
-    """A new file of codes, to be appended to in the order of rows; see ``writing_codes``."""
+    """A new file of codes, appended to in the order of rows; see ``writing_codes``."""
 
     def __init__(self, file: h5py.File, header: dict[str, Any], widths: tuple[int, ...], compression: str):
         self.latents, self.rows, self.firings = sum(widths), 0, 0
@@ -67,11 +67,11 @@ class CodesWriter:
 def writing_codes(
     path: str | Path, header: dict[str, Any], widths: tuple[int, ...], compression: str = "none"
 ) -> Iterator[CodesWriter]:
-    """Write a file of codes; it gets its name when the block ends, and is gone where the block fails.
+    """Write a file of codes; it gets its name when the block ends, and is removed if the block fails.
 
     Args:
         path: the file, which is replaced.
-        header: what every file says of itself, and more.
+        header: the common fields of every file, and more.
         widths: latents of each level.
         compression: ``none``, ``lzf`` or ``gzip``.
     """
@@ -83,31 +83,31 @@ def writing_codes(
 
 
 class Codes:
-    """The sparse codes of a cache's rows, opened for reading: as much is read as is asked for.
+    """The sparse codes of a cache's rows, opened for reading; only the rows that are asked for are read.
 
     Attributes:
         path: the file.
         header: configuration, inputs, run and host, as the file carries them.
-        rows: N; row r is that of the caches, numbered through all of them.
+        rows: N; they are the rows of the caches, numbered through all of them.
         latents: F, numbered through all levels from the coarsest.
         widths: latents of each level.
         firings: n.
 
     Raises:
         UsageError: there is no such file.
-        FileError: it is not one of codes, or damaged.
-        VersionError: it is of a version that this release does not read.
+        FileError: it holds no codes, or is damaged.
+        VersionError: this release does not read its version.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.file = open_hdf5(self.path, "codes", _HINT)
         try:
-            found = attributes(self.file)
-            check_schema(path, found, SCHEMA, SCHEMA_VERSION)
+            fields = attributes(self.file)
+            check_schema(path, fields, SCHEMA, SCHEMA_VERSION)
             self.header: dict[str, Any] = json.loads(self.file["header"][()])
-            self.rows, self.latents = int(found["rows"]), int(found["latents"])
-            self.widths = tuple(found["widths"].tolist())
+            self.rows, self.latents = int(fields["rows"]), int(fields["latents"])
+            self.widths = tuple(fields["widths"].tolist())
             self.firings = len(self.file["indices"])
             self._require_sizes()
         except HierSAEError:
@@ -130,7 +130,7 @@ class Codes:
     def read(self, start: int = 0, stop: int | None = None) -> csr_matrix:
         """The codes of rows ``start`` to ``stop``, (stop - start, F) float32, numbered as a Python slice does.
 
-        Activations are in the units of the cache. Raises ``FileError`` where they are damaged.
+        Activations are in the units of the cache. Raises ``FileError`` if they are damaged.
         """
         start, stop, _ = slice(start, stop).indices(self.rows)
         stop = max(start, stop)
@@ -145,7 +145,7 @@ class Codes:
         edges -= first
         ascends = np.diff(indices) > 0
         begins = edges[(edges > 0) & (edges < len(indices))]
-        ascends[begins - 1] = True  # the next row begins anew
+        ascends[begins - 1] = True  # the next row starts over
         if len(indices) and not (ascends.all() and indices.min() >= 0 and indices.max() < self.latents):
             raise self._damaged(f"indices of rows {start:,} to {stop:,} are not ascending latents")
         if not (values > 0).all() or not np.isfinite(values).all():

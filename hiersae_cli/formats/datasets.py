@@ -1,7 +1,7 @@
-"""Data sets of characters in ``data/NAME/``: what the whole ones are, and the folder of one that was checked.
+"""Data sets of characters: what is known of the published ones, and the folder ``data/NAME/`` of a checked one.
 
-``text.txt`` holds what a host model is trained and validated on, validation last; ``test.txt`` the rest, where the data
-set has a test part; ``data.json`` where they came from. Specified in ``docs/file-formats.md``.
+``text.txt`` holds the text that a host model is trained and validated on, validation last; ``test.txt`` the test part,
+if there is one; ``data.json`` where they came from. Specified in ``docs/file-formats.md``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Known:
     """A data set as its author publishes it.
 
     Attributes:
-        address: where it is published.
+        address: of the published file.
         size: bytes.
         sha256: of these bytes, hexadecimal.
         begins: its first bytes.
-        encoding: one byte is one character in all of them.
+        encoding: one in which each byte is one character.
         tested: whether a last part is kept for testing.
     """
 
@@ -42,7 +42,7 @@ class Known:
     tested: bool
 
     def parts(self, size: int) -> tuple[int, int, int]:
-        """Characters to train, to validate and to test on, of ``size``: 90 / 5 / 5 hundredths, or 90 / 10 / 0."""
+        """How many of ``size`` characters are for training, validation and testing: 90 / 5 / 5 %, or 90 / 10 / 0 %."""
         training = size * 9 // 10
         validation = size // 20 if self.tested else size - training
         return training, validation, size - training - validation
@@ -84,13 +84,13 @@ KNOWN = dict(
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that is there, checked.
+    """A data set on this disk, checked.
 
     Attributes:
         name: of the whole.
-        title: what outputs call it: the name, of a prefix with its length.
-        text: path of what is trained and validated on.
-        sha256: of that file, and so of its characters in UTF-8.
+        title: its name in outputs; for a prefix, with its length.
+        text: path of the text for training and validation.
+        sha256: of that file.
         training, validation: characters of its two parts.
     """
 
@@ -103,12 +103,12 @@ class Dataset:
 
 
 def title(name: str, size: int) -> str:
-    """``enwik8``, or ``enwik8 (first 1,000 bytes)`` where it is not the whole."""
+    """``enwik8``, or ``enwik8 (first 1,000 bytes)`` for a part of it."""
     return name if size == KNOWN[name].size else f"{name} (first {size:,} bytes)"
 
 
 def read(folder: str | Path) -> Dataset:
-    """The data set in ``data/NAME``; raises ``FileError`` where its files are not those that ``data.json`` says."""
+    """The data set in ``data/NAME``; raises ``FileError`` if its files are not those that ``data.json`` says."""
     folder = Path(folder)
     described: dict[str, Any] = atomic.read_json(folder / DESCRIPTION)
     check_schema(folder / DESCRIPTION, described, SCHEMA, SCHEMA_VERSION)

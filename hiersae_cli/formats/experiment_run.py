@@ -1,4 +1,4 @@
-"""A finished run of the experiment, as its folder says it: for tables and plots."""
+"""A finished run of the experiment, read from its folder for tables and plots."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run has given.
+    """The results of a run.
 
     Attributes:
         name, tests, configuration: as in the plan.
         info: ``final_info.json``.
-        host_curves: by data set, of every host, its (step, validation loss in nats per character).
-        curves: by data set and kind, of every dictionary, its (training tokens, FVU).
+        host_curves: by data set, for every host, its (step, validation loss in nats per character).
+        curves: by data set and kind, for every dictionary, its (training tokens, FVU).
     """
 
     name: str
@@ -40,18 +40,18 @@ class FinishedRun:
     curves: dict[tuple[str, str], list[Curve]]
 
     def values(self, title: str, key: str) -> Values:
-        """The values of each seed; none where the run has no such figure."""
-        found: Values = self.info.get(title, {}).get("final_info_dict", {}).get(key, ())
-        return found
+        """The values of each seed; empty if the run has no such figure."""
+        values: Values = self.info.get(title, {}).get("final_info_dict", {}).get(key, ())
+        return values
 
 
 def read(folder: str | Path) -> FinishedRun:
-    """Raises ``FileError`` where the folder holds no run, or one that has not ended."""
+    """Read a run; raises ``FileError`` if the folder holds none, or one that has not ended."""
     folder = Path(folder)
     described = atomic.read_json(folder / DESCRIPTION)
     check_schema(folder / DESCRIPTION, described, SCHEMA, SCHEMA_VERSION)
     if not (folder / FINAL_INFO).exists():
-        raise FileError(f"{folder}: not finished", f"Go on with it: python experiment.py --out_dir={folder}")
+        raise FileError(f"{folder}: not finished", f"Resume it: python experiment.py --out_dir={folder}")
     host_curves: dict[str, list[Curve]] = {}
     curves: dict[tuple[str, str], list[Curve]] = {}
     for name, title in described["data"].items():
@@ -70,7 +70,7 @@ def read(folder: str | Path) -> FinishedRun:
 
 
 def interval(values: Values, confidence: float) -> tuple[float | None, float | None]:
-    """The mean, and the half width of Student's interval about it; None of fewer than two values."""
+    """The mean, and the half width of Student's interval about it; None for fewer than two values."""
     from scipy.stats import t as student
 
     error = standard_error(values)

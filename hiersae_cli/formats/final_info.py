@@ -1,7 +1,7 @@
-"""What a run of the experiment says at its end: ``final_info.json``, ``all_results.json`` and ``all_results.npy``.
+"""The results of a run of the experiment: ``final_info.json``, ``all_results.json`` and ``all_results.npy``.
 
-The layout is one that readers of such experiments expect. ``all_results.npy`` is a pickle, since they do: it is written
-for them and never read here, for loading a pickle runs what is in it; ``all_results.json`` has the same content.
+Readers of such experiments expect this layout, and ``all_results.npy`` as a pickle. It is written for them and never
+read here, since loading a pickle runs the code in it; ``all_results.json`` has the same content.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Values = Sequence[float | None]
 
 
 def mean(values: Values) -> float | None:
-    """The mean; None where a value is missing."""
+    """The mean; None if a value is missing."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
 
 
 def standard_error(values: Values) -> float | None:
-    """s / √n with the deviation s of a sample (n - 1 below); None of fewer than two values, or where one is missing."""
+    """s / √n with the deviation s of a sample (n - 1 below); None for fewer than two values, or if one is missing."""
     known = [value for value in values if value is not None]
     return stdev(known) / len(known) ** 0.5 if len(known) > 1 and len(known) == len(values) else None
 
@@ -40,7 +40,7 @@ def summarised(of_seeds: Mapping[str, Values]) -> dict[str, Any]:
 
 
 def write(folder: Path, info: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write all three files, ``final_info.json`` last: where it is, the run is complete."""
+    """Write all three files, ``final_info.json`` last: a run that has it is complete."""
     import numpy as np
 
     atomic.write_json(folder / f"{ALL_RESULTS}.json", results)

@@ -1,4 +1,4 @@
-"""What our HDF5 files have in common: their beginning, errors that a user can act on, and that none is half-written."""
+"""What our HDF5 files have in common: the header, errors that a user can act on, and atomic writing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ATTRIBUTES = ("schema", "schema_version", "hiersae_version", "created")
 
 
 def open_hdf5(path: Path, kind: str, hint: str) -> h5py.File:
-    """A file opened for reading; raises ``UsageError`` where there is none, ``FileError`` where it is not HDF5.
+    """Open a file for reading; raises ``UsageError`` if there is none, ``FileError`` if it is not HDF5.
 
-    ``kind`` is what the file should be, in words; ``hint`` says how it is made.
+    ``kind`` says what the file should be; ``hint`` says how to make it.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file", hint)
@@ -54,18 +54,18 @@ def schema_of(path: Path) -> str:
 
 
 def write_header(file: h5py.File, header: dict[str, Any]) -> None:
-    """Put what every file says of itself into a new one: the first fields as attributes, the others as JSON."""
+    """Write the header of a new file: the common fields as attributes, the others as JSON."""
     file.attrs.update({key: header[key] for key in _ATTRIBUTES})
-    rest = {key: value for key, value in header.items() if key not in _ATTRIBUTES}
-    # In ASCII: HDF5 holds no half of a surrogate pair, which Python has in names of files that are no UTF-8.
-    file.create_dataset("header", data=json.dumps(rest))
+    others = {key: value for key, value in header.items() if key not in _ATTRIBUTES}
+    # In ASCII: HDF5 cannot hold half of a surrogate pair, which Python uses for names of files that are not UTF-8.
+    file.create_dataset("header", data=json.dumps(others))
 
 
 def write_strings(group: h5py.Group, name: str, texts: list[str]) -> None:
     """A dataset of strings (n,), which may hold any character.
 
-    HDF5 ends a string at NUL and holds no half of a surrogate pair. Where a text has one, all are stored as JSON writes
-    them, and the attribute ``encoding`` says so.
+    HDF5 ends a string at NUL and cannot hold half of a surrogate pair. If a text has one of these, all texts are stored
+    in JSON's notation, and the attribute ``encoding`` says so.
     """
     escaped = any("\0" in text or _SURROGATE.search(text) for text in texts)
     data = group.create_dataset(
@@ -76,19 +76,19 @@ def write_strings(group: h5py.Group, name: str, texts: list[str]) -> None:
 
 
 def read_strings(data: h5py.Dataset) -> list[str]:
-    """What ``write_strings`` was given; raises ``ValueError`` where it is damaged."""
+    """What ``write_strings`` was given; raises ``ValueError`` if it is damaged."""
     texts = [text.decode() for text in data[...]]
     return [json.loads(text) for text in texts] if data.attrs.get("encoding") == "json" else texts
 
 
 def attributes(file: h5py.File) -> dict[str, Any]:
-    """The attributes of the root, as plain values where they are single ones."""
+    """The attributes of the root, numbers as plain values."""
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
 
 
 @contextmanager
 def replacing_hdf5(path: str | Path) -> Iterator[Path]:
-    """``replacing``, for files that HDF5 makes: it tells of a full disk in the text of many kinds of exception."""
+    """``replacing`` for HDF5 files: HDF5 reports a full disk only in the text of various exceptions."""
     with replacing(path) as temporary:
         try:
             yield temporary
@@ -99,7 +99,7 @@ def replacing_hdf5(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(*paths: Path) -> None:
-    """Delete what a process killed while it made these files left behind: it can be as large as they are."""
+    """Delete what a killed process left of these files: it can be as large as they are."""
     for path in paths:
         for file in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             file.unlink(missing_ok=True)

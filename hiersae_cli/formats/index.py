@@ -2,8 +2,8 @@
 
 Legend of shapes: R rows indexed, F latents of a dictionary, n firings of a dictionary in these rows.
 
-Every firing stands in it twice, by row and by latent, so that whatever a page asks is a look into a few sorted lists:
-nothing grows with F x F. Until it is whole it is a folder of files that are only appended to, ``dashboard.h5.partial``.
+It holds every firing twice, by row and by latent, so that a page needs only look-ups in a few sorted lists: nothing
+grows with F x F. An unfinished index is a folder of files that are only appended to, ``dashboard.h5.partial``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HEADER_FILE = "header.json"  # of an unfinished index
 RUN, BASELINE = "run", "baseline"  # the dictionaries
 _COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
 _APPENDED = {"count": np.dtype("<i4"), "latent": np.dtype("<i4"), "value": np.dtype("<f4")}
-_TRANSPOSED = 1 << 21  # firings sorted at once: some 50 MB
+_TRANSPOSED = 1 << 21  # firings sorted at once: about 50 MB
 _HINT = "Build it again: hiersae dashboard with --rebuild."
 
 Array = np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ class FiringLists:
     """All firings of a dictionary.
 
     Attributes:
-        start_R, latent_n: of row r fire ``latent_n[start_R[r] : start_R[r + 1]]``, ascending.
+        start_R, latent_n: in row r, ``latent_n[start_R[r] : start_R[r + 1]]`` fire, ascending.
         start_F, row_n, value_n: latent f fires in ``row_n[start_F[f] : start_F[f + 1]]``, ascending, with these
             activations.
     """
@@ -74,7 +74,7 @@ class FiringLists:
 
     @property
     def fired_F(self) -> Array:
-        """In how many rows each latent fires."""
+        """The number of rows in which each latent fires."""
         return np.diff(self.start_F)
 
     def of(self, latent: int) -> tuple[Array, Array]:
@@ -87,7 +87,7 @@ class FiringLists:
         return np.asarray(self.row_n[int(self.start_F[latent]) : int(self.start_F[latent + 1])])
 
     def at(self, row_m: Array) -> tuple[Array, Array]:
-        """What fires in some rows: the place of each firing's row in ``row_m``, ascending, and its latent."""
+        """The firings in some rows: the place of each firing's row in ``row_m``, ascending, and its latent."""
         first_m = self.start_R[row_m]
         count_m = self.start_R[row_m + 1] - first_m
         before_m = np.cumsum(count_m) - count_m
@@ -95,9 +95,9 @@ class FiringLists:
         return np.repeat(np.arange(len(row_m)), count_m), np.asarray(self.latent_n[place])
 
     def own_tokens(self, token_R: Array, counted_R: Array) -> tuple[Array, Array]:
-        """The tokens (F, T) that tell what each latent fires at, with the share of its activation at each.
+        """The tokens (F, T) that each latent typically fires at, with the share of its activation at each.
 
-        See ``metrics.own_tokens``. ``counted_R`` marks the rows in which firings were looked for.
+        See ``metrics.own_tokens``. ``counted_R`` marks the rows in which firings were counted.
         """
         share_V = np.bincount(token_R[counted_R]) / max(int(counted_R.sum()), 1)
         tokens_FT, shares_FT = table(self.latents)
@@ -109,7 +109,7 @@ class FiringLists:
 
 
 class IndexFile:
-    """An index opened for reading; its lists stay on the disk and are read where they are looked into.
+    """An index opened for reading; its lists stay on the disk, and only the parts that are used are read.
 
     Attributes:
         path: the file.
@@ -118,12 +118,12 @@ class IndexFile:
             ``documents``), ``position``, ``split``.
         documents: names.
         lists: firings by dictionary, ``run`` and perhaps ``baseline``.
-        tables: what is known of latents, by ``DICTIONARY/NAME``.
-        token_texts: text of tokens by id; empty where no host model was given.
+        tables: figures of latents, by ``DICTIONARY/NAME``.
+        token_texts: text of tokens by id; empty if no host model was given.
 
     Raises:
         FileError: it is missing, not an index, or damaged.
-        VersionError: it is of a version that this release does not read.
+        VersionError: this release does not read its version.
     """
 
     def __init__(self, path: str | Path):
@@ -150,24 +150,24 @@ class IndexFile:
 
     @cached_property
     def rows(self) -> int:
-        """Rows in which firings were looked for: all but dropped ones."""
+        """Rows in which firings were counted: all but dropped ones."""
         return int((self.columns["split"] != DROPPED).sum())
 
 
 class IndexWriter:
-    """An index being built: append firings of the next rows, commit now and then, finish.
+    """An index in the making: append firings of the next rows, commit now and then, finish.
 
     Args:
-        path: where the index is to stand.
-        header: what the file will say of itself; a folder left by another header is refused.
+        path: of the finished index.
+        header: of the file; the unfinished folder of another header is refused.
         latents: of each dictionary.
-        sums: what is summed over the rows, by name; in place of it comes what was committed.
+        sums: sums over the rows, by name; committed ones take their place.
 
     Attributes:
-        rows_committed: rows that are done.
+        rows_committed: rows whose firings are on the disk.
 
     Raises:
-        FileError: what was left unfinished there is of other inputs, or another program is at it.
+        FileError: the unfinished index there has other inputs, or another program is writing it.
     """
 
     def __init__(self, path: str | Path, header: dict[str, Any], latents: Mapping[str, int], sums: Mapping[str, Array]):
@@ -192,13 +192,13 @@ class IndexWriter:
         }
 
     def append(self, name: str, firings: Firings) -> None:
-        """Add the firings of the next rows in a dictionary."""
+        """Append the firings of a dictionary in the next rows."""
         counts = np.bincount(firings.row_n, minlength=firings.rows)
         for column, values in (("count", counts), ("latent", firings.latent_n), ("value", firings.value_n)):
             self._files[f"{name}.{column}"].write(np.ascontiguousarray(values, _APPENDED[column]).data)
 
     def commit(self, rows: int) -> None:
-        """Declare the first ``rows`` rows done, with ``sums`` as they are: they are on the disk before it is said."""
+        """Declare the first ``rows`` rows done, with the current ``sums``; all are on the disk first."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -208,7 +208,7 @@ class IndexWriter:
         self.rows_committed = rows
 
     def close(self) -> None:
-        """Let the files go; what was not committed will be done again."""
+        """Close the files; rows that were not committed will be done again."""
         self._open.close()
 
     def finish(
@@ -217,7 +217,7 @@ class IndexWriter:
         documents: list[str],
         tables: Callable[[dict[str, FiringLists]], tuple[dict[str, Array], dict[int, str]]],
     ) -> None:
-        """Write the index and remove what it was made from.
+        """Write the index and remove the folder that it was made from.
 
         ``tables`` gives, from all firings, the tables by ``DICTIONARY/NAME`` and the texts of tokens by id.
         """
@@ -233,10 +233,10 @@ class IndexWriter:
                 for name in self.latents:
                     self._create_lists(file, name, rows)
             with h5py.File(temporary, "r") as file:
-                found = {name: _lists(temporary, file, name, "r+") for name in self.latents}
-            for name, lists in found.items():
+                firings = {name: _lists(temporary, file, name, "r+") for name in self.latents}
+            for name, lists in firings.items():
                 self._transpose(name, lists)
-            of_latents, texts = tables(found)
+            of_latents, texts = tables(firings)
             with h5py.File(temporary, "r+") as file:
                 for path, values in of_latents.items():
                     dictionary, _, name = path.partition("/")
@@ -265,7 +265,7 @@ class IndexWriter:
         create_dataset(file, f"{name}/value", (len(latent_n),), _APPENDED["value"])
 
     def _transpose(self, name: str, lists: FiringLists) -> None:
-        """Put the firings, which come by row, into their latents' lists: part by part, each sorted by latent."""
+        """Put the firings, which are in row order, into the lists of latents: part by part, each sorted by latent."""
         if not len(lists.latent_n):
             return
         value_n = np.memmap(self.folder / f"{name}.value", _APPENDED["value"])
@@ -281,7 +281,7 @@ class IndexWriter:
             lists.value_n[place] = value_n[part][order]
             filled_F += count_F
         for written in (lists.row_n, lists.value_n):
-            if isinstance(written, np.memmap):  # else there is no firing
+            if isinstance(written, np.memmap):  # without firings it is an empty array
                 written.flush()
 
     def _appending(self, name: str, lengths: Mapping[str, int]) -> BinaryIO:
@@ -293,33 +293,33 @@ class IndexWriter:
     def _load(self) -> tuple[int, dict[str, int]]:
         if not is_partial_of(self.path, self.header["made_of"]):
             raise FileError(
-                f"{self.folder}: was begun with other inputs or flags",
-                "Give the same ones to go on, or --rebuild to begin again.",
+                f"{self.folder}: was started with other inputs or flags",
+                "Give the same ones to resume, or --rebuild to start again.",
             )
         try:
             with safe_open(self._state, "np") as file:
-                noted = {key: int(value) for key, value in (file.metadata() or {}).items()}
+                numbers = {key: int(value) for key, value in (file.metadata() or {}).items()}
             self.sums = {name: np.array(values) for name, values in load_file(self._state).items()}
         except (SafetensorError, ValueError) as error:
-            raise FileError(f"{self._state}: damaged ({error})", "Begin again with --rebuild.") from None
+            raise FileError(f"{self._state}: damaged ({error})", "Start again with --rebuild.") from None
         self.header = read_json(self.folder / HEADER_FILE)
-        return noted.pop("rows"), noted
+        return numbers.pop("rows"), numbers
 
 
 def partial_folder(path: str | Path) -> Path:
-    """Where an index is while it is being built."""
+    """The folder of an unfinished index."""
     path = Path(path)
     return path.with_name(path.name + ".partial")
 
 
 def is_partial_of(path: str | Path, made_of: dict[str, Any]) -> bool:
-    """Whether what is left unfinished of an index is of these inputs."""
+    """Whether there is an unfinished index of these inputs."""
     file = partial_folder(path) / HEADER_FILE
     return file.exists() and read_json(file).get("made_of") == made_of
 
 
 def rows_committed(folder: str | Path) -> int:
-    """How many rows are done of an unfinished index, whose folder this is."""
+    """The number of rows that are done in an unfinished index, by its folder."""
     state = Path(folder) / "state.safetensors"
     if not state.exists():
         return 0
@@ -327,23 +327,23 @@ def rows_committed(folder: str | Path) -> int:
         with safe_open(state, "np") as file:
             return int((file.metadata() or {})["rows"])
     except (SafetensorError, KeyError, ValueError) as error:
-        raise FileError(f"{state}: damaged ({error})", "Begin again with --rebuild.") from None
+        raise FileError(f"{state}: damaged ({error})", "Start again with --rebuild.") from None
 
 
 def _lists(path: Path, file: h5py.File, name: str, mode: str = "r") -> FiringLists:
-    of = {column: _mapped(path, file[f"{name}/{column}"], mode) for column in ("latent", "row", "value")}
+    mapped = {column: _mapped(path, file[f"{name}/{column}"], mode) for column in ("latent", "row", "value")}
     start_R, start_F = (file[f"{name}/{column}"][...] for column in ("start_R", "start_F"))
-    return FiringLists(start_R, of["latent"], start_F, of["row"], of["value"])
+    return FiringLists(start_R, mapped["latent"], start_F, mapped["row"], mapped["value"])
 
 
 def _mapped(path: Path, data: h5py.Dataset, mode: str = "r") -> Array:
-    """A dataset as an array whose bytes are read when they are looked at, from any thread."""
+    """A dataset as an array whose bytes are read when they are used, from any thread."""
     offset = data.id.get_offset()
     if offset is None or not data.size:
-        found: Array = data[...]
-        return found
+        values: Array = data[...]
+        return values
     mapped = np.memmap(path, data.dtype, mode, offset, data.shape)  # type: ignore[call-overload]
-    return np.asarray(mapped) if mode == "r" else mapped  # a plain array is several times faster to look into
+    return np.asarray(mapped) if mode == "r" else mapped  # access to a plain array is several times faster
 
 
 def _parts(count: int) -> Iterator[slice]:

@@ -24,10 +24,10 @@ LONGEST = 500  # characters
 
 @dataclass(frozen=True)
 class Label:
-    """What a feature is called, by whom and when.
+    """A feature's label, its author and its time.
 
     Attributes:
-        text: the label; "" where it was taken away.
+        text: the label; "" if it was removed.
         author: a person's name, or ``MODEL (automatic)``.
         time: UTC, ISO 8601, to the second.
     """
@@ -39,7 +39,7 @@ class Label:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """The content of the file at one moment, with what tells it from others."""
+    """The content of the file at one moment; ``stamp`` changes with the content."""
 
     stamp: tuple[int, ...]
     created: str
@@ -51,11 +51,11 @@ class _Snapshot:
 
 
 class Labels:
-    """The labels of one run, as its file is at the moment: several programs may read and write it at once.
+    """The labels of one run, as they are now: several programs may read and write the file at once.
 
     Args:
         run: the run's folder.
-        sha256: of the run's weights: labels of other weights are of other features, and are refused.
+        sha256: of the run's weights; labels of other weights belong to other features, and are refused.
     """
 
     def __init__(self, run: str | Path, sha256: str):
@@ -64,9 +64,9 @@ class Labels:
         self._known: _Snapshot | None = None
 
     def history(self) -> dict[str, list[Label]]:
-        """Every label ever given, by node, the latest last.
+        """Every label that a node ever had, by node, the latest last.
 
-        Raises ``FileError`` where the file is damaged or of other weights, ``VersionError`` for another version.
+        Raises ``FileError`` if the file is damaged or of other weights, ``VersionError`` for another version.
         """
         return self._read().history
 
@@ -75,17 +75,17 @@ class Labels:
         return self._read().current
 
     def set(self, texts: Mapping[str, str], author: str) -> None:
-        """Label nodes; an empty text takes a node's label away. Texts are cut to one line of ``LONGEST`` characters."""
+        """Label nodes; an empty text removes a node's label. Texts are cut to one line of ``LONGEST`` characters."""
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with exclusive(self.path.parent):
-            found = self._read()
-            history = dict(found.history)
+            before = self._read()
+            history = dict(before.history)
             for id, text in texts.items():
                 id = current_id(id)
                 label = Label(tidy(text), author, time)
-                before = history.get(id, [])
-                if label.text != (before[-1].text if before else ""):
-                    history[id] = [*before, label]
+                earlier = history.get(id, [])
+                if label.text != (earlier[-1].text if earlier else ""):
+                    history[id] = [*earlier, label]
             ordered = sorted(history.items(), key=lambda item: parse_id(item[0]))
             write_json(
                 self.path,
@@ -93,14 +93,14 @@ class Labels:
                     "schema": SCHEMA,
                     "schema_version": SCHEMA_VERSION,
                     "hiersae_version": __version__,
-                    "created": found.created or time,
+                    "created": before.created or time,
                     "run": self._sha256,
                     "labels": {id: [asdict(label) for label in of_node] for id, of_node in ordered},
                 },
             )
 
     def _read(self) -> _Snapshot:
-        """The file's content; what has been read is kept for as long as the file is the same."""
+        """The file's content; it is read again only if the file has changed."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -108,16 +108,16 @@ class Labels:
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         known = self._known
         if known is None or known.stamp != stamp:
-            self._known = known = _Snapshot(stamp, *self._parsed())
+            self._known = known = _Snapshot(stamp, *self._parse())
         return known
 
-    def _parsed(self) -> tuple[str, dict[str, list[Label]]]:
+    def _parse(self) -> tuple[str, dict[str, list[Label]]]:
         data = read_json(self.path)
         check_schema(self.path, data, SCHEMA, 1, SCHEMA_VERSION)
         if data.get("run") != self._sha256:
             raise FileError(
                 f"{self.path}: labels of other weights than those of this run",
-                "The run was trained again: move the file away to begin anew.",
+                "The run was trained again: move the file away to start again.",
             )
         try:
             history = {
@@ -127,25 +127,25 @@ class Labels:
                 raise ValueError("a node without labels")
             return str(data["created"]), history
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileError(f"{self.path}: damaged: {error}", "Mend it by hand, or move it away.") from None
+            raise FileError(f"{self.path}: damaged: {error}", "Repair it by hand, or move it away.") from None
 
 
 def tidy(text: str) -> str:
-    """A label in one line, white space and its length cut."""
+    """A label as one line of at most ``LONGEST`` characters."""
     return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST].rstrip()
 
 
-def _label(found: Any) -> Label:
-    label = Label(**{name: found[name] for name in ("text", "author", "time")})
+def _label(fields: Any) -> Label:
+    label = Label(**{name: fields[name] for name in ("text", "author", "time")})
     if not all(isinstance(value, str) for value in asdict(label).values()):
-        raise ValueError("a label that is no text")
+        raise ValueError("a label is not text")
     return label
 
 
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of labels; raises ``FileError`` if the file is damaged. Nothing can be verified."""
     if path.name != FILE:
-        raise FileError(f"{path}: labels of a run are called {FILE}", "Call it so.")
+        raise FileError(f"{path}: labels of a run are called {FILE}", "Rename it.")
     data = read_json(path)
     current = Labels(path.parent, str(data.get("run"))).current()
     authors = sorted({label.author for label in current.values()})

@@ -1,4 +1,4 @@
-"""What a latent is called where nobody has labelled it: the tokens that it fires at, with white space that is seen."""
+"""The name of a latent without a label: the tokens that it fires at, with visible white space."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _SIGNS = str.maketrans({"\n": "↵", "\t": "⇥"})
 
 
 def name_of(tokens: Iterable[str | int]) -> str:
-    """A name from a latent's own tokens, the most telling first: ``␣king ␣queen ↵``; "" where there are none."""
-    shown = dict.fromkeys(token_shown(token).translate(_SIGNS) for token in tokens)
-    return " ".join(list(shown)[:_NAMED])
+    """A name from a latent's own tokens, the most typical first: ``␣king ␣queen ↵``; "" if there are none."""
+    names = dict.fromkeys(token_shown(token).translate(_SIGNS) for token in tokens)
+    return " ".join(list(names)[:_NAMED])
 
 
 def token_shown(token: str | int) -> str:

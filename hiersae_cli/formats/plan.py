@@ -1,4 +1,4 @@
-"""The plan of an experiment, ``experiment.toml``: its runs, and what each step takes on a CPU and on a GPU."""
+"""The plan of an experiment, ``experiment.toml``: its runs, and the options of each step on a CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 CONFIGURATIONS = ("cpu", "gpu")
-# The steps by what the plan calls them; what the experiment itself decides cannot stand there.
+# The steps by their names in the plan. Options that the experiment itself decides cannot be set there.
 STEPS: dict[str, type[Config]] = {
     "host": LMConfig,
     "cache": CacheConfig,
@@ -37,10 +37,10 @@ STEPS: dict[str, type[Config]] = {
 _DECIDED = {
     *("texts", "out", "model", "acts", "run", "runs", "baseline", "seed", "device", "overwrite", "report"),
     *("validation", "markdown", "html"),
-    *("edges", "plots", "format", "index", "neuronpedia", "serve"),  # a path that all would share, or no end
+    *("edges", "plots", "format", "index", "neuronpedia", "serve"),  # a path that runs would share, or no end
 }
 _MATCHED = ("tokens", "batch")
-# What stands for the paths of a run, which are not known before it, where a plan is checked.
+# Stand for the paths of a run, which are not known yet when a plan is checked.
 _STAND_INS: dict[str, Any] = {"model": "host", "acts": ["acts.h5"], "run": "hier-0", "runs": ["hier-0"]}
 
 C = TypeVar("C", bound=Config)
@@ -48,15 +48,15 @@ C = TypeVar("C", bound=Config)
 
 @dataclass(frozen=True)
 class Part:
-    """What a run does with one data set.
+    """The part of a run with one data set.
 
     Attributes:
         dataset: its name.
-        host_seeds, sae_seeds: of the host models, and of the dictionaries of each; one of the two has one member.
+        host_seeds, sae_seeds: of the host models, and of the dictionaries of each host; one of the two has one member.
         rows: activations to cache of each host.
-        document: characters of each piece of text that they are of.
-        samples, sample_tokens: how many texts are drawn to time the host, and how long.
-        check_tokens: characters of the check that the host is left as it was.
+        document: characters of each piece of their text.
+        samples, sample_tokens: number and length of the texts that are drawn to time the host.
+        check_tokens: characters of the check that the host is unchanged.
         steps: values of the fields of each step's configuration.
     """
 
@@ -71,13 +71,13 @@ class Part:
     steps: dict[str, dict[str, Any]]
 
     def config(self, step: str, kind: type[C], **decided: Any) -> C:
-        """The configuration of a step: the plan's values, and what the experiment decides."""
+        """The configuration of a step: the plan's values, and those that the experiment decides."""
         return kind(**self.steps[step], **decided)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of the plan on one kind of machine; ``others`` are the names of the plan's other runs, in its order."""
+    """One run of the plan on one kind of machine; ``others`` are the plan's other runs, in its order."""
 
     name: str
     tests: str
@@ -87,7 +87,7 @@ class Planned:
 
 
 def load(path: str | Path, run: str, configuration: str) -> Planned:
-    """The run called ``run``; raises ``UsageError`` where there is none, ``FileError`` for a plan that cannot be."""
+    """The run called ``run``; raises ``UsageError`` if there is none, ``FileError`` for an invalid plan."""
     path = Path(path)
     try:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -96,10 +96,10 @@ def load(path: str | Path, run: str, configuration: str) -> Planned:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileError(f"{path}: not a TOML file ({error})", "Correct it.") from None
     runs = plan.get("runs")
-    if not isinstance(runs, dict) or not runs or not all(isinstance(each, dict) for each in runs.values()):
+    if not isinstance(runs, dict) or not runs or not all(isinstance(section, dict) for section in runs.values()):
         raise FileError(f"{path}: plans no run", 'Add one: [runs.run_1] with tests = "what it tests".')
     if others := sorted(set(plan) - {"runs", *CONFIGURATIONS}):
-        raise FileError(f"{path}: [{others[0]}] is no part of a plan", f"Parts: runs, {', '.join(CONFIGURATIONS)}.")
+        raise FileError(f"{path}: [{others[0]}] is not part of a plan", f"Parts: runs, {', '.join(CONFIGURATIONS)}.")
     if run not in runs:
         listed = "\n".join(f"  {name}: {planned.get('tests', '')}" for name, planned in runs.items())
         raise UsageError(f"--out_dir: no run of {path} is called {run!r}", f"Name the folder as one of them:\n{listed}")
@@ -123,9 +123,9 @@ def _planned(plan: dict[str, Any], run: str, configuration: str) -> Planned:
 
 
 def _part(name: str, *layers: dict[str, Any]) -> Part:
-    """The sections of the plan one over the other: of the machine, of the data set, of the run."""
+    """Merge sections of the plan: of the machine, the data set and the run, where later ones win."""
     if name not in DATASETS:
-        raise UsageError(f"{name} is not a data set that is known", f"Known: {', '.join(DATASETS)}.")
+        raise UsageError(f"{name} is not a known data set", f"Known: {', '.join(DATASETS)}.")
     merged: dict[str, Any] = {step: {} for step in STEPS}
     for layer in layers:
         for key, value in layer.items():
@@ -143,25 +143,27 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
         check_tokens=merged.pop("check_tokens"),
         steps=steps,
     )
-    for section, left in (("text", text), ("samples", sampling)):
-        if left:
-            raise UsageError(f"{section}.{next(iter(left))} cannot be set", "Only what experiment.toml sets there can.")
+    for section, unknown in (("text", text), ("samples", sampling)):
+        if unknown:
+            raise UsageError(
+                f"{section}.{next(iter(unknown))} cannot be set", "Only the options in experiment.toml can be."
+            )
     if merged:
-        raise UsageError(f"{next(iter(merged))} is no part of a plan", f"Parts: {', '.join(STEPS)}, text, samples.")
+        raise UsageError(f"{next(iter(merged))} is not part of a plan", f"Parts: {', '.join(STEPS)}, text, samples.")
     for key, hint in get_type_hints(Part).items():
         value = getattr(part, key)
-        if key != "steps" and not _fits(value, hint):
+        if key != "steps" and not _has_type(value, hint):
             raise UsageError(f"{name}: {key} cannot be {value!r}", "Whole numbers are needed.")
         if hint is int and value < 1:
             raise UsageError(f"{name}: {key} must be at least 1")
     if len(part.host_seeds) > 1 and len(part.sae_seeds) > 1:
         raise UsageError(
             f"{name}: several host_seeds and several sae_seeds",
-            "Dictionaries of one host are no independent sample of hosts: give one of the two a single seed.",
+            "Dictionaries of one host are not an independent sample of hosts: give one of the two a single seed.",
         )
     for seeds in (part.host_seeds, part.sae_seeds):
         if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise UsageError(f"{name}: host_seeds and sae_seeds need a seed each, or several that differ, from 0 on")
+            raise UsageError(f"{name}: host_seeds and sae_seeds need one or more different seeds, from 0 up")
     _check_steps(part)
     return part
 
@@ -172,29 +174,29 @@ def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name not in hints:
             raise UsageError(f"{step}.{name} cannot be set", f"Options of {step}: {', '.join(sorted(hints))}.")
-        if not _fits(value, hints[name]):
+        if not _has_type(value, hints[name]):
             raise UsageError(f"{step}.{name} cannot be {value!r}", "It is of another type: see docs/commands.md.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of TOML is of the type of a field; a whole number is a number too."""
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value of TOML has the type of a field; a whole number is a number too."""
     if get_origin(hint) in (tuple, list):
-        return isinstance(value, list) and all(_fits(each, get_args(hint)[0]) for each in value)
-    if get_origin(hint) is UnionType:  # int | None: TOML leaves it out rather than saying None
-        return any(_fits(value, kind) for kind in get_args(hint))
+        return isinstance(value, list) and all(_has_type(member, get_args(hint)[0]) for member in value)
+    if get_origin(hint) is UnionType:  # int | None: TOML has no None, and leaves the field out
+        return any(_has_type(value, kind) for kind in get_args(hint))
     return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _check_steps(part: Part) -> None:
-    """Raise ``UsageError`` where a step cannot be configured so, which else shows when its turn comes.
+    """Raise ``UsageError`` if a step cannot have this configuration; otherwise that would show only during the run.
 
-    The baseline must have as many latents, active latents, rows and rows a step: else the comparison says nothing.
+    The baseline must have as many latents, active latents, rows and rows a step, or the comparison says nothing.
     """
     configs: dict[str, Any] = {}
     for step, kind in STEPS.items():
-        named = {field.name for field in fields(kind)}
-        decided = {name: value for name, value in _STAND_INS.items() if name in named}
+        names = {field.name for field in fields(kind)}
+        decided = {name: value for name, value in _STAND_INS.items() if name in names}
         try:
             configs[step] = part.config(step, kind, **decided)
         except UsageError as error:

@@ -1,4 +1,4 @@
-"""Where a file came from: what every file of ours carries in the same words."""
+"""Where a file came from: the fields that every file of ours carries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIBRARIES = ("torch", "numpy", "h5py", "transformers", "tokenizers", "safetenso
 def header(schema: str, schema_version: int, config: Config, inputs: dict[str, str]) -> dict[str, Any]:
     """The fields that open every file: schema, versions, time, configuration, fingerprints of the inputs.
 
-    ``inputs`` maps what was read (a path as the user gave it) to its sha256.
+    ``inputs`` maps each path that was read, as the user gave it, to its sha256.
     """
     return {
         "schema": schema,
@@ -30,20 +30,20 @@ def header(schema: str, schema_version: int, config: Config, inputs: dict[str, s
     }
 
 
-def check_schema(path: object, found: Any, schema: str, *supported: int) -> None:
-    """Raise where a file is not of ``schema``, or of a version that this release does not read."""
-    if not isinstance(found, dict) or found.get("schema") != schema:
-        kind = found.get("schema", "of no schema of ours") if isinstance(found, dict) else "of another kind"
+def check_schema(path: object, data: Any, schema: str, *supported: int) -> None:
+    """Raise ``FileError`` for another schema, ``VersionError`` for a version that this release does not read."""
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        kind = data.get("schema", "of no schema of ours") if isinstance(data, dict) else "of another kind"
         raise FileError(f"{path}: not a {schema} file (it is {kind})", "Check the path.")
-    if found.get("schema_version") not in supported:
-        raise VersionError(path, schema, found.get("schema_version"), " or ".join(map(str, supported)))
+    if data.get("schema_version") not in supported:
+        raise VersionError(path, schema, data.get("schema_version"), " or ".join(map(str, supported)))
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -14,8 +14,8 @@ SCHEMA_VERSION = 4
 
 MORE_IS_BETTER = {metric.name: metric.better for metric in METRICS}  # in the order of the tables
 
-# Trees of a run, by what is added to a metric's name: its own (learned, or the most informative parents of a flat
-# dictionary), the best that its firings allow, and the own one with its parents shuffled.
+# Trees of a run, by the suffix of their metrics: its own (learned, or the most informative parents of a flat
+# dictionary), the best that its firings allow, and its own with shuffled parents.
 OWN = ""
 TREES = {OWN: "own", CHOW_LIU: "Chow–Liu", SHUFFLED: "shuffled"}
 
@@ -35,7 +35,7 @@ VERDICTS = ("better", "worse", "no evidence", TOO_FEW_DOCUMENTS, TOO_FEW_SEEDS)
 
 
 def verdict(metric: str, difference: float | None, p: float | None, level: float) -> str:
-    """``better``, ``worse`` or ``no evidence``, by a corrected p-value; empty where more is neither."""
+    """``better``, ``worse`` or ``no evidence``, by a corrected p-value; empty if neither more nor less is better."""
     more_is_better = metric_of(metric).better
     if more_is_better is None or difference is None or p is None:
         return ""

@@ -39,7 +39,7 @@ class RunFolder:
         self.state_file = self.path / "state" / "state.safetensors"
 
     def read_header(self) -> dict[str, Any]:
-        """config.json; raises ``UsageError`` where there is no run, ``FileError`` where it is not readable."""
+        """config.json; raises ``UsageError`` if there is no run, ``FileError`` if it is not readable."""
         if not self.config_file.exists():
             what = "no config.json in this folder" if self.path.is_dir() else "no such run folder"
             hint = "Make a run with 'hiersae train', or of another tool's dictionary with 'hiersae convert'."
@@ -49,31 +49,31 @@ class RunFolder:
         return header
 
     def write_header(self, header: dict[str, Any]) -> None:
-        """Begin a run."""
+        """Write config.json, which starts a run."""
         write_json(self.config_file, header)
 
     def write_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Replace the checkpoint from which training goes on."""
+        """Replace the checkpoint that training resumes from."""
         _save(self.state_file, tensors, {})
 
     def read_state(self) -> dict[str, torch.Tensor] | None:
-        """The checkpoint, or None where there is none yet; raises ``FileError`` for one of an earlier version."""
+        """The checkpoint, or None if there is none yet; raises ``FileError`` for one of an earlier version."""
         if not self.state_file.exists():
             return None
         version = self.read_header()["schema_version"]
         if version != SCHEMA_VERSION:
             raise FileError(
-                f"{self.path}: an earlier release began this run (version {version}), which this one cannot go on with",
-                "Begin again with --overwrite.",
+                f"{self.path}: an earlier release started this run (version {version}), and this one cannot resume it",
+                "Start again with --overwrite.",
             )
         return _load(self.state_file)
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
-        """Replace the weights, which act on activations as cached, and say how far training had come."""
+        """Replace the weights, which act on activations as cached, and note how far training is."""
         _save(self.model_file, tensors, {"step": str(step), "steps": str(steps)})
 
     def progress(self) -> tuple[int, int]:
-        """Steps done and steps planned, as the weights' file says; (0, 0) where there are no weights yet."""
+        """Steps done and steps planned, from the file of weights; (0, 0) without one."""
         if not self.model_file.exists():
             return 0, 0
         try:
@@ -84,7 +84,7 @@ class RunFolder:
         return int(metadata.get("step", 0)), int(metadata.get("steps", 0))
 
     def is_hard(self) -> bool:
-        """Whether the weights are those of a hardened tree; False where there are no weights yet."""
+        """Whether the weights are those of a hardened tree; False if there are no weights yet."""
         if not self.model_file.exists():
             return False
         try:
@@ -94,7 +94,7 @@ class RunFolder:
             raise _damaged(self.model_file, error) from None
 
     def is_complete(self) -> bool:
-        """Whether training has ended, or has been another tool's."""
+        """Whether training has ended, or another tool trained it."""
         if self.read_header().get("converted"):
             return self.model_file.exists()
         done, planned = self.progress()
@@ -104,9 +104,9 @@ class RunFolder:
         """Drop lines of metrics.jsonl after ``step``: they will be written again."""
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            valid = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             with replacing(self.metrics_file) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
+                temporary.write_text("".join(valid), encoding="utf-8")
 
     def last_metrics(self) -> dict[str, Any]:
         """The last whole line of metrics.jsonl, empty if there is none; raises ``FileError`` if it is damaged."""
@@ -125,31 +125,31 @@ class RunFolder:
             file.write(json.dumps(figures, allow_nan=False) + "\n")
 
     def remove(self) -> list[str]:
-        """Remove what training writes, before it begins again; returns the names of what others put there and stays."""
+        """Remove the files that training writes; returns the names of other files, which stay."""
         for file in (self.config_file, self.model_file, self.metrics_file):
             file.unlink(missing_ok=True)
         self.remove_state()
         return sorted(file.name for file in self.path.iterdir())
 
     def remove_state(self) -> None:
-        """End a run: nothing is left to go on with."""
+        """Remove the checkpoint: the run has ended."""
         self.state_file.unlink(missing_ok=True)
-        # A process killed while it wrote a checkpoint has left half of one.
+        # A process that was killed while it wrote a checkpoint left half of one.
         shutil.rmtree(self.state_file.parent, ignore_errors=True)
 
 
 class Run:
-    """A trained model with what its folder says of it.
+    """A trained model, with the content of its folder.
 
     Attributes:
         name: the folder's name.
-        config: the configuration of its training; of a converted run only ``arch``, ``widths``, ``k`` and
-            ``refine``, the others are defaults.
+        config: the configuration of its training; a converted run has only ``arch``, ``widths``, ``k`` and
+            ``refine``, and the others are defaults.
         header: all of config.json.
         model: the model, in evaluation mode, for activations as they are in the cache.
-        sha256: of the weights' file.
-        steps_done: optimizer steps that the weights have seen, of ``config.steps``; of a converted run all of them.
-        converted: of another tool's dictionary, which one it was; else None.
+        sha256: of the file of weights.
+        steps_done: optimizer steps behind the weights, of ``config.steps``; all of them for a converted run.
+        converted: where a dictionary of another tool came from; else None.
     """
 
     def __init__(self, folder: RunFolder, header: dict[str, Any], config: TrainConfig, model: SparseAutoencoder):
@@ -166,7 +166,7 @@ class Run:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a tree says of the run that it is of."""
+        """The description of the run that a tree carries."""
         return {
             "name": self.name,
             "arch": self.config.arch,
@@ -178,14 +178,14 @@ class Run:
 
     @property
     def hardened(self) -> HierarchicalSAE | None:
-        """The model, if its tree is hardened: a child then fires only where its parent does, save by ``hard=False``."""
+        """The model, if its tree is hardened: a child fires only with its parent, except with ``hard=False``."""
         return self.model if isinstance(self.model, HierarchicalSAE) and bool(self.model.hard) else None
 
 
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     """Load a run, finished or at its last checkpoint.
 
-    Raises ``UsageError`` where there is none, ``FileError`` where its files are damaged.
+    Raises ``UsageError`` if there is none, ``FileError`` if its files are damaged.
     """
     folder = RunFolder(path)
     header = folder.read_header()
@@ -197,7 +197,7 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     except (KeyError, TypeError, AttributeError, UsageError) as error:
         raise _damaged(folder.config_file, error) from None
     if not folder.model_file.exists():
-        raise FileError(f"{path}: no weights yet", "Run the same 'hiersae train' command again to go on.")
+        raise FileError(f"{path}: no weights yet", "Run the same 'hiersae train' command again to resume.")
     model = build(config, width)
     tensors = _load(folder.model_file)
     try:
@@ -210,17 +210,17 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
 
 
 def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Version 1 knew two levels: ``price_P`` was of the coarse one, ``parent_F`` and other prices of the fine one."""
+    """Version 1 had two levels: ``price_P`` of the coarse one, ``parent_F`` and the other prices of the fine one."""
     if "parent_F" not in tensors:
         return tensors
     price_P = tensors.pop("price_P")
     # A parent's number among the coarse latents is its number among all: they come first.
-    above = {
+    coarse = {
         "parent_F": torch.full((len(price_P),), NO_PARENT),
         "price_on_F": price_P,
         "price_off_F": price_P,
     }
-    joined = {name: torch.cat([of_coarse, tensors[name]]) for name, of_coarse in above.items()}
+    joined = {name: torch.cat([of_coarse, tensors[name]]) for name, of_coarse in coarse.items()}
     return {**tensors, **joined, "hard": torch.tensor(False)}
 
 
@@ -237,7 +237,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> FileError:
-    # PyTorch says in the first line that tensors are missing or do not fit, and in the second which.
+    # PyTorch's first line says that tensors are missing or do not fit, and its second line which.
     reason = str(error).splitlines()[:2][-1].strip()
     return FileError(f"{path}: damaged ({reason})", "Train the run again, with --overwrite.")
 

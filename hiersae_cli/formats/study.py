@@ -1,4 +1,4 @@
-"""The folder of a human study, ``study.json`` and what is beside it: specified in ``docs/file-formats.md``."""
+"""The folder of a human study, ``study.json`` and the files next to it: specified in ``docs/file-formats.md``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION = "study.json", "items.json", "links.json", "preregistration.md"
 ANSWERS_FILE, REHEARSAL_FILE = "answers.sqlite", "simulated.sqlite"
 
-Excerpt = dict[str, list[Any]]  # "tokens": texts; "steps": of the ramp of activation, 0 for none
+Excerpt = dict[str, list[Any]]  # "tokens": texts; "steps": of the activation ramp, 0 for none
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Item:
     """A question, with its answer and its condition, which never leave the server.
 
     Attributes:
-        id: tells nothing of what it is of.
+        id: says nothing about its content.
         task, condition: as ``study.protocol`` names them.
-        set: number of the matched set that it belongs to; its items in other conditions have the same. -1 for checks.
-        latents: what it is of, as ``run:1.17`` or ``baseline:203``, the one that it stands for first.
+        set: number of its matched set, the same for the set's items in other conditions. -1 for checks.
+        latents: in it, such as ``run:1.17`` or ``baseline:203``, first the one that it is about.
         rate: the firing rate that it was matched on.
-        decile: of an example intruder, the tenth of the activations that its contexts are of, 1 the strongest; else 0.
+        decile: of an example intruder, the tenth of the activations its contexts come from, 1 the strongest; else 0.
         shown: groups of excerpts above the options.
         options: groups of excerpts to choose from.
-        key: the number of the right option, counted from 0; None where there is none.
+        key: the number of the right option, counted from 0; None if there is none.
     """
 
     id: str
@@ -54,11 +54,11 @@ class Item:
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """A study as its folder has it.
+    """A study, read from its folder.
 
     Attributes:
         path: the folder.
-        header: the whole of ``study.json``.
+        header: all of ``study.json``.
         items: by id.
     """
 
@@ -68,7 +68,7 @@ class StudyFiles:
 
     @property
     def design(self) -> dict[str, Any]:
-        """What was decided before the first answer."""
+        """The decisions made before the first answer."""
         design: dict[str, Any] = self.header["design"]
         return design
 
@@ -90,7 +90,7 @@ def items_fingerprint(items: dict[str, Item]) -> str:
 
 
 def write_study(folder: Path, header: dict[str, Any], items: dict[str, Item], preregistration: str) -> None:
-    """Write all of a study but its links and answers into an empty folder."""
+    """Write a study without its links and answers into an empty folder."""
     write_json(folder / DESIGN_FILE, header)
     common = {key: header[key] for key in ("schema_version", "hiersae_version", "created")}
     content = {"schema": ITEMS, **common, "items": [asdict(item) for item in items.values()]}
@@ -99,22 +99,22 @@ def write_study(folder: Path, header: dict[str, Any], items: dict[str, Item], pr
 
 
 def load_study(folder: str | Path) -> StudyFiles:
-    """A study; raises ``FileError`` where a file is missing or damaged, or items are not those of the design."""
+    """A study; raises ``FileError`` if a file is missing or damaged, or the items do not belong to the design."""
     folder = Path(folder)
     header = read_json(folder / DESIGN_FILE)
     check_schema(folder / DESIGN_FILE, header, STUDY, SCHEMA_VERSION)
-    found = read_json(folder / ITEMS_FILE)
-    check_schema(folder / ITEMS_FILE, found, ITEMS, SCHEMA_VERSION)
+    content = read_json(folder / ITEMS_FILE)
+    check_schema(folder / ITEMS_FILE, content, ITEMS, SCHEMA_VERSION)
     try:
-        items = {one["id"]: Item(**one) for one in found["items"]}
-        wanted = header["items_sha256"]
+        items = {fields["id"]: Item(**fields) for fields in content["items"]}
+        sha256 = header["items_sha256"]
         _ = header["design"]["rules"], header["design"]["tasks"], header["design"]["sets"]
     except (KeyError, TypeError) as error:
         raise FileError(f"{folder}: damaged: {error}", "Make the study again with 'hiersae study new'.") from None
-    if items_fingerprint(items) != wanted:
+    if items_fingerprint(items) != sha256:
         raise FileError(
-            f"{folder / ITEMS_FILE}: not the items that {DESIGN_FILE} was written with",
-            "Answers to changed items are of another study: restore the file.",
+            f"{folder / ITEMS_FILE}: not the items that {DESIGN_FILE} was written for",
+            "Answers to changed items belong to another study: restore the file.",
         )
     return StudyFiles(folder, header, items)
 
@@ -122,46 +122,46 @@ def load_study(folder: str | Path) -> StudyFiles:
 class Links:
     """The secrets of a study: the private link of every rater, the administrator's, and the key of its forms.
 
-    They are drawn anew by the system's generator, never from the study's seed, and only the owner may read the file.
+    They come from the system's generator, never from the study's seed, and only the owner may read the file.
     """
 
     def __init__(self, folder: str | Path):
         self.path = Path(folder) / LINKS_FILE
-        self._found: dict[str, Any] = {"raters": [], "administrator": "", "key": ""}
+        self._content: dict[str, Any] = {"raters": [], "administrator": "", "key": ""}
         if self.path.exists():
-            self._found = read_json(self.path)
-            check_schema(self.path, self._found, LINKS, SCHEMA_VERSION)
+            self._content = read_json(self.path)
+            check_schema(self.path, self._content, LINKS, SCHEMA_VERSION)
 
     def ensure(self, raters: int) -> None:
-        """Have links for so many raters; those that there are stay."""
+        """Make links for ``raters`` raters; existing links stay."""
         if len(self.raters) >= raters and self.administrator:
             return
-        self._found = {
+        self._content = {
             "schema": LINKS,
             "schema_version": SCHEMA_VERSION,
             "administrator": self.administrator or secrets.token_urlsafe(32),
-            "key": self._found["key"] or secrets.token_hex(32),
+            "key": self._content["key"] or secrets.token_hex(32),
             "raters": [*self.raters, *(secrets.token_urlsafe(24) for _ in range(raters - len(self.raters)))],
         }
         with replacing(self.path) as temporary:
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
-            temporary.write_text(json.dumps(self._found, indent=2) + "\n")
+            temporary.write_text(json.dumps(self._content, indent=2) + "\n")
         self.path.chmod(0o600)
 
     @property
     def raters(self) -> list[str]:
-        """Their tokens, by number."""
-        return list(self._found["raters"])
+        """The raters' tokens, by number."""
+        return list(self._content["raters"])
 
     @property
     def administrator(self) -> str:
         """The administrator's token."""
-        return str(self._found["administrator"])
+        return str(self._content["administrator"])
 
     @property
     def key(self) -> bytes:
-        """Signs what forms carry."""
-        return str(self._found["key"]).encode()
+        """The key that signs forms."""
+        return str(self._content["key"]).encode()
 
 
 def describe(path: Path, verify: bool) -> Described:

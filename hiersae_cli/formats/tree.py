@@ -1,6 +1,6 @@
 """The tree (``tree.json``): features as flat nodes, with their statistics and evidence.
 
-Specified in ``docs/file-formats.md``. ``render.tree_writers`` writes the other formats, which nothing reads back.
+Specified in ``docs/file-formats.md``. ``render.tree_writers`` writes the other formats, which are never read back.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Node:
     Attributes:
         id: such as ``b480``, of level 1 and latent 480: see ``hiersae_cli.levels``.
         parent: the id of its parent, or None for a root.
-        level, latent: what the id stands for: 0 is the coarsest level, latents count from 0 within theirs.
-        statistics: numbers, true or false, or None where undefined. Of every node: ``n_rows`` rows measured,
+        level, latent: the parts of the id: 0 is the coarsest level, latents count from 0 within theirs.
+        statistics: numbers, true or false, or None if undefined. Of every node: ``n_rows`` rows measured,
             ``n_active`` of them in which it fires, ``rate`` (their ratio), ``mean_activation`` when it fires, ``dead``.
             Of a node with a parent also ``n_parent``, ``n_both`` and the statistics of ``metrics.tree``.
         evidence: ``contexts`` (its strongest firings), ``tokens`` (that it fires at: see ``metrics.own_tokens``),
             ``promoted`` and ``suppressed`` (tokens); any may be missing.
-        label: what a person or a model calls it, or None.
+        label: by a person or a model, or None.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Its label, or else the tokens that it fires at: ``␣king ␣queen``; "" where these are not known."""
+        """Its label, or else the tokens that it fires at: ``␣king ␣queen``; "" if these are not known."""
         return self.label or name_of(item["token"] for item in self.evidence.get("tokens", ()))
 
 
@@ -62,14 +62,14 @@ class Node:
 class Tree:
     """Features in a forest; ``nodes`` are ordered by level, then latent.
 
-    ``header`` says what the file was made of: the fields of every file of ours, and the run, host and sample.
+    ``header`` says what the file was made from: the fields of every file of ours, and the run, host and sample.
     """
 
     header: dict[str, Any]
     nodes: list[Node]
 
     def __getitem__(self, id: str) -> Node:
-        """The node of an id, in today's or the old form; raises ``KeyError``, which names near ones."""
+        """The node of an id, in the current or the old form; raises ``KeyError``, which names near ids."""
         node = self._by_id.get(current_id(id))
         if node is None:
             raise KeyError(self._unknown(id))
@@ -85,7 +85,7 @@ class Tree:
         return len(self.nodes)
 
     def children(self, id: str) -> list[Node]:
-        """The nodes whose parent is ``id``, in order; raises ``KeyError`` where there is no such node."""
+        """The nodes whose parent is ``id``, in order; raises ``KeyError`` if there is no such node."""
         return self._children[self[id].id]
 
     def roots(self) -> list[Node]:
@@ -115,11 +115,11 @@ class Tree:
 
     @cached_property
     def _children(self) -> dict[str, list[Node]]:
-        found: dict[str, list[Node]] = {node.id: [] for node in self.nodes}
+        children: dict[str, list[Node]] = {node.id: [] for node in self.nodes}
         for node in self.nodes:
             if node.parent is not None:
-                found[node.parent].append(node)
-        return found
+                children[node.parent].append(node)
+        return children
 
 
 def save_tree(path: str | Path, tree: Tree) -> None:
@@ -130,7 +130,7 @@ def save_tree(path: str | Path, tree: Tree) -> None:
 def load_tree(path: str | Path) -> Tree:
     """Read a ``tree.json``.
 
-    Raises ``FileError`` where it is missing, of another kind, or breaks the contract (a parent that does not
+    Raises ``FileError`` if it is missing, of another kind, or breaks the contract (a parent that does not
     exist or is not of a lower level, nodes out of order, fields missing); ``VersionError`` for another version.
     """
     if Path(path).is_dir():
@@ -140,23 +140,23 @@ def load_tree(path: str | Path) -> Tree:
     data = read_json(path)
     check_schema(path, data, SCHEMA, 1, SCHEMA_VERSION)
     header = {key: value for key, value in data.items() if key != "nodes"}
-    found = data.get("nodes")
-    if not isinstance(found, list):
+    items = data.get("nodes")
+    if not isinstance(items, list):
         raise _broken(path, "it has no list of nodes")
-    nodes = [_node(path, number, item) for number, item in enumerate(found)]
+    nodes = [_node(path, number, item) for number, item in enumerate(items)]
     _check_order(path, nodes)
     return Tree(header, nodes)
 
 
 def write_json(tree: Tree) -> str:
-    """The file's own format: a node a line, so that trees can be compared and searched line by line."""
+    """The text of ``tree.json``: one node a line, so that trees can be compared and searched line by line."""
     header = json.dumps(tree.header, indent=2, ensure_ascii=False, allow_nan=False)
-    names = [one.name for one in fields(Node)]
+    names = [field.name for field in fields(Node)]
     items = ({name: getattr(node, name) for name in names} for node in tree.nodes)
     lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in items]
     body = '"nodes": [\n    ' + ",\n    ".join(lines) + "\n  ]" if lines else '"nodes": []'
     text = header.removesuffix("}").rstrip() + ("," if tree.header else "") + f"\n  {body}\n}}\n"
-    # Text cut between the halves of a surrogate pair is no UTF-8; JSON's own escapes carry it.
+    # Text cut between the halves of a surrogate pair is not UTF-8; JSON's own escapes carry it.
     return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
@@ -180,7 +180,7 @@ def _node(path: str | Path, number: int, item: Any) -> Node:
         # JSON's true is an int to Python.
         if not isinstance(item[name], kind) or isinstance(item[name], bool):
             raise _broken(path, f"node number {number}: {name!r} is {json.dumps(item[name])[:40]}")
-    values = {one.name: item[one.name] for one in fields(Node)}
+    values = {field.name: item[field.name] for field in fields(Node)}
     values |= {name: current_id(values[name]) for name in ("id", "parent") if values[name] is not None}
     node = Node(**values)
     if not 0 <= node.level < MOST_LEVELS or node.id != latent_id(node.level, node.latent) or node.latent < 0:

@@ -238,7 +238,7 @@ OF_EDGE = tuple(metric.name for metric in METRICS if metric.of_edge)
 
 
 def base_name(name: str) -> str:
-    """A name without its ending: ``l0`` for ``l0_level_1``, ``fvu`` for ``fvu_soft``, ``f1`` for ``f1_shuffled``."""
+    """A name without its ending: ``l0`` for ``l0_level_1``, ``lift`` for ``lift_soft`` or ``lift_shuffled``."""
     return name if name in BY_NAME else re.sub(rf"(_level_\d+|{SOFT}|{CHOW_LIU}|{SHUFFLED})$", "", name)
 
 

@@ -2,7 +2,8 @@
 
 Both are measured on the same rows, and firing is binary. For a latent b of the baseline and latents f of ours:
 
-    share_f = P(f | b): share of b's firings at which f fires     within_f = P(b | f): share of f's firings at b's
+    share_f = P(f | b): share of b's firings at which f fires
+    within_f = P(b | f): share of f's firings at which b fires
     excess(P(x | y)) = (P(x | y) - P(x)) / (1 - P(x)): 0 if y says nothing about x, 1 if x always fires with y
 
 - dead: b never fires;

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.metrics.ratio import ratio
 
 Array = np.ndarray[Any, Any]
 
-NONE = -1
+NONE = NO_PARENT  # also in place of a row's or a token's number
 
 
 class Firings:

@@ -25,7 +25,7 @@ LEAST_SEEDS = 3  # that intervals and tests over seeds need
 
 
 def seeds_suffice(*counts: int) -> bool:
-    """Whether figures of so many seeds have intervals: one (over documents) and three or more do."""
+    """Whether figures of these numbers of seeds have intervals: single runs (over documents), three or more seeds."""
     return all(count == 1 or count >= LEAST_SEEDS for count in counts)
 
 

@@ -224,7 +224,7 @@ def _parents(parent_N: Array, index: Array) -> Array:
 
 
 def unit_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows scaled to length 1, in float32; a row of zeros stays one."""
+    """Rows scaled to length 1, in float32; a row of zeros stays zero."""
     return rows.float() / rows.float().norm(dim=1, keepdim=True).clamp_min(1e-8)
 
 

@@ -58,7 +58,7 @@ class Steering:
         return int(self._clean_NV.shape[1])
 
     def response(self, direction_D: torch.Tensor, strength: float) -> tuple[Array, float]:
-        """Mean change (V,) of log-probabilities by a direction at a damage of ``DAMAGE``, and the damage in nats/token.
+        """Mean change (V,) of log-probabilities by a direction at about ``DAMAGE``, and its damage in nats a token.
 
         Args:
             strength: the length of the added vector that is tried first.

@@ -198,7 +198,7 @@ class Pages:
             nodes.append(Neighbour(self._levels.ids[place], label_text, tree.hint[place], tree.rate[place]))
         return nodes
 
-    def called(self, id: str) -> tuple[str | None, str]:
+    def label_and_hint(self, id: str) -> tuple[str | None, str]:
         """Label and hint of a node."""
         node = self.nodes([self._levels.latent(id)])[0]
         return node.label, node.hint
@@ -218,13 +218,13 @@ class Pages:
         """The map of the tree, next to a summary of the report."""
         return self._page("overview", self._tree.run["name"], "tree", headlines=self._headlines())
 
-    def last(self, name: str) -> int:
+    def last_page(self, name: str) -> int:
         """The number of the last page of a list, counted from 1; raises ``KeyError`` for an unknown list."""
         return max(1, -(-len(self.groups[name].places) // ROWS))
 
     def listing(self, name: str, page: int = 1) -> Page:
         """A page of a list of nodes; raises ``KeyError`` for an unknown list or page."""
-        group, last = self.groups[name], self.last(name)
+        group, last = self.groups[name], self.last_page(name)
         if not 1 <= page <= last:
             raise KeyError(page)
         places = group.places[(page - 1) * ROWS : page * ROWS]
@@ -239,7 +239,7 @@ class Pages:
         """A node next to the nearest latents of the baseline; raises ``KeyError`` for an unknown id."""
         return self._compare(self.index.feature(id))
 
-    def both(self, id: str) -> tuple[Page, Page]:
+    def feature_and_compare(self, id: str) -> tuple[Page, Page]:
         """``feature`` and ``compare`` with a single question to the index, which takes the longest."""
         feature = self.index.feature(id)
         return self._feature(feature), self._compare(feature)
@@ -307,9 +307,11 @@ class Pages:
         """Every table of the report."""
         return self._page("report", "Report", "tree", report=self._tree.report)
 
-    def message(self, title: str, says: str, status: int = 404) -> Page:
+    def message(self, title: str, explanation: str, status: int = 404) -> Page:
         """A page that says what went wrong and what to do."""
-        body = self._environment.get_template("message.html.jinja").render(title=title, says=says, status=status)
+        body = self._environment.get_template("message.html.jinja").render(
+            title=title, explanation=explanation, status=status
+        )
         return Page(title, Markup(body), "", status)
 
     def document(self, page: Page) -> str:

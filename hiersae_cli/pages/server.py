@@ -93,8 +93,8 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
     def failed(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        title, says = _MESSAGES.get(status, _MESSAGES[500])
-        return _html(pages, pages.message(title, says, status))
+        title, explanation = _MESSAGES.get(status, _MESSAGES[500])
+        return _html(pages, pages.message(title, explanation, status))
 
     routes = [
         Route("/", page(lambda request: pages.overview())),

@@ -62,14 +62,14 @@ def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], i
     for start in range(0, len(ids), TOGETHER):
         features: dict[str, Page] = {}
         for id in ids[start : start + TOGETHER]:
-            features[f"feature/{id}"], features[f"compare/{id}"] = pages.both(id)
+            features[f"feature/{id}"], features[f"compare/{id}"] = pages.feature_and_compare(id)
         yield f"feature-{start // TOGETHER}", features, len(ids[start : start + TOGETHER])
     for start in range(0, baseline, TOGETHER):
         latents = range(start, min(start + TOGETHER, baseline))
         flat_latents = {f"baseline/{latent}": pages.baseline(latent) for latent in latents}
         yield f"baseline-{start // TOGETHER}", flat_latents, len(latents)
     for name in pages.groups:
-        last = pages.last(name)
+        last = pages.last_page(name)
         for start in range(0, last, TOGETHER):
             numbers = range(start + 1, min(start + TOGETHER, last) + 1)
             lists = {f"list/{name}/{number}": pages.listing(name, number) for number in numbers}

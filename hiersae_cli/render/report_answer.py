@@ -46,7 +46,7 @@ def _pair(report: Mapping[str, Any], first: str, other: str, rows: list[tuple[st
         values = [_value(metric, _figure(report, name, metric)) for name in (first, other)]
         verdict = _verdict(report, other, metric)
         verdict = verdict if verdict in _MARKS else ""  # a note below says why there is none
-        yield f"{_start(report, first, part, metric)} {values[0]:>{_NAME}} {values[1]:>{_NAME}}  {verdict}".rstrip()
+        yield f"{_row_head(report, first, part, metric)} {values[0]:>{_NAME}} {values[1]:>{_NAME}}  {verdict}".rstrip()
 
 
 def _several(report: Mapping[str, Any], first: str, others: list[str], rows: list[tuple[str, str]]) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _several(report: Mapping[str, Any], first: str, others: list[str], rows: lis
         for name in others:
             mark = _MARKS.get(_verdict(report, name, metric), "")
             cells.append((_value(metric, _figure(report, name, metric)), mark))
-        label = _start(report, first, "", metric).strip()
+        label = _row_head(report, first, "", metric).strip()
         yield (f"{label:25}" + "".join(f" {value:>{_NAME}} {mark:1}" for value, mark in cells)).rstrip()
 
 
@@ -67,7 +67,7 @@ def _single(report: Mapping[str, Any], first: str, rows: list[tuple[str, str]]) 
         figure = _figure(report, first, metric)
         ends = [] if figure is None or figure["low"] is None else [figure["low"], figure["high"]]
         interval = f"  [{', '.join(_number(metric, end) for end in ends)}]" if ends else ""
-        yield f"{_start(report, first, part, metric)} {_value(metric, figure):>{_NAME}}{interval}"
+        yield f"{_row_head(report, first, part, metric)} {_value(metric, figure):>{_NAME}}{interval}"
 
 
 def _heading(report: Mapping[str, Any], first: str, others: list[str]) -> str:
@@ -107,7 +107,7 @@ def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: li
     yield f"Not shown: {', '.join(left_out)}."
 
 
-def _start(report: Mapping[str, Any], first: str, part: str, metric: str) -> str:
+def _row_head(report: Mapping[str, Any], first: str, part: str, metric: str) -> str:
     return f"{part:14} {metric_of(metric).label + '*' * _starred(report, first, metric):24}"
 
 

@@ -236,7 +236,7 @@ class SparseAutoencoder(nn.Module):
                 threshold_L.div_(scale**2)
 
     def permute(self, order_F: torch.Tensor) -> None:
-        """Lay the latents out anew: the one at place f comes from place ``order_F[f]``."""
+        """Move the latents to new places: the one at place f comes from place ``order_F[f]``."""
         with torch.no_grad():
             for tensor in self.per_latent():
                 tensor.copy_(tensor[order_F])
@@ -350,7 +350,7 @@ def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:
 
 
 def least_kept(score_n: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count``-th largest of some scores; 0 where there are fewer."""
+    """The ``count``-th largest of some scores; 0 if there are fewer."""
     if len(score_n) < count:
         return score_n.new_zeros(())
     return score_n.topk(count, sorted=False).values.min()

@@ -66,7 +66,7 @@ class HierarchicalSAE(SparseAutoencoder):
         self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("hard", torch.tensor(False))
-        self._blocks_version = (0, 0)  # address and version of the ``parent_F`` that ``_cached_blocks`` are of
+        self._blocks_version = (0, 0)  # address and version of the ``parent_F`` behind ``_cached_blocks``
         self._cached_blocks: dict[int, Blocks | None] = {}
         if fixed:
             for above, part in pairwise(self.parts):
@@ -337,7 +337,7 @@ class HierarchicalSAE(SparseAutoencoder):
 
     @torch.no_grad()
     def _refresh(self, tree: float) -> None:
-        """Take parents and prices anew from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
+        """Take parents and prices again from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
         weight = tree * self.options.tree_weight
         orphans = 1 + tree * (self.options.orphan_weight - 1)
         for level, part in enumerate(self.parts):

@@ -49,9 +49,9 @@ class Case:
     """One implementation of one size: a training step, and encoding, as functions of a batch (B, D).
 
     Attributes:
-        package: the distribution whose version a result is of.
-        parts: milliseconds of each part of a step, where they are known.
-        counted: operations and bytes of a step, where they are known.
+        package: the distribution whose version is reported with the result.
+        parts: milliseconds of each part of a step, if known.
+        counted: operations and bytes of a step, if known.
     """
 
     package = "hiersae"
@@ -94,7 +94,7 @@ class Gated(Case):
         }
 
     def shape(self) -> dict[str, Any]:
-        """Widths and L0s: parents such that the dense and the grouped product are of one size."""
+        """Widths and L0s, with so many parents that the dense and the grouped product have the same size."""
         latents, k = self.size.latents, self.size.k
         if latents > THREE_LEVELS:
             first = 512 if latents < 300_000 else 1024
@@ -288,7 +288,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def parts_of(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Lines that set the parts of a step beside what the machine could do at best."""
+    """Lines that compare the parts of a step with the best that the machine could do."""
     lines = []
     for row in rows:
         lines += [

@@ -32,8 +32,8 @@ from hiersae_cli.sae import SparseAutoencoder, build
 
 TREE_FILE = "tree.json"
 _WRITERS = {"sae-lens": saelens, "sparsify": sparsify}
-_ROWS, _BATCH = 16_384, 4096  # of the cache, to see whether a dictionary belongs to it
-# What a folder may hold that is to be replaced: a run, or what was converted before.
+_ROWS, _BATCH = 16_384, 4096  # of the cache, to check whether a dictionary belongs to it
+# Names in a folder that may be replaced: those of a run, or of an earlier conversion.
 _REPLACEABLE = {"config.json", "model.safetensors", "metrics.jsonl", "state", "cfg.json", TREE_FILE}
 _REPLACEABLE |= {module.WEIGHTS for module in _WRITERS.values()}
 
@@ -41,8 +41,8 @@ _REPLACEABLE |= {module.WEIGHTS for module in _WRITERS.values()}
 def run(config: ConvertConfig, console: Console | None = None) -> dict[str, Any]:
     """Convert; returns the summary that ``--json`` prints.
 
-    Raises ``UsageError`` and ``FileError`` where the source is not what it should be, where the target cannot hold
-    it, or where a dictionary does not belong to the activations.
+    Raises ``UsageError`` and ``FileError`` if the source is not valid, if the target cannot hold it, or if a dictionary
+    does not belong to the activations.
     """
     console = console or Console.silent()
     source, out = Path(config.source), Path(config.out)
@@ -57,24 +57,23 @@ def run(config: ConvertConfig, console: Console | None = None) -> dict[str, Any]
 def _import(config: ConvertConfig, source: Path, out: Path, console: Console) -> dict[str, Any]:
     if RunFolder(source).config_file.exists() and recognise(source) is None:
         RunFolder(source).read_header()
-        raise UsageError(f"{source}: is a run already", "Say what to write it for: --to sae-lens, or --to sparsify.")
-    found = read_dictionary(source)
+        raise UsageError(f"{source}: is already a run", "Name a tool to write it for: --to sae-lens or --to sparsify.")
+    foreign = read_dictionary(source)
     acts = ActivationSet(config.acts, config.module)
     acts.check_finite()
-    _check_place(found, source, acts, console)
-    fvu, l0 = _measured(_model(found), source, acts)
-    k = found.k or (float(f"{l0:.4g}"),)
+    _check_place(foreign, source, acts, console)
+    fvu, l0 = _measure(_model(foreign), source, acts)
+    k = foreign.k or (float(f"{l0:.4g}"),)
+    inputs = {str(foreign.weights): sha256_file(foreign.weights), **acts.fingerprints()}
     described = {
-        **header(
-            SCHEMA, SCHEMA_VERSION, config, {str(found.weights): sha256_file(found.weights), **acts.fingerprints()}
-        ),
-        "config": {"arch": found.arch, "widths": list(found.widths), "k": list(k), "refine": found.refine},
+        **header(SCHEMA, SCHEMA_VERSION, config, inputs),
+        "config": {"arch": foreign.arch, "widths": list(foreign.widths), "k": list(k), "refine": foreign.refine},
         "converted": {
-            "tool": found.tool,
-            "version": found.version,
-            "architecture": found.architecture,
-            "model": found.model,
-            "module": found.module,
+            "tool": foreign.tool,
+            "version": foreign.version,
+            "architecture": foreign.architecture,
+            "model": foreign.model,
+            "module": foreign.module,
         },
         "module": acts.module,
         "width": acts.width,
@@ -82,54 +81,53 @@ def _import(config: ConvertConfig, source: Path, out: Path, console: Console) ->
     }
     with replacing_folder(out) as folder:
         RunFolder(folder).write_header(described)
-        RunFolder(folder).write_model(found.tensors, 0, 0)
+        RunFolder(folder).write_model(foreign.tensors, 0, 0)
     acts.close()
     console.say(
-        f"{out}: {found.architecture} of {found.tool} as {found.arch}, {sum(found.widths):,} latents on {acts.module} "
-        f"({acts.width}); on {_ROWS:,} held-out rows or fewer: fvu {fvu:.4f}, L0 {l0:.1f}"
+        f"{out}: {foreign.architecture} of {foreign.tool} as {foreign.arch}, {sum(foreign.widths):,} latents on "
+        f"{acts.module} ({acts.width}); on {_ROWS:,} held-out rows or fewer: fvu {fvu:.4f}, L0 {l0:.1f}"
     )
     if fvu > 1:
-        console.warn(
-            f"{out}: worse than the mean (fvu {fvu:.2f}): are these the activations that {source} was made for?"
-        )
+        console.warn(f"{out}: worse than the mean (fvu {fvu:.2f}): was {source} made for these activations?")
     return {"run": str(out), **described["config"], "fvu": fvu, "l0": l0, **described["converted"]}
 
 
-def _model(found: ForeignDictionary) -> SparseAutoencoder:
-    # Where the wanted L0 is not known, it decides nothing.
-    config = TrainConfig(acts=[], arch=found.arch, widths=found.widths, k=found.k or found.widths, refine=found.refine)
-    model = build(config, found.width)
+def _model(foreign: ForeignDictionary) -> SparseAutoencoder:
+    # The target L0 decides nothing here, so any will do if it is not known.
+    k = foreign.k or foreign.widths
+    config = TrainConfig(acts=[], arch=foreign.arch, widths=foreign.widths, k=k, refine=foreign.refine)
+    model = build(config, foreign.width)
     try:
-        model.load_weights(found.tensors)
+        model.load_weights(foreign.tensors)
     except RuntimeError as error:
-        raise damaged(found.weights, str(error).splitlines()[-1].strip()) from None
+        raise damaged(foreign.weights, str(error).splitlines()[-1].strip()) from None
     return model.eval()
 
 
-def _check_place(found: ForeignDictionary, source: Path, acts: ActivationSet, console: Console) -> None:
-    """Raise ``FileError`` where a dictionary is not of the cache's activations; warn where names leave that open."""
+def _check_place(foreign: ForeignDictionary, source: Path, acts: ActivationSet, console: Console) -> None:
+    """Raise ``FileError`` if a dictionary is not of the cache's activations; warn if names leave that open."""
     paths = ", ".join(str(cache.path) for cache in acts.caches)
-    if found.width != acts.width:
+    if foreign.width != acts.width:
         raise FileError(
-            f"{source}: reads activations of width {found.width}; {acts.module} of {paths} has width {acts.width}",
-            "Give a cache of the model and module that it is of.",
+            f"{source}: reads activations of width {foreign.width}; {acts.module} of {paths} has width {acts.width}",
+            "Give a cache of its model and module.",
         )
-    same = same_place(found.module, acts.module) if found.module else None
+    same = same_place(foreign.module, acts.module) if foreign.module else None
     if same is False:
         raise FileError(
-            f"{source}: was trained on {found.module}; {paths} holds {acts.module}",
-            "Give a cache of that module: blocks.N.hook_resid_post is what 'hiersae cache --layer N' takes.",
+            f"{source}: was trained on {foreign.module}; {paths} holds {acts.module}",
+            "Give a cache of that module: blocks.N.hook_resid_post is the module of 'hiersae cache --layer N'.",
         )
-    if same is None and found.module:
-        console.warn(f"{source}: was trained on {found.module}; the name does not tell whether that is {acts.module}")
+    if same is None and foreign.module:
+        console.warn(f"{source}: was trained on {foreign.module}; the name does not say whether that is {acts.module}")
     name = str(acts.host["name"])
-    if found.model and Path(found.model).name.lower() != Path(name).name.lower():
-        console.warn(f"{source}: is of the model {found.model}; the activations are of {name}")
+    if foreign.model and Path(foreign.model).name.lower() != Path(name).name.lower():
+        console.warn(f"{source}: is of the model {foreign.model}; the activations are of {name}")
 
 
 @torch.inference_mode()
-def _measured(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tuple[float, float]:
-    """FVU and L0 on held-out rows; raises ``FileError`` where no latent ever fires."""
+def _measure(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tuple[float, float]:
+    """FVU and L0 on held-out rows; raises ``FileError`` if no latent ever fires."""
     rows = np.flatnonzero(acts.usable(HELD_OUT))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_ROWS, len(rows))).astype(int))]
     data, sums, whole = DataSums(1, acts.width), CodeSums(1, model.widths), np.ones((1, 1))
@@ -142,7 +140,7 @@ def _measured(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tu
     if sums.dead() == model.latents:
         raise FileError(
             f"{source}: none of its latents fires in {len(rows):,} held-out rows of the cache",
-            "Give a cache of the model and module that it is of.",
+            "Give a cache of its model and module.",
         )
     return float(sums.fvu(data, whole)[0]), float(sums.l0(data, whole)[0])
 
@@ -150,8 +148,8 @@ def _measured(model: SparseAutoencoder, source: Path, acts: ActivationSet) -> tu
 def _export(config: ConvertConfig, source: Path, out: Path, console: Console) -> dict[str, Any]:
     if (tool := recognise(source)) is not None:
         raise UsageError(
-            f"{source}: is a dictionary of {tool} already; --to writes runs",
-            "Make a run of it first: leave --to away, and give --acts.",
+            f"{source}: is already a dictionary of {tool}; --to writes runs",
+            "Make a run from it first: leave out --to, and give --acts.",
         )
     trained = load_run(source)
     if trained.steps_done < trained.config.steps:
@@ -168,7 +166,7 @@ def _export(config: ConvertConfig, source: Path, out: Path, console: Console) ->
 
 
 def _tree(config: ConvertConfig, trained: Run) -> Tree:
-    """The run's tree without statistics and evidence, for which no activations are at hand."""
+    """The run's tree without statistics and evidence, which would need activations."""
     levels = trained.model.levels
     nodes = [
         Node(levels.ids[latent], levels.parent_id(parent), *levels.place(latent))

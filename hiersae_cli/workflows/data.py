@@ -24,18 +24,18 @@ _BLOCK = 1 << 20
 
 
 def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]:
-    """Fetch a data set, check it, and write its parts as texts; returns what ``data.json`` holds of it.
+    """Fetch a data set, check it, and write its parts as texts; returns the content of ``data.json``.
 
-    The whole must have the size and the sha256 that are known. With ``config.prefix``, fewer bytes will do that begin
-    as the whole does; no digest can tell more. Raises ``UsageError`` where there is no such file, ``FileError`` where
-    it is another one or the folder is in the way, ``HierSAEError`` where it cannot be downloaded.
+    It must have the known size and sha256. With ``config.prefix``, fewer bytes are accepted if they begin as it does:
+    no digest is known for them. Raises ``UsageError`` if there is no such file, ``FileError`` if it is another one or
+    the folder exists, ``HierSAEError`` if it cannot be downloaded.
     """
     console = console or Console.silent()
     known, folder = KNOWN[config.name], Path(config.data) / config.name
     if (folder / DESCRIPTION).exists() and not config.overwrite:
-        raise FileError(f"{folder}: already there", "Give --overwrite to replace it.")
+        raise FileError(f"{folder}: already exists", "Give --overwrite to replace it.")
     source = config.source or known.address
-    data = _unpacked(_fetched(source, config.name, folder, console), source)
+    data = _unpack(_fetch(source, config.name, folder, console), source)
     _check(data, known, source, config)
     title = datasets.title(config.name, len(data))
     training, validation, test = known.parts(len(data))
@@ -54,7 +54,7 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
         "files": {name: hashlib.sha256(part).hexdigest() for name, part in written.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # which is written last: while it is not there, nothing is
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # it is written last: without it, the folder holds no data set
     for name, part in written.items():
         with atomic.replacing(folder / name) as temporary:
             temporary.write_bytes(part)
@@ -67,9 +67,9 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
 
 
 def require(name: str, data: Path, console: Console) -> datasets.Dataset:
-    """The data set ``name`` in the folder ``data``; a whole one that only lies there is checked and prepared.
+    """The data set ``name`` in the folder ``data``; a published file that was put there is checked and prepared.
 
-    Raises ``FileError``, with the command to give, where there is none or only a part of it.
+    Raises ``FileError``, with the command to run, if there is none or only a part of it.
     """
     folder = data / name
     if (folder / DESCRIPTION).exists():
@@ -78,10 +78,10 @@ def require(name: str, data: Path, console: Console) -> datasets.Dataset:
     files = [file for file in sorted(folder.glob("*")) if file.is_file() and not file.name.startswith(".")]
     if not files:
         raise FileError(
-            f"{folder}: {name} is not there",
+            f"{folder}: {name} is missing",
             f"Get it:  {command}\n"
             f"Without a network, download {KNOWN[name].address} elsewhere, and:  {command} --from FILE\n"
-            f"With the beginning of it alone:  {command} --from FILE --prefix",
+            f"With only its beginning:  {command} --from FILE --prefix",
         )
     try:
         get(DataGetConfig(name=name, source=str(files[0]), data=str(data)), console)
@@ -90,7 +90,7 @@ def require(name: str, data: Path, console: Console) -> datasets.Dataset:
     return datasets.read(folder)
 
 
-def _fetched(source: str, name: str, folder: Path, console: Console) -> bytes:
+def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
     if not source.startswith(_ADDRESSES):
         if not Path(source).is_file():
             raise UsageError(f"--from {source}: no such file", "Give a file, or an address that begins with https://.")
@@ -103,16 +103,16 @@ def _fetched(source: str, name: str, folder: Path, console: Console) -> bytes:
                 while block := answer.read(_BLOCK):
                     received.write(block)
                     progress.advance(len(block))
-    except OSError as error:  # all that urllib raises is one, a refused connection as a missing page
+    except OSError as error:  # of which all errors of urllib are, such as a refused connection or a missing page
         raise HierSAEError(
             f"{source}: cannot be downloaded ({getattr(error, 'reason', None) or error})",
-            f"Download {KNOWN[name].address} elsewhere, bring it here, and give the file:\n"
+            f"Download {KNOWN[name].address} elsewhere, copy it here, and give the file:\n"
             f"hiersae data get {name} --from FILE\nIt is unpacked, checked and put into {folder}/.",
         ) from None
     return received.getvalue()
 
 
-def _unpacked(data: bytes, source: str) -> bytes:
+def _unpack(data: bytes, source: str) -> bytes:
     try:
         if data.startswith(b"\x1f\x8b"):
             return gzip.decompress(data)
@@ -129,19 +129,19 @@ def _unpacked(data: bytes, source: str) -> bytes:
 
 def _check(data: bytes, known: Known, source: str, config: DataGetConfig) -> None:
     if not data.startswith(known.begins):
-        raise FileError(f"{source}: does not begin as {config.name} does", f"It is published at {known.address}")
+        raise FileError(f"{source}: does not begin like {config.name}", f"It is published at {known.address}")
     if len(data) < known.size and config.prefix:
         if known.encoding == "ascii" and not data.isascii():
-            raise FileError(f"{source}: has other characters than {config.name}, which is ASCII", "Give its beginning.")
+            raise FileError(f"{source}: has characters outside ASCII, unlike {config.name}", "Give its beginning.")
         return
     if len(data) != known.size:
-        hint = f"The whole is published at {known.address}"
+        hint = f"The whole file is published at {known.address}"
         if len(data) < known.size:
-            hint = f"Give --prefix to take these bytes for a smaller data set, named so everywhere. {hint}"
+            hint = f"Give --prefix to use these bytes as a smaller data set, which all outputs name so. {hint}"
         raise FileError(f"{source}: {len(data):,} bytes; {config.name} has {known.size:,}", hint)
-    found = hashlib.sha256(data).hexdigest()
-    if found != known.sha256:
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != known.sha256:
         raise FileError(
-            f"{source}: not {config.name}: its sha256 is {found}, that of {config.name} {known.sha256}",
+            f"{source}: not {config.name}: its sha256 is {sha256}, that of {config.name} {known.sha256}",
             f"It is published at {known.address}",
         )

@@ -25,10 +25,10 @@ from hiersae_cli.workflows.common.rows import batches_of
 
 
 def run(config: EncodeConfig, console: Console | None = None) -> dict[str, Any]:
-    """Encode rows in batches, in memory that does not grow with them; nothing is left of a run that is interrupted.
+    """Encode rows in batches, in constant memory; an interrupted run leaves nothing behind.
 
-    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError``, before any work, where run
-    and caches do not belong together or the output is in the way.
+    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError``, before any work, if run and
+    caches do not belong together or the output exists.
     """
     console = console or Console.silent()
     started = time.monotonic()

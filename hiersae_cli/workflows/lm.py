@@ -167,7 +167,7 @@ def _validation_characters(length: int, config: LMConfig) -> int:
     training = length - validation
     if training <= config.context or validation < config.context:
         raise FileError(
-            f"the text is too short: of its {length:,} characters {training:,} are to train on and {validation:,} to "
+            f"the text is too short: {training:,} of its {length:,} characters are to train on and {validation:,} to "
             f"validate on, and a sequence has --context {config.context:,}",
             "Give more text, a smaller --context, or another --validation.",
         )
@@ -333,7 +333,7 @@ def _resume(training: _Training) -> None:
     if difference:
         raise FileError(
             f"{path.parent}: an unfinished training of another configuration: {difference}",
-            "Give --overwrite to start again, the old flags to go on, or another --out.",
+            "Give --overwrite to start again, the old flags to resume, or another --out.",
         )
     parameters = dict(training.model.named_parameters())
     for place, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""``hiersae synth``: a truth -> acts.h5.
+"""``hiersae synth``: synthetic activations with a known truth -> acts.h5.
 
 Legend of shapes: B rows of a draw, N true features, D width.
 """
@@ -35,20 +35,21 @@ from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.synth import Generator, Stream, block_seed, generator
 from hiersae_cli.workflows.train.sources import SYNTH_MODULE
 
-_DOCUMENT_ROWS = 128  # intervals are over documents: rows are independent, so any length gives honest ones
-_DRAW = 2048  # rows at a time
+_DOCUMENT_ROWS = 128  # intervals are over documents; rows are independent, so any length gives valid ones
+_DRAW = 2048  # rows drawn at once
 
 
 def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
-    """Draw activations and write them with their truth; nothing is left of a run that is interrupted.
+    """Draw activations and write them with their truth; an interrupted run leaves nothing behind.
 
-    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` as they name themselves.
+    Returns the summary that ``--json`` prints. Raises ``UsageError`` if the device is not available,
+    and ``FileError`` if the output exists or the disk is too small.
     """
     console = console or Console.silent()
     refuse_existing(config.out, config.overwrite)
     if partial_path(config.out).exists() and not config.overwrite:
         raise FileError(
-            f"{partial_path(config.out)}: an unfinished cache is in the way",
+            f"{partial_path(config.out)}: an unfinished cache exists there",
             "Give --overwrite to replace it, or choose another --out.",
         )
     width, row_bytes = config.truth_width, STORAGE[config.dtype].itemsize
@@ -67,7 +68,7 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
         "total_rows": config.rows,
     }
     started = time.monotonic()
-    with stoppable() as stopping:  # from before there is a file that would stay behind
+    with stoppable() as stopping:  # before a file exists that could stay behind
         writer = ActivationsWriter.create(config.out, made_by, rows, {SYNTH_MODULE: width}, config.dtype)
         try:
             firings = _fill(writer, source, rows.split == HELD_OUT, config, console, stopping)
@@ -78,14 +79,14 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _rows(config: SynthConfig) -> CacheRows:
-    """Documents of equal length, of which those that are held out are spread evenly."""
+    """Documents of equal length; the held-out ones are spread evenly."""
     row = np.arange(config.rows)
     document = (row // _DOCUMENT_ROWS).astype(np.int32)
     count = int(document[-1]) + 1
-    wanted = config.held_out_rows()
-    chosen = min(count, max(1, round(wanted / _DOCUMENT_ROWS))) if wanted else 0
+    held_out_rows = config.held_out_rows()
+    held_out_count = min(count, max(1, round(held_out_rows / _DOCUMENT_ROWS))) if held_out_rows else 0
     held_out = np.zeros(count, bool)
-    held_out[np.linspace(0, count, chosen, endpoint=False).astype(int)] = True
+    held_out[np.linspace(0, count, held_out_count, endpoint=False).astype(int)] = True
     return CacheRows(
         tokens=np.zeros(config.rows, np.int32),
         document=document,
@@ -105,7 +106,7 @@ def _fill(
     console: Console,
     stopping: Callable[[], bool],
 ) -> TrueFirings:
-    """Draw and write all rows; returns the true features of those that are ``held_out`` (rows,)."""
+    """Draw and write all rows; returns the true firings in the rows of ``held_out``, (rows,) bool."""
     counts, features, magnitudes = [np.zeros(1, np.int64)], [], []
     dtype = getattr(torch, config.dtype)
     with console.progress("synth", config.rows, "rows") as progress:
@@ -115,10 +116,10 @@ def _fill(
             stored_BD = x_BD.to(dtype).cpu()
             raw_BD = stored_BD.view(torch.uint16) if dtype == torch.bfloat16 else stored_BD
             writer.write(SYNTH_MODULE, start, raw_BD.numpy(), stored_BD.float().norm(dim=1).numpy())
-            kept_BN = magnitude_BN[torch.from_numpy(held_out[start : start + count]).to(magnitude_BN.device)].cpu()
-            counts.append((kept_BN > 0).sum(1).numpy())
-            features.append(kept_BN.nonzero()[:, 1].numpy().astype(np.int32))
-            magnitudes.append(kept_BN[kept_BN > 0].numpy())
+            held_out_BN = magnitude_BN[torch.from_numpy(held_out[start : start + count]).to(magnitude_BN.device)].cpu()
+            counts.append((held_out_BN > 0).sum(1).numpy())
+            features.append(held_out_BN.nonzero()[:, 1].numpy().astype(np.int32))
+            magnitudes.append(held_out_BN[held_out_BN > 0].numpy())
             progress.advance(count)
             if stopping():
                 writer.close()

@@ -1,4 +1,4 @@
-"""Reading several caches of the same module as if they were one."""
+"""Several caches of the same module, read as if they were one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hiersae_cli.formats.activations.layout import HELD_OUT, TRAIN
 from hiersae_cli.formats.activations.reader import Activations, as_tensor, spans
 from hiersae_cli.synth.truth import Truth
 
-_NORMS = 1 << 20  # looked at at once
+_NORMS = 1 << 20  # checked at once
 _ROWS = 4096  # read at once
 
 
 class ActivationSet:
-    """One module's rows in several caches, read as if they lay in one file.
+    """One module's rows in several caches, read as if they were in one file.
 
     Rows are numbered through in the order of the caches; so are documents.
 
     Args:
         paths: the caches.
-        module: path of the module; may be left out where they hold a single one.
-        drop_outliers: leave outlier rows out, also where the caches were made with ``--keep-outliers``.
+        module: path of the module; may be omitted if they hold a single one.
+        drop_outliers: leave outlier rows out, even if the caches were made with ``--keep-outliers``.
     """
 
     def __init__(self, paths: list[str], module: str = "", drop_outliers: bool = False):
@@ -41,7 +41,7 @@ class ActivationSet:
 
     @property
     def host(self) -> dict[str, Any]:
-        """Name and fingerprint of the model that the activations are of."""
+        """Name and fingerprint of the model behind the activations."""
         return self.caches[0].header["host"]
 
     def fingerprints(self) -> dict[str, str]:
@@ -58,15 +58,15 @@ class ActivationSet:
         return np.concatenate(columns)
 
     def document_names(self) -> list[str]:
-        """Where each document came from, in order."""
+        """The source of each document, in order."""
         return [name for cache in self.caches for name in cache.document_names()]
 
     def rows_of(self, *splits: int) -> np.ndarray:
-        """Which rows (N,) bool belong to one of ``splits``; rows that are dropped belong to none."""
+        """Which rows (N,) bool belong to one of ``splits``; dropped rows belong to none."""
         return np.concatenate([np.any([self._used(cache, split) for split in splits], axis=0) for cache in self.caches])
 
     def usable(self, split: int) -> np.ndarray:
-        """``rows_of`` one split; raises ``FileError`` where there are none."""
+        """``rows_of`` one split; raises ``FileError`` if it has no rows."""
         mask = self.rows_of(split)
         if not mask.any():
             kind = {TRAIN: "training", HELD_OUT: "held-out"}[split]
@@ -85,7 +85,7 @@ class ActivationSet:
             count += int(used.sum())
             total += stored.sum() * part["mean"]
             square += stored.sum() * part["mean_square"]
-            # The stored statistics cover outliers that are left out here: few rows, which are subtracted.
+            # The stored statistics cover outliers that are left out here. They are few, so they are subtracted.
             left_out = np.flatnonzero(stored & ~used)
             square -= np.square(cache.norms(self.module)[left_out].astype(np.float64)).sum()
             for start in range(0, len(left_out), _ROWS):
@@ -97,14 +97,14 @@ class ActivationSet:
         return mask & ~cache.outliers(self.module) if self.drop_outliers else mask
 
     def check_finite(self) -> None:
-        """Raise ``FileError`` where an activation is not a number: one would spoil all of training."""
+        """Raise ``FileError`` if an activation is not a number: one would spoil all of training."""
         for cache in self.caches:
             bad, first = 0, 0
             for start in range(0, cache.rows, _NORMS):
-                found = np.flatnonzero(~np.isfinite(cache.norms(self.module, start, start + _NORMS)))
-                if len(found) and not bad:
-                    first = start + int(found[0])
-                bad += len(found)
+                bad_rows = np.flatnonzero(~np.isfinite(cache.norms(self.module, start, start + _NORMS)))
+                if len(bad_rows) and not bad:
+                    first = start + int(bad_rows[0])
+                bad += len(bad_rows)
             if bad:
                 raise FileError(
                     f"{cache.path}: {bad:,} rows of {self.module} are not finite, the first at row {first:,}",
@@ -118,7 +118,7 @@ class ActivationSet:
 
     @property
     def truth(self) -> Truth | None:
-        """What all of the activations were drawn from; None unless they are synthetic."""
+        """The truth behind synthetic activations; None for others."""
         return self.caches[0].truth
 
     def true_features(self, row_R: np.ndarray) -> torch.Tensor:
@@ -126,8 +126,8 @@ class ActivationSet:
         parts_R = np.searchsorted(self.starts, row_R, side="right") - 1
         out = torch.zeros(len(row_R), len(self.truth or ()))
         for number in np.unique(parts_R):
-            of_part = np.flatnonzero(parts_R == number)
-            out[of_part] = self.caches[number].true_features(row_R[of_part] - int(self.starts[number]))
+            places = np.flatnonzero(parts_R == number)
+            out[places] = self.caches[number].true_features(row_R[places] - int(self.starts[number]))
         return out
 
     def rows_at(self, row_U: np.ndarray) -> torch.Tensor:
@@ -176,9 +176,9 @@ def _not_finite_hint(host_dtype: str | None) -> str:
     return "The host's weights or this file are damaged: fetch the model again, then cache again."
 
 
-def _choose_module(acts: Activations, wanted: str) -> str:
-    if wanted and wanted not in acts.modules:
-        raise UsageError(f"--module {wanted}: {acts.path} holds {', '.join(acts.modules)}")
-    if not wanted and len(acts.modules) > 1:
+def _choose_module(acts: Activations, module: str) -> str:
+    if module and module not in acts.modules:
+        raise UsageError(f"--module {module}: {acts.path} holds {', '.join(acts.modules)}")
+    if not module and len(acts.modules) > 1:
         raise UsageError(f"{acts.path} holds several modules: {', '.join(acts.modules)}", "Choose one with --module.")
-    return wanted or acts.modules[0]
+    return module or acts.modules[0]

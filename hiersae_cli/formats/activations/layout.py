@@ -1,11 +1,11 @@
-"""The layout of a cache: names, types, and how a dataset is laid on the disk.
+"""The layout of a cache: names, types, and how datasets lie on the disk.
 
 Legend of shapes: N rows (tokens), D documents, d width of a module.
 
 Every dataset is contiguous and allocated when the file is made, so that its bytes lie at one known
-offset: rows are written and read there directly, without HDF5's lock, and a process killed in the
-middle can never leave HDF5's own structures half-written. Compressed caches are chunked instead, and
-are made from a finished uncompressed one.
+offset: rows are written and read there directly, without HDF5's lock, and a killed process can never
+leave HDF5's own structures half-written. Compressed caches are chunked instead, and are made from a
+finished uncompressed one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 SCHEMA = "hiersae.activations"
 SCHEMA_VERSION = 1
-TRUTH_VERSION = 2  # of a file that holds a truth, which its fingerprint covers
+TRUTH_VERSION = 2  # of a file with a truth, which its fingerprint covers
 
-# Values of /split: what a row may be used for.
+# Values of /split: the use of a row.
 TRAIN, HELD_OUT, DROPPED = 0, 1, 2
 
 # A row whose norm exceeds this multiple of the median is an outlier: attention sinks reach 100 and more.
@@ -45,7 +45,7 @@ STATISTICS: dict[str, np.dtype[Any]] = {
     "outliers": np.dtype("<i8"),
 }
 
-# What synthetic activations were drawn from, in the order in which the fingerprint takes it.
+# The truth behind synthetic activations, in the order of the fingerprint.
 TRUTH: dict[str, np.dtype[Any]] = {
     "features": np.dtype("<f4"),
     "bias": np.dtype("<f4"),
@@ -56,11 +56,11 @@ TRUTH: dict[str, np.dtype[Any]] = {
     "firings/magnitude": np.dtype("<f4"),
 }
 
-# What shuffled reading takes at once: large enough for a disk, small enough to mix well. Chunks of a compressed cache
-# are of this size too, so that nothing is decompressed only to be thrown away.
+# Read at once in shuffled order: large enough for a disk, small enough to mix well. Chunks of a compressed cache have
+# this size too, so that nothing is decompressed only to be thrown away.
 _BLOCK_BYTES = 256 << 10
 
-# HDF5 has no bfloat16: its bits are stored as uint16, and the attribute "dtype" says what they are.
+# HDF5 has no bfloat16: its bits are stored as uint16, and the attribute "dtype" says so.
 STORAGE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
@@ -74,7 +74,7 @@ def block_rows(row_bytes: int) -> int:
 
 
 def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """A contiguous dataset whose bytes are allocated now and not filled."""
+    """A contiguous dataset whose bytes are allocated now, but not filled."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -94,7 +94,7 @@ def pwrite(handle: int, data: Any, offset: int) -> None:
 
 
 def pread_into(handle: int, out: np.ndarray, offset: int) -> None:
-    """Fill ``out``, which is contiguous, from ``offset``; raises ``EOFError`` where the file ends before."""
+    """Fill ``out``, which is contiguous, from ``offset``; raises ``EOFError`` if the file is too short."""
     view = out.reshape(-1).view(np.uint8).data
     while len(view):
         got = os.preadv(handle, [view], offset)

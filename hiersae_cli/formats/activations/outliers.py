@@ -11,7 +11,7 @@ from hiersae_cli.formats.activations.activation_set import ActivationSet
 from hiersae_cli.formats.activations.layout import TRAIN
 
 LARGEST = 0.01  # the share of rows that counts as a few
-MOST = 0.5  # the share of the variance from which on a warning is due
+MOST = 0.5  # the share of the variance at which a warning is due
 
 
 def variance_share(norm_N: np.ndarray, chosen_N: np.ndarray, mean_norm: float) -> float:

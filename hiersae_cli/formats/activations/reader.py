@@ -45,7 +45,7 @@ class Activations:
 
     Raises:
         FileError: the file is missing, not a cache, damaged, or unfinished.
-        VersionError: it is of a version that this release does not read.
+        VersionError: this release does not read its version.
     """
 
     def __init__(self, path: str | Path, *, allow_unfinished: bool = False):
@@ -99,7 +99,7 @@ class Activations:
         return str(self.file[f"activations/{module}"].attrs["dtype"])
 
     def column(self, name: str) -> np.ndarray:
-        """A column (N,) of what is known of each row: tokens, document, position or split."""
+        """A column (N,) of the rows: tokens, document, position or split."""
         return self.file[name][...]
 
     def norms(self, module: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -107,50 +107,50 @@ class Activations:
         return self.file[f"norms/{module}"][start:stop]
 
     def document_names(self) -> list[str]:
-        """Where each document came from, in order."""
+        """The source of each document, in order."""
         return read_strings(self.file["documents/name"])
 
     def statistics(self, module: str) -> dict[str, Any]:
-        """``mean`` (d,), ``mean_square`` of the training rows; ``median_norm``, ``outliers`` of all not dropped."""
+        """``mean`` (d,), ``mean_square`` of the training rows; ``median_norm``, ``outliers`` of rows not dropped."""
         group = self.file[f"statistics/{module}"]
         return {name: data[()] for name, data in group.items()}
 
     def usable(self, module: str, split: int) -> np.ndarray:
-        """Which rows (N,) bool belong to ``split`` and, if the cache drops outliers, are none."""
+        """Which rows (N,) bool belong to ``split``; no outliers, if the cache drops them."""
         mask = self.column("split") == split
         return mask & ~self.outliers(module) if self.header["config"].get("drop_outliers") else mask
 
     def outliers(self, module: str) -> np.ndarray:
-        """Which rows (N,) bool have a norm over 10 x the median, as attention sinks have."""
+        """Which rows (N,) bool have a norm over 10 x the median, as attention sinks do."""
         return self.norms(module) > outlier_limit(float(self.file[f"statistics/{module}/median_norm"][()]))
 
     @functools.cached_property
     def truth(self) -> Truth | None:
-        """What the activations were drawn from; None unless they are synthetic. Raises ``FileError`` if damaged."""
-        return self._checked(read_truth) if has_truth(self.file) else None
+        """The truth behind synthetic activations; None for others. Raises ``FileError`` if it is damaged."""
+        return self._read_truth(read_truth) if has_truth(self.file) else None
 
     def true_features(self, row_R: np.ndarray) -> torch.Tensor:
         """Magnitudes (R, N) of the true features in held-out rows, by the rows' numbers in the file.
 
-        Raises ``FileError`` where the cache is not synthetic, ``ValueError`` for a row that is not held out.
+        Raises ``FileError`` if the cache is not synthetic, ``ValueError`` for a row that is not held out.
         """
         if self.truth is None:
             raise FileError(f"{self.path}: holds no truth", "Make one that does with 'hiersae synth'.")
         held_out_H, firings = self._firings
         place_R = np.searchsorted(held_out_H, row_R).clip(max=max(len(held_out_H) - 1, 0))
         if len(row_R) and not (len(held_out_H) and np.array_equal(held_out_H[place_R], row_R)):
-            raise ValueError(f"{self.path}: true features are kept for held-out rows alone")
+            raise ValueError(f"{self.path}: true features are kept only for held-out rows")
         return firings.dense(place_R, len(self.truth))
 
     @functools.cached_property
     def _firings(self) -> tuple[np.ndarray, TrueFirings]:
-        """The numbers of the held-out rows (H,), and what fired in them."""
-        held_out_H, firings = np.flatnonzero(self.column("split") == HELD_OUT), self._checked(read_firings)
+        """The numbers of the held-out rows (H,), and the true firings in them."""
+        held_out_H, firings = np.flatnonzero(self.column("split") == HELD_OUT), self._read_truth(read_firings)
         if len(firings.start) != len(held_out_H) + 1:
-            raise self._damaged("true firings are not those of its held-out rows")
+            raise self._damaged("true firings do not fit its held-out rows")
         return held_out_H, firings
 
-    def _checked(self, read: Callable[[h5py.File], _Content]) -> _Content:
+    def _read_truth(self, read: Callable[[h5py.File], _Content]) -> _Content:
         try:
             return read(self.file)
         except (KeyError, ValueError, OSError, RuntimeError, IndexError) as error:
@@ -165,7 +165,7 @@ class Activations:
         return as_tensor(raw, self.dtype(module))
 
     def read_stored(self, module: str, start: int, stop: int) -> np.ndarray:
-        """The same as NumPy sees them on the disk: bfloat16 as uint16."""
+        """The same as a NumPy array of the stored type: bfloat16 as uint16."""
         data = self.file[f"activations/{module}"]
         out = np.empty((stop - start, data.shape[1]), data.dtype)
         self.read_into(module, start, out)
@@ -206,7 +206,7 @@ class Activations:
             except HierSAEError as error:
                 raise FileError(
                     f"{self.path}: joins shards, and one is not readable: {error.message}",
-                    "Put the shard back beside it, or make it again and join again.",
+                    "Put the shard back next to it, or make it again and join again.",
                 ) from None
             if shards[-1].fingerprint != fingerprint:
                 raise FileError(
@@ -222,7 +222,7 @@ def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:
 
 
 def spans(starts: np.ndarray, start: int, out: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Which part holds which rows: its number, the row to read there from, and the piece of ``out`` to fill."""
+    """The parts that hold the rows: number, first row within the part, and the piece of ``out`` to fill."""
     while len(out):
         number = int(np.searchsorted(starts, start, side="right")) - 1
         count = min(len(out), int(starts[number + 1]) - start)

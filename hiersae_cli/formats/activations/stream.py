@@ -1,9 +1,9 @@
 """Rows of a cache in a shuffled order, from a bounded amount of memory, starting anywhere.
 
-The order is a function of the seed alone. Each epoch, the cache's blocks (a few hundred consecutive
-rows) are permuted over the whole cache and dealt into loads that fit the memory; a load's rows are
-permuted again. So every batch mixes rows of hundreds of places of the cache, nothing has to be
-remembered to go on from step n, and memory does not depend on the cache's size.
+The order depends only on the seed. In each epoch, the cache's blocks (a few hundred consecutive rows)
+are permuted over the whole cache and divided into loads that fit the memory; a load's rows are
+permuted again. So every batch mixes rows from hundreds of places in the cache, training can resume
+from step n without any stored state, and memory does not depend on the cache's size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ShuffledRows:
 
     Args:
         acts: the caches.
-        buffer_bytes: memory for two loads, the one being used and the next.
+        buffer_bytes: memory for two loads, the current one and the next.
         seed: fixes the order.
     """
 
@@ -55,7 +55,7 @@ class ShuffledRows:
                     parts, missing = [], size
 
     def _loads_from(self, row: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Loads, raw, with the order of their rows; the next is read while one is used."""
+        """Raw loads with the order of their rows; the next one is read while one is used."""
         epoch, skip = divmod(row, self.rows)
         with ThreadPoolExecutor(max_workers=1) as reader:
             plan = self._plan(epoch, skip)
@@ -68,21 +68,21 @@ class ShuffledRows:
                 yield loaded
 
     def _plan(self, epoch: int, skip: int) -> Iterator[tuple[int, int, int]]:
-        """(epoch, load, rows of it to skip), for ever."""
+        """(epoch, load, rows of it to skip), without end."""
         while True:
-            for number, blocks in enumerate(self._dealt(epoch)):
+            for number, blocks in enumerate(self._blocks_of_loads(epoch)):
                 count = int(self._counts[blocks].sum())
                 if skip < count:
                     yield epoch, number, skip
                 skip = max(0, skip - count)
             epoch += 1
 
-    def _dealt(self, epoch: int) -> list[np.ndarray]:
+    def _blocks_of_loads(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng((self._seed, epoch))
         return np.array_split(generator.permutation(len(self._blocks)), self._loads)
 
     def _load(self, epoch: int, number: int, skip: int) -> tuple[torch.Tensor, torch.Tensor]:
-        blocks = np.sort(self._dealt(epoch)[number])
+        blocks = np.sort(self._blocks_of_loads(epoch)[number])
         raw = self._acts.empty(len(blocks) * self._block)
         usable = np.zeros(len(raw), bool)
         for place, block in enumerate(blocks):

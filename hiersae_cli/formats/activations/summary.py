@@ -34,7 +34,7 @@ def summary_of(acts: Activations) -> dict[str, Any]:
 
 
 def row_uses(module: dict[str, Any], dropped: int) -> str:
-    """What a module's rows are used for, in one sentence; ``dropped`` rows are left out by their position."""
+    """The use of a module's rows, in one sentence; ``dropped`` rows are left out by their position."""
     outliers = f"{module['outliers']:,} outliers (norm over 10 x the median)"
     left_out = [f"{dropped:,} by position"] * bool(dropped)
     left_out += [outliers] * (module["outliers"] > 0 and module["outliers_dropped"])

@@ -1,4 +1,4 @@
-"""The truth that a synthetic cache carries: features, tree, and what fired in its held-out rows.
+"""The truth of a synthetic cache: features, tree, and the true firings in its held-out rows.
 
 Legend of shapes: N true features, d width, H held-out rows, Z firings in them.
 """
@@ -19,11 +19,11 @@ _GROUP = "truth"
 
 @dataclass(frozen=True)
 class TrueFirings:
-    """The true features of the held-out rows, in the order of rows: row h has firings start[h] to start[h + 1].
+    """The true firings in the held-out rows, in the order of rows: row h has start[h] to start[h + 1].
 
     Attributes:
         start: (H + 1,).
-        feature: (Z,) which feature fires, ascending within a row.
+        feature: (Z,) the feature that fires, ascending within a row.
         magnitude: (Z,) how strongly.
     """
 
@@ -32,7 +32,7 @@ class TrueFirings:
     magnitude: np.ndarray
 
     def dense(self, row_R: np.ndarray, features: int) -> torch.Tensor:
-        """Magnitudes (R, N) of held-out rows, counted among themselves from 0."""
+        """Magnitudes (R, N) of held-out rows, which are numbered from 0."""
         out = torch.zeros(len(row_R), features)
         counts = self.start[row_R + 1] - self.start[row_R]
         of_row = np.repeat(np.arange(len(row_R)), counts)
@@ -42,7 +42,7 @@ class TrueFirings:
 
 
 def write_truth(file: h5py.File, truth: Truth, firings: TrueFirings) -> None:
-    """Add the truth to a cache that has none."""
+    """Add a truth to a cache without one."""
     content = {
         "features": truth.features_ND,
         "bias": truth.bias_D,
@@ -62,24 +62,23 @@ def has_truth(file: h5py.File) -> bool:
 
 
 def read_truth(file: h5py.File) -> Truth:
-    """The features and the tree; raises ``KeyError`` and ``ValueError`` where they are damaged."""
-    found = [torch.from_numpy(_read(file, name)) for name in list(TRUTH)[:4]]
-    truth = Truth(*found)
+    """The features and the tree; raises ``KeyError`` and ``ValueError`` if they are damaged."""
+    truth = Truth(*(torch.from_numpy(_read(file, name)) for name in list(TRUTH)[:4]))
     if truth.features_ND.dim() != 2 or not len(truth) == len(truth.parent_N) == len(truth.probability_N):
-        raise ValueError("the parts of the truth are not of one size")
+        raise ValueError("the parts of the truth differ in size")
     return truth
 
 
 def read_firings(file: h5py.File) -> TrueFirings:
-    """What fired in the held-out rows; raises ``KeyError`` and ``ValueError`` where it is damaged."""
+    """The firings in the held-out rows; raises ``KeyError`` and ``ValueError`` if they are damaged."""
     firings = TrueFirings(*(_read(file, name) for name in list(TRUTH)[4:]))
     if not len(firings.feature) == len(firings.magnitude) == firings.start[-1]:
-        raise ValueError("the true firings are not of one size")
+        raise ValueError("the true firings differ in size")
     return firings
 
 
 def truth_bytes(file: h5py.File) -> bytes:
-    """The content of the truth in the fingerprint's order; empty where there is none."""
+    """The content of the truth in the fingerprint's order; empty if there is none."""
     return b"".join(_read(file, name).tobytes() for name in TRUTH) if has_truth(file) else b""
 
 

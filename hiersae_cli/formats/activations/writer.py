@@ -1,4 +1,4 @@
-"""Writing a cache so that an interruption at any instant loses at most the last moments' work."""
+"""Writing a cache so that an interruption at any moment loses at most the work since the last commit."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from hiersae_cli.formats.atomic import sync
 from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_header, write_strings
 from hiersae_cli.synth.truth import Truth
 
-_BLOCK_BYTES = 8 << 20  # rows read at once when the whole file is gone through
+_BLOCK_BYTES = 8 << 20  # of rows read at once when the whole file is read
 
 
 @dataclass(frozen=True)
 class CacheRows:
-    """What is known of every row before the model runs: all arrays have shape (N,)."""
+    """The columns of the rows and the documents, known before the model runs; those of the rows have shape (N,)."""
 
     tokens: np.ndarray
     document: np.ndarray
@@ -64,7 +64,7 @@ class CacheRows:
 
 
 def partial_path(path: str | Path) -> Path:
-    """Where an unfinished cache grows."""
+    """The file of an unfinished cache."""
     return Path(f"{path}.partial")
 
 
@@ -80,6 +80,7 @@ class ActivationsWriter:
             self._offsets: dict[str, int] = {}
             acts.file.visititems(self._note_offset)
         self._handle = os.open(self.partial, os.O_RDWR)
+        # A lock of POSIX's kind, which does not meet the one that HDF5 takes on the same file.
         try:
             fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -92,9 +93,9 @@ class ActivationsWriter:
     def create(
         cls, path: str | Path, header: dict[str, Any], rows: CacheRows, modules: dict[str, int], dtype: str
     ) -> ActivationsWriter:
-        """Make ``<path>.partial`` at its full size, with everything but the activations in it.
+        """Make ``<path>.partial`` at its full size, complete except for the activations.
 
-        Reserving the space now means that a full disk is met here and not hours later.
+        The space is reserved now, so that a full disk shows here and not hours later.
         """
         count = len(rows)
         remove_leftovers(Path(path), partial_path(path))
@@ -129,16 +130,16 @@ class ActivationsWriter:
         pwrite(self._handle, norms.astype("<f4"), self._offsets[f"norms/{module}"] + 4 * start)
 
     def commit(self, rows: int) -> None:
-        """Declare the first ``rows`` rows written: they are on the disk before the count says so."""
+        """Declare the first ``rows`` rows written; they are on the disk before the count says so."""
         os.fsync(self._handle)
         pwrite(self._handle, np.array(rows, "<i8"), self._offsets["rows_committed"])
         os.fsync(self._handle)
         self.rows_committed = rows
 
     def finish(self, compression: str = "none", truth: tuple[Truth, TrueFirings] | None = None) -> None:
-        """Add what the rows were drawn from, if anything, the statistics and the fingerprint; give the file its name.
+        """Add the truth, if there is one, the statistics and the fingerprint; give the file its name.
 
-        The truth goes through HDF5: a process killed in that moment leaves a file that cannot be gone on with.
+        The truth is written by HDF5: a process that is killed at that moment leaves a file that cannot be resumed.
         """
         if truth:
             with h5py.File(self.partial, "r+", locking=False) as file:
@@ -156,7 +157,7 @@ class ActivationsWriter:
             self.partial.unlink()
 
     def close(self) -> None:
-        """Let the file go; what was not committed will be written again."""
+        """Close the file; rows that were not committed will be written again."""
         os.close(self._handle)
 
     def _note_offset(self, name: str, item: Any) -> None:
@@ -165,7 +166,7 @@ class ActivationsWriter:
 
 
 def join_shards(path: str | Path, shards: list[Activations], header: dict[str, Any]) -> None:
-    """Write a cache whose activations are virtual: they stay in ``shards``, which come in row order."""
+    """Write a cache whose activations are virtual: they stay in ``shards``, which are in row order."""
     first = shards[0]
     folder = Path(path).absolute().parent
     names = [os.path.relpath(shard.path, folder) for shard in shards]
@@ -181,7 +182,7 @@ def join_shards(path: str | Path, shards: list[Activations], header: dict[str, A
                 for group in ("activations", "norms"):
                     _virtual(file, f"{group}/{module}", shards, names, rows)
                 file[f"activations/{module}"].attrs["dtype"] = first.dtype(module)
-        # Read beside the final name, where the shards' relative names hold.
+        # Read in the folder of the final name, in which the shards' relative names are valid.
         summary = summarise(temporary)
         with h5py.File(temporary, "r+") as file:
             for name, value in summary.items():
@@ -203,10 +204,10 @@ def _virtual(file: h5py.File, name: str, shards: list[Activations], paths: list[
 def summarise(path: Path) -> dict[str, np.ndarray]:
     """Statistics and fingerprint of a whole file: over the training rows, but norms over all rows.
 
-    The fingerprint is the sha256 of the token columns, then of every module's name and rows, as stored, and then of
-    the truth: the same for a plain, a compressed and a joined cache of the same activations.
+    The fingerprint is the sha256 of the columns of rows, then of every module's name and rows, as stored, and then of
+    the truth: a plain, a compressed and a joined cache of the same activations have the same.
     """
-    found: dict[str, np.ndarray] = {}
+    summary: dict[str, np.ndarray] = {}
     with Activations(path, allow_unfinished=True) as acts:
         digest = hashlib.sha256()
         for name, kind in ROW_COLUMNS.items():
@@ -215,28 +216,28 @@ def summarise(path: Path) -> dict[str, np.ndarray]:
         for module in acts.modules:
             digest.update(module.encode())
             norms = acts.norms(module).astype(np.float64)
-            kept = norms[split != DROPPED]
-            median = float(np.median(kept)) if len(kept) else 0.0
+            used_norms = norms[split != DROPPED]
+            median = float(np.median(used_norms)) if len(used_norms) else 0.0
             limit = outlier_limit(median)
-            use = split == TRAIN
+            in_training = split == TRAIN
             if acts.header["config"].get("drop_outliers"):
-                use &= norms <= limit
-            count = max(int(use.sum()), 1)
+                in_training &= norms <= limit
+            count = max(int(in_training.sum()), 1)
             total = torch.zeros(acts.width(module), dtype=torch.float64)
             block = max(1, _BLOCK_BYTES // (4 * acts.width(module)))
             for start in range(0, acts.rows, block):
-                part = torch.from_numpy(use[start : start + block])
+                part = torch.from_numpy(in_training[start : start + block])
                 raw = acts.read_stored(module, start, start + len(part))
                 digest.update(raw.data)
                 x = as_tensor(raw, acts.dtype(module))
                 total += (x if part.all() else x[part]).double().sum(0)  # twice as fast as a sum of another type
-            found[f"statistics/{module}/mean"] = (total / count).numpy()
-            found[f"statistics/{module}/mean_square"] = np.array(np.square(norms[use]).sum() / count, "<f8")
-            found[f"statistics/{module}/median_norm"] = np.array(median, "<f8")
-            found[f"statistics/{module}/outliers"] = np.array((kept > limit).sum(), "<i8")
+            summary[f"statistics/{module}/mean"] = (total / count).numpy()
+            summary[f"statistics/{module}/mean_square"] = np.array(np.square(norms[in_training]).sum() / count, "<f8")
+            summary[f"statistics/{module}/median_norm"] = np.array(median, "<f8")
+            summary[f"statistics/{module}/outliers"] = np.array((used_norms > limit).sum(), "<i8")
         digest.update(truth_bytes(acts.file))
-    found["fingerprint"] = np.array(digest.hexdigest().encode(), "S64")
-    return found
+    summary["fingerprint"] = np.array(digest.hexdigest().encode(), "S64")
+    return summary
 
 
 def _compress(source: Path, target: Path, compression: str) -> None:
@@ -261,7 +262,7 @@ def _compress(source: Path, target: Path, compression: str) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Claim the file's whole size on the disk, which a file system may otherwise hand to somebody else."""
+    """Reserve the file's whole size on the disk, which a file system may otherwise give to another file."""
     handle = os.open(path, os.O_RDWR)
     try:
         if hasattr(os, "posix_fallocate"):

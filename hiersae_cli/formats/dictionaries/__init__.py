@@ -1,6 +1,6 @@
-"""Dictionaries of other tools: SAELens, sparsify and dictionary_learning; read here, and the first two written.
+"""Dictionaries of other tools: SAELens, sparsify and dictionary_learning are read, and the first two also written.
 
-None of these tools is needed: their files are JSON, safetensors and, of dictionary_learning, a state dictionary, which
+None of these tools is needed: their files are JSON, safetensors and, for dictionary_learning, a state dictionary, which
 is read without running any code in it.
 """
 
@@ -14,7 +14,7 @@ from hiersae_cli.formats.dictionaries.base import ForeignDictionary
 
 __all__ = ["ForeignDictionary", "read_dictionary", "recognise"]
 
-# By the file of weights that makes a folder one of a tool's.
+# By the file of weights, which tells whose folder it is.
 _TOOLS = {module.WEIGHTS: module for module in (saelens, sparsify, dictionary_learning)}
 
 
@@ -24,19 +24,20 @@ def recognise(path: Path) -> str | None:
 
 
 def read_dictionary(path: Path) -> ForeignDictionary:
-    """A dictionary of another tool, told by the files in its folder.
+    """A dictionary of another tool, recognised by the files in its folder.
 
-    Raises ``UsageError`` where there is none, ``FileError`` where it is damaged or cannot be held in a run.
+    Raises ``UsageError`` if there is none, ``FileError`` if it is damaged or a run cannot hold it.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such folder", "Check the path.")
     if path.is_file():
         raise UsageError(f"{path}: this is a file; a dictionary is a folder", f"Give {path.parent}.")
-    found = [module for name, module in _TOOLS.items() if (path / name).is_file()]
-    if len(found) > 1:
-        raise FileError(f"{path}: holds weights of {' and of '.join(m.TOOL for m in found)}", "Keep one of them in it.")
-    if not found:
+    modules = [module for name, module in _TOOLS.items() if (path / name).is_file()]
+    if len(modules) > 1:
+        tools = " and of ".join(module.TOOL for module in modules)
+        raise FileError(f"{path}: holds weights of {tools}", "Keep only one of them in it.")
+    if not modules:
         within = sorted(child.name for child in path.iterdir() if child.is_dir() and recognise(child))
-        hint = f"Those within are: {', '.join(within[:8])}." if within else f"One holds {' or '.join(_TOOLS)}."
+        hint = f"Folders in it that do: {', '.join(within[:8])}." if within else f"One holds {' or '.join(_TOOLS)}."
         raise UsageError(f"{path}: no dictionary of another tool in this folder", hint)
-    return found[0].read(path)
+    return modules[0].read(path)

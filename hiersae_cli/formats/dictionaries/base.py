@@ -1,4 +1,4 @@
-"""What the dictionaries of other tools have in common. Legend of shapes: D width, F latents."""
+"""Common parts of the readers of other tools' dictionaries. Legend of shapes: D width, F latents."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from hiersae_cli.formats.atomic import read_json
 
 @dataclass(frozen=True)
 class ForeignDictionary:
-    """A dictionary of another tool as a model of ours.
+    """A dictionary of another tool, as a model of ours.
 
     Attributes:
-        tool, version, architecture: who made it, and what the tool calls it; the version is "" where it is not said.
-        arch, widths, refine: the configuration of the model of ours that computes the same.
-        k: its wanted L0, by level; None where it is not said.
+        tool, version, architecture: the tool, and its name for the architecture; the version is "" if it is not given.
+        arch, widths, refine: the configuration of our model that computes the same.
+        k: its target L0, by level; None if it is not given.
         tensors: the weights of that model.
-        model, module: which activations it reads, in the tool's words; "" where it is not said.
-        weights: the file that they are from.
+        model, module: the activations it reads, in the tool's words; "" if they are not given.
+        weights: the file that the tensors come from.
     """
 
     tool: str
@@ -47,7 +47,7 @@ class ForeignDictionary:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; raises ``FileError`` for any other."""
+    """The object in a JSON file; raises ``FileError`` for any other content."""
     config = read_json(path)
     if not isinstance(config, dict):
         raise FileError(f"{path}: damaged: not a JSON object", "Copy it again from where it was made.")
@@ -55,7 +55,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A file of safetensors; raises ``FileError`` where it is damaged."""
+    """The tensors of a safetensors file; raises ``FileError`` if it is damaged."""
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -71,10 +71,10 @@ def flat_tensors(
     decoder_bias_D: torch.Tensor,
     centred: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """Weights under our names, in float32; raises ``FileError`` where they do not fit together or are not finite.
+    """Weights under our names, in float32; raises ``FileError`` if they do not fit together or are not finite.
 
-    Rows of the decoder keep their length, so that codes stay what they are. Where the tool does not take the decoder's
-    bias from the input (not ``centred``), it goes into the encoder's bias.
+    Rows of the decoder keep their length, so that codes stay the same. If the tool does not subtract the decoder's bias
+    from the input (not ``centred``), it goes into the encoder's bias.
     """
     tensors = {
         "W_enc_FD": encoder_FD.float().contiguous(),
@@ -84,8 +84,8 @@ def flat_tensors(
         "threshold_L": torch.zeros(1),
     }
     latents, width = tensors["W_dec_FD"].shape if tensors["W_dec_FD"].dim() == 2 else (0, 0)
-    wanted = {"W_enc_FD": (latents, width), "b_enc_F": (latents,), "W_dec_FD": (latents, width), "b_dec_D": (width,)}
-    for name, shape in wanted.items():
+    shapes = {"W_enc_FD": (latents, width), "b_enc_F": (latents,), "W_dec_FD": (latents, width), "b_dec_D": (width,)}
+    for name, shape in shapes.items():
         if tensors[name].shape != shape or not latents:
             raise damaged(path, f"its weights do not fit together: {name} has the shape {tuple(tensors[name].shape)}")
     if not centred:
@@ -96,26 +96,26 @@ def flat_tensors(
 
 
 def check_finite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Raise ``FileError`` where a number is none."""
+    """Raise ``FileError`` if a number is not finite."""
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise damaged(path, f"{name} is not finite")
 
 
 def jump_thresholds(path: Path, threshold: torch.Tensor, latents: int) -> torch.Tensor:
-    """Thresholds (F,) of ``jumprelu`` from one or (F,) of them; below 0 they let through what ReLU does."""
+    """Thresholds (F,) of ``jumprelu`` from one or (F,) of them; a threshold below 0 acts as ReLU does."""
     if threshold.shape not in ((), (1,), (latents,)):
         raise damaged(path, f"the threshold has the shape {tuple(threshold.shape)}")
     return threshold.float().clamp_min(0).expand(latents).clone()
 
 
 def energy_above(activation: float) -> float:
-    """The least t in float32 such that z^2 >= t for just those z that exceed ``activation``."""
+    """The least t in float32 such that z^2 >= t exactly if z exceeds ``activation``."""
     return float(np.square(np.nextafter(np.float32(activation), np.float32(np.inf))))
 
 
 def activation_below(energy: float) -> float:
-    """The largest t in float32 such that z > t for just those z with z^2 >= ``energy``."""
+    """The largest t in float32 such that z > t exactly if z^2 >= ``energy``."""
     least = np.sqrt(np.float32(energy))
     while least > 0 and np.square(np.nextafter(least, np.float32(0))) >= np.float32(energy):
         least = np.nextafter(least, np.float32(0))
@@ -125,10 +125,10 @@ def activation_below(energy: float) -> float:
 
 
 def damaged(path: Path, what: str) -> FileError:
-    """What is raised where weights cannot be read."""
+    """The error for weights that cannot be read."""
     return FileError(f"{path}: damaged: {what}", "Copy it again from where it was made.")
 
 
 def unsupported(path: Path, what: str, hint: str) -> FileError:
-    """What is raised where a run cannot hold what a dictionary is."""
+    """The error for a dictionary that a run cannot hold."""
     return FileError(f"{path}: {what}, which a run cannot hold", hint)

@@ -25,7 +25,7 @@ _CLASSES = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTo
 
 
 def read(path: Path) -> ForeignDictionary:
-    """A dictionary of one of ``_CLASSES``; raises ``FileError`` for others, and where thresholds were never set."""
+    """A dictionary of one of ``_CLASSES``; raises ``FileError`` for others, and if thresholds were never set."""
     file = path / WEIGHTS
     config = read_config(path / _CONFIG)
     trainer = config.get("trainer")
@@ -33,15 +33,14 @@ def read(path: Path) -> ForeignDictionary:
         raise damaged(path / _CONFIG, "it does not say trainer.dict_class")
     name = trainer["dict_class"]
     if name not in _CLASSES:
-        raise unsupported(path / _CONFIG, f"it is of class {name}", f"Classes that can be: {', '.join(_CLASSES)}.")
+        raise unsupported(path / _CONFIG, f"it is of class {name}", f"Supported classes: {', '.join(_CLASSES)}.")
     state = _state(file)
     try:
-        found = _converted(file, name, state, trainer)
+        arch, widths, k, tensors = _converted(file, name, state, trainer)
     except KeyError as error:
         raise damaged(file, f"it has no {error.args[0]}, which {name} has") from None
     except RuntimeError as error:
         raise damaged(file, str(error)) from None
-    arch, widths, k, tensors = found
     check_finite(file, tensors)
     module = trainer.get("submodule_name") or (f"layer {trainer['layer']}" if "layer" in trainer else "")
     model = str(trainer.get("lm_name") or "")
@@ -52,18 +51,18 @@ def _state(file: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        # What else a pickle may do is refused, and told in many lines.
+        # Anything else in a pickle is refused, with a message of many lines.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise damaged(file, f"not a state dictionary of tensors alone ({reason})") from None
+        raise damaged(file, f"not a state dictionary of only tensors ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise damaged(file, "not a state dictionary of tensors alone")
+        raise damaged(file, "not a state dictionary of only tensors")
     return state
 
 
 def _converted(
     file: Path, name: str, state: dict[str, torch.Tensor], trainer: dict[str, Any]
 ) -> tuple[str, tuple[int, ...], tuple[float, ...] | None, dict[str, torch.Tensor]]:
-    """Architecture, widths, k and tensors of ours."""
+    """Architecture, widths, k and tensors of our model."""
     if name in ("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"):
         encoder_FD, encoder_bias_F, decoder_FD = state["W_enc"].t(), state["b_enc"], state["W_dec"]
     else:
@@ -88,14 +87,14 @@ def _converted(
         return "topk", (latents,), (k,), tensors
     least = float(state["threshold"])
     if least < 0:
-        hint = "Train it past the step threshold_start_step: before, it has none to be used with."
+        hint = "Train it past the step threshold_start_step: before that it has no threshold."
         raise unsupported(file, "its threshold was never set", hint)
     tensors["threshold_L"] = torch.tensor([energy_above(least)])
     if name == "BatchTopKSAE":
         return "batchtopk", (latents,), (k,), tensors
     groups = tuple(int(size) for size in state["group_sizes"])
     if sum(groups) != latents or min(groups) < 1:
-        raise damaged(file, f"its groups {groups} are not {latents:,} latents")
+        raise damaged(file, f"its groups {groups} do not add up to {latents:,} latents")
     if len(groups) == 1:
         return "batchtopk", groups, (k,), tensors
     return "matryoshka", groups, (k,), tensors

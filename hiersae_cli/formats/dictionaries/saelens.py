@@ -34,8 +34,8 @@ from hiersae_cli.version import __version__
 
 TOOL, WEIGHTS = "SAELens", "sae_weights.safetensors"
 ARCHITECTURE = "hiersae"
-VERSION = "6.54.0"  # whose files these are, read and written
-# Tensors of ``hiersae`` that other architectures lack: our names, and theirs there.
+VERSION = "6.54.0"  # of the files that are read and written
+# Tensors of ``hiersae`` that other architectures lack: our names, and their names in SAELens.
 OWN_TENSORS = {
     "threshold_L": "threshold",
     "price_on_F": "price_on",
@@ -46,11 +46,11 @@ OWN_TENSORS = {
 }
 _CONFIG, _SCALE = "cfg.json", "activation_scaler.json"
 _READ = ("standard", "topk", "jumprelu", ARCHITECTURE)
-_TRAINING = ("batchtopk", "matryoshka_batchtopk")  # architectures that only checkpoints of training have
+_TRAINING = ("batchtopk", "matryoshka_batchtopk")  # architectures that only training checkpoints have
 
 
 def read(path: Path) -> ForeignDictionary:
-    """A dictionary of SAELens; raises ``FileError`` for what a run cannot hold, and for versions before 6."""
+    """A dictionary of SAELens; raises ``FileError`` if a run cannot hold it, and for versions before 6."""
     config, file = read_config(path / _CONFIG), path / WEIGHTS
     metadata = config.get("metadata")
     if not isinstance(metadata, dict):
@@ -66,7 +66,7 @@ def read(path: Path) -> ForeignDictionary:
             norm_F = decoder_FD.norm(dim=-1)
             encoder_FD, encoder_bias_F = encoder_FD * norm_F[:, None], encoder_bias_F * norm_F
             decoder_FD = decoder_FD / norm_F[:, None]
-        # SAELens multiplies what goes in with the scale, and divides what comes out by it: so do the weights.
+        # SAELens multiplies its input by the scale and divides its output by it; the weights take over both.
         scale = _scale(path, config)
         weights = flat_tensors(
             file,
@@ -76,12 +76,12 @@ def read(path: Path) -> ForeignDictionary:
             decoder_bias_D=decoder_bias_D / scale,
             centred=bool(config.get("apply_b_dec_to_input", True)),
         )
-        arch, widths, k, own = _selection(path, architecture, config, metadata, tensors)
+        arch, widths, k, selection = _selection(path, architecture, config, metadata, tensors)
     except KeyError as error:
         raise damaged(file, f"it has no {error.args[0]}") from None
     except RuntimeError as error:
         raise damaged(file, str(error)) from None
-    weights |= own
+    weights |= selection
     check_finite(file, weights)
     return ForeignDictionary(
         TOOL,
@@ -99,9 +99,9 @@ def read(path: Path) -> ForeignDictionary:
 
 
 def write(folder: Path, run: Run) -> None:
-    """Write a run: ``topk`` as itself, other flat ones as ``jumprelu``, ``hier`` as ``hiersae``.
+    """Write a run: ``topk`` as ``topk``, other flat ones as ``jumprelu``, ``hier`` as ``hiersae``.
 
-    Raises ``UsageError`` for what SAELens has no architecture for, such as a flat run of two passes.
+    Raises ``UsageError`` if SAELens has no such architecture, as for a flat run of two passes.
     """
     if run.config.refine and run.config.arch != "hier":
         what = f"{run.path}: {run.config.arch} with --refine; SAELens has no architecture of two passes"
@@ -140,27 +140,27 @@ def write(folder: Path, run: Run) -> None:
 
 
 def _check(path: Path, config: dict[str, Any], architecture: str, version: str) -> None:
-    """Raise ``FileError`` where something other than the weights keeps a dictionary from being converted."""
+    """Raise ``FileError`` if the configuration shows that a dictionary cannot be converted."""
     major = re.match(r"\d+", version)
-    if not (major and int(major[0]) >= 6) and not _laid_out_anew(config):
-        said = f"is of SAELens {version}" if version else "does not say of which version of SAELens it is"
-        raise FileError(f"{path}: {said}; versions from 6 on are read", "Load it with SAELens 6 and save it again.")
+    if not (major and int(major[0]) >= 6) and not _has_layout_of_6(config):
+        origin = f"is of SAELens {version}" if version else "does not say its version of SAELens"
+        raise FileError(f"{path}: {origin}; versions from 6 on are read", "Load it with SAELens 6 and save it again.")
     if architecture in _TRAINING:
         raise unsupported(
             path, f"it is a checkpoint of training {architecture}", "Save it with save_inference_model of SAELens."
         )
     if architecture not in _READ:
         known = ", ".join(_READ)
-        raise unsupported(path, f"its architecture is {architecture}", f"Architectures that can be: {known}.")
+        raise unsupported(path, f"its architecture is {architecture}", f"Supported architectures: {known}.")
     if (reshape := config.get("reshape_activations", "none")) != "none":
-        raise unsupported(path, f"it reshapes activations ({reshape})", "Its input is not a module's output as it is.")
+        raise unsupported(path, f"it reshapes activations ({reshape})", "Its input is not a module's plain output.")
     norm = config.get("normalize_activations", "none")
     if norm not in ("none", "expected_average_only_in"):
         raise unsupported(path, f"it normalises activations ({norm})", "Only a constant scale can be converted.")
 
 
-def _laid_out_anew(config: dict[str, Any]) -> bool:
-    """Whether the fields stand where version 6 has them: it saves an older dictionary with the older number."""
+def _has_layout_of_6(config: dict[str, Any]) -> bool:
+    """Whether the fields have the layout of version 6, which saves an older dictionary with its old version number."""
     metadata = config.get("metadata")
     says_more = isinstance(metadata, dict) and any(
         value is not None for name, value in metadata.items() if name != "sae_lens_version"
@@ -169,7 +169,7 @@ def _laid_out_anew(config: dict[str, Any]) -> bool:
 
 
 def _scale(path: Path, config: dict[str, Any]) -> float:
-    """What SAELens multiplies activations with."""
+    """The factor by which SAELens multiplies activations."""
     if config.get("normalize_activations", "none") == "none":
         return 1.0
     file = path / _SCALE
@@ -177,7 +177,7 @@ def _scale(path: Path, config: dict[str, Any]) -> float:
     if not isinstance(scale, (int, float)) or scale <= 0:
         raise FileError(
             f"{path / _CONFIG}: it scales activations by a factor that the folder does not hold",
-            f"Put {_SCALE} of its training beside it, or fold the factor with "
+            f"Put {_SCALE} of its training next to it, or fold the factor with "
             "fold_activation_norm_scaling_factor of SAELens and save it again.",
         )
     return float(scale)
@@ -186,7 +186,7 @@ def _scale(path: Path, config: dict[str, Any]) -> float:
 def _selection(
     path: Path, architecture: str, config: dict[str, Any], metadata: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> tuple[str, tuple[int, ...], tuple[float, ...] | None, dict[str, torch.Tensor]]:
-    """Architecture, widths and k of ours, and the tensors that say which latents are active."""
+    """Architecture, widths and k of our model, and the tensors that decide which latents are active."""
     latents = len(tensors["b_enc"])
     if architecture == ARCHITECTURE:
         return _hierarchy(path, config, metadata, tensors)
@@ -197,18 +197,18 @@ def _selection(
         return "topk", (latents,), (k,), {}
     if architecture == "standard":
         return "jumprelu", (latents,), None, {"threshold_F": torch.zeros(latents)}
-    # BatchTopK and Matryoshka are saved as jumprelu, with the L0 that they were trained to.
+    # BatchTopK and Matryoshka are saved as jumprelu, with their target L0.
     details = metadata.get("training_architecture_details")
-    wanted = details.get("k") if isinstance(details, dict) else None
-    known = (wanted,) if isinstance(wanted, (int, float)) and 0 < wanted <= latents else None
+    target = details.get("k") if isinstance(details, dict) else None
+    k = (target,) if isinstance(target, (int, float)) and 0 < target <= latents else None
     threshold_F = jump_thresholds(path / WEIGHTS, tensors["threshold"], latents)
-    return "jumprelu", (latents,), known, {"threshold_F": threshold_F}
+    return "jumprelu", (latents,), k, {"threshold_F": threshold_F}
 
 
 def _hierarchy(
     path: Path, config: dict[str, Any], metadata: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> tuple[str, tuple[int, ...], tuple[float, ...], dict[str, torch.Tensor]]:
-    """The same of what ``write`` made of a hierarchical model."""
+    """The same for a hierarchical model that ``write`` wrote."""
     try:
         widths, parents = (tuple(map(int, metadata["tree"][name])) for name in ("widths", "parent"))
         k = tuple(metadata["hiersae"]["k"])
@@ -220,14 +220,14 @@ def _hierarchy(
     if not fitting or any(
         parent not in near and parent != NO_PARENT for parent, near in zip(parents, above, strict=True)
     ):
-        raise damaged(path / _CONFIG, "its tree is not one of its latents")
-    own = {ours: tensors[theirs] for ours, theirs in OWN_TENSORS.items() if theirs in tensors}
-    own |= {"parent_F": torch.tensor(parents), "hard": torch.tensor(bool(config.get("hard")))}
-    return "hier", widths, k, own
+        raise damaged(path / _CONFIG, "its tree does not fit its latents")
+    selection = {ours: tensors[theirs] for ours, theirs in OWN_TENSORS.items() if theirs in tensors}
+    selection |= {"parent_F": torch.tensor(parents), "hard": torch.tensor(bool(config.get("hard")))}
+    return "hier", widths, k, selection
 
 
 def _metadata(run: Run) -> dict[str, Any]:
-    """Where the activations are from in SAELens' words, and what the run was; of a hierarchical one also the tree."""
+    """The activations in SAELens' words, and the run; for a hierarchical run also the tree."""
     host = run.header["host"]
     model_class, hook = hook_name(run.module, host)
     metadata: dict[str, Any] = {

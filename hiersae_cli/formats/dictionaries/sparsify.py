@@ -25,7 +25,7 @@ _CONFIG = "cfg.json"
 
 
 def read(path: Path) -> ForeignDictionary:
-    """A sparse coder; raises ``FileError`` for transcoders, skip connections and other activations than top-k."""
+    """A sparse coder; raises ``FileError`` for transcoders, skip connections and activations other than top-k."""
     config, file = read_config(path / _CONFIG), path / WEIGHTS
     for key in ("transcode", "skip_connection", "signed"):
         if config.get(key):
@@ -46,13 +46,13 @@ def read(path: Path) -> ForeignDictionary:
     latents, k = len(weights["b_enc_F"]), config.get("k")
     if not isinstance(k, int) or not 0 < k <= latents:
         raise damaged(path / _CONFIG, f"k is {k!r}, of {latents:,} latents")
-    # A folder is called as the module that it is of.
+    # A folder has the name of its module.
     module = path.resolve().name if "." in path.resolve().name else ""
     return ForeignDictionary(TOOL, "", "topk", "topk", (latents,), (k,), weights, "", module, file)
 
 
 def write(folder: Path, run: Run) -> None:
-    """Write a run; raises ``UsageError`` for other architectures than ``topk`` and for two passes."""
+    """Write a run; raises ``UsageError`` for architectures other than ``topk`` and for two passes."""
     config, tensors = run.config, run.model.state_dict()
     if config.arch != "topk" or config.refine:
         what = f"{run.path}: {config.arch}{' with --refine' * config.refine}; sparsify knows top-k latents of one pass"

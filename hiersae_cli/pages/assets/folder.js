@@ -79,8 +79,8 @@
     return message("No such page", "There is no feature, list or picture with that name in this folder. Look for it in the tree, or search.");
   }
 
-  function message(title, says) {
-    return [title, "", `<header class="head"><h1>${title}</h1><p class="lede">${says}</p><p><a href="#/">Back to the tree</a></p></header>`];
+  function message(title, explanation) {
+    return [title, "", `<header class="head"><h1>${title}</h1><p class="lede">${explanation}</p><p><a href="#/">Back to the tree</a></p></header>`];
   }
 
   async function open() {

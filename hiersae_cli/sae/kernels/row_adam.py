@@ -33,7 +33,7 @@ class RowAdam:
         dtype: of the moments; bfloat16 is rounded at random, without bias, by numbers that follow from the step.
         implementation: native, compiled or reference: moves by the kernels of ``native``, which read and write each
             number once; by ``torch.compile``, which makes such kernels; or by one operation of PyTorch after the other.
-            Unless given, native where it is to be had, or else reference. The numbers are the same up to rounding.
+            By default native if it is available, else reference. The numbers are the same up to rounding.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class RowAdam:
                 seed=self.steps * len(self.parameters) + number,
             )
         else:
-            # Tensors, since code compiled for one number is made anew for another.
+            # Tensors, since code compiled for one number is compiled again for another.
             rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
             self._move_blocks(number, row_r, value_rD, due, rates, noise)
         slots["last"][row_r] = self.steps

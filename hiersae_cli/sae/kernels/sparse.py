@@ -268,7 +268,7 @@ def _bags(index_n: torch.Tensor, value_n: torch.Tensor, first: torch.Tensor, row
 def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
     if can_sample(a_BD):
         return sampled_products(pattern.first_B, pattern.latent_n, a_BD.detach(), w_FD.detach())
-    # Where no such product is to be had: gathered rows, a block at a time.
+    # If no such product is available: gathered rows, a block at a time.
     found_n = a_BD.new_empty(len(pattern))
     size = max(1, _BLOCK // a_BD.shape[1])
     for start in range(0, len(pattern), size):
@@ -278,7 +278,7 @@ def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Ten
 
 
 def can_sample(a_BD: torch.Tensor) -> bool:
-    """Whether ``sampled_products`` are to be had where these rows are."""
+    """Whether ``sampled_products`` are available on the device of these rows."""
     if native.takes(a_BD):
         return True
     device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())

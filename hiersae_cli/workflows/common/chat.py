@@ -8,7 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime, timezone
 from email.message import Message
+from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import HierSAEError, UsageError
@@ -32,7 +34,7 @@ class ChatEndpoint:
     """
 
     def __init__(self, address: str, model: str, key: str, timeout: float, sleep: Callable[[float], None] = time.sleep):
-        self._url = address.rstrip("/") + "/chat/completions"
+        self._address, self._url = address, address.rstrip("/") + "/chat/completions"
         self._model, self._key, self._timeout, self._sleep = model, key, timeout, sleep
         # A redirect would carry the key and the contexts to a service that the user has not named.
         self._opener = urllib.request.build_opener(_NoRedirect)
@@ -69,6 +71,20 @@ class ChatEndpoint:
                     "Check --endpoint, and that the service is running; --timeout says how long to wait.",
                 ) from None
         raise AssertionError("unreachable")
+
+    def record(self, path: Path, subject: dict[str, str], system: str, user: str, answer: str) -> None:
+        """Add a line to a file: the subject, what was sent to whom, and the answer; never the key."""
+        entry = {
+            **subject,
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "endpoint": self._address,
+            "llm": self._model,
+            "system": system,
+            "user": user,
+            "answer": answer,
+        }
+        with open(path, "a", encoding="utf-8", errors="replace") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def _content(self, answer: bytes) -> str:
         try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from datetime import datetime, timezone
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -63,7 +60,7 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
             reply = endpoint.ask(_SYSTEM, prompt)
             ms = round(1000 * (monotonic() - begin))
             value = value_of(item, reply)
-            _keep_prompt(study.path, config, item, prompt, reply)
+            endpoint.record(study.path / PROMPTS_FILE, {"item": item.id}, _SYSTEM, prompt, reply)
             if value is None:
                 unusable += 1
             else:
@@ -127,18 +124,3 @@ def _bullets(excerpts: list[Excerpt]) -> list[str]:
         pairs = zip(excerpt["tokens"], excerpt["steps"], strict=True)
         lines.append("- " + visible("".join(f"⟪{token}⟫" if step else token for token, step in pairs)))
     return lines
-
-
-def _keep_prompt(folder: Path, config: StudyRateConfig, item: Item, prompt: str, reply: str) -> None:
-    """Add a line to the record of what was sent, to whom, and the reply."""
-    entry = {
-        "item": item.id,
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "endpoint": config.endpoint,
-        "llm": config.llm,
-        "system": _SYSTEM,
-        "user": prompt,
-        "answer": reply,
-    }
-    with open(folder / PROMPTS_FILE, "a", encoding="utf-8", errors="replace") as file:
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -39,7 +39,7 @@ from hiersae_cli.workflows.cache.writing import NotFiniteError, write_rows
 from hiersae_cli.workflows.common.outliers import SINKS, FirstLook
 
 _SAMPLE_TOKENS = 64
-# Tokens of a forward pass: enough to keep the cores busy. More fill memory, and on a CPU exceed its caches.
+# Tokens in a forward pass: enough to keep the cores busy. More tokens cost memory, and exceed the caches of a CPU.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "cuda": 131_072, "mps": 16_384}
 
 
@@ -84,7 +84,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _dtype(config: CacheConfig, example: dict[str, torch.Tensor]) -> str:
-    """The storage type: the one that is asked for, or that of the model's activations."""
+    """The storage type: that of ``--dtype``, or for ``auto`` that of the model's activations."""
     if config.dtype != "auto":
         return config.dtype
     name = str(functools.reduce(torch.promote_types, (x.dtype for x in example.values()))).removeprefix("torch.")

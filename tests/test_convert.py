@@ -463,7 +463,7 @@ def test_names_that_differ_are_warned_of(made: Weights, tiny_acts: Path, tmp_pat
     done = hiersae("convert", source, "--acts", tiny_acts, "-o", tmp_path / "run")
     assert done.returncode == 0
     assert "does not say whether that is transformer.h.1" in done.stderr
-    assert "is of the model gpt2-xl" in done.stderr
+    assert "was trained on the model gpt2-xl" in done.stderr
 
 
 def test_a_folder_of_folders_says_what_is_within(made: Weights, tiny_acts: Path, tmp_path: Path) -> None:

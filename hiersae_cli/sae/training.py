@@ -201,7 +201,7 @@ class Trainer:
         return x_BD.to(self.model.b_dec_D.device, torch.float32) * self.scale
 
     def _follow(self, order_F: torch.Tensor) -> None:
-        """Lay out what is remembered of each latent as the model has laid out its latents."""
+        """Move the state of each latent to the place to which the model has moved the latent."""
         self.silent_F = self.silent_F[order_F]
         if self.row_adam is not None:
             self.row_adam.permute(order_F)

@@ -198,7 +198,7 @@ def _not_below(condition: Condition, children: Array, parent: int, random: np.ra
     same_F = np.isin(condition.level_F, condition.level_F[children]) & condition.usable_F & (condition.parent_F != NONE)
     free = np.array([latent for latent in np.flatnonzero(same_F).tolist() if latent not in below], int)
     if not len(free):
-        raise UsageError("no latent hangs below another parent, so there is no intruder", FEWER)
+        raise UsageError("no child of another parent can be the intruder", FEWER)
     distance_N = np.abs(np.log(condition.rate_F[free]) - np.log(condition.rate_F[children]).mean())
     return int(random.choice(free[np.argsort(distance_N, kind="stable")[:8]]))
 

@@ -302,11 +302,11 @@ def parts_of(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def _seconds(of: Callable[[torch.Tensor], object], batches: list[torch.Tensor], times: int) -> list[float]:
     """Seconds of each of ``times`` calls."""
-    found = []
+    seconds = []
     for number in range(times):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         of(batches[number % len(batches)])
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - begun)
-    return found
+        seconds.append(time.perf_counter() - started)
+    return seconds

@@ -15,7 +15,7 @@ MOST = 0.5  # the share of the variance at which a warning is due
 
 
 def variance_share(norm_N: np.ndarray, chosen_N: np.ndarray, mean_norm: float) -> float:
-    """A lower bound of the share of the variance that the chosen rows hold, from norms alone.
+    """A lower bound of the share of the variance that the chosen rows hold, computed only from norms.
 
     A row x lies at least | |x| - |m| | from the mean m, and the whole variance is the mean of |x|^2 minus |m|^2.
 

@@ -1,4 +1,4 @@
-"""What a level's latents read behind a closed gate: products of root children and of active parents' children alone.
+"""What a level's latents read behind a closed gate: products only of root children and of active parents' children.
 
 Legend of shapes: B rows, D width, C latents of the level, n places.
 """

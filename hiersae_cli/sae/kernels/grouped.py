@@ -1,9 +1,9 @@
-"""Pre-activations of the children of active parents alone: products in ragged groups, one a parent.
+"""Pre-activations only of the children of active parents: products in ragged groups, one per parent.
 
-The pairs (row, active parent) are sorted by parent, and a parent's children lie side by side, so each parent is one
-product of its rows with one block of weights. The groups are ragged both ways. Four implementations give the same
-numbers up to rounding: gathered products, which are the definition; on the CPU a kernel in C, and PyTorch's products
-where it cannot be compiled; Triton on CUDA.
+The pairs (row, active parent) are sorted by parent, and a parent's children are stored next to each other, so each
+parent is one product of its rows with one block of weights. The groups are ragged both ways. Four implementations give
+the same numbers up to rounding: gathered products, which are the definition; on the CPU a kernel in C, or PyTorch's
+products if it cannot be compiled; Triton on CUDA.
 
 Legend of shapes: B rows, D width, P parents, C children of the level (root children among them), p pairs, g groups of
 pairs with one parent, m places of all pairs, n places found.

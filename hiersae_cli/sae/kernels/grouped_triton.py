@@ -11,7 +11,7 @@ from hiersae_cli.sae.kernels.pairs import Pairs
 try:
     import triton
     import triton.language as tl
-except ImportError:  # Triton comes with PyTorch's builds for CUDA alone
+except ImportError:  # Triton comes only with PyTorch's builds for CUDA
     triton = None
 
 _PAIRS, _CHILDREN, _DEPTH = 16, 32, 32  # of a tile

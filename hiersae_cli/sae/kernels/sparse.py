@@ -1,7 +1,7 @@
 """Sparse codes, and the two products that training needs of them, forward and backward.
 
-Few latents are active, so all but one product of a training step touch these alone: the encoder's, which finds out
-which they are, is dense and needs no gradient. Everything here is exact.
+Few latents are active, so all products of a training step but one touch only these. The exception is the encoder's
+product: it finds out which latents are active, is dense and needs no gradient. Everything here is exact.
 
 Legend of shapes: B rows, D width, F latents, n active latents of all rows, in order of rows.
 """
@@ -105,7 +105,7 @@ class Pattern:
 
     @cached_property
     def touched(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As ``by_latent``, but of the active latents alone: order and rows (n,), latents and beginnings (r,)."""
+        """As ``by_latent``, but only of active latents: order and rows (n,), latents and beginnings (r,)."""
         latent_n, order_n = self.latent_n.sort(stable=True)
         latent_r, count_r = latent_n.unique_consecutive(return_counts=True)
         return order_n, self.row_n[order_n], latent_r, count_r.cumsum(0) - count_r

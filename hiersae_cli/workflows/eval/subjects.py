@@ -135,7 +135,7 @@ def mismatches(first: SeedGroup, other: SeedGroup, l0: Mapping[str, float]) -> l
 
 
 def cautions(run: Run, fingerprints: Mapping[str, str]) -> list[str]:
-    """Why the figures of a run are doubtful, whatever it is compared with; ``fingerprints`` are of the caches."""
+    """Why the figures of a run are doubtful, whatever it is compared with; ``fingerprints`` are those of the caches."""
     if run.converted:
         tool = run.converted["tool"]
         return [f"{run.path}: trained by {tool}, so rows held out here may be among those it saw"]

@@ -16,7 +16,7 @@ def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[d
     """Compare runs: their results as data, and as tables in Markdown; writes plots to ``config.out``.
 
     Raises ``FileError`` if a folder holds no finished run or a plot exists, and ``UsageError`` if two folders have the
-    same name, by which runs are told apart.
+    same name, because runs are identified by their names.
     """
     console = console or Console.silent()
     runs = [experiment_run.read(path) for path in config.runs]
@@ -26,7 +26,7 @@ def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[d
             "Give each once, or rename a folder.",
         )
     if len({run.configuration for run in runs}) > 1:
-        console.warn("the runs are of different machines, so of different hosts and sizes: they do not compare")
+        console.warn("the runs come from different machines, with different hosts and sizes: do not compare them")
     written: list[str] = []
     if config.out:
         from hiersae_cli.render.experiment_plots import draw

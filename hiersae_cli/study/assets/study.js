@@ -1,4 +1,4 @@
-// Keys, practice with feedback, and sending once. Without it the forms work as plain forms.
+// Keys, practice with feedback, and sending once. Without this script the forms work as plain forms.
 // Loaded before the page is drawn, so that an item cannot be seen before its keys work. A key counts once the whole
 // item is drawn: one pressed earlier is meant for the item before.
 "use strict";
@@ -24,19 +24,19 @@
     if (event.persisted) location.reload();
   });
 
-  // The answer to practice: shown beside the form, and sent nowhere.
+  // The answer to practice: shown under the form, and sent nowhere.
   function feedback(form) {
-    const said = form.querySelector(".feedback");
+    const note = form.querySelector(".feedback");
     const { right } = form.dataset;
     const chosen = form.elements.value.value;
     const verdict = right === "" ? "" : chosen === right ? "Right. " : "Not quite. ";
-    said.textContent = verdict + said.dataset.why;
-    said.hidden = false;
+    note.textContent = verdict + note.dataset.why;
+    note.hidden = false;
     for (const radio of radios()) {
       if (radio.value === right) radio.closest(".option").classList.add("right");
     }
     for (const element of form.elements) if (element.name === "value") element.removeAttribute("name");
-    button().textContent = "Go on";
+    button().textContent = "Continue";
     checked = true;
   }
 

@@ -48,7 +48,7 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     """All figures as plain values: of people (or of simulated raters), and of language models by themselves."""
     rules = Rules(**study.design["rules"])
     people = [answer for answer in answers if answer.kind in (HUMAN, SIMULATED)]
-    models = [answer for answer in answers if answer.kind == MODEL and _scored(study, answer)]
+    models = [answer for answer in answers if answer.kind == MODEL]
     excluded = exclusions(study, people, rules)
     included = people
     if not settings.keep_all:
@@ -62,7 +62,7 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         "answers_analysed": len(analysed),
         **figures(study, analysed, settings),
         "models": {
-            name: figures(study, [answer for answer in models if answer.name == name], settings)
+            name: figures(study, [answer for answer in models if answer.name == name and _scored(study, answer)], settings)
             for name in sorted({answer.name for answer in models})
         },
     }
@@ -284,14 +284,14 @@ def departures(
     elif f"`{design_sha256}`" not in registered or f"`{study.sha256}`" not in registered:
         sentences.append("the pre-registration is of another design or of other items")
     if settings.confidence != design["confidence"]:
-        sentences.append(f"the level is {settings.confidence}; registered was {design['confidence']}")
+        sentences.append(f"the level is {settings.confidence} instead of the registered {design['confidence']}")
     if settings.resamples != design["resamples"]:
-        sentences.append(f"{settings.resamples} resamples; registered were {design['resamples']}")
+        sentences.append(f"{settings.resamples} resamples instead of the registered {design['resamples']}")
     if settings.keep_all:
         sentences.append("nobody is left out, against the registered rules")
     answered = Counter(answer.rater for answer in answers if answer.kind != MODEL)
     if len(answered) != design["raters"]:
-        sentences.append(f"{len(answered)} raters answered; registered were {design['raters']}")
+        sentences.append(f"{len(answered)} raters answered instead of the registered {design['raters']}")
     unfinished = sum(count < len(session(study, rater)) for rater, count in answered.items())
     if unfinished and not stopped and not simulated:
         sentences.append(

@@ -48,7 +48,8 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     """All figures as plain values: of people (or of simulated raters), and of language models by themselves."""
     rules = Rules(**study.design["rules"])
     people = [answer for answer in answers if answer.kind in (HUMAN, SIMULATED)]
-    models = [answer for answer in answers if answer.kind == MODEL]
+    by_models = [answer for answer in answers if answer.kind == MODEL]
+    scored = [answer for answer in by_models if _scored(study, answer)]
     excluded = exclusions(study, people, rules)
     included = people
     if not settings.keep_all:
@@ -62,8 +63,8 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         "answers_analysed": len(analysed),
         **figures(study, analysed, settings),
         "models": {
-            name: figures(study, [answer for answer in models if answer.name == name and _scored(study, answer)], settings)
-            for name in sorted({answer.name for answer in models})
+            name: figures(study, [answer for answer in scored if answer.name == name], settings)
+            for name in sorted({answer.name for answer in by_models})
         },
     }
 

@@ -407,7 +407,7 @@ ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
     "skip": (coder(skip_connection=True), "it has skip_connection"),
     "groupmax": (coder(activation="groupmax"), "activation is groupmax"),
     "no k": (coder(k=0), "k is 0"),
-    "gated dictionary": (dictionary("AutoEncoder", labelled="GatedAutoEncoder"), "class GatedAutoEncoder"),
+    "gated dictionary": (dictionary("AutoEncoder", labelled="GatedAutoEncoder"), "class is GatedAutoEncoder"),
     "threshold not set": (dictionary("BatchTopKSAE", threshold=torch.tensor(-1.0)), "never set"),
     "wrong class": (dictionary("MatryoshkaBatchTopKSAE", labelled="AutoEncoderTopK"), "which AutoEncoderTopK has"),
     "groups": (dictionary("MatryoshkaBatchTopKSAE", group_sizes=torch.tensor([1, 2])), "groups (1, 2)"),
@@ -463,7 +463,7 @@ def test_names_that_differ_are_warned_of(made: Weights, tiny_acts: Path, tmp_pat
     done = hiersae("convert", source, "--acts", tiny_acts, "-o", tmp_path / "run")
     assert done.returncode == 0
     assert "does not say whether that is transformer.h.1" in done.stderr
-    assert "is of the model gpt2-xl" in done.stderr
+    assert "was trained on the model gpt2-xl" in done.stderr
 
 
 def test_a_folder_of_folders_says_what_is_within(made: Weights, tiny_acts: Path, tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def departures(
     if not registered:
         sentences.append("the pre-registration is missing")
     elif f"`{design_sha256}`" not in registered or f"`{study.sha256}`" not in registered:
-        sentences.append("the pre-registration is of another design or of other items")
+        sentences.append("the pre-registration belongs to another design or to other items")
     if settings.confidence != design["confidence"]:
         sentences.append(f"the level is {settings.confidence} instead of the registered {design['confidence']}")
     if settings.resamples != design["resamples"]:

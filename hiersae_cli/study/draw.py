@@ -64,7 +64,7 @@ class Drawer:
             random, make = self._random(number), makers[task]
             chosen, matching[task] = self._matched(task, sets, sets, random)
             for place in range(sets):
-                # In every condition of a set the contexts are of the same tenth of the activations.
+                # In every condition of a set the contexts come from the same tenth of the activations.
                 decile = place % 10 + 1
                 for name, latents in chosen.items():
                     for draft in make(self._conditions[name], int(latents[place]), decile, random):

@@ -71,7 +71,7 @@ def _identify(path: Path) -> tuple[str, Path]:
     if schema in _IN_FOLDER:
         return _identify_folder(path.parent)
     if schema not in tuple(DESCRIBE):  # of JSON, it may be anything
-        raise FileError(f"{path}: not a file of ours (it is of schema {schema!r})", f"info describes {_KINDS}.")
+        raise FileError(f"{path}: not a file of ours (its schema is {schema!r})", f"info describes {_KINDS}.")
     return schema, path
 
 

@@ -54,7 +54,7 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo
 	find hiersae_cli tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps: an environment is made once, and installed into again only where the requirements changed.
+# The stamps: an environment is made once, and updated only if the requirements changed.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "HierSAE needs CPython 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \

@@ -1,6 +1,6 @@
 """The experiment: ``python experiment.py --out_dir=run_1`` carries out the run of that name in experiment.toml.
 
-The same as ``hiersae experiment run``, by the plan in the current folder, or else the one beside this script.
+The same as ``hiersae experiment run``, with the plan in the current folder, or else the one next to this script.
 """
 
 import argparse

@@ -24,7 +24,7 @@ INTRODUCTION = """\
 {verbs}
 
 **Output.** Results go to standard output, as JSON with `--json`; progress, messages and warnings go to standard error.
-**Exit codes.** 0: done. 1: failed; the message says what to do. 2: the command line asks for something that cannot be.
+**Exit codes.** 0: done. 1: failed; the message says what to do. 2: the command line is wrong.
 130: interrupted; run the same command again to resume.
 **Counts** (`COUNT`) may be written as 250000, 250k, 1.5M or 2e6.
 """

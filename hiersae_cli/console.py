@@ -1,4 +1,4 @@
-"""The one place that talks to the person: data on standard output, everything else on standard error."""
+"""All output to the user: data on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from typing import Any, TextIO
 
 from hiersae_cli.layout import table_lines
 
-_STYLES = {"better": "1;32", "worse": "1;31", "no evidence": "2", "heading": "1"}  # of terminals, by what a text is
-_LOG_WIDTH = 120  # of tables where there is no terminal
+_STYLES = {"better": "1;32", "worse": "1;31", "no evidence": "2", "heading": "1"}  # terminal styles, by kind of text
+_LOG_WIDTH = 120  # of tables if there is no terminal
 _NARROWEST = 40
 _BAR, _SHORT_BAR, _WIDE = 24, 10, 100  # characters of a progress bar; the long one is for wide terminals
-PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal to redraw
-# Plain characters for those that we write ourselves, where the output cannot hold them.
+PLAIN_INTERVAL = 10.0  # seconds between progress lines if there is no terminal to redraw
+# ASCII for the special characters in our own texts, for outputs that cannot encode them.
 _PLAIN = str.maketrans(
     {"↑": "^", "↓": "v", "−": "-", "–": "-", "—": "-", "─": "-", "━": "=", "·": "|", "…": "...", "↳": ">", "→": "->"}
     | {"“": '"', "”": '"', "’": "'", "α": "alpha", "⟪": "<<", "⟫": ">>", "‖": "||", "×": "x"}
 )
 
 
-def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """Our own characters become plain ones, all others question marks: printing never fails."""
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Replace our own characters with ASCII and all others with question marks, so that printing never fails."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end].translate(_PLAIN)
     return text.encode("ascii", "replace").decode(), error.end
 
 
-codecs.register_error("hiersae", _replaced)
+codecs.register_error("hiersae", _replace_unencodable)
 
 
 def steady_streams() -> None:
-    """Let standard output and error take any character, whatever their encoding."""
+    """Make standard output and error accept any character, whatever their encoding."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="hiersae")
 
 
 def _write(text: str, stream: TextIO) -> None:
-    """Print a line. A reader that has left (``… | head``) or a full disk ends no command."""
+    """Print a line. A closed pipe (``… | head``) or a full disk does not stop the command."""
     try:
         print(text, file=stream, flush=True)
     except OSError:
@@ -52,13 +52,13 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Discard what is still in a stream's buffer, and all that follows."""
+    """Discard the content of a stream's buffer, and everything written later."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:
-    """A running count with a rate, the time left, and a few figures that change as it goes."""
+    """A running count with a rate, the remaining time, and a few changing figures."""
 
     def __init__(self, total: int, done: int = 0):
         self.total = total
@@ -72,28 +72,28 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second since this progress began (what was already done before does not count)."""
+        """Units per second since this progress began, not counting units done before."""
         return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     def line(self, unit: str, figures: Mapping[str, str]) -> str:
-        """One line of text that says it all."""
-        shown = "  ".join(f"{name} {value}" for name, value in figures.items())
-        return f"{self.done:,}/{self.total:,} {unit}  {_rate(self.rate)}/s  {self._left()} left  {shown}".rstrip()
+        """Everything in one line of text."""
+        texts = "  ".join(f"{name} {value}" for name, value in figures.items())
+        return f"{self.done:,}/{self.total:,} {unit}  {_rate(self.rate)}/s  {self._remaining()} left  {texts}".rstrip()
 
     def short_line(self, figures: Mapping[str, str], room: int) -> str:
-        """The same in at most ``room`` characters; what does not fit is left out from the end."""
-        parts = [f"{_short(self.done)}/{_short(self.total)}", f"{_rate(self.rate)}/s", self._left()]
+        """The same in at most ``room`` characters; the last parts are left out if they do not fit."""
+        parts = [f"{_short(self.done)}/{_short(self.total)}", f"{_rate(self.rate)}/s", self._remaining()]
         parts += [f"{name} {value}" for name, value in figures.items()]
         while len(parts) > 1 and len(" · ".join(parts)) > room:
             parts.pop()
         return " · ".join(parts)
 
-    def _left(self) -> str:
+    def _remaining(self) -> str:
         return _clock((self.total - self.done) / self.rate if self.rate else float("inf"))
 
 
 class Console:
-    """Output of one command; ``Console.silent()`` is for use from Python."""
+    """The output of one command; ``Console.silent()`` is for use from Python."""
 
     def __init__(self, json: bool = False, quiet: bool = False):
         self.json = json
@@ -101,22 +101,22 @@ class Console:
 
     @classmethod
     def silent(cls) -> Console:
-        """A console that shows nothing but warnings."""
+        """A console that shows only warnings."""
         return cls(quiet=True)
 
     def say(self, message: str = "") -> None:
-        """A message about what happens or has happened."""
+        """Show a message about what the command is doing or has done."""
         if not self.quiet:
             _write(message, sys.stderr)
 
     def warn(self, message: str) -> None:
-        """Something the user should know about the result; shown even when quiet."""
+        """Show something that the user should know about the result, even when quiet."""
         _write(f"warning: {message}", sys.stderr)
 
     def result(self, data: Mapping[str, Any], text: str) -> None:
-        """The command's answer: JSON on standard output if asked for, else text.
+        """Print the command's result: JSON on standard output with ``--json``, else text.
 
-        JSON that cannot be written is an error, unless its reader has left.
+        If the JSON cannot be written, this is an error, unless the pipe is closed.
         """
         if self.json:
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -129,13 +129,13 @@ class Console:
             _write(text, sys.stdout)
 
     def next(self, *commands: str) -> None:
-        """Show what the user would likely run next."""
+        """Suggest commands to run next."""
         if not self.json:
             for command in commands:
                 self.say(f"next: {command}")
 
     def show(self, text: str) -> None:
-        """Text for people, on standard output; left out where JSON was asked for."""
+        """Print text for people on standard output, but not with ``--json``."""
         if not self.json and not self.quiet:
             _write(text, sys.stdout)
 
@@ -147,17 +147,17 @@ class Console:
         spare: Sequence[int] = (),
         together: int = 1,
     ) -> None:
-        """A table for people, on standard output; left out where JSON was asked for.
+        """Print a table for people on standard output, but not with ``--json``.
 
-        A row of one cell is the heading of those below it. Verdicts are coloured on a terminal. It fits the terminal,
-        or ``COLUMNS``; ``spare`` and ``together`` say how, see ``layout.table_lines``.
+        A row of one cell is the heading of the rows below it. Verdicts are coloured on a terminal. The table fits the
+        width of the terminal, or ``COLUMNS``; for ``spare`` and ``together`` see ``layout.table_lines``.
         """
         width = max(_NARROWEST, shutil.get_terminal_size((_LOG_WIDTH, 0)).columns)
         self.show("\n".join(table_lines(title, columns, rows, width, spare, together, _styled)))
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-        """Show progress towards ``total``: redrawn on a terminal, a line now and then elsewhere."""
+        """Show progress towards ``total``: one redrawn line on a terminal, a line now and then elsewhere."""
         if self.quiet:
             yield Progress(total, done)
         elif sys.stderr.isatty():
@@ -172,23 +172,23 @@ class Console:
 class _PlainProgress(Progress):
     def __init__(self, title: str, total: int, unit: str, done: int):
         super().__init__(total, done)
-        self._title, self._unit, self._shown = title, unit, time.monotonic()
+        self._title, self._unit, self._printed = title, unit, time.monotonic()
         self._figures: dict[str, str] = {}
-        self._shown_at = -1  # units done when a line was last printed
+        self._printed_at = -1  # units done when a line was last printed
 
     def advance(self, amount: int, **figures: str) -> None:
         super().advance(amount)
         self._figures.update(figures)
-        if time.monotonic() - self._shown > PLAIN_INTERVAL:
-            self._shown = time.monotonic()
+        if time.monotonic() - self._printed > PLAIN_INTERVAL:
+            self._printed = time.monotonic()
             self._print()
 
     def finish(self) -> None:
-        if self._shown_at != self.done:
+        if self._printed_at != self.done:
             self._print()
 
     def _print(self) -> None:
-        self._shown_at = self.done
+        self._printed_at = self.done
         _write(f"{self._title}: {self.line(self._unit, self._figures)}", sys.stderr)
 
 
@@ -199,25 +199,25 @@ def _rich_progress(title: str, total: int, unit: str, done: int) -> Iterator[Pro
     from rich.progress import Progress as RichProgress
 
     terminal = RichConsole(stderr=True, highlight=False)
-    # The title and the bar are whole on any terminal; the line takes what is left.
+    # The title and the bar are never cut; the line gets the remaining width.
     bar = _BAR if terminal.width >= _WIDE else _SHORT_BAR
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=bar), TextColumn("{task.fields[line]}"))
     with RichProgress(*columns, console=terminal) as bars:
         task = bars.add_task(title, total=total, completed=done, line="")
         latest: dict[str, str] = {}
 
-        class Shown(Progress):
+        class DrawnProgress(Progress):
             def advance(self, amount: int, **figures: str) -> None:
                 super().advance(amount)
                 latest.update(figures)
                 room = terminal.width - len(title) - bar - 2
                 bars.update(task, completed=self.done, line=self.short_line(latest, room))
 
-        yield Shown(total, done)
+        yield DrawnProgress(total, done)
 
 
 def _styled(text: str, kind: str) -> str:
-    """``text`` in the colour of what it is, on a terminal that has colours."""
+    """``text`` in the style of its kind, if the terminal has colours."""
     plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain or kind not in _STYLES else f"\x1b[{_STYLES[kind]}m{text}\x1b[0m"
 
@@ -230,7 +230,7 @@ def _short(number: int) -> str:
     """``438k`` for 438,272."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         scaled = number / size
-        if scaled >= 0.9995:  # what is rounded to 1000 of the smaller unit
+        if scaled >= 0.9995:  # so that nothing is shown as 1000 of the smaller unit
             return f"{scaled:,.0f}{unit}" if scaled >= 999.5 else f"{scaled:.3g}{unit}"
     return str(number)
 
@@ -238,6 +238,6 @@ def _short(number: int) -> str:
 def _clock(seconds: float) -> str:
     if seconds == float("inf"):
         return "?"
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

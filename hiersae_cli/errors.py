@@ -34,39 +34,39 @@ class UsageError(HierSAEError):
 
 
 class FileError(HierSAEError):
-    """A file is missing, incomplete, foreign, damaged or in the way."""
+    """A file is missing, incomplete, damaged, of another kind, or exists already."""
 
 
 class VersionError(FileError):
     """A file of a schema version that this release does not read."""
 
-    def __init__(self, path: object, schema: str, found: object, supported: object):
+    def __init__(self, path: object, schema: str, version: object, supported: object):
         super().__init__(
-            f"{path}: {schema} version {found} is not supported (this release reads version {supported})",
+            f"{path}: {schema} version {version} is not supported (this release reads version {supported})",
             "Upgrade hiersae, or make the file again with this release.",
         )
 
 
 def install_hint(extra: str) -> str:
-    """What to do if a package of an extra is missing. No registry has our name, so the clone is installed."""
+    """The hint for a missing package of an extra. HierSAE is in no registry, so the hint installs from the clone."""
     return f"In a clone of hiersae: pip install -c constraints.txt -e '.[{extra}]'."
 
 
 _OS_MESSAGES = {
     errno.ENOSPC: ("no space left on the disk", "Free some space, then run the same command again."),
     errno.EDQUOT: ("the disk quota is used up", "Free some space, then run the same command again."),
-    errno.EROFS: ("the file system is read-only", "Choose an output on a disk you may write to."),
-    errno.EACCES: ("permission denied", "Choose a path you may read and write."),
-    errno.EPERM: ("operation not permitted", "Choose a path you may read and write."),
+    errno.EROFS: ("the file system is read-only", "Choose an output on a disk that you can write to."),
+    errno.EACCES: ("permission denied", "Choose a path that you can read and write."),
+    errno.EPERM: ("operation not permitted", "Choose a path that you can read and write."),
     errno.ENOENT: ("no such file or folder", "Check the path."),
     errno.ENOTDIR: ("a part of the path is not a folder", "Check the path."),
-    errno.EISDIR: ("this is a folder, a file was expected", "Check the path."),
+    errno.EISDIR: ("this is a folder, but a file was expected", "Check the path."),
     errno.EFBIG: ("the file is larger than this system allows", "Ask for fewer tokens or a smaller --dtype."),
 }
 
 
 def from_os_error(error: OSError) -> HierSAEError:
-    """The same failure in a user's words, with the path that it concerns."""
+    """The same failure in words for the user, with its path."""
     where = f"{error.filename}: " if error.filename else ""
     message, hint = _OS_MESSAGES.get(error.errno or 0, (error.strerror or str(error), ""))
     return FileError(f"{where}{message}", hint)

@@ -1,4 +1,4 @@
-"""Stopping between two steps of a long loop instead of in the middle of one."""
+"""Stop a long loop between two steps, not in the middle of a step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers send b
 
 
 class Interrupted(HierSAEError):
-    """The user or the scheduler asked to stop; what was done is kept."""
+    """The user or the scheduler asked to stop; the work so far is saved."""
 
     exit_code = EXIT_INTERRUPTED
 
@@ -24,12 +24,12 @@ class Interrupted(HierSAEError):
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Within the block, a first Ctrl-C or SIGTERM only makes the given function return True; a second acts as ever."""
-    asked = False
+    """Within this context, a first Ctrl-C or SIGTERM only makes the returned function true; a second stops at once."""
+    stop_requested = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stop_requested
+        stop_requested = True
         restore()
 
     def restore() -> None:
@@ -38,8 +38,8 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        before = {number: signal.signal(number, request_stop) for number in _SIGNALS}
     try:
-        yield lambda: asked
+        yield lambda: stop_requested
     finally:
         restore()

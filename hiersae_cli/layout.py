@@ -1,7 +1,8 @@
 """Tables as lines of text that fit a terminal: no column is lost, and no cell is cut.
 
-Where a table is too wide, intervals go first, then columns that the caller can spare, and what is left is set as
-several tables below each other, each with the first column. Only a cell wider than the terminal is wrapped.
+If a table is too wide, intervals are left out first, then the columns that the caller can spare. If it is still too
+wide, it becomes several tables below each other, each with the first column. Only a cell wider than the terminal is
+wrapped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 Rows = Sequence[Sequence[str]]
-Style = Callable[[str, str], str]  # a text and what it is ("heading", or a cell's own text) to the text as it is shown
+Style = Callable[[str, str], str]  # maps a text and its kind ("heading", or a cell's own text) to the styled text
 
 _GAP, _MARGIN = 2, 1
 _WITH_INTERVAL = re.compile(r"([-+]?[\d.,]+(?:e[-+]?\d+)?) ([\[(].*, .*[\])])")
@@ -31,28 +32,28 @@ def table_lines(
 
     Args:
         rows: texts; a row of one cell is the heading of those below it.
-        spare: numbers of columns that may be left out for want of room, the first of them first.
-        together: how many columns belong to each other, counted from the last one.
-        style: adds colours; the text it returns is taken to be as wide as before.
+        spare: numbers of columns that may be left out if there is no room, in this order.
+        together: how many columns belong together, counted from the last one.
+        style: adds colours; it must not change how wide a text is.
     """
-    shown = list(range(len(columns)))
-    if _total(columns, rows, shown) > width:
-        rows = [[parted(cell)[0] for cell in row] for row in rows]
+    visible = list(range(len(columns)))
+    if _total(columns, rows, visible) > width:
+        rows = [[split_interval(cell)[0] for cell in row] for row in rows]
     for column in spare:
-        if _total(columns, rows, shown) > width:
-            shown.remove(column)
+        if _total(columns, rows, visible) > width:
+            visible.remove(column)
     lines = [*_wrapped(title, width), ""]
-    for part in _parts(columns, rows, shown, width, together):
+    for part in _parts(columns, rows, visible, width, together):
         lines += [*_part(columns, rows, part, width, style or (lambda text, _: text)), ""]
     return lines
 
 
-def _parts(columns: Sequence[str], rows: Rows, shown: list[int], width: int, together: int) -> list[list[int]]:
-    """The columns of each of the tables that take the place of one: as many as fit beside the first column."""
-    first, *others = shown
-    alone = len(others) % together
-    units = [[column] for column in others[:alone]]
-    for start in range(alone, len(others), together):
+def _parts(columns: Sequence[str], rows: Rows, visible: list[int], width: int, together: int) -> list[list[int]]:
+    """The columns of each of the tables that replace one: as many as fit next to the first column."""
+    first, *others = visible
+    singles = len(others) % together
+    units = [[column] for column in others[:singles]]
+    for start in range(singles, len(others), together):
         members = others[start : start + together]
         fits = _total(columns, rows, [first, *members]) <= width
         units += [members] if fits else [[column] for column in members]
@@ -67,9 +68,9 @@ def _parts(columns: Sequence[str], rows: Rows, shown: list[int], width: int, tog
 def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style: Style) -> list[str]:
     widths = [_width(columns, rows, column) for column in part]
     widths[0] = min(widths[0], max(width // 2, width - _MARGIN - sum(w + _GAP for w in widths[1:])))
-    if _MARGIN + sum(widths) + _GAP * (len(widths) - 1) > width:  # only two columns: more would have been parted
+    if _MARGIN + sum(widths) + _GAP * (len(widths) - 1) > width:  # two columns: more would be several tables
         widths[-1] = max(1, width - _MARGIN - _GAP * (len(widths) - 1) - sum(widths[:-1]))
-    for number, column in enumerate(part):  # widen a column to the whole of its name while there is room
+    for number, column in enumerate(part):  # widen a column to its whole name while there is room
         room = width - _MARGIN - sum(widths) - _GAP * (len(widths) - 1)
         widths[number] += min(max(0, _cells(columns[column]) - widths[number]), max(0, room))
     right = [number > 0 and _is_numeric(rows, column) for number, column in enumerate(part)]
@@ -97,12 +98,12 @@ def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style
     return lines
 
 
-def _total(columns: Sequence[str], rows: Rows, shown: list[int]) -> int:
-    return _MARGIN + sum(_width(columns, rows, column) for column in shown) + _GAP * (len(shown) - 1)
+def _total(columns: Sequence[str], rows: Rows, visible: list[int]) -> int:
+    return _MARGIN + sum(_width(columns, rows, column) for column in visible) + _GAP * (len(visible) - 1)
 
 
 def _width(columns: Sequence[str], rows: Rows, column: int) -> int:
-    """Of the widest cell, or of the longest word of the column's name, which is wrapped."""
+    """The width of the widest cell, or of the longest word of the column's name, which is wrapped."""
     words = _ENDS_OF_WORDS.split(columns[column])
     return max(map(_cells, [*words, *(row[column] for row in rows if len(row) > 1)]))
 
@@ -112,14 +113,14 @@ def _is_numeric(rows: Rows, column: int) -> bool:
     return bool(cells) and all(_NUMBER.match(cell) for cell in cells)
 
 
-def parted(cell: str) -> tuple[str, str]:
-    """A figure and its interval; any other cell stays whole, with an empty text beside it."""
+def split_interval(cell: str) -> tuple[str, str]:
+    """A figure and its interval; for any other cell, the cell and an empty text."""
     match = _WITH_INTERVAL.fullmatch(cell)
     return (match[1], match[2]) if match else (cell, "")
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """``text`` in lines of at most ``width``, broken at spaces where there are any; one line at least."""
+    """``text`` in lines of at most ``width``, broken at spaces if possible; at least one line."""
     lines = []
     for line in text.split("\n"):
         while _cells(line) > width:
@@ -133,7 +134,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _cells(text: str) -> int:
-    """How wide a terminal shows it: East Asian characters take two places."""
+    """The width of ``text`` on a terminal, where East Asian characters take two columns."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

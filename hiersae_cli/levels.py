@@ -1,8 +1,8 @@
 """Levels of a dictionary and the ids of its latents.
 
 An id is a letter for the level and the latent's number within it: ``a`` is the first, coarsest level, and ``b480`` is
-latent 480 of the second. No spreadsheet takes such an id for a number or a date. Older releases wrote
-``LEVEL.LATENT``, such as ``1.480``; such ids are still read.
+latent 480 of the second. No spreadsheet mistakes such an id for a number or a date. Older releases wrote
+``LEVEL.LATENT``, such as ``1.480``; those ids are still read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _OLD_ID = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 
 
 def latent_id(level: int, latent: int) -> str:
-    """``b480`` for latent 480 of level 1; raises ``IndexError`` for a level from 26 on."""
+    """``b480`` for latent 480 of level 1; raises ``IndexError`` for level 26 or more."""
     return f"{ascii_lowercase[level]}{latent}"
 
 
 def parse_id(id: str) -> tuple[int, int]:
-    """Level and number of an id in today's or the old form; raises ``ValueError`` where it is neither."""
+    """Level and number of an id in the current or the old form; raises ``ValueError`` if it is neither."""
     if match := _ID.fullmatch(id):
         return ascii_lowercase.index(match[1]), int(match[2])
     if (match := _OLD_ID.fullmatch(id)) and int(match[1]) < MOST_LEVELS:
@@ -37,7 +37,7 @@ def parse_id(id: str) -> tuple[int, int]:
 
 
 def current_id(id: str) -> str:
-    """An id of the old form in today's; any other text as it is."""
+    """An id of the old form in the current form; any other text unchanged."""
     try:
         return latent_id(*parse_id(id))
     except ValueError:
@@ -46,7 +46,7 @@ def current_id(id: str) -> str:
 
 @dataclass(frozen=True)
 class Levels:
-    """The levels of a dictionary, whose latents are numbered through from the coarsest level.
+    """The levels of a dictionary, whose latents are numbered through all levels from the coarsest.
 
     Attributes:
         widths: latents of each level, the coarsest first.
@@ -56,7 +56,7 @@ class Levels:
 
     def __post_init__(self) -> None:
         if len(self.widths) > MOST_LEVELS:
-            raise ValueError(f"{len(self.widths)} levels, of at most {MOST_LEVELS}")
+            raise ValueError(f"{len(self.widths)} levels, but at most {MOST_LEVELS} are possible")
 
     @classmethod
     def of(cls, widths: Sequence[int]) -> Levels:
@@ -70,7 +70,7 @@ class Levels:
 
     @property
     def latents(self) -> int:
-        """The number of latents of all levels."""
+        """The number of latents in all levels."""
         return self.starts[-1]
 
     @cached_property
@@ -88,13 +88,17 @@ class Levels:
         """The id of each latent."""
         return [latent_id(level, latent) for level, width in enumerate(self.widths) for latent in range(width)]
 
+    def parent_id(self, parent: int) -> str | None:
+        """The id of a latent's parent; None for ``NO_PARENT``."""
+        return None if parent == NO_PARENT else self.ids[parent]
+
     def place(self, latent: int) -> tuple[int, int]:
-        """Level and number within it of a latent."""
+        """A latent's level and its number within the level."""
         level = bisect_right(self.starts, latent) - 1
         return level, latent - self.starts[level]
 
     def latent(self, id: str) -> int:
-        """The latent of an id, in today's or the old form; raises ``KeyError`` where there is none."""
+        """The latent with an id in the current or the old form; raises ``KeyError`` if there is none."""
         try:
             level, number = parse_id(id)
             if number < self.widths[level]:
@@ -111,5 +115,5 @@ class Levels:
         return True
 
     def __str__(self) -> str:
-        """The ids that there are: ``a0 to a15, b0 to b111``."""
+        """All ids: ``a0 to a15, b0 to b111``."""
         return ", ".join(f"{latent_id(level, 0)} to {latent_id(level, n - 1)}" for level, n in enumerate(self.widths))

@@ -3,8 +3,8 @@
     import hiersae_cli.saelens
     sae = sae_lens.SAE.load_from_disk("folder")  # written by: hiersae convert runs/hier --to sae-lens -o folder
 
-Codes and reconstructions are those of the run; everything of SAELens that takes an SAE takes this one. Needs the
-extra ``sae-lens``. Legend of shapes: D width, F latents, L levels.
+Codes and reconstructions are the run's; every function of SAELens that takes an SAE takes this one. Needs the extra
+``sae-lens``. Legend of shapes: B rows, D width, F latents, L levels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiersae_cli.config.architectures import HierOptions
 from hiersae_cli.errors import install_hint
 from hiersae_cli.formats.dictionaries.saelens import ARCHITECTURE, OWN_TENSORS
 from hiersae_cli.sae import HierarchicalSAE
@@ -29,11 +30,11 @@ except ImportError as error:
 
 @dataclass
 class HierSAEConfig(SAEConfig):
-    """What ``cfg.json`` says beyond SAELens' own fields; the tree is in ``metadata.tree``.
+    """The fields of ``cfg.json`` in addition to SAELens' own; the tree is in ``metadata.tree``.
 
     Attributes:
         refine: whether the encoder has a second pass.
-        hard: whether a child fires only where its parent does.
+        hard: whether a child fires only if its parent does.
     """
 
     refine: bool = False
@@ -45,7 +46,7 @@ class HierSAEConfig(SAEConfig):
 
 
 class _Encoder(HierarchicalSAE):
-    """The model without weights of its own: they are handed to it with every input."""
+    """The model without weights: it gets them with every input."""
 
     def forward(self, x_BD: torch.Tensor) -> torch.Tensor:
         return self.encode(x_BD)
@@ -61,7 +62,7 @@ class HierSAE(SAE):
         super().initialize_weights()
         tree = self.cfg.metadata.tree
         if tree is None:
-            raise ValueError("the metadata of this SAE holds no tree: was it written by 'hiersae convert'?")
+            raise ValueError("the metadata of this SAE has no tree: was it written by 'hiersae convert'?")
         place = {"dtype": self.dtype, "device": self.device}
         self.levels = tuple(tree["widths"])
         self.b_enc = nn.Parameter(torch.zeros(self.cfg.d_sae, **place))
@@ -69,7 +70,7 @@ class HierSAE(SAE):
             if self.cfg.refine or ours not in ("refine_F", "b_refine_F", "threshold_first_L"):
                 size = len(self.levels) if ours.endswith("_L") else self.cfg.d_sae
                 self.register_buffer(theirs, torch.zeros(size, **place))
-        # On the CPU even where everything else has no memory yet: it comes from the configuration, not from the file.
+        # On the CPU even if all other tensors have no memory yet: it comes from the configuration, not from the file.
         self.register_buffer("parent", torch.tensor(tree["parent"], device="cpu"), persistent=False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -79,7 +80,7 @@ class HierSAE(SAE):
             "W_enc_FD": self.W_enc.T,
             "b_enc_F": self.b_enc,
             "W_dec_FD": self.W_dec,
-            "b_dec_D": torch.zeros_like(self.b_dec),  # taken from the input already
+            "b_dec_D": torch.zeros_like(self.b_dec),  # already subtracted from the input
             "parent_F": self.parent,
             "hard": torch.tensor(self.cfg.hard),
         }
@@ -95,16 +96,17 @@ class HierSAE(SAE):
         """Nothing to do: the decoder's rows have length 1."""
 
     def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
-        raise NotImplementedError("thresholds are those of activations as they are; train the run on scaled ones")
+        raise NotImplementedError("thresholds are for unscaled activations; train the run on scaled ones")
 
     def fold_activation_whitening(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("thresholds are those of activations as they are; train the run on whitened ones")
+        raise NotImplementedError("thresholds are for activations without whitening; train the run on whitened ones")
 
     @cached_property
     def _encoder(self) -> _Encoder:
-        # Not a module of this one, which would make its empty weights part of the file.
+        # Not a submodule, because its empty weights would then be in the file.
         with torch.device("meta"):
-            encoder = _Encoder(self.cfg.d_in, self.levels, (1.0,) * len(self.levels), refine=self.cfg.refine)
+            options = HierOptions(widths=self.levels, k=(1.0,) * len(self.levels), refine=self.cfg.refine)
+            encoder = _Encoder(self.cfg.d_in, options)
         return encoder.eval()
 
 

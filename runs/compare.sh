@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The hierarchy against all four flat baselines on one text: 4,096 latents, total L0 16 and 32, three seeds of each,
+# Compares the hierarchy with all four flat baselines on one text: 4,096 latents, total L0 16 and 32, three seeds each,
 # all on the same rows in the same order. Takes hours on two cores.
 #
 #   bash runs/compare.sh TEXT FOLDER
 #
-# Writes FOLDER/l0-16.{json,md,html} and FOLDER/l0-32.{json,md,html}, with plots beside. Run it again after an
-# interruption: what is complete is kept, and the step that was stopped goes on.
+# Writes FOLDER/l0-16.{json,md,html} and FOLDER/l0-32.{json,md,html}, and plots in the same folder. Run it again
+# after an interruption: complete files are kept, and the step that was stopped resumes.
 # SEEDS ("0 1 2") and L0 ("16 32") may be set in the environment.
 set -euo pipefail
 text=${1:?usage: bash runs/compare.sh TEXT FOLDER}

@@ -1,28 +1,27 @@
 #!/usr/bin/env bash
-# The chain, small enough for a laptop: a few minutes on two cores, nothing to download.
-# The text is the reference documentation that every Python carries, which is what lm and cache take when
-# they are given none.
+# The chain, small enough for a laptop: a few minutes on two cores, no downloads.
+# The text is the reference documentation that every Python carries, the default text of lm and cache.
 #
 #   bash runs/demo.sh [FOLDER]
 #
-# Run it again after an interruption: what is complete is kept, and the step that was stopped goes on.
+# Run it again after an interruption: complete files are kept, and the step that was stopped resumes.
 set -euo pipefail
 out=${1:-demo}
 
 source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
 
-# A character-level GPT of 3 blocks, 128 wide.
+# A character-level GPT with 3 blocks of width 128.
 step "$out/host" hiersae lm -o "$out/host" --layers 3 --width 128 --context 128 --steps 500
 
-# What its middle block gives for every character of the text: one row each.
+# The output of its middle block for every character of the text: one row each.
 step "$out/acts.h5" hiersae cache --model "$out/host" --layer 1 -o "$out/acts.h5"
 
-# A tree of 32 parents and 480 children, and the flat dictionary that it has to beat: as many latents, as many
-# of them active, the same rows in the same order.
+# A tree of 32 parents and 480 children, and the flat dictionary that it has to beat: as many latents, the same
+# L0, the same rows in the same order.
 step "$out/runs/hier" hiersae train "$out/acts.h5" --arch hier --widths 32,480 --k 8,8 --tokens 1M -o "$out/runs/hier"
 step "$out/runs/flat" hiersae train "$out/acts.h5" --arch batchtopk --widths 512 --k 16 --tokens 1M -o "$out/runs/flat"
 
-# Both on held-out rows: how well they reconstruct, what they cost the host, what the tree knows.
+# Measure both on held-out rows: reconstruction, the loss of the host, the tree.
 step "$out/report.json" hiersae eval "$out/runs/hier" --baseline "$out/runs/flat" --acts "$out/acts.h5" \
   --model "$out/host" -o "$out/report.json"
 
@@ -31,9 +30,9 @@ step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5"
 
 hiersae info "$out/tree.json"
 
-# Pages to walk the tree: a folder that opens from the disk.
+# Pages to browse the tree: a folder that opens from the disk.
 if [[ -e $out/dashboard/index.html ]]; then
-  echo "$out/dashboard is there" >&2
+  echo "$out/dashboard exists already" >&2
 else
   hiersae dashboard "$out/runs/hier" --acts "$out/acts.h5" --baseline "$out/runs/flat" --model "$out/host" \
     --report "$out/report.json" --tokens 200k -o "$out/dashboard"
@@ -45,7 +44,7 @@ Made in $out:
   host/                   the language model, as Hugging Face saves one
   acts.h5                 its activations
   runs/hier/, runs/flat/  the hierarchical and the flat sparse autoencoder
-  report.json             what they do on held-out rows, side by side
+  report.json             both measured on held-out rows
   tree.json               the tree of features, with contexts and tokens
   dashboard/              the tree as pages
 
@@ -57,7 +56,7 @@ Next:
 Open the dashboard in a browser:
   file://$(cd "$out" && pwd)/dashboard/index.html
 
-Or serve it, which also shows what fires on a text of yours and keeps labels:
+Or serve it, which can also show what fires on your own text, and save labels:
   source .venv/bin/activate && cd $out
   hiersae dashboard runs/hier --acts acts.h5 --baseline runs/flat --model host --report report.json --serve
 END

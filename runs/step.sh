@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# For scripts that can be run again after an interruption: what is complete is kept, what was stopped goes on.
+# For scripts that can be run again after an interruption: complete files are kept, and a stopped step resumes.
 
 set -euo pipefail
 
-# step FILE COMMAND...: make FILE by COMMAND, unless it is there and complete.
+# step FILE COMMAND...: make FILE with COMMAND, unless a complete FILE exists.
 step() {
   local file=$1
   shift
   if [[ -e $file ]] && hiersae info --json "$file" | grep '"complete": true' >/dev/null; then
-    echo "$file is there" >&2
+    echo "$file exists already" >&2
   else
     echo "\$ $*" >&2
     "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole chain on one text, such as tinyshakespeare (1.1 MB): a host of 3.2M parameters, 1M activations,
-# a hierarchy and a flat baseline of equal latents and equal L0, their report, the tree, and pages to walk it.
+# a hierarchy and a flat baseline with as many latents and the same L0, their report, the tree, and pages to browse it.
 #
 #   bash runs/tinyshakespeare.sh input.txt
 #

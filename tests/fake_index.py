@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from hiersae_cli.browse.model import (
+    BaselineFate,
     BaselineMatch,
     BaselinePage,
     ChildPart,
@@ -19,20 +20,15 @@ from hiersae_cli.browse.model import (
     Context,
     Decile,
     Edge,
-    Fate,
     FatePart,
     FeaturePage,
     Histogram,
     Label,
     Neighbour,
-    Overview,
     ParentView,
-    ReportSummary,
-    SearchHit,
-    TextCodes,
     Token,
-    TokenSearch,
 )
+from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import Levels, current_id
 from hiersae_cli.pages.server import app
@@ -217,10 +213,10 @@ class FakeIndex:
             baseline=[self.match(place, other) for other in (3, 4)] if self.has_baseline and not dead else [],
         )
 
-    def fate(self, latent: int) -> Fate:
+    def fate(self, latent: int) -> BaselineFate:
         verdict = ["kept", "split", "absorbed", "none", "dead"][latent % 5]
         parts = [FatePart(self.near(latent % PARENTS), 0.6, 0.7, True), FatePart(self.near(0), 0.2, 0.1, False)]
-        return Fate(verdict, latent, [] if verdict == "dead" else parts, 0.8)
+        return BaselineFate(verdict, latent, [] if verdict == "dead" else parts, 0.8)
 
     def match(self, place: int, latent: int) -> BaselineMatch:
         return BaselineMatch(latent, 0.83, 420, 0.6, 0.5, self.fate(latent), self.contexts(latent + 5000, 4, 7.0))
@@ -259,7 +255,7 @@ class FakeIndex:
 
     def encode_text(self, text: str) -> TextCodes:
         if not self.has_host:
-            raise UsageError("what fires on a text is told by the host model", "Give it: --model HOST.")
+            raise UsageError("a host model is needed to show what fires on a text", "Give one: --model HOST.")
         tokens = [word + " " for word in text.split()]
         active = [[("a1", 2.5), ("b8", 1.0 + at)] if at % 2 == 0 else [] for at in range(len(tokens))]
         return TextCodes(tokens, active, {"b8": self.near(self.names.index("b8")), "a1": self.near(1)}, 0)

@@ -123,7 +123,7 @@ def tiny_hard(tiny_deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     model = load_run(tiny_deep).model
     assert isinstance(model, HierarchicalSAE)
     model.harden()
-    folder.write_model(model.state_dict(), 195, 195)
+    folder.write_model(model.weights(), 195, 195)
     return folder.path
 
 

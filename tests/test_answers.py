@@ -13,7 +13,8 @@ import pytest
 from sklearn.metrics import f1_score, mutual_info_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from hiersae_cli.browse import model as pages_model
+from hiersae_cli.browse import model as feature_model
+from hiersae_cli.browse import tree_model
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import Context
 from hiersae_cli.browse.neuronpedia_rows import feature_row
@@ -361,7 +362,7 @@ def pages_plain(value: Any) -> Any:
         return [pages_plain(one) for one in value]
     if isinstance(value, dict):
         return {key: pages_plain(one) for key, one in value.items()}
-    if type(value).__module__ in (pages_model.__name__, "hiersae_cli.formats.labels"):
+    if type(value).__module__ in (feature_model.__name__, tree_model.__name__, "hiersae_cli.formats.labels"):
         return {name: pages_plain(getattr(value, name)) for name in get_type_hints(type(value))}
     assert type(value) in (str, int, float, bool, type(None)), type(value)
     return value

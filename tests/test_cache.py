@@ -273,7 +273,7 @@ def test_interrupted_anywhere_the_same_command_makes_the_same_file(
     process = start(*flags, "-o", out)
     wait_until(process, writing(partial))
     process.kill()
-    assert f"going on from row {committed:,}" in process.communicate()[1]
+    assert f"resuming from row {committed:,}" in process.communicate()[1]
 
     process = start(*flags, "-o", out)
     wait_until(process, temporary("acts.h5"))
@@ -295,7 +295,7 @@ def test_an_unfinished_cache_is_gone_on_with(
         out = tmp_path / f"acts{len(more)}.h5"
         make_unfinished(whole, out, batches)
         done = cli("cache", *flags, "-o", out, *more)
-        assert done.code == 0 and f"going on from row {batches * ROWS_A_BATCH:,} of 5,120" in done.err
+        assert done.code == 0 and f"resuming from row {batches * ROWS_A_BATCH:,} of 5,120" in done.err
         assert equal(out, whole)
 
 

@@ -253,7 +253,7 @@ def test_labels_of_ones_own(kind: str, tmp_path: Path) -> None:
     assert (second == UNKNOWN).all()
     with pytest.raises(FileError, match=r"labels a\.txt, other\.txt; the cache's text is from b\.txt"):
         LabelsFile(str(path))(passages[1:], vocabulary)
-    with pytest.raises(FileError, match="does not know where its documents stand"):
+    with pytest.raises(FileError, match="does not know where its documents begin"):
         LabelsFile(str(path))([Passage("a.txt", "xx", [(0, -1)])], vocabulary)
 
 
@@ -265,9 +265,9 @@ def test_labels_of_ones_own(kind: str, tmp_path: Path) -> None:
         (("a.txt", 3, 3, "a"), "line 3: ends at character 3"),
         (("a.txt", 0, 3, "a//b"), "line 3: the label 'a//b' has an empty part"),
         (("a.txt", 0, 3, ""), "line 3: the label '' has an empty part"),
-        (("", 0, 3, "a"), "line 3: names no document"),
-        (("a.txt", 0, 3), "line 3: has not as many fields"),
-        (("a.txt", 0, 3, "a", "b"), "line 3: has not as many fields"),
+        (("", 0, 3, "a"), "line 3: has no document"),
+        (("a.txt", 0, 3), "line 3: the number of fields differs"),
+        (("a.txt", 0, 3, "a", "b"), "line 3: the number of fields differs"),
     ],
 )
 def test_errors_of_labels_name_file_and_row(row: Any, message: str, tmp_path: Path) -> None:
@@ -282,9 +282,9 @@ def test_errors_of_label_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         LabelsFile(str(tmp_path / "none.csv"))
     with pytest.raises(FileError, match=r"lacks the column end, label \(it has: document, start\)"):
         LabelsFile(str(write_csv(tmp_path / "c.csv", [], "document,start")))
-    with pytest.raises(FileError, match="holds no labels"):
+    with pytest.raises(FileError, match="has no labels"):
         LabelsFile(str(write_csv(tmp_path / "e.csv", [])))
-    for name, message in (("b.csv", "is not UTF-8 text"), ("b.parquet", "not a Parquet file")):
+    for name, message in (("b.csv", "not UTF-8 text"), ("b.parquet", "not a Parquet file")):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00document")
         with pytest.raises(FileError, match=message):
             LabelsFile(str(tmp_path / name))

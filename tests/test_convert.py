@@ -69,7 +69,7 @@ def random_run(path: Path, like: Path, **options: Any) -> Path:
     for name in ("threshold_L", "threshold_F", "threshold_first_L", "price_on_F", "price_off_F"):
         if hasattr(model, name):
             getattr(model, name).abs_().add_(0.5)
-    folder.write_model(model.state_dict(), config.steps, config.steps)
+    folder.write_model(model.weights(), config.steps, config.steps)
     return path
 
 
@@ -291,7 +291,7 @@ def test_any_weights_survive_the_way_to_saelens_and_back(
     generator = torch.Generator().manual_seed(seed)
     for tensor in model.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator).abs() * 10 ** data.draw(st.integers(-3, 3)))
-    run.write_model(model.state_dict(), config.steps, config.steps)
+    run.write_model(model.weights(), config.steps, config.steps)
     convert.run(ConvertConfig(source=str(run.path), to="sae-lens", out=str(folder / "sae")))
     found = read_dictionary(folder / "sae")
     assert (found.arch, found.widths) == (arch, (latents,))
@@ -479,7 +479,7 @@ def test_a_folder_of_folders_says_what_is_within(made: Weights, tiny_acts: Path,
         (("SAE", "--to", "sae-lens"), "is already a dictionary of sparsify"),
         (("RUN", "--acts", "ACTS"), "is already a run"),
         (("RUN",), "name a cache"),
-        (("RUN", "--to", "sae-lens", "--acts", "ACTS"), "a run knows its activations"),
+        (("RUN", "--to", "sae-lens", "--acts", "ACTS"), "a run records its activations"),
         (("RUN", "--to", "torch"), "sae-lens, sparsify"),
         (("RUN", "--to", "sparsify"), "top-k latents of one pass"),
         (("REFINED", "--to", "sae-lens"), "no architecture of two passes"),

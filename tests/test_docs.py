@@ -24,10 +24,10 @@ from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
 from hiersae_cli.formats import codes, datasets, experiment_run, index, labels, report, run, study, tree
 from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
+from hiersae_cli.formats.report import MORE_IS_BETTER
 from hiersae_cli.sae import build as build_model
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
-from hiersae_cli.workflows.eval.report import MORE_IS_BETTER
 from tests.helpers import PATIENCE, environment, hiersae
 
 ROOT = Path(__file__).parent.parent
@@ -232,7 +232,7 @@ def test_symbols_that_contributing_names_are_where_it_says() -> None:
             defined = rf"^\s*(?:(?:def|class) {symbol}\b|[^=\n]*\b{symbol}\b.*=)"
             assert re.search(defined, source, re.MULTILINE), f"{symbol}: {step}"
             checked.add(symbol)
-    assert {"METRICS", "PHASES", "WRITERS", "SparseAutoencoder"} <= checked
+    assert {"METRICS", "ARCHITECTURES", "WRITERS", "SparseAutoencoder"} <= checked
 
 
 def test_extras_are_installed_from_the_clone() -> None:
@@ -256,3 +256,37 @@ def test_prose_is_at_most_120_columns_wide(page: Path) -> None:
     prose = re.sub(r"^\s*```.*?^\s*```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     wide = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
     assert not wide
+
+
+# Phrases that a reader stumbles over, and what to write instead.
+STUMBLES = {
+    "are told by": "are recognised by",
+    "at the least": "at least",
+    "dearer": "more expensive",
+    "for want of": "if there is no",
+    "goes on with": "resumes",
+    "in its stead": "instead",
+    "laid out anew": "moved to new places",
+    "learnt": "learned",
+    "not to be compared": "cannot be compared",
+    "so many-th": "N-th",
+    "there that are": "existing",
+    "thereof": "of it",
+    "unless said": "unless the table says otherwise",
+    "whereof": "of which",
+}
+
+
+def prose_of(path: Path) -> str:
+    """The text of a file in one line, without the marks of comments, so that a phrase may run over two lines."""
+    return re.sub(r"\s+", " ", re.sub(r"\n\s*#:?", "\n", text_of(path)))
+
+
+@pytest.mark.parametrize("phrase", STUMBLES)
+def test_phrases_that_were_cleaned_out_stay_out(phrase: str) -> None:
+    """In the README, the pages, and comments, docstrings and messages of the code. The changelog keeps its history."""
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]
+    files = [*pages, *sorted((ROOT / "hiersae_cli").rglob("*.py"))]
+    pattern = re.compile(rf"\b{re.escape(phrase)}\b", re.IGNORECASE)
+    places = [str(path.relative_to(ROOT)) for path in files if pattern.search(prose_of(path))]
+    assert not places, f"write {STUMBLES[phrase]!r} instead of {phrase!r}"

@@ -55,7 +55,7 @@ def test_the_norms_of_a_cache_are_read_once_for_all_runs(
     looks: list[ActivationSet] = []
     monkeypatch.setattr(ActivationSet, "check_finite", lambda acts: looks.append(acts))
     runs = [load_run(path) for path in (tiny_hier, tiny_flat)]
-    evaluate._opened(runs, EvalConfig(runs=["hier"], acts=[str(tiny_acts)])).close()
+    evaluate.open_caches(runs, EvalConfig(runs=["hier"], acts=[str(tiny_acts)])).close()
     assert len(looks) == 1
 
 

@@ -344,7 +344,7 @@ def test_a_plan_that_changed_is_refused(
         ("layers = 2", "layers = 0", "shakespeare_char: host: --layers 0: must be at least 1"),
         ("widths = [4, 12]", "widths = [4, true]", "hier.widths cannot be [4, True]"),
         ("widths = [16]", "widths = [20]", "hier and flat differ"),
-        ('["hierarchy"]', '["tree"]', "eval: --tasks tree: not all are tasks\nTasks: probing"),
+        ('["hierarchy"]', '["tree"]', "eval: --tasks tree: has an unknown task\nTasks: probing"),
         ("document = 256", "document = 256, row = 1", "text.row cannot be set"),
         ("text = {", 'text = "all"\ntexts = {', "[cpu] or [runs.run_1] is not as expected"),
         ("count = 2", "count = 0", "samples must be at least 1"),
@@ -388,6 +388,6 @@ def test_plots_and_tables_compare_runs(finished: Path, second: Path, folder: Pat
     told = run("experiment", "plot", "run_1", "--json", cwd=folder)
     assert json.loads(told.stdout) == {"runs": {"run_1": info(finished)}, "plots": []}
     twice = run("experiment", "plot", "run_1", "./run_1", cwd=folder)
-    assert twice.returncode == 2 and "two of one name" in twice.stderr
+    assert twice.returncode == 2 and "two runs have the same name" in twice.stderr
     nothing = run("experiment", "plot", "plots", cwd=folder)
     assert nothing.returncode == 1 and "plots/experiment.json: no such file" in nothing.stderr

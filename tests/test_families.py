@@ -111,7 +111,7 @@ def test_a_host_without_a_final_norm() -> None:
 def test_last_layers_that_are_not_linear_are_refused() -> None:
     host = host_of("llama")
     host.model.model.norm = torch.nn.GELU()
-    with pytest.raises(FileError, match="llama: tokens that a direction promotes are not known"):
+    with pytest.raises(FileError, match="llama: cannot tell which tokens a direction promotes"):
         host.direct_logits(directions())
 
 

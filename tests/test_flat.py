@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hiersae_cli.config.architectures import DictionaryOptions, JumpReLUOptions
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.sae import JumpReLU, Matryoshka, build
+from hiersae_cli.sae.base import StepContext
 from hiersae_cli.sae.kernels.sparse import dense
 from hiersae_cli.sae.training import Trainer
 from tests.helpers import hiersae
@@ -20,18 +22,18 @@ ROWS = 200_000
 
 def one_latent(threshold: float, bandwidth: float, l0_weight: float, k: float = 0.5) -> JumpReLU:
     """A dictionary of one latent that reads its only input as it is, in float64."""
-    model = JumpReLU(1, (1,), (k,), l0_weight=l0_weight, bandwidth=bandwidth).double().train()
+    model = JumpReLU(1, JumpReLUOptions(widths=(1,), k=(k,), l0_weight=l0_weight, bandwidth=bandwidth)).double().train()
     with torch.no_grad():
         model.W_enc_FD.fill_(1.0)
         model.W_dec_FD.fill_(1.0)
         model.log_threshold_F.fill_(math.log(threshold) / 10)
-    model.after_step(0, 0.0)
+    model.after_step(StepContext())
     return model
 
 
 def threshold_gradient(model: JumpReLU, x_BD: torch.Tensor) -> float:
     """The loss's gradient to the threshold itself, not its logarithm in tens."""
-    (gradient_F,) = torch.autograd.grad(model.step(x_BD, 0.5).loss, [model.log_threshold_F])
+    (gradient_F,) = torch.autograd.grad(model.step(x_BD, StepContext(0, 0.5)).loss, [model.log_threshold_F])
     return float(gradient_F) / 10 / float(model.threshold_F)
 
 
@@ -65,15 +67,15 @@ def test_thresholds_begin_where_the_first_batch_has_the_wanted_l0() -> None:
     model = build(TrainConfig(acts=[], arch="jumprelu", widths=(64,), k=(6,)), 16)
     model.initialise(torch.zeros(16), 0)
     x_BD = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
-    assert len(model.train().step(x_BD, 0.0).codes[0].fired) == pytest.approx(6 * 500, abs=2)
+    assert len(model.train().step(x_BD, StepContext()).codes[0].fired) == pytest.approx(6 * 500, abs=2)
 
 
 def test_a_matryoshka_loss_is_the_sum_of_its_prefixes_losses() -> None:
     groups = (3, 5, 8)
-    model = Matryoshka(7, groups, (4,)).double()
+    model = Matryoshka(7, DictionaryOptions(widths=groups, k=(4,))).double()
     model.initialise(torch.ones(7), 0)
     x_BD = torch.randn(50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    step = model.step(x_BD, 0.0)
+    step = model.step(x_BD, StepContext())
     assert len(step.codes[0].fired) == 4 * 50  # of the whole, however it is shared out
     losses = []
     for end in (3, 8, 16):

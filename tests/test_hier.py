@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersae_cli.config.train import parse_curriculum
+from hiersae_cli.config.architectures import HierOptions
+from hiersae_cli.config.curriculum import Curriculum
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import NO_PARENT
-from hiersae_cli.sae.base import geometric_median
-from hiersae_cli.sae.curriculum import Curriculum
+from hiersae_cli.sae.base import StepContext, geometric_median
 from hiersae_cli.sae.hier import BASE_PRICE, HierarchicalSAE
 from hiersae_cli.sae.kernels.sparse import Pattern
 from hiersae_cli.sae.tree import CoActivation, mutual_information
@@ -84,9 +84,9 @@ def test_a_latent_that_nearly_always_fires_is_no_parent() -> None:
 
 def test_prices_follow_the_parent() -> None:
     """With the tree in force a child is cheap where its parent fires, and dear where not."""
-    model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=1.0, tree_every=1)
+    model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=1.0, tree_every=1))
     model.counts[0].add(*map(Pattern.of, firings(4000)))
-    model.after_step(0, progress=1.0)
+    model.after_step(StepContext(0, 1.0))
     assert model.parent_F.tolist() == [NO_PARENT] * 3 + [0, 1, NO_PARENT, NO_PARENT]
     assert (model.price_on_F[3:5] < 1.5).all()
     assert (model.price_off_F[3:5] > 9).all()
@@ -97,9 +97,11 @@ def test_prices_follow_the_parent() -> None:
 def test_orphans_can_be_made_dearer_root_children_not() -> None:
     prices = []
     for weight in (1.0, 3.0):
-        model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=1.0, orphan_weight=weight, tree_every=1)
+        model = HierarchicalSAE(
+            6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=1.0, orphan_weight=weight, tree_every=1)
+        )
         model.counts[0].add(*map(Pattern.of, firings(4000)))
-        model.after_step(0, progress=1.0)
+        model.after_step(StepContext(0, 1.0))
         prices.append((model.price_on_F.clone(), model.price_off_F.clone()))
     child = model.parent_F != NO_PARENT
     assert torch.equal(prices[0][0], prices[1][0])
@@ -107,16 +109,16 @@ def test_orphans_can_be_made_dearer_root_children_not() -> None:
 
 
 def test_without_a_tree_every_price_is_the_same() -> None:
-    model = HierarchicalSAE(6, (3, 4), (1, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1)
+    model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1))
     model.counts[0].add(*map(Pattern.of, firings(4000)))
-    model.after_step(0, progress=1.0)
+    model.after_step(StepContext(0, 1.0))
     for price in (model.price_on_F, model.price_off_F):
         assert (price == BASE_PRICE).all()
 
 
 def test_each_level_reads_what_those_before_it_leave() -> None:
     torch.manual_seed(0)
-    model = HierarchicalSAE(6, (3, 4, 5), (1, 1, 1)).eval()
+    model = HierarchicalSAE(6, HierOptions(widths=(3, 4, 5), k=(1, 1, 1))).eval()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(50, 6)
     code = model.encode(x)
@@ -129,7 +131,7 @@ def test_each_level_reads_what_those_before_it_leave() -> None:
 def a_tree(seed: int = 0, **options: object) -> tuple[HierarchicalSAE, torch.Tensor]:
     """A model of three levels with a tree of random parents and prices, and rows for it."""
     generator = torch.Generator().manual_seed(seed)
-    model = HierarchicalSAE(8, (3, 6, 12), (1, 2, 2), tree_weight=1.0, **options).eval()  # type: ignore[arg-type]
+    model = HierarchicalSAE(8, HierOptions(widths=(3, 6, 12), k=(1, 2, 2), tree_weight=1.0, **options)).eval()  # type: ignore[arg-type]
     model.initialise(torch.zeros(8), seed)
     model.threshold_L.fill_(0.05)
     model.parent_F[3:9] = torch.randint(-1, 3, (6,), generator=generator)
@@ -189,22 +191,27 @@ def test_a_child_goes_down_a_level_and_what_lies_within_nothing_comes_up() -> No
     def patterns(fired: torch.Tensor) -> list[Pattern]:
         return [Pattern.of(fired[:, part], part.start, 4) for part in (slice(0, 2), slice(2, 4))]
 
-    model = HierarchicalSAE(8, (2, 2), (1, 1), relevel=True, tree_every=1, curriculum=Curriculum(anneal=1.0)).train()
+    model = HierarchicalSAE(
+        8, HierOptions(widths=(2, 2), k=(1, 1), relevel=True, tree_every=1, curriculum="anneal=1.0")
+    ).train()
     model.initialise(torch.zeros(8), 0)
     model._count(patterns(fired))
     before = model.W_dec_FD.detach().clone()
-    order = model.after_step(1, progress=0.5)
+    order = model.after_step(StepContext(1, 0.5))
     assert order is not None and order.tolist() == [0, 3, 2, 1]
     assert torch.allclose(model.W_dec_FD, before[order])
     model._count(patterns(fired[:, order]))
-    assert model.after_step(3, progress=0.5) is None, "each level has what belongs to it"
+    assert model.after_step(StepContext(3, 0.5)) is None, "each level has what belongs to it"
 
 
 def test_the_curriculum_widens_l0_at_first() -> None:
-    model = HierarchicalSAE(6, (4, 8), (1, 2), k_start=2.0, curriculum=Curriculum(anneal=0.5)).train()
+    model = HierarchicalSAE(6, HierOptions(widths=(4, 8), k=(1, 2), k_start=2.0, curriculum="anneal=0.5")).train()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    active = [sum(len(code.fired) for code in model.step(x, progress).codes) / len(x) for progress in (0.0, 0.25, 0.9)]
+    active = [
+        sum(len(code.fired) for code in model.step(x, StepContext(0, progress)).codes) / len(x)
+        for progress in (0.0, 0.25, 0.9)
+    ]
     assert active == pytest.approx([6.0, 4.5, 3.0], abs=0.05)
 
 
@@ -223,30 +230,32 @@ def test_curriculum_goes_through_its_phases_in_order() -> None:
 
 
 def test_no_curriculum_is_joint_from_the_start() -> None:
-    assert Curriculum(**parse_curriculum("none")).at(0.0).name == "joint"
+    assert Curriculum.parse("none").at(0.0).name == "joint"
 
 
 @pytest.mark.parametrize("text", ["lead", "lead=x", "lead=.7,ramp=.7", "lead=-.1", "foo=.1", ""])
 def test_a_wrong_curriculum_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="curriculum"):
-        parse_curriculum(text)
+        Curriculum.parse(text)
 
 
 def test_the_lead_phase_trains_coarse_latents_alone() -> None:
-    model = HierarchicalSAE(6, (3, 4), (1, 2), curriculum=Curriculum(lead=0.5, ramp=0.5)).train()
+    model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 2), curriculum="lead=0.5,ramp=0.5")).train()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    assert (model.step(x, 0.1).codes[0].pattern.latent_n < 3).all()
-    assert len(model.step(x, 0.1).codes) == 1
-    assert len(model.step(x, 0.9).codes[1].fired) > 0
+    assert (model.step(x, StepContext(0, 0.1)).codes[0].pattern.latent_n < 3).all()
+    assert len(model.step(x, StepContext(0, 0.1)).codes) == 1
+    assert len(model.step(x, StepContext(0, 0.9)).codes[1].fired) > 0
 
 
 def test_the_coarse_loss_lets_go_of_the_decoder() -> None:
     def gradients(coarse_rows: float, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
-        model = HierarchicalSAE(8, (3, 9), (2.0, 2.0), coarse_weight=1.0, coarse_rows=coarse_rows).train()
+        model = HierarchicalSAE(
+            8, HierOptions(widths=(3, 9), k=(2.0, 2.0), coarse_weight=1.0, coarse_rows=coarse_rows)
+        ).train()
         model.initialise(torch.zeros(8), 0)
         x_BD = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
-        model.step(x_BD, progress).loss.backward()
+        model.step(x_BD, StepContext(0, progress)).loss.backward()
         assert model.W_dec_FD.grad is not None and model.W_enc_FD.grad is not None
         return model.W_dec_FD.grad, model.W_enc_FD.grad
 

@@ -89,6 +89,16 @@ def test_no_circle_of_files() -> None:
     assert_no_circle(GRAPH)
 
 
+def test_no_two_classes_share_a_name() -> None:
+    files: dict[str, list[str]] = defaultdict(list)
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                files[node.name].append(name)
+    shared = {name: modules for name, modules in files.items() if len(modules) > 1}
+    assert not shared
+
+
 def assert_no_circle(graph: dict[str, set[str]]) -> None:
     try:
         tuple(TopologicalSorter(graph).static_order())

@@ -13,7 +13,7 @@ from hiersae_cli.sae.kernels import native
 from hiersae_cli.sae.kernels.grouped import above
 from hiersae_cli.sae.kernels.pairs import Blocks, Pairs
 from hiersae_cli.sae.kernels.row_adam import RowAdam
-from hiersae_cli.sae.kernels.sparse import Pattern
+from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients
 from tests.helpers import hiersae
 
 needs_compiler = pytest.mark.skipif(not native.available(), reason="no C compiler")
@@ -60,9 +60,10 @@ def everything(seed: int) -> list[torch.Tensor]:
     for dtype in (torch.float32, torch.bfloat16):
         # So many rows that PyTorch would add them up by threads.
         parameter = torch.nn.Parameter(torch.randn(40_000, 5, generator=generator))
-        adam = RowAdam([parameter], [True], dtype, implementation="native")
+        owner = RowGradients()
+        adam = RowAdam([parameter], [owner], [True], dtype, implementation="native")
         for _ in range(2):
-            adam._collected[0].append((torch.arange(40_000), torch.randn(40_000, 5, generator=generator)))
+            owner.add(torch.arange(40_000), torch.randn(40_000, 5, generator=generator))
             square = adam.gather()
             adam.step(0.1)
         found += [square, parameter.data, *adam.state().values()]

@@ -19,7 +19,7 @@ from hiersae_cli.browse.model import Context, Histogram
 from hiersae_cli.errors import UsageError
 from hiersae_cli.pages import server, static
 from hiersae_cli.pages.render import Pages, asset_text
-from hiersae_cli.pages.text import STEPS, context, shown, step
+from hiersae_cli.pages.text import STEPS, context, one_line, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
 from tests.helpers import PATIENCE
 
@@ -216,7 +216,7 @@ def test_a_text_is_read_with_the_line_ends_that_were_typed():
 def test_an_address_that_cannot_be_had():
     with serving(FakeIndex()) as address:
         port = urlsplit(address).port
-        with pytest.raises(UsageError, match=f"--port {port}: cannot be listened on"):
+        with pytest.raises(UsageError, match=f"--port {port}: cannot listen on it"):
             server.serve(FakeIndex(), host="127.0.0.1", port=port, author="Ada", ready=print)
     with pytest.raises(UsageError, match="every address"):
         server.serve(FakeIndex(), host="0.0.0.0", port=0, author="Ada", ready=print)
@@ -236,7 +236,7 @@ def test_a_child_shows_its_evidence_and_a_parent_its_children():
     ):
         assert part in child
     parent = Elements(pages.feature("a0").body).text
-    for part in ("How its children divide it", "The parent alone", "23.0 %", "shared 20.0 %"):
+    for part in ("How its children divide it", "Only the parent", "23.0 %", "shared 20.0 %"):
         assert part in parent
 
 
@@ -249,7 +249,7 @@ def test_a_child_that_avoids_its_parent_is_said_to(monkeypatch):
     apart = replace(feature, as_child=replace(feature.as_child, edge=edge))
     monkeypatch.setattr(index, "feature", lambda id: apart)
     text = Elements(Pages(index, served=True).feature("1.3").body).text
-    assert "fires less with it than by chance" in text and "It fires less with its parent than by chance." in text
+    assert "fires with it less than by chance" in text and "It fires with its parent less than by chance." in text
     assert "of at most" not in text and "of its bound" not in text
 
 
@@ -277,7 +277,7 @@ def test_a_context_keeps_its_text_and_marks_what_fires():
 
 
 def test_what_cannot_be_seen_is_shown_as_its_code():
-    assert shown("a\nb\tc\x00\u202e\ud800\ufeff") == "a↵b⇥c‹00›‹202E›‹D800›‹FEFF›"
+    assert one_line("a\nb\tc\x00\u202e\ud800\ufeff") == "a↵b⇥c‹00›‹202E›‹D800›‹FEFF›"
 
 
 def test_a_histogram_has_a_bar_for_each_count():
@@ -386,5 +386,5 @@ def test_two_counts_of_the_dead_say_of_which_rows_they_are():
     overview = Elements(pages.overview().body).text
     assert "Dead latents in 100,352 held-out rows" in overview and "1 Dead in 100,000 rows" in overview
     listing = Elements(pages.listing("dead").body).text
-    assert "Dead in 100,000 rows" in listing and "They fire in none of the rows indexed." in listing
+    assert "Dead in 100,000 rows" in listing and "They fire in none of the indexed rows." in listing
     assert '\\"rows\\":100000' in pages.tree_data

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from docs.pictures import ARGUMENTS, CHROMIUM
-from hiersae_cli.browse.model import Overview
+from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
 from tests.fake_index import ATTACK, FakeIndex, serving
@@ -175,7 +175,7 @@ def test_a_walk_by_keys(either):
     either.press("Escape")
     either.shows("article[data-id='a0']")
     either.press("c")
-    either.title("Beside flat")
+    either.title("Compared with flat")
     either.press("Escape")
     either.shows("article[data-id='a0'] .division")
     either.press("Escape")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hiersae_cli import load_run
+from hiersae_cli.config.architectures import DictionaryOptions
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
@@ -141,7 +142,7 @@ class TrueModel(SparseAutoencoder):
     """The toy's own features as latents."""
 
     def __init__(self, truth: Truth):
-        super().__init__(truth.width, (3, len(truth) - 3), (1, 1))
+        super().__init__(truth.width, DictionaryOptions(widths=(3, len(truth) - 3), k=(1, 1)))
         self.W_dec_FD.data.copy_(truth.features_ND)
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from hiersae_cli.render.report_tables import doubts, tables
 from hiersae_cli.render.report_writers import html, markdown
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.eval import run as evaluate
-from hiersae_cli.workflows.eval.subjects import new_group, new_subject
+from hiersae_cli.workflows.eval.subjects import Subject, new_group
 from hiersae_cli.workflows.train import run as train
 from tests.helpers import hiersae
 
@@ -271,7 +271,7 @@ def test_a_report_without_baselines_has_tables_too(tiny_hier: Path, tiny_acts: P
     config = EvalConfig(runs=[str(tiny_hier)], acts=[str(tiny_acts)], controls=False, device="cpu")
     report = evaluate.run(config)
     first, trees = tables(report)
-    assert first.columns == ["", "hier"] and "beside other trees" in trees.title
+    assert first.columns == ["", "hier"] and "and other trees" in trees.title
     assert report["paired"] == {} and "pca" not in report["groups"]
     assert markdown(report) and html(report, {})
 
@@ -291,7 +291,7 @@ def test_nothing_is_overwritten_and_nothing_computed_first(tiny_hier: Path, tiny
         config = EvalConfig(runs=[str(tiny_hier)], acts=["nothing.h5"], **{flag: str(tmp_path / path)})
         with pytest.raises(FileError, match=words):
             evaluate.run(config)
-    with pytest.raises(UsageError, match="path of its own"):
+    with pytest.raises(UsageError, match="its own path"):
         EvalConfig(runs=["a"], acts=["b"], html="x", markdown="x")
 
 
@@ -311,7 +311,7 @@ def test_nothing_is_overwritten_and_nothing_computed_first(tiny_hier: Path, tiny
 )
 def test_seeds_are_named_by_what_their_names_share(tiny_flat: Path, names: tuple[str, ...], expected: str) -> None:
     run = load_run(tiny_flat)
-    assert new_group([new_subject(name, run.model, None, 1, ()) for name in names], ()).name == expected
+    assert new_group([Subject(name, run.model, None) for name in names], ()).name == expected
 
 
 def test_a_baseline_of_other_l0_and_of_another_cache_is_named(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import shutil
 import pytest
 import torch
 
+from hiersae_cli.sae.base import StepContext
 from hiersae_cli.sae.kernels import native
 from hiersae_cli.sae.kernels.row_adam import RowAdam
+from hiersae_cli.sae.kernels.sparse import RowGradients
 from tests.test_sae_contract import BATCH, make_data, train
 
 LR = 0.01
@@ -27,16 +29,19 @@ def both(
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(rows, width, generator=generator)
     plain, lazy = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    adam, row_adam = torch.optim.Adam([plain], lr=LR), RowAdam([lazy], [unit], dtype, implementation=implementation)
+    owner = RowGradients()
+    adam, row_adam = (
+        torch.optim.Adam([plain], lr=LR),
+        RowAdam([lazy], [owner], [unit], dtype, implementation=implementation),
+    )
     for step in touched:
         row_r = torch.tensor(step, dtype=torch.long)
         value_rD = torch.randn(len(step), width, generator=generator) + 0.5
         plain.grad = torch.zeros_like(plain).index_copy_(0, row_r, value_rD)
         adam.step()
         half = len(step) // 2  # in two parts, as two levels would bring them
-        row_adam._collected[0].extend(
-            [(row_r[:half], value_rD[:half].clone()), (row_r[half:], value_rD[half:].clone())]
-        )
+        owner.add(row_r[:half], value_rD[:half].clone())
+        owner.add(row_r[half:], value_rD[half:].clone())
         row_adam.gather()
         row_adam.step(LR)
     return plain, lazy, row_adam, adam
@@ -84,8 +89,10 @@ def test_every_implementation_makes_the_same_moves(implementation: str, dtype: t
 
 def test_rows_that_come_twice_in_a_step_are_added() -> None:
     parameter = torch.nn.Parameter(torch.zeros(3, 2))
-    adam = RowAdam([parameter], [False])
-    adam._collected[0].extend([(torch.tensor([0, 2]), torch.ones(2, 2)), (torch.tensor([2]), torch.ones(1, 2))])
+    owner = RowGradients()
+    adam = RowAdam([parameter], [owner], [False])
+    owner.add(torch.tensor([0, 2]), torch.ones(2, 2))
+    owner.add(torch.tensor([2]), torch.ones(1, 2))
     assert adam.gather() == 2 + 8
     adam.step(LR)
     assert adam.slots[0]["mean"].flatten().tolist() == pytest.approx([0.1, 0.1, 0.0, 0.0, 0.2, 0.2])
@@ -93,8 +100,9 @@ def test_rows_that_come_twice_in_a_step_are_added() -> None:
 
 def test_unit_rows_stay_unit_rows_and_gradients_along_them_are_taken_out() -> None:
     parameter = torch.nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    adam = RowAdam([parameter], [True])
-    adam._collected[0].append((torch.tensor([0]), torch.tensor([[3.0, 4.0]])))
+    owner = RowGradients()
+    adam = RowAdam([parameter], [owner], [True])
+    owner.add(torch.tensor([0]), torch.tensor([[3.0, 4.0]]))
     assert adam.gather() == 16
     adam.step(LR)
     assert parameter[0].norm().item() == pytest.approx(1.0)
@@ -115,7 +123,7 @@ def test_bfloat16_moments_are_right_on_average(implementation: str) -> None:
 def test_a_step_leaves_alone_what_it_does_not_touch() -> None:
     trainer = train("hier", steps=20, optimizer="row-adam", aux_weight=0.0)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    codes = trainer.model.step(trainer._scaled(make_data(BATCH, seed=9)[:2]), 20 / 50).codes
+    codes = trainer.model.step(trainer._scaled(make_data(BATCH, seed=9)[:2]), StepContext(20, 20 / 50)).codes
     fired = torch.cat([code.pattern.latent_n for code in codes]).unique()
     others = torch.ones(trainer.model.latents, dtype=torch.bool).index_fill_(0, fired, False)
     trainer.step(make_data(BATCH, seed=9)[:2])

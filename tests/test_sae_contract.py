@@ -7,6 +7,7 @@ import torch
 
 from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
 from hiersae_cli.sae import build
+from hiersae_cli.sae.base import StepContext
 from hiersae_cli.sae.training import Trainer
 
 WIDTH, BATCH = 24, 64
@@ -133,7 +134,7 @@ def test_decoder_rows_are_unit_vectors_after_every_step(arch: str) -> None:
 def test_a_scale_folds_into_the_saved_weights_exactly(arch: str, scale: float) -> None:
     trainer = train(arch, scale=scale)
     folded = build(trainer.config, WIDTH)
-    folded.load_state_dict(trainer.folded())
+    folded.load_weights(trainer.folded())
     x = make_data(300, seed=6)
     inside = trainer.model.eval()
     assert torch.allclose(folded.eval().encode(x), inside.encode(x * scale) / scale, rtol=1e-5, atol=1e-6)
@@ -146,9 +147,9 @@ def test_gradients_agree_with_finite_differences(arch: str) -> None:
     model = build(trainer.config, WIDTH).train()  # its own parameters: an optimizer may collect gradients elsewhere
     model.load_state_dict(trainer.model.state_dict())
     model = model.double()
-    model.threshold_rate = 0.0
+    model._threshold_rate = 0.0
     x = make_data(8, seed=7).double()
-    loss = model.step(x, progress=0.9).loss
+    loss = model.step(x, StepContext(0, 0.9)).loss
     # The gradients of thresholds are not those of the loss, which does not change with them: see test_jumprelu.
     parameters = {name: value for name, value in model.named_parameters() if name != "log_threshold_F"}
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
@@ -157,9 +158,9 @@ def test_gradients_agree_with_finite_differences(arch: str) -> None:
         place = tuple(int(i) for i in torch.unravel_index(gradients[name].abs().argmax(), parameter.shape))
         with torch.no_grad():
             parameter[place] += step
-            above = model.step(x, progress=0.9).loss
+            above = model.step(x, StepContext(0, 0.9)).loss
             parameter[place] -= 2 * step
-            below = model.step(x, progress=0.9).loss
+            below = model.step(x, StepContext(0, 0.9)).loss
             parameter[place] += step
         assert gradients[name][place].item() == pytest.approx(((above - below) / (2 * step)).item(), rel=1e-4)
 

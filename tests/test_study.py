@@ -438,7 +438,7 @@ def test_a_study_is_drawn_from_an_index(tiny_dashboard: DashboardConfig, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--tasks", "example,colour"], "colour is not among"),
+        (["--tasks", "example,colour"], "colour is not one of"),
         (["--sets", 0], "at least 1"),
         (["--effect", 2], "between 0 and 1"),
         (["--sets-per-rater", 30], "there are only 20"),

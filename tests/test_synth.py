@@ -326,7 +326,7 @@ def test_batches_can_begin_anywhere_and_differ() -> None:
         (("synth", "toy", "--truth-depth", "2", "--truth-features", "40", "--truth-width", "40"), "one level"),
         (("synth", "toy", "--truth-branching", "6", "--truth-features", "30", "--truth-width", "30"), "a fifth"),
         (("synth", "synthtree-1k", "--truth-features", "100"), "more than --truth-features 100"),
-        (("synth", "synthtree-1k", "--truth-branching", "1"), "there must be two"),
+        (("synth", "synthtree-1k", "--truth-branching", "1"), "there must be at least two"),
         (("synth", "synthtree-1k", "--truth-roots", "-3"), "must not be negative"),
         (("train",), "ACTS, or --synth"),
         (("train", "acts.h5", "--synth", "toy"), "one of the two"),

@@ -19,10 +19,12 @@ from hiersae_cli.formats.activations import RowColumns
 from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
-from hiersae_cli.metrics.catalogue import BY_NAME, of_the_whole
+from hiersae_cli.metrics.catalogue import BY_NAME, CONCEPTS, INTERVENTIONS, PROBES, base_name
 from hiersae_cli.render.report_tables import tables
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.eval import tasks as tasks_package
+from hiersae_cli.workflows.eval.tasks import tasks_named
 from tests import caches
 from tests.fixtures_chain import save_host
 from tests.helpers import PATIENCE, hiersae
@@ -55,7 +57,7 @@ def test_every_run_and_baseline_is_measured(report: dict[str, Any]) -> None:
         for metric in wanted:
             figure = figures[metric]
             assert figure["value"] is not None and figure["low"] <= figure["value"] <= figure["high"], (name, metric)
-        assert set(map(of_the_whole, figures)) <= set(BY_NAME)
+        assert set(map(base_name, figures)) <= set(BY_NAME)
     assert next(iter(report["paired"].values()))["probe_f1_k1"]["verdict"] == TOO_FEW_DOCUMENTS
     assert "concept_score" in report["control_trees"][next(iter(report["groups"]))]["shuffled"]
 
@@ -113,6 +115,16 @@ def test_all_forms_show_the_tasks(report: dict[str, Any]) -> None:
         assert "probe_f1_k1" in text and "character: letter" in text and "Dense probes on the activations" in text
 
 
+def test_every_task_is_a_module_and_every_metric_of_the_tasks_has_one() -> None:
+    folder = Path(tasks_package.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "concept_rows"}
+    tasks = tasks_named()
+    assert sorted(task.name for task in tasks) == sorted(TASKS) == sorted(modules)
+    metrics = [metric for task in tasks for metric in task.metrics]
+    of_tasks = [name for name, metric in BY_NAME.items() if metric.section in (PROBES, CONCEPTS, INTERVENTIONS)]
+    assert sorted(metrics) == sorted(of_tasks)
+
+
 def test_no_tasks_unless_asked_for() -> None:
     assert EvalConfig(runs=["run"], acts=["acts.h5"]).tasks == ()
 
@@ -121,7 +133,7 @@ def test_no_tasks_unless_asked_for() -> None:
     ("flags", "message"),
     [
         (["--tasks", "all"], "--tasks"),
-        (["--tasks", "probing,nothing", "--model", "HOST"], "'nothing' is no task"),
+        (["--tasks", "probing,nothing", "--model", "HOST"], "'nothing' is not a task"),
         (["--labels", "l.csv"], "add --tasks all"),
         (["--tasks", "probing", "--model", "HOST", "--labeller", "latin"], "--labeller"),
         (["--tasks", "probing", "--model", "HOST", "--task-rows", "0"], "--task-rows"),
@@ -204,7 +216,7 @@ class Planted:
             model.parent_F[GROUPS:] = torch.tensor(parents)
         folder = RunFolder(self.folder / name)
         folder.write_header({**self.header, "config": config.recorded()})
-        folder.write_model(model.state_dict(), config.steps, config.steps)
+        folder.write_model(model.weights(), config.steps, config.steps)
         return folder.path
 
 

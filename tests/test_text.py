@@ -223,7 +223,7 @@ def test_files_of_other_kinds_are_refused_at_once(tmp_path: Path, name: str) -> 
 
 def test_a_field_of_texts_that_have_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(UsageError, match="--text-field body: no text given here has fields"):
+    with pytest.raises(UsageError, match="--text-field body: none of these texts has fields"):
         documents([str(tmp_path / "a.txt")], "body")
 
 

@@ -88,7 +88,7 @@ def test_the_text_says_what_is_wrong_and_an_older_cache_is_read(
 ) -> None:
     run, acts = load_run(tiny_hier), ActivationSet([str(tiny_acts)])
     assert run.header["host"].pop("tokenizer")
-    with pytest.raises(FileError, match=r"it reads '.*' where the text is '.*'"):
+    with pytest.raises(FileError, match=r"it reads '.*', but the text is '.*'"):
         load_host(str(swapped), run, acts, CPU)
     del acts.caches[0].header["host"]["tokenizer"]
     load_host(str(swapped), run, acts, CPU)

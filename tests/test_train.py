@@ -193,11 +193,11 @@ def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp
     [
         (("--arch", "hier", "--widths", "16", "--k", "4"), 2, "two or more"),
         (("--arch", "batchtopk", "--widths", "16,112", "--k", "8"), 2, "one number"),
-        (("--arch", "batchtopk", "--widths", "16", "--k", "17"), 2, "the 16 latents"),
-        (("--arch", "hier", "--widths", "16,112", "--k", "4,0"), 2, "the 112 latents"),
+        (("--arch", "batchtopk", "--widths", "16", "--k", "17"), 2, "at most 16, the latents"),
+        (("--arch", "hier", "--widths", "16,112", "--k", "4,0"), 2, "at most 112, the latents"),
         (("--arch", "nonsense",), 2, "hier, topk, batchtopk"),
-        (("--arch", "matryoshka", "--widths", "128", "--k", "8"), 2, "nested dictionary, two or more"),
-        (("--arch", "matryoshka", "--widths", "16,112", "--k", "4,4"), 2, "one number, the L0 of the whole"),
+        (("--arch", "matryoshka", "--widths", "128", "--k", "8"), 2, "one for each nested dictionary"),
+        (("--arch", "matryoshka", "--widths", "16,112", "--k", "4,4"), 2, "one number, the L0 of all latents together"),
         (("--arch", "jumprelu", "--widths", "128", "--k", "8", "--refine"), 2, "no second pass"),
         (("--arch", "jumprelu", "--widths", "128", "--k", "8", "--bandwidth", "0"), 2, "above 0"),
         (("--tokens", "many"), 2, "not a number"),
@@ -295,7 +295,7 @@ def test_numbers_in_messages_are_rounded_as_far_as_they_differ() -> None:
 def test_training_on_the_same_rows_too_often_is_warned_of(tiny_acts: Path, tmp_path: Path) -> None:
     sizes = ("--arch", "topk", "--widths", "8", "--k", "1", "--batch", "8192", "--tokens", "1M", "--device", "cpu")
     done = hiersae("train", tiny_acts, *sizes, "-o", tmp_path / "run", "--quiet")
-    assert done.returncode == 0 and "times, so latents may fit these rows alone: cache more text" in done.stderr
+    assert done.returncode == 0 and "times, so latents may fit only these rows: cache more text" in done.stderr
     assert "or pass --tokens " in done.stderr and "e+" not in done.stderr
 
 

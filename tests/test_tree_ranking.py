@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from hiersae_cli.config.architectures import DictionaryOptions
 from hiersae_cli.metrics.catalogue import SHUFFLED
 from hiersae_cli.metrics.description import FiringRows
 from hiersae_cli.metrics.firings import Firings
@@ -40,7 +41,7 @@ class Dictionary(SparseAutoencoder):
     """Given decoder rows; its codes are made by the tests."""
 
     def __init__(self, rows_FD: torch.Tensor):
-        super().__init__(WIDTH, (PARENTS, LATENTS - PARENTS), (1, 1))
+        super().__init__(WIDTH, DictionaryOptions(widths=(PARENTS, LATENTS - PARENTS), k=(1, 1)))
         self.W_dec_FD.data.copy_(rows_FD)
 
 

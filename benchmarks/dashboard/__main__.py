@@ -75,7 +75,7 @@ def make_run(path: Path, acts: ActivationSet, arch: str, latents: int, l0: float
             "host": acts.host,
         }
     )
-    folder.write_model(model.state_dict(), config.steps, config.steps)
+    folder.write_model(model.weights(), config.steps, config.steps)
 
 
 def command(*args: object) -> list[str]:

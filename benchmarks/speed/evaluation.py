@@ -37,8 +37,8 @@ from hiersae_cli.metrics.description import FiringRows
 from hiersae_cli.metrics.hierarchy_score import ProbeSums
 from hiersae_cli.metrics.reconstruction import CodeSums, EdgeSums
 from hiersae_cli.sae import build
+from hiersae_cli.workflows.eval import passes, trees
 from hiersae_cli.workflows.eval import run as evaluate
-from hiersae_cli.workflows.eval import trees as recovery
 
 MODULE, DOCUMENT = "random", 2048  # rows of a document
 TRAINING_ROWS = 220_000
@@ -139,7 +139,7 @@ def make_run(path: Path, source: Source, arch: str, l0: float) -> None:
     folder = RunFolder(path)
     host = {"name": "none", "fingerprint": "", "dtype": "float16"}
     folder.write_header({**header(RUN_SCHEMA, RUN_VERSION, config, {}), "module": MODULE, "width": width, "host": host})
-    folder.write_model(model.state_dict(), config.steps, config.steps)
+    folder.write_model(model.weights(), config.steps, config.steps)
 
 
 def main() -> None:
@@ -175,17 +175,17 @@ def measure(run: Path, acts: Path, arguments: argparse.Namespace) -> dict[str, A
     parts = Parts()
     for owner, name, what in (
         (evaluate, "run", "all"),
-        (evaluate, "_fit", "  training rows"),
-        (evaluate, "_encode", "  held-out rows"),
-        (evaluate, "firings_of", "    encoding (both passes)"),
-        (evaluate, "decoded", "    decoding"),
+        (evaluate, "fit", "  training rows"),
+        (evaluate, "encode", "  held-out rows"),
+        (passes, "firings_of", "    encoding (both passes)"),
+        (passes, "decoded", "    decoding"),
         (CodeSums, "add", "    sums of codes"),
         (EdgeSums, "add", "    sums of edges"),
         (ProbeSums, "add", "    sums of probes"),
         (shift_null.ShiftNull, "add", "    circular-shift null"),
         (FiringRows, "pairs", "    pairs of latents (post-hoc trees)"),
-        (evaluate, "build_report", "  figures and intervals"),
-        (recovery, "nearest_latents", "    probes (hierarchy score)"),
+        (evaluate, "score", "  figures and intervals"),
+        (trees, "nearest_latents", "    probes (hierarchy score)"),
     ):
         parts.watch(owner, name, what)
     config = EvalConfig(runs=[str(run)], acts=[str(acts)], tokens=arguments.rows, controls=arguments.controls)

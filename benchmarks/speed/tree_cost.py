@@ -16,7 +16,7 @@ import torch
 
 from hiersae_cli.config.base import parse_counts, parse_numbers
 from hiersae_cli.config.train import TrainConfig
-from hiersae_cli.sae import HierarchicalSAE, build
+from hiersae_cli.sae import HierarchicalSAE, StepContext, build
 from hiersae_cli.sae.training import Trainer
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     for _ in range(3):  # thresholds and allocations settle
         trainer.step(batch_BD)
     step = seconds(lambda: trainer.step(batch_BD), options.steps)
-    fired = [code.fired for code in model.step(batch_BD, 0.0).codes]
+    fired = [code.fired for code in model.step(batch_BD, StepContext()).codes]
     count = seconds(lambda: model._count(fired), options.steps)
     choose = seconds(lambda: model._refresh(1.0), 3) / config.tree_every
     if options.relevel:

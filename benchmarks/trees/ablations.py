@@ -1,5 +1,6 @@
-"""Variants for ``trees.py --ablate`` and ``--control``: what is not worth an option of ``hiersae train``.
+"""Variants for ``--ablate`` and ``--control``: architectures that are not worth an option of ``hiersae train``.
 
+Training and evaluation know them by name once ``VARIANTS`` are among ``ARCHITECTURES``.
 Legend of shapes: B rows, D width, F latents, C latents of one level.
 """
 
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hiersae_cli.config.train import TrainConfig, parse_curriculum
-from hiersae_cli.sae import BatchTopK, Curriculum, HierarchicalSAE, SparseAutoencoder, Step, build
+from hiersae_cli.config.architectures import Architecture, HierOptions
+from hiersae_cli.sae import BatchTopK, HierarchicalSAE, Step, StepContext
 from hiersae_cli.sae.base import Reading
 from hiersae_cli.sae.hier import BASE_PRICE, KEEP, price_of
 from hiersae_cli.sae.kernels.sparse import SparseCode
@@ -24,6 +25,10 @@ class HardFromTheStart(HierarchicalSAE):
         self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
     ) -> tuple[list[SparseCode], list[torch.Tensor]]:
         return super()._codes(centred_BD, wanted, closed=True)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """With the gate marked as closed, which it is at inference too."""
+        return {**super().weights(), "hard": torch.tensor(True)}
 
 
 class ReadsTheActivation(HierarchicalSAE):
@@ -49,17 +54,18 @@ class Priced(BatchTopK):
 
     Args:
         width: D.
-        config: of which ``tree_weight``, ``tree_every`` and ``curriculum`` count too.
+        options: of which ``tree_weight``, ``tree_every`` and ``curriculum`` count.
     """
 
     price_F: torch.Tensor
     fired_F: torch.Tensor
     rows: torch.Tensor
 
-    def __init__(self, width: int, config: TrainConfig):
-        super().__init__(width, config.widths, config.k, config.refine)
-        self.weight, self.every = config.tree_weight, config.tree_every
-        self.curriculum = Curriculum(**parse_curriculum(config.curriculum))
+    training_only = ("fired_F", "rows")
+
+    def __init__(self, width: int, options: HierOptions):
+        super().__init__(width, options)
+        self.weight, self.every, self.curriculum = options.tree_weight, options.tree_every, options.phases
         self.register_buffer("price_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("fired_F", torch.zeros(self.latents))
         self.register_buffer("rows", torch.zeros(()))
@@ -71,17 +77,17 @@ class Priced(BatchTopK):
             reading, whole, threshold, self.k[0], lambda pattern: self.price_F[pattern.latent_n], self.price_F
         )
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        step = super().step(x_BD, progress)
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
+        step = super().step(x_BD, context)
         if self.training:
             self.fired_F += step.codes[0].fired.counts()
             self.rows += len(x_BD)
         return step
 
-    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
-        if (step_number + 1) % self.every == 0:
-            self._refresh(self.curriculum.at(progress).tree)
-        return super().after_step(step_number, progress)
+    def after_step(self, context: StepContext) -> torch.Tensor | None:
+        if (context.number + 1) % self.every == 0:
+            self._refresh(self.curriculum.at(context.progress).tree)
+        return super().after_step(context)
 
     def finish(self) -> None:
         self._refresh(1.0)
@@ -93,14 +99,7 @@ class Priced(BatchTopK):
         self.rows *= KEEP
 
 
-def make(config: TrainConfig, width: int, variant: str) -> SparseAutoencoder:
-    """The untrained model of a configuration, or of a variant of it: one of ``ABLATIONS``, or ``priced``."""
-    return Priced(width, config) if variant == "priced" else build(config, width, ABLATIONS[variant])
-
-
-ABLATIONS: dict[str, type[HierarchicalSAE]] = {
-    "": HierarchicalSAE,
-    "hard": HardFromTheStart,
-    "activation": ReadsTheActivation,
-    "random-tree": RandomTree,
-}
+PARTS = {"hard": HardFromTheStart, "activation": ReadsTheActivation, "random-tree": RandomTree}  # by what they lack
+VARIANTS = {
+    name: Architecture(f"{__name__}:{model.__name__}", HierOptions, levels=True) for name, model in PARTS.items()
+} | {"priced": Architecture(f"{__name__}:Priced", HierOptions)}

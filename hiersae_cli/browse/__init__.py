@@ -1,1 +1,1 @@
-"""What the dashboard's index answers, as plain values: no HTML here, so that pages, studies and scripts share it."""
+"""What the dashboard shows, as plain values from the index: no HTML, so that pages, studies and scripts share it."""

@@ -1,6 +1,7 @@
-"""Contexts of a latent's firings, made from the lists of an index.
+"""Contexts of a latent's firings, from the lists of an index.
 
-Legend of shapes: R rows indexed, E contexts, S tokens of a context, n firings of a latent.
+Legend of shapes: R indexed rows, E contexts, S tokens of a context, W these and a few more on each side, n firings of a
+latent.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import numpy as np
 from hiersae_cli.browse.model import Context, Decile, Histogram
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT
+from hiersae_cli.formats.activations.contexts import rows_around
 from hiersae_cli.formats.index import FiringLists, IndexFile
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 
 AROUND = 16  # tokens before and after a firing
-_CHARACTERS_AROUND = 48  # the same where a token is a character
+_CHARACTERS_AROUND = 48  # the same if a token is a character
 _BINS = 40
 _DECILES = 10
 
@@ -24,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ContextReader:
-    """Reads contexts; ``around`` tokens stand before and after each firing, less at the edges of its window."""
+    """Reads contexts: ``around`` tokens before and after each firing, fewer at the edges of its window."""
 
     def __init__(self, file: IndexFile, around: int = 0):
         self._file = file
@@ -33,7 +35,7 @@ class ContextReader:
         self.document_R, self.position_R = np.asarray(columns["document"]), np.asarray(columns["position"])
         split_R = np.asarray(columns["split"])
         self.held_out_R, self.counted_R = split_R == HELD_OUT, split_R != DROPPED
-        self._window_R = np.asarray(self.cache_row_R) - self.position_R  # a window is known by its first row
+        self._window_R = np.asarray(self.cache_row_R) - self.position_R  # its first row identifies a window
         texts = file.token_texts.values()
         characters = bool(texts) and max(map(len, texts)) == 1
         self.around = around or (_CHARACTERS_AROUND if characters else AROUND)
@@ -43,33 +45,29 @@ class ContextReader:
         return self._file.token_texts.get(token, f"[{token}]")
 
     def of(self, lists: FiringLists, latent: int, row_E: Array) -> list[Context]:
-        """The contexts of some rows, with the activations of a latent at each token."""
+        """The contexts around ``row_E``, with the activations of a latent at each token."""
         return self.with_activations(*lists.of(latent), row_E)
 
     def with_activations(self, row_n: Array, value_n: Array, row_E: Array) -> list[Context]:
-        """The same, from a latent's firings."""
+        """The same, for a latent's firings at ``row_n`` with activations ``value_n``."""
         if not len(row_E):
             return []
-        wide = self.around + MORE_TOKENS
-        row_EW = row_E[:, None] + np.arange(-wide, wide + 1)
-        inside_EW = (row_EW >= 0) & (row_EW < len(self.token_R))
-        row_EW = row_EW.clip(0, len(self.token_R) - 1)
-        inside_EW &= self._window_R[row_EW] == self._window_R[row_E][:, None]
-        # Of two blocks of a cache that are not neighbours, a window's rows may lie in both.
-        inside_EW &= self.cache_row_R[row_EW] - self.cache_row_R[row_E][:, None] == row_EW - row_E[:, None]
-        inside_EW &= self.document_R[row_EW] == self.document_R[row_E][:, None]
+        # A window may have rows in two blocks of a cache that are not neighbours.
+        row_EW, inside_EW = rows_around(
+            row_E, self.around + MORE_TOKENS, self.document_R, self.position_R, self.cache_row_R
+        )
         row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
         activation_ES = np.zeros(row_ES.shape, np.float32)
         if len(row_n):
             place_ES = np.searchsorted(row_n, row_ES).clip(max=len(row_n) - 1)
             activation_ES = np.where(row_n[place_ES] == row_ES, value_n[place_ES], np.float32(0))
-        found = []
+        contexts = []
         for number, row in enumerate(row_E.tolist()):
             inside = inside_ES[number]
             focus = int(inside[: self.around].sum())
             activations = [rounded(value) if value else 0.0 for value in activation_ES[number][inside].tolist()]
             pieces = [self.text(token) for token in self.token_R[row_EW[number][inside_EW[number]]].tolist()]
-            found.append(
+            contexts.append(
                 Context(
                     tokens=excerpt(pieces, activations, focus, inside_EW[number]),
                     activations=activations,
@@ -80,10 +78,10 @@ class ContextReader:
                     held_out=bool(self.held_out_R[row]),
                 )
             )
-        return found
+        return contexts
 
     def strongest(self, row_n: Array, value_n: Array, count: int) -> Array:
-        """The rows of the ``count`` strongest firings, at most one of a window; of equal ones the earliest."""
+        """The rows of the ``count`` strongest firings, at most one from a window; the earliest among equals."""
         tried = 32 * count
         while True:
             among = slice(None) if tried >= len(row_n) else np.argpartition(-value_n, tried)[:tried]
@@ -91,12 +89,12 @@ class ContextReader:
             row = row[np.lexsort((row, -value))]
             _, first = np.unique(self._window_R[row], return_index=True)
             if len(first) >= count or tried >= len(row_n):
-                found: Array = row[np.sort(first)[:count]]
-                return found
+                strongest: Array = row[np.sort(first)[:count]]
+                return strongest
             tried *= 8
 
     def deciles(self, row_n: Array, value_n: Array, count: int, seed: tuple[int, int]) -> list[Decile]:
-        """The tenths of a latent's firings, the strongest first, each with ``count`` contexts drawn from it."""
+        """The tenths of a latent's firings, the strongest first, with ``count`` random contexts from each."""
         order = np.argsort(-value_n, kind="stable")
         draw = np.random.default_rng(seed)
         parts = [part for part in np.array_split(order, _DECILES) if len(part)]
@@ -108,13 +106,13 @@ class ContextReader:
                 low=rounded(value_n[part[-1]]),
                 high=rounded(value_n[part[0]]),
                 count=len(part),
-                contexts=[next(contexts) for _ in of_part],
+                contexts=[next(contexts) for _ in row_E],
             )
-            for part, of_part in zip(parts, rows, strict=True)
+            for part, row_E in zip(parts, rows, strict=True)
         ]
 
 
 def histogram(value_n: Array, bins: int = _BINS) -> Histogram:
-    """How many activations lie in each of equal bins from 0 to the largest."""
+    """How many activations fall into each of ``bins`` equal bins from 0 to the largest."""
     counts, edges = np.histogram(value_n, bins, (0.0, float(value_n.max())))
     return Histogram([rounded(edge) for edge in edges.tolist()], counts.tolist())

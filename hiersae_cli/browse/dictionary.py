@@ -1,6 +1,6 @@
-"""A dictionary as an index knows it: firings, decoder, and the tokens that stand for each latent.
+"""A dictionary in an index: its firings, its decoder, and the characteristic tokens of each latent.
 
-Legend of shapes: R rows indexed, F latents, D width, m latents asked for, n firings.
+Legend of shapes: R indexed rows, F latents, D width, T tokens of a latent, n firings, m firings in some rows.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from hiersae_cli.browse.contexts import ContextReader
 from hiersae_cli.browse.model import Context, Token
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.names import name_of
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.metrics.firings import NONE
 
-_SAMPLED = 20_000  # of a latent's firings, to find what fires with it
+_SAMPLED = 20_000  # firings of a latent, at most, that are searched for latents that fire with it
 
 Array = np.ndarray[Any, Any]
 
 
-class Dictionary:
-    """One dictionary of an index.
+class IndexedDictionary:
+    """A dictionary of an index.
 
     Args:
         file: the index.
         name: ``run`` or ``baseline``.
         decoder_FD: its decoder.
-        contexts: reads contexts of the index.
+        contexts: reads contexts from the index.
     """
 
     def __init__(self, file: IndexFile, name: str, decoder_FD: Array, contexts: ContextReader):
@@ -46,11 +46,11 @@ class Dictionary:
 
     def cosines(self, direction_D: Array) -> Array:
         """The cosine of every decoder row with a direction, (F,)."""
-        found: Array = self.decoder_FD @ (direction_D / max(float(np.linalg.norm(direction_D)), 1e-12))
-        return found / self._length_F
+        along_F: Array = self.decoder_FD @ (direction_D / max(float(np.linalg.norm(direction_D)), 1e-12))
+        return along_F / self._length_F
 
     def nearest(self, direction_D: Array, count: int, but: int = -1) -> list[tuple[int, float]]:
-        """The latents whose decoder rows lie nearest to a direction, but one, with their cosines."""
+        """The latents except ``but`` whose decoder rows are nearest to a direction, with their cosines."""
         cosine_F = self.cosines(direction_D)
         if but >= 0:
             cosine_F[but] = -np.inf
@@ -61,47 +61,50 @@ class Dictionary:
 
     @cached_property
     def hints(self) -> list[str]:
-        """Of each latent its name where it has no label; "" for a dead one."""
+        """The name of each latent that has no label, made of its tokens; "" for a dead latent."""
         return [
-            name_of(self.contexts.text(token) for token in of_latent if token != NONE)
-            for of_latent in self.own_tokens[0].tolist()
+            name_of(self.contexts.text(token) for token in tokens if token != NONE)
+            for tokens in self.own_tokens[0].tolist()
         ]
 
     @cached_property
     def own_tokens(self) -> tuple[Array, Array]:
-        """The tokens (F, T) that tell what each latent fires at, and the share of its activation at each."""
+        """The characteristic tokens (F, T) of each latent, and the share of its activation at each token."""
         if "own_tokens" in self.tables:
             return self.tables["own_tokens"], self.tables["own_shares"]
         return self.lists.own_tokens(self.contexts.token_R, self.contexts.counted_R)  # an index of version 1
 
     def tokens(self, latent: int) -> list[Token]:
-        """The tokens that tell what it fires at, with their shares of its activation."""
+        """Its characteristic tokens, with their shares of its activation."""
         pairs = zip(*(column[latent].tolist() for column in self.own_tokens), strict=True)
         return [Token(self.contexts.text(token), rounded(share)) for token, share in pairs if token != NONE]
 
     def lens(self, latent: int, side: str) -> list[Token]:
-        """The tokens ``promoted`` or ``suppressed``, with what it adds to their logits."""
+        """The tokens that it promotes or suppresses, with what it adds to their logits.
+
+        ``side`` is ``promoted`` or ``suppressed``; the list is empty without a host model.
+        """
         if side not in self.tables:
             return []
         ids, logits = self.tables[side][latent].tolist(), self.tables[f"{side}_logits"][latent].tolist()
         return [Token(self.contexts.text(token), rounded(logit)) for token, logit in zip(ids, logits, strict=True)]
 
     def strongest(self, latent: int, count: int, among_R: Array | None = None) -> list[Context]:
-        """Its strongest contexts, of the rows that ``among_R`` marks."""
+        """Its strongest contexts, only from the rows that ``among_R`` marks."""
         row_n, value_n = self.lists.of(latent)
-        kept = slice(None) if among_R is None else among_R[row_n]
-        chosen = self.contexts.strongest(row_n[kept], value_n[kept], count)
+        allowed = slice(None) if among_R is None else among_R[row_n]
+        chosen = self.contexts.strongest(row_n[allowed], value_n[allowed], count)
         return self.contexts.with_activations(row_n, value_n, chosen)
 
     def firing_at(self, row_n: Array) -> Array:
-        """How many of some rows each latent fires in, (F,): of a sample of them where they are many, put in scale."""
+        """How many of the rows ``row_n`` each latent fires in, (F,); estimated from a sample if there are many."""
         sampled = row_n[:: max(1, -(-len(row_n) // _SAMPLED))]
         _, latent_m = self.lists.at(sampled)
         counts: Array = np.bincount(latent_m, minlength=self.latents) * (len(row_n) / max(len(sampled), 1))
         return counts
 
     def marked(self, latent: int) -> Array:
-        """In which rows a latent fires, (R,) bool."""
+        """Whether a latent fires in each row, (R,) bool."""
         marked_R = np.zeros(self.lists.rows, bool)
         marked_R[self.lists.rows_of(latent)] = True
         return marked_R

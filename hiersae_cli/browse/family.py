@@ -1,6 +1,6 @@
-"""A node among its family: how children divide a parent, and why a child hangs where it does.
+"""A node and its family: how children divide a parent, and why a child has its parent.
 
-Legend of shapes: R rows indexed, F latents, C children of a parent or candidates for one.
+Legend of shapes: R indexed rows, F latents, C children of a parent, or candidate parents.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.browse.contexts import ContextReader
-from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.model import ChildPart, ChildView, Edge, ParentView
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.formats.index import IndexFile
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.metrics.tree import edge_statistics, max_mi_bits
 
@@ -26,9 +26,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Family:
-    """The views of parents and of children, and the statistics of every edge."""
+    """The views of parents and children, and the statistics of every edge."""
 
-    def __init__(self, file: IndexFile, nodes: Nodes, dictionary: Dictionary, contexts: ContextReader):
+    def __init__(self, file: IndexFile, nodes: Nodes, dictionary: IndexedDictionary, contexts: ContextReader):
         self._nodes, self._dictionary, self._contexts = nodes, dictionary, contexts
         self._held_out_R = contexts.held_out_R
         self.held_out_rows = int(self._held_out_R.sum())
@@ -43,7 +43,7 @@ class Family:
             values[parent_F == NONE] = np.nan
 
     def as_parent(self, latent: int) -> ParentView | None:
-        """How the children of a latent divide its firing; None where it has none."""
+        """How the children of a latent divide its firing; None if it has no children."""
         child_C = self._nodes.children(latent)
         if not len(child_C):
             return None
@@ -53,33 +53,33 @@ class Family:
         children_R = np.zeros(len(parent_R), np.int32)
         for child in child_C.tolist():
             children_R[lists.rows_of(child)] += 1
-        found = []
+        parts = []
         for child in child_C.tolist():
             row_n = lists.rows_of(child)
             inside_n = row_n[parent_R[row_n]]
             overlap = (children_R[inside_n] > 1).mean() if len(inside_n) else math.nan
-            found.append((child, len(inside_n) / max(fired, 1), overlap, len(row_n) - len(inside_n), len(row_n)))
-        found.sort(key=lambda part: (-part[1], part[0]))
+            parts.append((child, len(inside_n) / max(fired, 1), overlap, len(row_n) - len(inside_n), len(row_n)))
+        parts.sort(key=lambda part: (-part[1], part[0]))
         alone_R = parent_R & (children_R == 0)
         return ParentView(
             children=[
                 ChildPart(
                     node=self._nodes.neighbour(child),
                     share=rounded(share),
-                    overlap=defined(overlap),
-                    outside=defined(outside / count) if count else None,
-                    mi_over_max=defined(self.statistics["mi_over_max"][child]),
+                    overlap=rounded_or_none(overlap),
+                    outside=rounded_or_none(outside / count) if count else None,
+                    mi_over_max=rounded_or_none(self.statistics["mi_over_max"][child]),
                     contexts=self._dictionary.strongest(child, _CONTEXTS),
                 )
-                for child, share, overlap, outside, count in found[:_CHILDREN]
+                for child, share, overlap, outside, count in parts[:_CHILDREN]
             ],
-            alone=defined(alone_R.sum() / fired) if fired else None,
+            alone=rounded_or_none(alone_R.sum() / fired) if fired else None,
             alone_contexts=self._dictionary.strongest(latent, _CONTEXTS, alone_R),
-            children_left_out=max(0, len(found) - _CHILDREN),
+            children_left_out=max(0, len(parts) - _CHILDREN),
         )
 
     def as_child(self, latent: int) -> ChildView | None:
-        """Why a latent hangs where it does; None for one of the coarsest level."""
+        """Why a latent has its parent; None for a latent of the coarsest level."""
         if latent < self._nodes.levels.widths[0]:
             return None
         parent = int(self._nodes.parent_F[latent])
@@ -102,17 +102,17 @@ class Family:
         )
 
     def _edge(self, latent: int, parent: int) -> Edge:
-        of_edge = {name: defined(values[latent]) for name, values in self.statistics.items()}
+        statistics = {name: rounded_or_none(values[latent]) for name, values in self.statistics.items()}
         return self._as_edge(
             latent,
             parent,
             (self._parent_active_F[latent], self._active_F[latent], self._both_F[latent]),
-            of_edge,
+            statistics,
             self.soft,
         )
 
     def _next_best(self, latent: int, parent: int) -> list[Edge]:
-        """What the edge would be to others of the level above: of those that fire with it most beyond chance."""
+        """The edges that it would have to other latents of the level above that fire with it most beyond chance."""
         lists, dictionary = self._dictionary.lists, self._dictionary
         row_n = lists.rows_of(latent)
         level, _ = self._nodes.levels.place(latent)
@@ -137,7 +137,7 @@ class Family:
                 latent,
                 int(candidate_C[place]),
                 (parent_C[place], n_child, both_C[place]),
-                {name: defined(values[place]) for name, values in statistics.items()},
+                {name: rounded_or_none(values[place]) for name, values in statistics.items()},
                 False,
             )
             for place in order.tolist()
@@ -158,8 +158,3 @@ class Family:
             soft=soft,
             **{name: statistics[name] for name in names},
         )
-
-
-def defined(value: float) -> float | None:
-    """A number in six digits, or None where it is not defined."""
-    return None if math.isnan(value) else rounded(value)

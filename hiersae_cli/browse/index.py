@@ -1,4 +1,4 @@
-"""What the pages ask of an index: every answer is made on demand, from a few sorted lists."""
+"""The answers that pages get from an index, each computed on demand from a few sorted lists."""
 
 from __future__ import annotations
 
@@ -12,24 +12,16 @@ import numpy as np
 
 from hiersae_cli.browse.compare import Comparison
 from hiersae_cli.browse.contexts import ContextReader, histogram
-from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.family import Family
-from hiersae_cli.browse.model import (
-    BaselinePage,
-    FeaturePage,
-    Label,
-    Overview,
-    ReportSummary,
-    SearchHit,
-    TextCodes,
-    TokenSearch,
-)
+from hiersae_cli.browse.model import BaselinePage, FeaturePage, Label
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.browse.search import Search
+from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.index import BASELINE, RUN, IndexFile
 from hiersae_cli.formats.labels import Labels
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.render.report_tables import doubts, lines, tables, title
@@ -37,7 +29,7 @@ from hiersae_cli.render.report_tables import doubts, lines, tables, title
 _TOP, _NEAREST, _PER_DECILE = 20, 8, 2
 
 Array = np.ndarray[Any, Any]
-# From a text: its tokens, (latent, activation) of each, the strongest first, and how many tokens were cut off.
+# From a text: its tokens, their (latent, activation) pairs, the strongest first, and how many tokens were cut off.
 Encoder = Callable[[str], tuple[list[str], list[list[tuple[int, float]]], int]]
 
 
@@ -48,13 +40,13 @@ class Index:
         file: the index.
         decoder_FD: the decoder of the run.
         labels: the run's labels.
-        baseline_decoder_GD: the decoder of the baseline, where the index has one.
+        baseline_decoder_GD: the decoder of the baseline, if the index has one.
         report: a report of ``hiersae eval``, as read from its file.
-        encoder: tells what fires on a text, where a host model was given.
+        encoder: returns what fires on a text, if there is a host model.
         warnings: what makes the activations doubtful, shown above the tree.
 
     Attributes:
-        nodes, dictionary, contexts: what the answers are made from.
+        nodes, dictionary, contexts: the sources of the answers.
     """
 
     def __init__(
@@ -71,17 +63,17 @@ class Index:
         self._warnings = list(warnings)
         self._encoding = threading.Lock()
         self.contexts = ContextReader(file)
-        self.dictionary = Dictionary(file, RUN, decoder_FD, self.contexts)
+        self.dictionary = IndexedDictionary(file, RUN, decoder_FD, self.contexts)
         self.nodes = Nodes(Levels.of(file.header["run"]["widths"]), self.dictionary, labels)
         self._family = Family(file, self.nodes, self.dictionary, self.contexts)
         self._search = Search(self.nodes, self.dictionary)
         self._comparison: Comparison | None = None
         if baseline_decoder_GD is not None:
-            theirs = Dictionary(file, BASELINE, baseline_decoder_GD, self.contexts)
+            theirs = IndexedDictionary(file, BASELINE, baseline_decoder_GD, self.contexts)
             self._comparison = Comparison(self.nodes, self.dictionary, theirs)
 
     def overview(self) -> Overview:
-        """The whole tree in columns, with its labels as they are now."""
+        """The whole tree in columns, with its current labels."""
         labels = self.labels()
         columns = dict(self._columns)
         return Overview(
@@ -102,7 +94,7 @@ class Index:
 
     @cached_property
     def _columns(self) -> dict[str, Any]:
-        """What of the overview does not change."""
+        """The columns of the overview that never change."""
         parent_F, statistics = self.nodes.parent_F, self._family.statistics
         levels = self.nodes.levels
         return {
@@ -110,9 +102,12 @@ class Index:
             "latent": [latent for width in levels.widths for latent in range(width)],
             "parent": parent_F.tolist(),
             "hint": self.nodes.hints,
-            "rate": _plain(self.dictionary.rate_F),
-            **{name: _plain(statistics[name]) for name in ("mi_bits", "max_mi_bits", "mi_over_max")},
-            "fvu_increase": _plain(self.dictionary.tables["fvu_increase"]),
+            "rate": [rounded_or_none(value) for value in self.dictionary.rate_F.tolist()],
+            **{
+                name: [rounded_or_none(value) for value in statistics[name].tolist()]
+                for name in ("mi_bits", "max_mi_bits", "mi_over_max")
+            },
+            "fvu_increase": [rounded_or_none(value) for value in self.dictionary.tables["fvu_increase"].tolist()],
             "dead": (self.dictionary.lists.fired_F == 0).tolist(),
             "root_child": ((parent_F == NONE) & (np.arange(len(parent_F)) >= levels.widths[0])).tolist(),
         }
@@ -122,7 +117,7 @@ class Index:
         return self.nodes.ids
 
     def feature(self, id: str) -> FeaturePage:
-        """All of one node; raises ``KeyError`` for an id that there is not."""
+        """Everything about one node; raises ``KeyError`` for an unknown id."""
         latent, dictionary = self.nodes.levels.latent(id), self.dictionary
         id = self.nodes.ids[latent]
         row_n, value_n = dictionary.lists.of(latent)
@@ -144,7 +139,7 @@ class Index:
             rate=float(dictionary.rate_F[latent]),
             max_activation=rounded(value_n.max()) if len(row_n) else None,
             mean_activation=rounded(value_n.mean(dtype=np.float64)) if len(row_n) else None,
-            fvu_increase=_plain(dictionary.tables["fvu_increase"][latent : latent + 1])[0],
+            fvu_increase=rounded_or_none(dictionary.tables["fvu_increase"][latent]),
             dead=not len(row_n),
             histogram=histogram(value_n) if len(row_n) else None,
             top=dictionary.strongest(latent, _TOP),
@@ -159,48 +154,49 @@ class Index:
         )
 
     def baseline_latents(self) -> int:
-        """How many latents the baseline has; 0 without one."""
+        """How many latents the baseline has; 0 without a baseline."""
         return self._comparison.latents if self._comparison else 0
 
     def baseline(self, latent: int) -> BaselinePage:
-        """A latent of the baseline; raises ``KeyError`` where there is none."""
+        """A latent of the baseline; raises ``KeyError`` if there is no such latent."""
         if not self._comparison:
             raise KeyError(latent)
         return self._comparison.page(latent)
 
     def fates(self, verdict: str, most: int = 100) -> list[BaselinePage]:
-        """Latents of the baseline of a fate (``kept``, ``split`` …), those that fire most first, without contexts."""
+        """The baseline's latents with a verdict (``kept``, ``split`` …), without contexts, most frequent first."""
         return self._comparison.of_verdict(verdict, most) if self._comparison else []
 
     def search_label(self, query: str, most: int = 50) -> list[SearchHit]:
-        """Features whose label, id or typical tokens hold the query's words."""
+        """Features whose label, id or characteristic tokens contain the query's words."""
         return self._search.label(query, most)
 
     def search_token(self, query: str, most: int = 50) -> TokenSearch:
-        """Features that fire where the text stands: at tokens that are it, white space apart, or wherever it occurs."""
+        """Features that fire at the text: at tokens equal to it (except for white space), else wherever it occurs."""
         return self._search.token(query, most)
 
     def token_table(self) -> dict[str, list[str]]:
-        """For a search without a server: the nodes that tell each token best, the best first, by the token's text."""
+        """For a search without a server: from each token's text to the nodes that detect it best, the best first."""
         return self._search.table()
 
     def encode_text(self, text: str) -> TextCodes:
-        """What fires on a text, by the host model; raises ``UsageError`` where none was given, or for no text."""
+        """What fires on a text; raises ``UsageError`` without a host model or for an empty text."""
         if not self._encoder:
-            raise UsageError("what fires on a text is told by the host model", "Give it: --model HOST.")
+            raise UsageError("a host model is needed to show what fires on a text", "Give one: --model HOST.")
         with self._encoding:
             tokens, firings, cut = self._encoder(text)
         ids = self.nodes.ids
         total: dict[int, float] = {}
-        for of_token in firings:
-            for latent, value in of_token:
+        for token_firings in firings:
+            for latent, value in token_firings:
                 total[latent] = total.get(latent, 0.0) + value
         active = [
-            sorted(of_token, key=lambda one: (self.nodes.levels.place(one[0])[0], -one[1])) for of_token in firings
+            sorted(token_firings, key=lambda firing: (self.nodes.levels.place(firing[0])[0], -firing[1]))
+            for token_firings in firings
         ]
         return TextCodes(
             tokens=tokens,
-            active=[[(ids[latent], rounded(value)) for latent, value in of_token] for of_token in active],
+            active=[[(ids[latent], rounded(value)) for latent, value in token_firings] for token_firings in active],
             nodes={
                 ids[latent]: self.nodes.neighbour(latent)
                 for latent in sorted(total, key=lambda latent: (-total[latent], latent))
@@ -209,27 +205,22 @@ class Index:
         )
 
     def set_label(self, id: str, text: str, author: str) -> Label | None:
-        """Label a feature, or with an empty text take its label away; saved at once. Raises ``KeyError``."""
+        """Label a feature, or remove its label if the text is empty; saved at once. Raises ``KeyError``."""
         id = self.nodes.ids[self.nodes.levels.latent(id)]
         self._labels.set({id: text}, author)
         return self.labels().get(id)
 
     def labels(self) -> dict[str, Label]:
-        """Every label there is now, by node."""
+        """The current labels, by node."""
         return self._labels.current()
 
     @property
     def labels_file(self) -> Path:
-        """Where the labels are kept."""
+        """The file of the labels."""
         return self._labels.path
 
 
 def summary(report: dict[str, Any]) -> ReportSummary:
-    """A report as its tables."""
-    found = [(table.title, table.columns, table.rows) for table in tables(report)]
-    return ReportSummary(title(report), doubts(report), found, list(lines(report)), report["sample"]["rows"])
-
-
-def _plain(values: Array) -> list[Any]:
-    """Numbers in six digits, None where not defined."""
-    return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]
+    """The tables of a report."""
+    rows = [(table.title, table.columns, table.rows) for table in tables(report)]
+    return ReportSummary(title(report), doubts(report), rows, list(lines(report)), report["sample"]["rows"])

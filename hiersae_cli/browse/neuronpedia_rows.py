@@ -1,6 +1,6 @@
-"""Features as rows of SAEDashboard and Neuronpedia: one object a latent, with the names that these tools read.
+"""Features as rows of SAEDashboard and Neuronpedia: one object per latent, with the names that these tools read.
 
-Legend of shapes: F latents of a batch, V vocabulary, n firings, C candidates.
+Legend of shapes: R indexed rows, V vocabulary, n firings, C candidates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import Context
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 
 _BINS = 50
 _TOP, _PER_DECILE = 20, 5
@@ -21,16 +21,16 @@ Array = np.ndarray[Any, Any]
 
 
 def feature_row(index: Index, latent: int, logits_V: Array | None) -> dict[str, Any]:
-    """The row of a latent, numbered through all levels from the coarsest.
+    """The row of a latent; latents are numbered through all levels from the coarsest.
 
-    Fields that those tools measure and we do not (alignment with neurons, attention heads) are empty lists, since
-    readers expect them. ``logits_V`` is what the latent adds to the logits; None where the logit lens does not apply.
+    Fields that only those tools measure (alignment with neurons, attention heads) are empty lists, since readers
+    expect them. ``logits_V`` is what the latent adds to the logits; None if the logit lens does not apply.
 
-    - ``activations``: the strongest contexts (``bin_min`` and ``bin_contains`` -1), then contexts of each decile of
-      activation, ``bin_contains`` the share of firings in it.
+    - ``activations``: the strongest contexts (``bin_min`` and ``bin_contains`` -1), then contexts from each decile of
+      activation, where ``bin_contains`` is the share of firings in it.
     - ``freq_hist_data_bar_*``: firings by activation, in 50 equal bins from 0; ``values`` are the bins' middles.
-    - ``correlated_features_*``: the latents of largest Pearson correlation of activations over the rows indexed;
-      ``l1`` is, as there, the cosine of activations.
+    - ``correlated_features_*``: the latents with the largest Pearson correlation of activations over the indexed rows;
+      ``l1`` is the cosine of activations, as in those tools.
     """
     dictionary, contexts = index.dictionary, index.contexts
     row_n, value_n = dictionary.lists.of(latent)
@@ -85,9 +85,9 @@ def _bars(name: str, values: Array, limits: tuple[float, float] | None) -> dict[
 
 
 def _correlated(index: Index, latent: int, row_n: Array, value_n: Array) -> list[tuple[int, float, float]]:
-    """Other latents with the Pearson correlation and the cosine of activations, of the largest correlation first.
+    """The most correlated latents, each with the Pearson correlation and the cosine of activations.
 
-    Looked for among those that fire with it most beyond chance.
+    Only latents that fire with it most beyond chance are candidates.
     """
     dictionary, rows = index.dictionary, index.file.rows
     if not len(row_n):
@@ -95,16 +95,16 @@ def _correlated(index: Index, latent: int, row_n: Array, value_n: Array) -> list
     excess_C = dictionary.firing_at(row_n) - len(row_n) * dictionary.rate_F
     excess_C[latent] = 0
     candidates = np.lexsort((np.arange(len(excess_C)), -excess_C))[:_CANDIDATES]
-    own_R = np.zeros(dictionary.lists.rows)
-    own_R[row_n] = value_n
+    activation_R = np.zeros(dictionary.lists.rows)
+    activation_R[row_n] = value_n
     sums = value_n.sum(dtype=np.float64), np.square(value_n, dtype=np.float64).sum()
-    found = []
+    correlated = []
     for other in candidates[excess_C[candidates] > 0].tolist():
         other_row_n, other_value_n = dictionary.lists.of(other)
         other_sum, other_square = other_value_n.sum(dtype=np.float64), np.square(other_value_n, dtype=np.float64).sum()
-        product = float(own_R[other_row_n] @ other_value_n)
+        product = float(activation_R[other_row_n] @ other_value_n)
         deviations = (sums[1] - sums[0] ** 2 / rows) * (other_square - other_sum**2 / rows)
         if deviations > 0:
             pearson = (product - sums[0] * other_sum / rows) / deviations**0.5
-            found.append((other, pearson, product / (sums[1] * other_square) ** 0.5))
-    return sorted(found, key=lambda one: (-one[1], one[0]))[:_CORRELATED]
+            correlated.append((other, pearson, product / (sums[1] * other_square) ** 0.5))
+    return sorted(correlated, key=lambda row: (-row[1], row[0]))[:_CORRELATED]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hiersae_cli.browse.dictionary import Dictionary
+from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.model import Neighbour
 from hiersae_cli.formats.labels import Label, Labels
 from hiersae_cli.levels import Levels
@@ -19,9 +19,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Nodes:
-    """The tree over a dictionary's latents, which are numbered through from the coarsest level."""
+    """The tree of a dictionary's latents, which are numbered through all levels from the coarsest."""
 
-    def __init__(self, levels: Levels, dictionary: Dictionary, labels: Labels):
+    def __init__(self, levels: Levels, dictionary: IndexedDictionary, labels: Labels):
         self._dictionary, self._labels = dictionary, labels
         self.levels, self.ids = levels, levels.ids
         self.parent_F: Array = np.asarray(dictionary.tables["parent"])
@@ -30,25 +30,25 @@ class Nodes:
         self.hints = dictionary.hints
 
     def children(self, latent: int) -> Array:
-        """The latents whose parent it is, (C,), ascending."""
+        """The children of a latent, (C,), ascending."""
         first, last = np.searchsorted(self._sorted_parents, (latent, latent + 1))
         return self._by_parent[first:last]
 
     def ancestors(self, latent: int) -> list[int]:
-        """From its root down to its parent."""
-        found: list[int] = []
+        """The nodes above a latent, from its root down to its parent."""
+        ancestors: list[int] = []
         above = int(self.parent_F[latent])
         while above != NONE:
-            found.append(above)
+            ancestors.append(above)
             above = int(self.parent_F[above])
-        return found[::-1]
+        return ancestors[::-1]
 
     def labels(self) -> dict[str, Label]:
-        """The labels that there are now, by node."""
+        """The current labels, by node."""
         return self._labels.current()
 
     def neighbour(self, latent: int, cosine: float | None = None) -> Neighbour:
-        """A latent as others show it."""
+        """A latent as other pages list it."""
         label = self.labels().get(self.ids[latent])
         rate = float(self._dictionary.rate_F[latent])
         return Neighbour(self.ids[latent], label.text if label else None, self.hints[latent], rate, cosine)

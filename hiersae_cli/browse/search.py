@@ -1,6 +1,6 @@
-"""Search: by what a feature is called, and by what stands where it fires.
+"""Search: by the label of a feature, and by the text at which it fires.
 
-Legend of shapes: R rows indexed, F latents, m occurrences looked at, k their rows.
+Legend of shapes: R indexed rows, F latents, C latents that fire, m occurrences searched, k their rows.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from hiersae_cli.browse.dictionary import Dictionary
-from hiersae_cli.browse.model import SearchHit, TokenSearch
+from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.nodes import Nodes
+from hiersae_cli.browse.tree_model import SearchHit, TokenSearch
 from hiersae_cli.concepts.tokens import joined
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.levels import current_id
 
-_BORDER = "\0"  # between documents: no text stands across it
-_LOOKED_AT = 10_000  # of the rows where a text stands
+_BORDER = "\0"  # between documents: no match crosses it
+_SEARCHED_ROWS = 10_000  # at most, among those where a text occurs
 _LEAST_OCCURRENCES = 3  # of a token in the table for searching without a server
-_TABLE_ROWS = 4096  # of each of its tokens that are looked at
+_TABLE_ROWS = 4096  # at most, of each token in that table
 
 Array = np.ndarray[Any, Any]
 
@@ -28,30 +28,30 @@ Array = np.ndarray[Any, Any]
 class Search:
     """Finds features of a dictionary."""
 
-    def __init__(self, nodes: Nodes, dictionary: Dictionary):
+    def __init__(self, nodes: Nodes, dictionary: IndexedDictionary):
         self._nodes, self._dictionary, self._contexts = nodes, dictionary, dictionary.contexts
 
     def label(self, query: str, most: int) -> list[SearchHit]:
-        """Features whose label, id or typical tokens hold every word of the query; labels come first."""
+        """Features whose label, id or characteristic tokens contain every word of the query; labels come first."""
         words = query.lower().split()
         named = list(map(current_id, words))
         if not words:
             return []
         labels = self._nodes.labels()
-        found = []
+        hits = []
         for latent, (id, hint) in enumerate(zip(self._nodes.ids, self._nodes.hints, strict=True)):
             label = labels[id].text.lower() if id in labels else ""
             if all(word in label for word in words):
-                found.append((0.5 + 0.5 * len(query) / max(len(label), len(query)), latent))
+                hits.append((0.5 + 0.5 * len(query) / max(len(label), len(query)), latent))
             elif [id] == named:
-                found.append((1.0, latent))
+                hits.append((1.0, latent))
             elif all(word in f"{label} {hint.lower()}" for word in words):
-                found.append((0.4, latent))
-        found.sort(key=lambda hit: (-hit[0], hit[1]))
-        return [SearchHit(self._nodes.neighbour(latent), rounded(score)) for score, latent in found[:most]]
+                hits.append((0.4, latent))
+        hits.sort(key=lambda hit: (-hit[0], hit[1]))
+        return [SearchHit(self._nodes.neighbour(latent), rounded(score)) for score, latent in hits[:most]]
 
     def token(self, query: str, most: int) -> TokenSearch:
-        """Features that fire where a text stands: at the tokens that it is, or else wherever it occurs."""
+        """Features that fire at a text: at tokens equal to it, else wherever it occurs."""
         if not query.strip():
             return TokenSearch(query, 0, [])
         exact = [token for token, text in self._texts.items() if text == query]
@@ -65,16 +65,16 @@ class Search:
         if not occurrences:
             return TokenSearch(query, 0, [])
         span = int((last_m - first_m).max()) + 1
-        step = max(1, -(-occurrences * span // _LOOKED_AT))
+        step = max(1, -(-occurrences * span // _SEARCHED_ROWS))
         hits = self._detectors(first_m[::step], last_m[::step], step)
         return TokenSearch(query, occurrences, hits[:most])
 
     def table(self, most: int = 12) -> dict[str, list[str]]:
-        """For every token that is not too rare, the nodes that tell it best, by its text."""
+        """From the text of every token that is not too rare to the nodes that detect it best."""
         token_R = self._contexts.token_R
         order = np.argsort(token_R, kind="stable")
         tokens, start, counts = np.unique(token_R[order], return_index=True, return_counts=True)
-        found: dict[str, list[str]] = {}
+        best_nodes: dict[str, list[str]] = {}
         for token, first, count in zip(tokens.tolist(), start.tolist(), counts.tolist(), strict=True):
             if count >= _LEAST_OCCURRENCES:
                 step = max(1, -(-count // _TABLE_ROWS))
@@ -82,8 +82,10 @@ class Search:
                 latent_C, score_C, _, _ = self._scores(rows, rows, step)
                 best = np.lexsort((latent_C, -score_C))[:most]
                 # Two tokens may have one text, such as a byte of SentencePiece and a letter.
-                found.setdefault(self._contexts.text(token), [self._nodes.ids[latent] for latent in latent_C[best]])
-        return found
+                best_nodes.setdefault(
+                    self._contexts.text(token), [self._nodes.ids[latent] for latent in latent_C[best]]
+                )
+        return best_nodes
 
     def _detectors(self, first_m: Array, last_m: Array, step: int) -> list[SearchHit]:
         columns = self._scores(first_m, last_m, step)
@@ -95,9 +97,9 @@ class Search:
         ]
 
     def _scores(self, first_m: Array, last_m: Array, step: int) -> tuple[Array, Array, Array, Array]:
-        """Latents that fire at occurrences, F1, recall (of occurrences) and precision (of firings).
+        """Latents that fire at occurrences of a text, with F1, recall (of occurrences) and precision (of firings).
 
-        Occurrences are given by their first and last rows, one in ``step`` of all.
+        ``first_m`` and ``last_m`` are the first and last rows of every ``step``-th occurrence.
         """
         lists = self._dictionary.lists
         length_m = last_m - first_m + 1
@@ -120,7 +122,7 @@ class Search:
 
     @cached_property
     def _text(self) -> tuple[str, Array]:
-        """All that stands in the rows, and the character at which each row's token begins."""
+        """The text of all rows, and the character at which each row's token begins."""
         document_R = self._contexts.document_R
         begins_R = np.append(False, document_R[1:] != document_R[:-1])
         texts = joined([self._texts[token] for token in self._contexts.token_R.tolist()])
@@ -132,10 +134,10 @@ class Search:
     def _places(self, query: str) -> tuple[Array, Array]:
         """First and last row of every occurrence of a text."""
         text, start_R = self._text
-        found, at = [], text.find(query)
+        starts, at = [], text.find(query)
         while at >= 0:
-            found.append(at)
+            starts.append(at)
             at = text.find(query, at + len(query))
-        first_m = np.searchsorted(start_R, found, side="right") - 1
-        last_m = np.searchsorted(start_R, np.array(found, np.int64) + len(query) - 1, side="right") - 1
+        first_m = np.searchsorted(start_R, starts, side="right") - 1
+        last_m = np.searchsorted(start_R, np.array(starts, np.int64) + len(query) - 1, side="right") - 1
         return first_m, last_m

@@ -1,6 +1,6 @@
-"""The command line: one thin module per verb, and the only place where an error becomes an exit.
+"""The command line: the table of verbs, their flags and help, and the only place where an error becomes an exit.
 
-Nothing heavy is imported here or in the verbs' modules; each body imports its workflow when it runs.
+Nothing heavy is imported here; a verb imports its workflow when it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     except HierSAEError as error:
         _stop(error)
     except BrokenPipeError:
-        # The reader of our output went away (… | head); there is nobody left to tell.
+        # The reader of our output has gone (… | head), so there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:
@@ -36,6 +36,6 @@ def main() -> None:
 
 
 def _stop(error: HierSAEError) -> None:
-    """Say why the command ends; an interruption is no error."""
+    """Print why the command ends and exit; an interruption is not reported as an error."""
     print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

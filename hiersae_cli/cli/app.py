@@ -1,4 +1,4 @@
-"""The application: every verb, by what it is for."""
+"""The application: all verbs, grouped by purpose."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hiersae_cli.cli.helptext import GroupedCommands
 from hiersae_cli.cli.verbs import GROUPS, VERBS
 from hiersae_cli.version import __version__
 
-# Rich help costs about 200 ms; the plain one is as readable.
+# Rich help costs about 200 ms; plain help is as readable.
 app = typer.Typer(
     name="hiersae",
     cls=GroupedCommands,
     help="From a language model's activations to a tree of interpretable features.",
     epilog="""\b
-The short chain; every command has --help:
+A short chain; every command has --help:
   hiersae cache text.txt --model HOST --layer 6 -o acts.h5
   hiersae train acts.h5 --arch hier -o runs/hier
   hiersae train acts.h5 --arch batchtopk -o runs/flat
@@ -48,17 +48,17 @@ _add_verbs()
 
 
 def commands() -> dict[str, Any]:
-    """Every command by what is typed, those of a group as ``study new``."""
+    """Every command by its name; commands of a group by two words, such as ``study new``."""
     group: Any = typer.main.get_command(app)
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for name, command in group.commands.items():
-        parts = getattr(command, "commands", {"": command})
-        found |= {f"{name} {part}".strip(): one for part, one in parts.items()}
-    return found
+        subcommands = getattr(command, "commands", {"": command})
+        by_name |= {f"{name} {subname}".strip(): subcommand for subname, subcommand in subcommands.items()}
+    return by_name
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"hiersae {__version__}")
         raise typer.Exit
 
@@ -66,7 +66,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Turn a step's configuration dataclass into a Typer command, so that no flag is declared twice."""
+"""Turn a configuration dataclass into a Typer command, so that no flag is declared twice."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SHARED = {
         bool, typer.Option("--json", help="Print the result as JSON on standard output.", rich_help_panel=OUTPUT)
     ],
     "quiet": Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only warnings and errors.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--quiet", "-q", help="Show only warnings and errors.", rich_help_panel=OUTPUT)
     ],
 }
 
 
 def register(app: typer.Typer, name: str, verb: Verb) -> None:
-    """Make ``verb`` the command ``name`` of ``app``, with the flags of its configuration."""
+    """Add ``verb`` to ``app`` as the command ``name``, with the flags of its configuration."""
 
     def command(typer_context: typer.Context, **values: Any) -> None:
         console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
@@ -37,7 +37,7 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
             config.check_command_line()
             verb.run(config, console)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted") from None  # Typer would end without a word
+            raise Interrupted("interrupted") from None  # Typer would exit without a message
 
     parameters = [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     parameters += [_parameter(field, hint) for field, hint in _fields(verb.config)]
@@ -51,7 +51,7 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
 
 
 def build(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """The configuration that the texts on the command line mean."""
+    """The configuration for the values on the command line; values of flags with a parser are texts."""
     for field in dataclasses.fields(config_class):
         parse = field.metadata.get("parse")
         if parse and isinstance(values.get(field.name), str):
@@ -69,8 +69,17 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 def _fields(config_class: type[Config]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(config_class)
-    # What a verb declares itself comes before what it shares with others.
-    fields = sorted(dataclasses.fields(config_class), key=lambda field: field.name not in config_class.__annotations__)
+    groups = ("", *config_class.GROUPS)
+
+    def place(field: dataclasses.Field[Any]) -> tuple[int, bool]:
+        """The rank of a field: by group, then the verb's own fields before those that it shares with others."""
+        group = field.metadata.get("group", "")
+        return (
+            groups.index(group) if group in groups else len(groups),
+            field.name not in config_class.__annotations__,
+        )
+
+    fields = sorted(dataclasses.fields(config_class), key=place)
     return [(field, hints[field.name]) for field in fields]
 
 
@@ -84,11 +93,11 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         names = meta["names"] or (flag_name(field),)
         choices = meta.get("choices")
         metavar = meta["metavar"] or ("|".join(choices) if choices else "COUNT" if meta.get("parse") else None)
-        shown = default not in ("", None, dataclasses.MISSING) and meta["kind"] == "option"
+        has_default = default not in ("", None, dataclasses.MISSING) and meta["kind"] == "option"
         only_for = [value for values in meta.get("only_for", {}).values() for value in values]
         text = f"{', '.join(only_for)}: {meta['help']}" if only_for else meta["help"]
         info = typer.Option(
-            *names, help=text, metavar=metavar, show_default=shown, rich_help_panel=meta["group"] or None
+            *names, help=text, metavar=metavar, show_default=has_default, rich_help_panel=meta["group"] or None
         )
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()

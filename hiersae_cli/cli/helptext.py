@@ -1,4 +1,4 @@
-"""Help in groups: commands by what they are for, flags by what they are about; whole sentences, never cut."""
+"""Help in groups: commands by purpose, flags by topic, with whole sentences that are never cut."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-OUTPUT = "Output"  # the group of the flags that every command has; comes last
+OUTPUT = "Output"  # the group of flags that every command has; it comes last
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose flags stand in the groups that their fields name; those of no group come first."""
+    """A command whose flags are listed in the groups that their fields name; flags without a group come first."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, the flags without a group, each group, and what every command has."""
+        """Write the arguments, the flags without a group, each group, and the flags that every command has."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         last: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
@@ -31,9 +31,9 @@ class GroupedCommands(TyperGroup):
     """Commands under headings, each with the first sentence of its help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands of every heading, in the order in which they were registered."""
+        """Write the commands under every heading, in the order in which they were registered."""
         sections: dict[str, list[tuple[str, str]]] = {}
-        widest = max(map(len, self.list_commands(ctx)))  # all sentences begin below each other
+        widest = max(map(len, self.list_commands(ctx)))  # so that all sentences start in the same column
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
             heading = getattr(command, "rich_help_panel", None) or "Commands"
@@ -42,7 +42,7 @@ class GroupedCommands(TyperGroup):
 
 
 def first_sentence(text: str) -> str:
-    """What a command does, without the details that follow."""
+    """The first sentence of a command's help."""
     return " ".join(text.split()).partition(". ")[0].rstrip(".") + "."
 
 

@@ -1,6 +1,6 @@
-"""Every command of ``hiersae``: a row says what it takes, what carries it out and what its help says.
+"""Every command of ``hiersae``: a row has its flags, its workflow and its help.
 
-A row names its workflow as a text, so that a command loads nothing that it does not run.
+A row names its workflow as a string, so that a command loads only what it runs.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Verb:
     """A command.
 
     Attributes:
-        name: what is typed; a command of a group has two words, such as ``study new``.
-        config: its flags.
+        name: the words to type; a command of a group has two, such as ``study new``.
+        config: the configuration that declares its flags.
         workflow: MODULE:FUNCTION below ``hiersae_cli.workflows``. The function takes the configuration and the console,
             and returns the result, or the result and a text for people.
-        help: the first sentence stands in the list of commands.
-        heading: what the list of commands shows it under.
+        help: its help; the list of commands shows the first sentence.
+        heading: its heading in the list of commands.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Verb:
     heading: str
 
     def run(self, config: Config, console: Console) -> None:
-        """Carry the command out, show its result, and say what to run next."""
+        """Carry out the command, show its result, and suggest what to run next."""
         module, _, function = self.workflow.partition(":")
         answer = getattr(import_module(f"hiersae_cli.workflows.{module}"), function)(config, console)
         result, text = answer if isinstance(answer, tuple) else (answer, "")
@@ -77,56 +77,56 @@ VERBS = (
         "cache",
         CacheConfig,
         "cache.run:run",
-        "Write a language model's activations on a text. They go to an HDF5 file.",
+        "Cache a language model's activations on a text. They are written to an HDF5 file.",
         MAKE,
     ),
     Verb(
         "join",
         JoinConfig,
         "cache.join:run",
-        "Join the shards of a cache. The file that is written reads as one.",
+        "Join the shards of a cache. The new file reads as one cache.",
         MAKE,
     ),
     Verb(
         "synth",
         SynthConfig,
         "synth:run",
-        "Draw activations whose features and tree are known. The truth is written beside them.",
+        "Draw activations with a known tree. The file also holds the true features and their tree.",
         MAKE,
     ),
     Verb(
         "train",
         TrainConfig,
         "train.run:run",
-        "Train a sparse autoencoder with a tree, or a flat one. On cached or synthetic activations.",
+        "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
     ),
     Verb(
         "data get",
         DataGetConfig,
         "data:get",
-        "Fetch a data set of characters. It is checked, and its parts are written as texts.",
+        "Fetch a data set of characters. Checks it and writes its parts as texts.",
         MAKE,
     ),
     Verb(
         "eval",
         EvalConfig,
         "eval:evaluate",
-        "Measure a run, alone or against baselines. On held-out rows, with paired intervals and tests.",
+        "Measure a run and compare it with baselines. Uses held-out rows, with paired intervals and tests.",
         MEASURE,
     ),
     Verb(
         "bench",
         BenchConfig,
         "bench:run_with_table",
-        "Time training and encoding on this machine. On drawn activations, beside what the machine could do at best.",
+        "Time training and encoding on this machine. Uses random activations, and compares with the machine's limits.",
         MEASURE,
     ),
     Verb(
         "study new",
         StudyNewConfig,
         "study.run:new",
-        "Draw the items of a blinded study. Its design and its pre-registration are written too.",
+        "Draw the items of a blinded study. Also writes its design and its pre-registration.",
         MEASURE,
     ),
     Verb(
@@ -140,83 +140,83 @@ VERBS = (
         "study analyze",
         StudyAnalyzeConfig,
         "study.run:analyze",
-        "Analyse the answers of a study as registered. Accuracy, differences, agreement, exclusions and times.",
+        "Analyse the answers of a study as registered. Reports accuracy, differences, agreement, exclusions and times.",
         MEASURE,
     ),
     Verb(
         "study rate",
         StudyRateConfig,
         "study.rate:rate",
-        "Have a language model answer a study. It is a rater that is reported by itself.",
+        "Have a language model answer a study. It is reported separately from people.",
         MEASURE,
     ),
     Verb(
         "study simulate",
         StudySimulateConfig,
         "study.run:simulate",
-        "Rehearse a study with raters of known ability. Their answers are kept apart.",
+        "Rehearse a study with simulated raters. Their answers go to a separate file.",
         MEASURE,
     ),
     Verb(
         "experiment run",
         ExperimentConfig,
         "experiment.run:run",
-        "Carry out a planned run. Host models, caches, dictionaries, reports, trees and an index for every data set.",
+        "Carry out a planned run. Makes hosts, caches, dictionaries, reports, trees and an index for each data set.",
         MEASURE,
     ),
     Verb(
         "experiment plot",
         ExperimentPlotConfig,
         "experiment.plot:run",
-        "Compare finished runs. Tables in Markdown on standard output, and plots with intervals.",
+        "Compare finished runs. Prints tables in Markdown and writes plots with intervals.",
         MEASURE,
     ),
     Verb(
         "dashboard",
         DashboardConfig,
         "dashboard.run:run",
-        "Browse a run: its tree, and where each feature fires. Serves pages or writes them, or exports feature rows.",
+        "Browse a run: its tree, and where each feature fires. Serves or writes pages, or exports feature rows.",
         LOOK,
     ),
     Verb(
         "info",
         InfoConfig,
         "info:run",
-        "Describe any file of the chain, and check it. Says whether it is complete and valid.",
+        "Describe and check any file of the chain. Says whether it is complete and valid.",
         LOOK,
     ),
     Verb(
         "label",
         LabelConfig,
         "label:run",
-        "Name features, by hand or by a language model. Shows, sets and exports the labels of a run.",
+        "Label features, by hand or with a language model. Shows, sets and exports the labels of a run.",
         LOOK,
     ),
     Verb(
         "export-tree",
         ExportTreeConfig,
         "tree.run:run",
-        "Write the tree of features with its evidence. As JSON, GraphML, DOT, Newick or CSV.",
+        "Write the tree of features with its evidence. Formats: JSON, GraphML, DOT, Newick, CSV.",
         SHARE,
     ),
     Verb(
         "encode",
         EncodeConfig,
         "encode:run",
-        "Write what fires in every row of a cache. A sparse matrix, for analyses of your own.",
+        "Write which latents fire in every row of a cache. The file is a sparse matrix, for your own analyses.",
         SHARE,
     ),
     Verb(
         "convert",
         ConvertConfig,
         "convert:run",
-        "Convert dictionaries from and to other tools. Runs are written for SAELens or sparsify.",
+        "Convert dictionaries of other tools to runs, and runs to dictionaries of SAELens or sparsify.",
         SHARE,
     ),
 )
 
 GROUPS = {
-    "study": "Run a human study of a tree. Design it, serve it to raters, analyse it.",
+    "study": "Run a human study of a tree. Design it, serve it to raters and analyse it.",
     "data": "Fetch and check data sets of characters.",
-    "experiment": "Carry out a planned experiment, compare its runs.",
+    "experiment": "Carry out a planned experiment and compare its runs.",
 }

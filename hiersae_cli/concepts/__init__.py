@@ -1,7 +1,7 @@
-"""What a text's tokens are, as a hierarchy of labels: the concepts that downstream tasks ask a dictionary for.
+"""A hierarchy of labels for the tokens of a text: the concepts that downstream tasks look for in a dictionary.
 
-Pure: texts in, labels out. A labeller is a function from passages to a label for every character; a token's label is
-that of one of its characters, see ``tokens``.
+Pure: texts in, labels out. A labeller is a function from passages to a label for every character; a token has the
+label of one of its characters, see ``tokens``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Concepts, Pa
 
 __all__ = ["LABELLERS", "OUTSIDE", "UNKNOWN", "Concepts", "Labeller", "LabelsFile", "Passage", "Vocabulary", "choose"]
 
-# From passages to the label of every character, (families, characters) for each passage; concepts are entered into
-# the vocabulary as they are met.
+# From passages to the label of every character, (families, characters) for each passage. A labeller adds new concepts
+# to the vocabulary.
 Labeller = Callable[[list[Passage], Vocabulary], list[Array]]
 
-# The labellers by name, with the names of their families.
+# The labellers by name, with their families.
 LABELLERS: dict[str, tuple[Labeller, tuple[str, ...]]] = {
     "text": (plain.label_text, plain.FAMILIES),
     "python": (python_source.label_python, python_source.FAMILIES),

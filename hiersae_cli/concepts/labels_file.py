@@ -1,13 +1,13 @@
-"""Concepts that the user brings along: a file of labelled stretches of text.
+"""The user's own concepts: a file of labelled stretches of text.
 
-A CSV file with a line of names, or a Parquet file, with the columns
+A CSV file with a header, or a Parquet file, with the columns
 
 - ``document``: the source, as the cache names it;
 - ``start``, ``end``: its characters, counted from 0, ``end`` not included;
-- ``label``: the concept with those above it, ``parent/child``.
+- ``label``: the concept with the concepts above it, ``parent/child``.
 
-Where stretches overlap, the shorter one counts. What lies outside all stretches of a source belongs to no concept;
-sources that do not occur are unknown.
+If stretches overlap, the shorter one counts. Text of a source outside all stretches belongs to no concept; the text of
+sources that are not in the file is unknown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Stretch = tuple[int, int, tuple[str, ...]]
 
 
 class LabelsFile:
-    """A labeller by a file; see ``read`` for errors."""
+    """A labeller that reads a file; see ``read`` for errors."""
 
     families = ("label",)
 
@@ -40,13 +40,14 @@ class LabelsFile:
     def __call__(self, passages: list[Passage], vocabulary: Vocabulary) -> list[Array]:
         """Labels of every character, (1, characters) for each passage.
 
-        Raises ``FileError`` where the file names none of the passages' sources, or they have no known place in them.
+        Raises ``FileError`` if the file names none of the passages' sources, or a passage has no known place in its
+        source.
         """
         names = {passage.name for passage in passages}
         if not names & set(self.stretches):
             raise FileError(
-                f"{self.path}: labels {_some(self.stretches)}; the cache's text is from {_some(names)}",
-                "Name documents as the cache does: 'hiersae cache' took these names from its command line.",
+                f"{self.path}: labels {_first_names(self.stretches)}; the cache's text is from {_first_names(names)}",
+                "Name documents like the cache: 'hiersae cache' took these names from its command line.",
             )
         return [self._labels(passage, vocabulary)[None] for passage in passages]
 
@@ -56,12 +57,12 @@ class LabelsFile:
             return labels
         if any(offset < 0 for _, offset in passage.anchors):
             raise FileError(
-                f"{self.path}: the cache does not know where its documents stand in {passage.name}",
-                "Its tokenizer does not tell offsets: cache with a fast tokenizer.",
+                f"{self.path}: the cache does not know where its documents begin in {passage.name}",
+                "Its tokenizer gives no offsets: cache with a fast tokenizer.",
             )
         labels[:] = OUTSIDE
         stops = [place for place, _ in passage.anchors[1:]] + [len(passage.text)]
-        for start, end, path in self.stretches[passage.name]:  # the shortest last
+        for start, end, path in self.stretches[passage.name]:  # the shortest last, so that it wins
             number = vocabulary.number(0, *path)
             for (place, offset), stop in zip(passage.anchors, stops, strict=True):
                 first, last = (place + max(at - offset, 0) for at in (start, end))
@@ -70,32 +71,32 @@ class LabelsFile:
 
 
 def read(path: str) -> dict[str, list[Stretch]]:
-    """By document, the labelled stretches, the longest first.
+    """The labelled stretches of each document, the longest first.
 
-    Raises ``UsageError`` where there is no such file or it cannot be read here, ``FileError`` that names the row where
-    one is not as it must be.
+    Raises ``UsageError`` if there is no such file or a package to read it is missing, ``FileError`` with the row if a
+    row is wrong.
     """
-    found: dict[str, list[Stretch]] = {}
+    stretches_of: dict[str, list[Stretch]] = {}
     for where, row in _rows(path):
         document, label = row["document"], row["label"]
         start, end = (_offset(row[name], name, where) for name in ("start", "end"))
         if not isinstance(document, str) or not document:
-            raise FileError(f"{where}: names no document", _HINT)
+            raise FileError(f"{where}: has no document", _HINT)
         if end <= start:
-            raise FileError(f"{where}: ends at character {end:,}, where it begins or before ({start:,})")
+            raise FileError(f"{where}: ends at character {end:,}, but begins at {start:,}")
         steps = tuple(step.strip() for step in label.split("/")) if isinstance(label, str) else ("",)
         if not all(steps):
             raise FileError(f"{where}: the label {label!r} has an empty part", "Write parent/child, such as verb/past.")
-        found.setdefault(document, []).append((start, end, steps))
-    if not found:
-        raise FileError(f"{path}: holds no labels", _HINT)
-    for stretches in found.values():
-        stretches.sort(key=lambda stretch: stretch[0] - stretch[1])
-    return found
+        stretches_of.setdefault(document, []).append((start, end, steps))
+    if not stretches_of:
+        raise FileError(f"{path}: has no labels", _HINT)
+    for stretch_list in stretches_of.values():
+        stretch_list.sort(key=lambda stretch: stretch[0] - stretch[1])
+    return stretches_of
 
 
 def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with what an error calls it."""
+    """Each row with its name for error messages."""
     if not Path(path).is_file():
         raise UsageError(f"--labels {path}: no such file", "Give a CSV or Parquet file of labels.")
     yield from _parquet_rows(path) if path.lower().endswith((".parquet", ".pq")) else _csv_rows(path)
@@ -109,10 +110,10 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             for row in reader:
                 where = f"{path}: line {reader.line_num:,}"
                 if None in row or None in row.values():
-                    raise FileError(f"{where}: has not as many fields as the first line", _HINT)
+                    raise FileError(f"{where}: the number of fields differs from the first line", _HINT)
                 yield where, row
     except UnicodeDecodeError:
-        raise FileError(f"{path}: is not UTF-8 text", "Labels are CSV in UTF-8, or Parquet (.parquet).") from None
+        raise FileError(f"{path}: not UTF-8 text", "Labels are CSV in UTF-8, or Parquet (.parquet).") from None
     except csv.Error as error:
         raise FileError(f"{path}: not a CSV file ({error})", _HINT) from None
 
@@ -136,7 +137,7 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path}: row {number:,}", row
     except (pyarrow.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileError(f"{path}: not a Parquet file that can be read ({reason})", _HINT) from None
+        raise FileError(f"{path}: not a readable Parquet file ({reason})", _HINT) from None
 
 
 def _require_columns(path: str, names: Any) -> None:
@@ -155,6 +156,6 @@ def _offset(value: Any, name: str, where: str) -> int:
     return number
 
 
-def _some(names: Any) -> str:
+def _first_names(names: Any) -> str:
     names = sorted(names)
     return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")

@@ -1,4 +1,4 @@
-"""Concepts of plain text: characters, words, lines of plays, markup of wikis."""
+"""Concepts of plain text: characters, words, lines of plays, wiki markup."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FAMILIES = ("character", "word", "line", "markup")
 _CHARACTER, _WORD, _LINE, _MARKUP = range(len(FAMILIES))
 
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_FREQUENT = 0.5  # share of all words that the frequent ones make up together
+_FREQUENT = 0.5  # share of all words in the text that are frequent words
 _SPEAKER = re.compile(r"[^\W\d_a-z][^\n:.!?]{0,39}:\s*")
-_PLAY = 0.01  # share of lines that name a speaker from which on a text is a play
+_PLAY = 0.01  # in a play, at least this share of lines names a speaker
 _SPACES = {" ": "blank", "\n": "newline", "\t": "tab", "\r": "return"}
 _CLASSES = {"L": "letter", "N": "digit", "P": "punctuation", "S": "symbol", "Z": "space", "C": "space"}
 
@@ -26,28 +26,28 @@ _CLASSES = {"L": "letter", "N": "digit", "P": "punctuation", "S": "symbol", "Z":
 def label_text(passages: list[Passage], vocabulary: Vocabulary) -> list[Array]:
     """Labels of every character, (families, characters) for each passage.
 
-    - ``character``: letter, digit, space, punctuation or symbol → which one, letters without their case.
-    - ``word``, outside words nothing: upper or lower → where in its word (start, middle, end, single) → whether the
-      word is one of the most frequent, that together make up half of all words in the passages, or a rare one.
-    - ``line``: of plays speaker → which one, speech → first line or later, blank; of other texts text, blank.
-    - ``markup``: link, tag, emphasis, heading, template, entity → which kind; plain. Of what lies within one
-      another, the later in this list: emphasis, heading, template, link, entity, tag.
+    - ``character``: letter, digit, space, punctuation or symbol → which one; letters without their case.
+    - ``word``, only within words: upper or lower → place in the word (start, middle, end, single) → frequent or rare.
+      Frequent words are the most common ones that together make up half of all words in the passages.
+    - ``line``: in plays speaker → which one, speech → first line or later, blank; in other texts text, blank.
+    - ``markup``: link, tag, emphasis, heading, template, entity → which kind; plain. If markup is nested, the later
+      kind in this list counts: emphasis, heading, template, link, entity, tag.
     """
     frequent = _frequent_words(passages)
     play = _is_play(passages)
-    found = []
+    labels_of_passages = []
     for passage in passages:
         labels = np.full((len(FAMILIES), len(passage.text)), OUTSIDE, np.int32)
         labels[_CHARACTER] = _characters(passage.text, vocabulary)
         labels[_WORD] = _words(passage.text, frequent, vocabulary)
         labels[_LINE] = _lines(passage.text, play, vocabulary)
         labels[_MARKUP] = _markup(passage.text, vocabulary)
-        found.append(labels)
-    return found
+        labels_of_passages.append(labels)
+    return labels_of_passages
 
 
 def plain_name(text: str) -> str:
-    """A text as a step of a path, whose steps are divided by slashes."""
+    """A text as a step of a path, in which slashes separate steps."""
     return text.replace("/", "slash")
 
 
@@ -90,13 +90,13 @@ def _words(text: str, frequent: set[str], vocabulary: Vocabulary) -> Array:
 
 def _frequent_words(passages: list[Passage]) -> set[str]:
     counts = Counter(match.group().casefold() for passage in passages for match in _WORDS.finditer(passage.text))
-    left, found = _FREQUENT * counts.total(), set()
+    remaining, frequent = _FREQUENT * counts.total(), set()
     for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        if left <= 0:
+        if remaining <= 0:
             break
-        found.add(word)
-        left -= count
-    return found
+        frequent.add(word)
+        remaining -= count
+    return frequent
 
 
 def _is_play(passages: list[Passage]) -> bool:
@@ -110,7 +110,7 @@ def _is_play(passages: list[Passage]) -> bool:
 
 def _lines(text: str, play: bool, vocabulary: Vocabulary) -> Array:
     labels = np.full(len(text), OUTSIDE, np.int32)
-    start, speech = 0, "later"  # a passage may begin in the middle of one
+    start, speech = 0, "later"  # a passage may begin in the middle of a speech
     for line in text.splitlines(keepends=True):
         if not line.strip():
             path: tuple[str, ...] = ("blank",)

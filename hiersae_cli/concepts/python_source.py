@@ -1,4 +1,4 @@
-"""Concepts of Python source, by the standard library's own tokenizer."""
+"""Concepts of Python source, from the tokenizer of the standard library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hiersae_cli.concepts.structure import UNKNOWN, Array, Passage, Vocabulary
 
 FAMILIES = ("token",)
 _BUILTINS = frozenset(dir(builtins))
-_LAYOUT = {"NEWLINE", "NL", "INDENT", "DEDENT", "ENDMARKER", "ENCODING"}  # labelled as white space
+_LAYOUT = {"NEWLINE", "NL", "INDENT", "DEDENT", "ENDMARKER", "ENCODING"}  # these get labels as white space
 
 
 class _Token(NamedTuple):
@@ -30,8 +30,8 @@ def label_python(passages: list[Passage], vocabulary: Vocabulary) -> list[Array]
     """Labels of every character, (1, characters) for each passage; one family, ``token``.
 
     keyword → which one; literal → string, int, float or imaginary; operator → which one; name → definition, attribute,
-    call, builtin or other; comment; space → indent, newline or blank. What does not tokenise, as where a text is cut
-    within a string, is unknown, and tokenising begins again on the next line.
+    call, builtin or other; comment; space → indent, newline or blank. Text that cannot be tokenised, for example after
+    a cut within a string, is unknown, and tokenising resumes on the next line.
     """
     return [_labels(passage.text, vocabulary)[None] for passage in passages]
 
@@ -56,33 +56,33 @@ def _labels(text: str, vocabulary: Vocabulary) -> Array:
 
 
 def _tokenised(text: str, reached: Array) -> Iterator[_Token]:
-    """The tokens of a text, as far as it has any; ``reached`` is set where it was tokenised, in place."""
+    """The tokens of a text; sets ``reached``, in place, at every character up to which tokenising worked."""
     lines = _lines(text)
     starts = np.cumsum([0, *map(len, lines)])
     first = 0
     while first < len(lines):
         done = int(starts[first])
         try:
-            for found in tokenize.generate_tokens(iter(lines[first:]).__next__):
+            for token in tokenize.generate_tokens(iter(lines[first:]).__next__):
                 begin, end = (
                     min(int(starts[min(first + row - 1, len(lines))]) + column, len(text))
-                    for row, column in (found.start, found.end)
+                    for row, column in (token.start, token.end)
                 )
                 reached[done:end] = True
                 done = end
-                yield _Token(tokenize.tok_name[found.type], found.string, begin, end)
+                yield _Token(tokenize.tok_name[token.type], token.string, begin, end)
             reached[done:] = True
             return
         except (tokenize.TokenError, SyntaxError) as error:
             message = str(error.args[0])
             place = error.args[1] if isinstance(error, tokenize.TokenError) else (error.lineno,)
             if "EOF" in message or "triple-quoted" in message:
-                return  # all that was there has been said, or a string goes on to the end
+                return  # everything before is tokenised, and a string or bracket stays open to the end
             first += max(int(place[0] or 1) - 1, 1)
 
 
 def _lines(text: str) -> list[str]:
-    """Lines as Python has them, which ``str.splitlines`` divides further, at form feeds and the like."""
+    """Lines as Python counts them; ``str.splitlines`` also splits at form feeds and similar characters."""
     return [line for line in re.split(r"(?<=\n)", text) if line]
 
 

@@ -1,4 +1,4 @@
-"""Concepts: labels that form trees, in families of labels that exclude each other.
+"""Concepts: labels that form trees, in families whose labels exclude each other.
 
 Legend of shapes: N rows or characters, C concepts, G families.
 """
@@ -13,24 +13,24 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-UNKNOWN = -1  # label of a row of which a family says nothing: it counts neither for nor against its concepts
+UNKNOWN = -1  # label of a row about which a family says nothing: it counts neither for nor against a concept
 OUTSIDE = -2  # label of a row that is known to belong to no concept of a family
 
-LEAST_ROWS = 50  # rows that a concept must have, and lack, on which probes are fitted
-LEAST_HELD_OUT = 20  # the same of the rows on which they are scored
-MOST_OF_PARENT = 0.9  # share of its parent's rows from which on a child is its parent by another name
+LEAST_ROWS = 50  # number of rows with and without a concept that fitting its probe needs
+LEAST_HELD_OUT = 20  # the same for the rows that score its probe
+MOST_OF_PARENT = 0.9  # a child with more than this share of its parent's rows is the same concept by another name
 MOST_CONCEPTS = 48
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of text in one go.
+    """A continuous piece of text.
 
     Attributes:
-        name: of the source that it is from.
+        name: of its source.
         text: the characters.
-        anchors: ascending places in ``text``, the first 0, each with the character of the source that stands there (-1
-            where that is unknown). Between two anchors text and source run on alike.
+        anchors: ascending places in ``text``, the first is 0, each with its place in the source (-1 if unknown).
+            Between two anchors, text and source are the same.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Passage:
 
 
 class Vocabulary:
-    """Concepts, numbered in the order in which they are met, a concept always after its parent.
+    """Concepts, numbered in the order of their first use, each after its parent.
 
     Attributes:
-        families: names.
-        paths: of each concept, from the coarsest on: ``("letter", "e")``.
+        families: their names.
+        paths: of each concept, from the coarsest: ``("letter", "e")``.
         family, parent: of each concept; parent -1 for none.
     """
 
@@ -55,7 +55,7 @@ class Vocabulary:
         self._numbers: dict[tuple[int, tuple[str, ...]], int] = {}
 
     def number(self, family: int, *path: str) -> int:
-        """The number of a concept, entered with the concepts above it where it is new."""
+        """The number of a concept; a new concept is added with the concepts above it."""
         key = family, path
         if key not in self._numbers:
             parent = self.number(family, *path[:-1]) if len(path) > 1 else -1
@@ -71,11 +71,12 @@ class Concepts:
     """Concepts with the label of every row in every family.
 
     Attributes:
-        families: names.
+        families: their names.
         names: of the concepts, ``letter/e``; unique within a family.
         family_C, parent_C: number of each concept's family and parent; parent -1 for none.
-        labels_GN: the finest concept that a row belongs to, ``OUTSIDE`` or ``UNKNOWN``. A row belongs to all concepts
-            above its label too.
+        labels_GN: the finest concept of a row, ``OUTSIDE`` or ``UNKNOWN``. A row also belongs to all concepts above its
+            label.
+        level_C: number of concepts above each.
     """
 
     families: list[str]
@@ -111,49 +112,49 @@ class Concepts:
 
     def members(self) -> Array:
         """Which rows belong to each concept, (N, C) bool."""
-        within_CC = np.eye(len(self) + 2, dtype=bool)  # the last two rows are those of UNKNOWN and OUTSIDE
+        within_CC = np.eye(len(self) + 2, dtype=bool)  # the last two rows are for UNKNOWN and OUTSIDE
         within_CC[len(self) :] = False
         for concept, parent in enumerate(self.parent_C):  # parents come first
             if parent >= 0:
                 within_CC[concept] |= within_CC[parent]
-        found = np.zeros((self.labels_GN.shape[1], len(self)), bool)
+        member_NC = np.zeros((self.labels_GN.shape[1], len(self)), bool)
         for family, label_N in enumerate(self.labels_GN):
-            of_family = np.flatnonzero(self.family_C == family)
-            found[:, of_family] = within_CC[label_N][:, of_family]
-        return found
+            concepts = np.flatnonzero(self.family_C == family)
+            member_NC[:, concepts] = within_CC[label_N][:, concepts]
+        return member_NC
 
     def known(self) -> Array:
-        """Of which rows each concept's family says something, (N, C) bool."""
+        """Whether each concept's family says something about a row, (N, C) bool."""
         known: Array = (self.labels_GN != UNKNOWN)[self.family_C].T
         return known
 
-    def only(self, kept: Array) -> Concepts:
+    def only(self, chosen: Array) -> Concepts:
         """Some of the concepts, by their numbers, each after its parent.
 
-        Other labels become the nearest concept kept above them, or ``OUTSIDE``.
+        Other labels become the nearest chosen concept above them, or ``OUTSIDE``.
         """
         number_C = np.full(len(self) + 2, OUTSIDE)
-        number_C[kept] = np.arange(len(kept))
+        number_C[chosen] = np.arange(len(chosen))
         for concept, parent in enumerate(self.parent_C):
             if number_C[concept] == OUTSIDE and parent >= 0:
                 number_C[concept] = number_C[parent]
         number_C[UNKNOWN] = UNKNOWN
-        parent_C = self.parent_C[kept]
+        parent_C = self.parent_C[chosen]
         return Concepts(
             self.families,
-            [self.names[concept] for concept in kept],
-            self.family_C[kept],
+            [self.names[concept] for concept in chosen],
+            self.family_C[chosen],
             np.where(parent_C >= 0, number_C[parent_C], -1),
             number_C[self.labels_GN],
         )
 
 
 def choose(fit: Concepts, held_out: Concepts, most: int = MOST_CONCEPTS) -> Array:
-    """The concepts that can be measured, ``most`` at most, each after its parent and before its siblings.
+    """The concepts that can be measured, at most ``most``, depth first, so each after its parent.
 
-    A concept needs ``LEAST_ROWS`` rows for and against it among those that probes are fitted on, ``LEAST_HELD_OUT``
-    among those that they are scored on, and a parent, if any, that can be measured and is not the same by another
-    name (``MOST_OF_PARENT``). Where there are more, families are taken in turn, the most frequent of each first.
+    A concept needs ``LEAST_ROWS`` rows with it and as many without it to fit probes on, ``LEAST_HELD_OUT`` to score
+    them on, and a parent, if any, that can be measured and is not the same concept by another name
+    (``MOST_OF_PARENT``). If there are more concepts, families take turns, each with its most frequent concept first.
 
     Args:
         fit, held_out: the same concepts over the two kinds of rows.
@@ -168,10 +169,10 @@ def choose(fit: Concepts, held_out: Concepts, most: int = MOST_CONCEPTS) -> Arra
             usable_C[concept] &= usable_C[parent] and count_C[concept] <= MOST_OF_PARENT * count_C[parent]
     order = np.argsort(-count_C, kind="stable")  # a parent comes before its children
     ranked = [[c for c in order if usable_C[c] and fit.family_C[c] == family] for family in range(len(fit.families))]
-    taken = [of_family[rank] for rank in range(len(fit)) for of_family in ranked if rank < len(of_family)]
+    in_turns = [family[rank] for rank in range(len(fit)) for family in ranked if rank < len(family)]
 
     def place(concept: int) -> tuple[int, ...]:
         parent = int(fit.parent_C[concept])
         return (*place(parent), concept) if parent >= 0 else (int(fit.family_C[concept]), concept)
 
-    return np.array(sorted(taken[:most], key=place), np.int64)
+    return np.array(sorted(in_turns[:most], key=place), np.int64)

@@ -1,7 +1,7 @@
-"""From tokens to the characters that stand for them, whatever the tokenizer.
+"""From tokens to the characters that they show as, for any tokenizer.
 
-A character of UTF-8 may lie in several tokens. Alone, such a token is shown by its bytes, ``⟨e2 80⟩``, so that no two
-look alike; in a text the tokens are joined again.
+Several tokens may share a UTF-8 character. On its own, such a token shows its bytes, ``⟨e2 80⟩``, so that no two look
+the same; in a text the tokens are joined again.
 """
 
 from __future__ import annotations
@@ -11,24 +11,23 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate
 
-MORE_TOKENS = 3  # before and after a token that may share a character with it: one has at most four bytes
-_SHOWN_BYTES = re.compile("⟨((?:[89a-f][0-9a-f] ?)+)⟩")  # bytes below 80 are characters
+MORE_TOKENS = 3  # on each side of a token, that may share a character of at most four bytes with it
+_SHOWN_BYTES = re.compile("⟨((?:[89a-f][0-9a-f] ?)+)⟩")  # bytes below 80 are whole characters
 
 
 def bytes_shown(data: bytes) -> str:
-    """``data`` as text; bytes that are only a part of a character are shown as ``⟨e2 80⟩``."""
+    """``data`` as text; bytes that are only part of a character become ``⟨e2 80⟩``."""
     return _shared_out([data], [0.0])[0]
 
 
 def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> list[str]:
-    """The texts of consecutive tokens, such that together they are the text.
+    """The texts of consecutive tokens that, joined, give the text.
 
-    Of a character that several tokens share, the one of the greatest weight has all and the others have nothing; of
-    equal ones the last.
+    A character that several tokens share goes to the token with the largest weight, or to the last among equals.
 
     Args:
-        pieces: the text of each token by itself, as ``bytes_shown`` writes it.
-        weights: of each token; without any all are equal.
+        pieces: the text of each token on its own, as ``bytes_shown`` writes it.
+        weights: of each token; equal by default.
     """
     texts = list(pieces)
     weights = [0.0] * len(texts) if weights is None else weights
@@ -44,13 +43,13 @@ def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> lis
 
 
 def excerpt(pieces: Sequence[str], activations: Sequence[float], focus: int, inside: Sequence[bool]) -> list[str]:
-    """The texts of the tokens of a context, joined; of a character of several tokens the strongest has the text.
+    """The texts of a context's tokens, joined; a character that tokens share goes to the strongest of them.
 
     Args:
         pieces: of the tokens that ``inside`` marks.
-        activations: of these but for what only completes characters.
-        focus: the place of the context's own token among the activations.
-        inside: whether there is a token, for each place; the first and the last ``MORE_TOKENS`` places only complete
+        activations: of these tokens, without those at either end that only complete characters.
+        focus: place, in ``activations``, of the token that the context was chosen for.
+        inside: whether there is a token at each place; the first and last ``MORE_TOKENS`` places only complete
             characters.
     """
     before, after = sum(inside[:MORE_TOKENS]), sum(inside[-MORE_TOKENS:])
@@ -61,13 +60,13 @@ def excerpt(pieces: Sequence[str], activations: Sequence[float], focus: int, ins
 
 
 def _bytes_of(piece: str) -> bytes:
-    """What ``bytes_shown`` was given."""
-    parts = _SHOWN_BYTES.split(piece)  # text and bytes by turns
+    """The bytes that ``bytes_shown`` turned into ``piece``."""
+    parts = _SHOWN_BYTES.split(piece)  # text and bytes in turn
     return b"".join(bytes.fromhex(part) if odd % 2 else part.encode() for odd, part in enumerate(parts))
 
 
 def _shared_out(parts: Sequence[bytes], weights: Sequence[float]) -> list[str]:
-    """The text of each part; a character of several parts goes to the heaviest of them, the last of equal ones."""
+    """The text of each part; a character of several parts goes to the heaviest, or to the last among equals."""
     data = b"".join(parts)
     owner = [number for number, part in enumerate(parts) for _ in part]
     texts = [""] * len(parts)
@@ -89,16 +88,16 @@ def _shared_out(parts: Sequence[bytes], weights: Sequence[float]) -> list[str]:
 
 
 def _size(first: int) -> int:
-    """How many bytes a character has, by its first."""
+    """The number of bytes of a character, from its first byte."""
     return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
 def places(pieces: Sequence[str]) -> list[int]:
-    """Where in the joined text the character stands whose label a token has.
+    """For each token, the place in the joined text of the character whose label the token gets.
 
-    It is the token's first character that is no white space, so that " the" is labelled as the beginning of a word; of
-    a token of white space alone its first one; of a token that is only a part of a character that character. A text's
-    last token may have none: its place is then past the end.
+    It is the token's first character that is not white space, so that " the" has the label of the beginning of a word;
+    for a token of only white space its first character; for a token that is part of a character, that character. The
+    last token of a text may have no character: its place is then past the end.
     """
     starts = [0, *accumulate(map(len, pieces))]
     return [

@@ -11,9 +11,11 @@ TARGETS = ("sae-lens", "sparsify")
 
 @dataclass(kw_only=True)
 class ConvertConfig(Config):
-    """Which dictionary is converted, and into what."""
+    """Which dictionary is converted, and to what."""
 
-    source: str = argument(help="Folder of SAELens, sparsify or dictionary_learning; with --to, a run.", metavar="SRC")
+    source: str = argument(
+        help="Folder saved by SAELens, sparsify or dictionary_learning. With --to, a run.", metavar="SRC"
+    )
     out: str = option(MISSING, "--out", "-o", help="Folder to write.", metavar="FOLDER", recorded=False)
     to: str = option(
         "",
@@ -22,17 +24,19 @@ class ConvertConfig(Config):
         help="Write a run for this tool. Without it, another tool's dictionary becomes a run.",
     )
     acts: list[str] = options(
-        help="Cache of the activations that another tool's dictionary reads; may be given several times.",
+        help="Cache of the activations that the other tool's dictionary reads. May be given several times.",
         metavar="ACTS",
         recorded=False,
     )
-    module: str = option("", help="Module of the dictionary, where the cache holds several.", metavar="PATH")
+    module: str = option("", help="Module of the dictionary, if the cache holds several.", metavar="PATH")
     overwrite: bool = option(False, help="Replace the output.", recorded=False)
 
     def check(self) -> None:
         if self.to:
-            self.require(not self.acts, "acts", "is for dictionaries of other tools; a run knows its activations")
-            self.require(not self.module, "module", "is for dictionaries of other tools; a run knows its module")
+            self.require(not self.acts, "acts", "is for dictionaries of other tools; a run records its activations")
+            self.require(not self.module, "module", "is for dictionaries of other tools; a run records its module")
         else:
-            hint = "Give --acts acts.h5 to make a run of another tool's dictionary; --to is for the other way."
-            self.require(len(self.acts) > 0, "acts", "name a cache of the model and module that it is of", hint)
+            hint = "Give --acts acts.h5 to turn another tool's dictionary into a run; --to is for the other direction."
+            self.require(
+                len(self.acts) > 0, "acts", "name a cache of the model and module that it was trained on", hint
+            )

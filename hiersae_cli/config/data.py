@@ -12,23 +12,23 @@ DATA_FOLDER = "data"
 
 @dataclass(kw_only=True)
 class DataGetConfig(Config):
-    """Which data set is fetched, from where, and into which folder."""
+    """Which data set is fetched, from where, and to which folder."""
 
     name: str = argument(help=f"Data set: {', '.join(DATASETS)}.", metavar="NAME")
     source: str = option(
         "",
         "--from",
-        help="File or address to take it from, plain, .gz or .zip. Default: where its author publishes it.",
+        help="File or URL to take it from: plain, .gz or .zip. Default: where its author publishes it.",
         metavar="FILE_OR_URL",
         recorded=False,
     )
     prefix: bool = option(
-        False, "--prefix", help="Take the beginning of the data set for a smaller one, and name it so everywhere."
+        False, "--prefix", help="Accept the beginning of the data set as a smaller one. Every output calls it a prefix."
     )
     data: str = option(
-        DATA_FOLDER, help="Folder of data sets; each gets a folder in it.", metavar="DIR", recorded=False
+        DATA_FOLDER, help="Folder of all data sets. Each gets its own folder in it.", metavar="DIR", recorded=False
     )
-    overwrite: bool = option(False, help="Replace the data set that is there.", recorded=False)
+    overwrite: bool = option(False, help="Replace the existing data set.", recorded=False)
 
     def check(self) -> None:
-        self.require(self.name in DATASETS, "name", "not a data set that is known", f"Known: {', '.join(DATASETS)}.")
+        self.require(self.name in DATASETS, "name", "is not a known data set", f"Known: {', '.join(DATASETS)}.")

@@ -9,14 +9,14 @@ from hiersae_cli.config.base import Config, argument, option, parse_count
 
 @dataclass(kw_only=True)
 class EncodeConfig(Config):
-    """Which rows of which caches are encoded, by which run."""
+    """Which rows of which caches are encoded, with which run."""
 
     run: str = argument(help="Run folder made by 'hiersae train'.", metavar="RUN")
-    acts: list[str] = argument(help="Cache to encode; several are read as one, in this order.", metavar="ACTS")
+    acts: list[str] = argument(help="Cache to encode. Several are read as one, in this order.", metavar="ACTS")
     out: str = option("codes.h5", "--out", "-o", help="File to write.", recorded=False)
-    tokens: int = option(0, parse=parse_count, metavar="COUNT", help="Stop after so many rows; 0 takes all.")
+    tokens: int = option(0, parse=parse_count, metavar="COUNT", help="Stop after this many rows. 0 takes all.")
     compression: str = option("none", choices=("none", "lzf", "gzip"), help="Lossless compression.")
-    batch: int = option(4096, help="Rows at a time.", recorded=False)
+    batch: int = option(4096, help="Rows per batch.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     overwrite: bool = option(False, help="Replace the output.", recorded=False)
 

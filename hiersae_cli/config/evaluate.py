@@ -11,13 +11,13 @@ LABELLERS = ("text", "python")
 
 
 def parse_tasks(text: str) -> tuple[str, ...]:
-    """``all``, or some of the tasks, separated by commas."""
+    """Parse ``all``, or some of the tasks, separated by commas."""
     if text == "all":
         return TASKS
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in TASKS]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is no task; write all, or some of: {','.join(TASKS)}")
+        raise ValueError(f"{unknown[0]!r} is not a task; write all, or some of: {','.join(TASKS)}")
     return tuple(name for name in TASKS if name in names)
 
 
@@ -27,42 +27,44 @@ class EvalConfig(Config):
 
     runs: list[str] = argument(
         [],
-        help="Run folder made by 'hiersae train'; several that differ in their seed are measured as one.",
+        help="Run folder made by 'hiersae train'. Runs that differ only in their seed are measured as one group.",
         metavar="RUN",
     )
     baseline: list[str] = options(
-        help="Run to compare with; may be given several times. Those of one configuration are taken together.",
+        help="Run to compare with. May be given several times. Runs that differ only in their seed form a group.",
         metavar="RUN",
     )
     stability: list[str] = options(
-        help="Further run of another seed, for the stability of the tree alone; may be given several times.",
+        help="Further run with another seed, used only for the stability of the tree. May be given several times.",
         metavar="RUN",
     )
-    acts: list[str] = options(help="Cache whose held-out rows are used.", metavar="ACTS")
+    acts: list[str] = options(help="Cache whose held-out rows are measured.", metavar="ACTS")
     drop_outliers: bool = option(
-        False, help="Leave out rows whose norm is over 10 x the median, also where the cache and the runs kept them."
+        False, help="Leave out rows whose norm is over 10 times the median, even if the cache and the runs kept them."
     )
-    model: str = option("", help="Host model, for the loss with the reconstruction spliced in.", metavar="MODEL")
+    model: str = option(
+        "", help="Host model, for its loss with the reconstruction instead of the activations.", metavar="MODEL"
+    )
     out: str = option("", "--out", "-o", help="File to write the report to (JSON).", recorded=False)
     edges: str = option(
-        "", help="File to write every edge of every tree to, with its statistics (CSV).", metavar="FILE", recorded=False
+        "", help="File to write all edges of all trees to, with their statistics (CSV).", metavar="FILE", recorded=False
     )
     markdown: str = option("", help="File to write the report to as Markdown.", metavar="FILE", recorded=False)
     html: str = option(
         "", help="File to write the report to as one HTML page with its plots.", metavar="FILE", recorded=False
     )
     plots: str = option("", help="Folder to write the plots to (SVG).", metavar="DIR", recorded=False)
-    full: bool = option(False, help="Print all tables below the answer.", recorded=False)
+    full: bool = option(False, help="Print all tables below the summary.", recorded=False)
     explain: str = option(
         "",
-        help="Say what a figure means and measure nothing; all lists them.",
+        help="Explain a figure and measure nothing. 'all' lists the figures.",
         metavar="METRIC",
         recorded=False,
     )
     controls: bool = option(
         True,
         "--controls/--no-controls",
-        help="Measure random directions, neurons and principal components beside the runs.",
+        help="Also measure random directions, neurons and principal components.",
     )
     tasks: tuple[str, ...] = option(
         (),
@@ -71,14 +73,16 @@ class EvalConfig(Config):
         help=f"Downstream tasks on concepts of the text: {', '.join(TASKS)}. Needs --model.",
     )
     labeller: str = option(
-        "text", choices=LABELLERS, help="What the concepts are made of: plain text (plays, wikis), or Python source."
+        "text",
+        choices=LABELLERS,
+        help="What kind of text concepts are read from: plain text (plays, wikis), or Python source.",
     )
     labels: str = option("", help="CSV or Parquet file of your own concepts, instead of --labeller.", metavar="FILE")
     task_rows: int = option(
         65_536,
         parse=parse_count,
         metavar="COUNT",
-        help="Training rows that probes are fitted on, and held-out rows that they are scored on.",
+        help="How many training rows probes are fitted on, and how many held-out rows they are scored on.",
     )
     tokens: int = option(
         10**6, parse=parse_count, metavar="COUNT", help="Held-out rows for reconstruction and tree metrics."
@@ -86,21 +90,21 @@ class EvalConfig(Config):
     loss_tokens: int = option(
         65_536, parse=parse_count, metavar="COUNT", help="Held-out rows for the loss of the host."
     )
-    resamples: int = option(1000, help="Bootstrap resamples of documents behind each interval.")
+    resamples: int = option(1000, help="Bootstrap resamples of documents for each interval.")
     confidence: float = option(0.95, help="Coverage of the intervals.")
-    batch: int = option(4096, help="Rows at a time.", recorded=False)
+    batch: int = option(4096, help="Rows per batch.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     seed: int = option(0, help="Seed of the bootstrap.")
-    overwrite: bool = option(False, help="Replace what was written before.", recorded=False)
+    overwrite: bool = option(False, help="Overwrite existing output.", recorded=False)
 
     def check(self) -> None:
         if self.explain:
             return
         self.require(len(self.runs) > 0, "runs", "name the run to measure: hiersae eval runs/hier --acts acts.h5")
         self.require(len(self.acts) > 0, "acts", "name the cache to evaluate on: --acts acts.h5")
-        written = [path for path in (self.out, self.edges, self.markdown, self.html, self.plots) if path]
-        self.require(len(set(written)) == len(written), "out", "every output needs a path of its own")
-        self.require(set(self.tasks) <= set(TASKS), "tasks", "not all are tasks", f"Tasks: {', '.join(TASKS)}.")
+        outputs = [path for path in (self.out, self.edges, self.markdown, self.html, self.plots) if path]
+        self.require(len(set(outputs)) == len(outputs), "out", "every output needs its own path")
+        self.require(set(self.tasks) <= set(TASKS), "tasks", "has an unknown task", f"Tasks: {', '.join(TASKS)}.")
         self.require(bool(self.model or not self.tasks), "tasks", "needs the host's tokenizer: --model MODEL")
         self.require(bool(self.tasks or not self.labels), "labels", "is for downstream tasks: add --tasks all")
         for name in ("tokens", "loss_tokens", "task_rows", "batch"):

@@ -16,12 +16,12 @@ class ExperimentConfig(Config):
     out_dir: str = option(
         MISSING,
         "--out_dir",
-        help="Folder of the run; its name says which run of the plan it is, such as run_1.",
+        help="Folder of the run. Its name says which run of the plan to carry out, such as run_1.",
         metavar="DIR",
         recorded=False,
     )
     plan: str = option(
-        PLAN_FILE, help="Plan of the runs; data/ is looked for beside it.", metavar="FILE.TOML", recorded=False
+        PLAN_FILE, help="Plan of the runs. data/ must be in the same folder.", metavar="FILE.TOML", recorded=False
     )
 
 
@@ -29,10 +29,10 @@ class ExperimentConfig(Config):
 class ExperimentPlotConfig(Config):
     """Which runs are compared, and where their plots are written."""
 
-    runs: list[str] = argument(help="Folder of a finished run; several are compared.", metavar="RUN")
+    runs: list[str] = argument(help="Folder of a finished run. Several are compared.", metavar="RUN")
     out: str = option("", "--out", "-o", help="Folder to write the plots to (SVG).", metavar="DIR", recorded=False)
-    confidence: float = option(0.95, help="Coverage of the intervals, Student's, over seeds.")
-    overwrite: bool = option(False, help="Replace plots that were written before.", recorded=False)
+    confidence: float = option(0.95, help="Coverage of Student's intervals over seeds.")
+    overwrite: bool = option(False, help="Overwrite existing plots.", recorded=False)
 
     def check(self) -> None:
         self.require(0 < self.confidence < 1, "confidence", "must lie between 0 and 1")

@@ -14,27 +14,27 @@ class ExportTreeConfig(Config):
     """Which part of a run's tree is written, with how much evidence, and in which format."""
 
     run: str = argument(help="Run folder made by 'hiersae train'.", metavar="RUN")
-    acts: list[str] = options(help="Cache for firing rates and contexts.", metavar="ACTS")
+    acts: list[str] = options(help="Cache to read firing rates and contexts from.", metavar="ACTS")
     model: str = option(
-        "", help="Host model, for the text of contexts and the tokens that a latent promotes.", metavar="MODEL"
+        "", help="Host model, for the text of contexts, and for the tokens that a latent promotes.", metavar="MODEL"
     )
-    out: str = option("tree.json", "--out", "-o", help="File to write; its ending chooses the format.", recorded=False)
+    out: str = option("tree.json", "--out", "-o", help="File to write. Its ending chooses the format.", recorded=False)
     format: str = option(
         "",
-        help="Format, where the ending does not say it.",
+        help="Format, if the ending does not say it.",
         choices=("", *TREE_FORMATS),
         metavar="|".join(TREE_FORMATS),
     )
-    tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to look at.")
-    contexts: int = option(5, help="Top contexts kept for each latent.")
+    tokens: int = option(10**6, parse=parse_count, metavar="COUNT", help="Rows to read.")
+    contexts: int = option(5, help="Strongest contexts to write for each latent.")
     context_tokens: int = option(16, help="Tokens of context before and after each firing.")
-    top_tokens: int = option(10, help="Tokens promoted and suppressed, listed for each latent.")
+    top_tokens: int = option(10, help="Promoted and suppressed tokens to list for each latent.")
     min_rate: float = option(
-        0.0, help="Leave out latents that fire on a smaller share of the rows, unless a kept child needs them."
+        0.0, help="Leave out latents that fire in a smaller share of the rows, unless one of their children stays."
     )
-    max_children: int = option(0, help="Keep only so many children of a parent, those with the most MI; 0 keeps all.")
-    root: str = option("", help="Only the subtree below this node, such as a12.", metavar="ID")
-    batch: int = option(4096, help="Rows at a time.", recorded=False)
+    max_children: int = option(0, help="Keep only this many children of a parent, those with the most MI. 0 keeps all.")
+    root: str = option("", help="Write only this node and what is below it, such as a12.", metavar="ID")
+    batch: int = option(4096, help="Rows per batch.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.")
     overwrite: bool = option(False, help="Replace the output.", recorded=False)
 

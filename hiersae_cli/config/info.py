@@ -11,5 +11,7 @@ from hiersae_cli.config.base import Config, argument, option
 class InfoConfig(Config):
     """Which file is described, and how thoroughly it is checked."""
 
-    path: str = argument(help="A cache, codes, a run folder, host model, report or tree.", metavar="FILE")
-    verify: bool = option(False, help="Also read every byte and compare checksums.", recorded=False)
+    path: str = argument(
+        help="A cache, codes, run folder, host model, report, tree or other file of HierSAE.", metavar="FILE"
+    )
+    verify: bool = option(False, help="Also read every byte and check fingerprints.", recorded=False)

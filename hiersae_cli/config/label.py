@@ -11,29 +11,27 @@ LABEL_FORMATS = ("json", "csv")
 
 @dataclass(kw_only=True)
 class LabelConfig(Config):
-    """Which features of a run are labelled, by a person or by a language model, and where labels are written to."""
+    """Which features of a run are labelled, by a person or by a language model, and where labels are exported."""
 
     run: str = argument(help="Run folder made by 'hiersae train'.", metavar="RUN")
     set: list[str] = options(
-        help="Label of a feature; an empty text takes it away. May be given several times.", metavar="ID=TEXT"
+        help="Label a feature. An empty text removes its label. May be given several times.", metavar="ID=TEXT"
     )
-    author: str = option("", help="Name that these labels carry. Default: the user's.", metavar="NAME")
-    out: str = option("", "--out", "-o", help="File to write all labels to: .json or .csv.", metavar="FILE")
+    author: str = option("", help="Author of these labels. Default: your user name.", metavar="NAME")
+    out: str = option("", "--out", "-o", help="File to export all labels to: .json or .csv.", metavar="FILE")
     endpoint: str = option(
         "",
-        help="Label automatically, by the OpenAI-compatible service at this address: contexts are sent there.",
+        help="Label automatically with the OpenAI-compatible service at this address. Contexts are sent there.",
         metavar="URL",
     )
     llm: str = option("", help="Name of the service's model.", metavar="NAME")
-    key_env: str = option("", help="Environment variable that holds the key of the service.", metavar="VARIABLE")
-    index: str = option(
-        "", help="Index that contexts are taken from, made by 'hiersae dashboard'. Default: RUN/dashboard.h5."
-    )
-    node: list[str] = options(help="Label this feature only; may be given several times.", metavar="ID")
-    most: int = option(50, help="Features to label automatically, the coarsest and most frequent first.")
+    key_env: str = option("", help="Environment variable that holds the service's API key.", metavar="VARIABLE")
+    index: str = option("", help="Index to take contexts from, made by 'hiersae dashboard'. Default: RUN/dashboard.h5.")
+    node: list[str] = options(help="Label only this feature. May be given several times.", metavar="ID")
+    most: int = option(50, help="How many features to label automatically, the coarsest and most frequent first.")
     contexts: int = option(10, help="Contexts in each prompt.")
-    relabel: bool = option(False, "--relabel", help="Label automatically what has a label, too.")
-    show_prompts: bool = option(False, "--show-prompts", help="Print the prompts and what the model answers.")
+    relabel: bool = option(False, "--relabel", help="Also label features that have a label.")
+    show_prompts: bool = option(False, "--show-prompts", help="Print the prompts and the model's answers.")
     dry_run: bool = option(False, "--dry-run", help="Print the prompts and send nothing.")
     timeout: float = option(60.0, help="Seconds to wait for an answer.")
     overwrite: bool = option(False, help="Replace the output.")
@@ -46,7 +44,7 @@ class LabelConfig(Config):
         self.require(not (self.set and automatic), "set", "is for labels given by hand, without --endpoint")
         for name in ("llm", "key_env"):
             self.require(automatic or not getattr(self, name), name, "is for automatic labels, with --endpoint")
-        self.require(not self.endpoint or bool(self.llm), "llm", "name the model that the service shall use")
+        self.require(not self.endpoint or bool(self.llm), "llm", "name the model that the service should use")
         self.require(
             not self.endpoint or self.endpoint.startswith(("http://", "https://")),
             "endpoint",
@@ -61,5 +59,5 @@ class LabelConfig(Config):
 
     @property
     def index_file(self) -> str:
-        """Where the index stands."""
+        """The path of the index."""
         return self.index or f"{self.run.rstrip('/')}/dashboard.h5"

@@ -15,46 +15,46 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     tasks = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [task for task in tasks if task not in STUDY_TASKS]
     if unknown or not tasks:
-        raise ValueError(f"{', '.join(unknown) or 'nothing'} is not among {', '.join(STUDY_TASKS)}")
+        raise ValueError(f"{', '.join(unknown) or 'nothing'} is not one of {', '.join(STUDY_TASKS)}")
     return tasks
 
 
 @dataclass(kw_only=True)
 class StudyNewConfig(Config):
-    """What a study asks, of how many raters, about which runs; decided before the first answer."""
+    """What a study asks, how many raters, and about which runs. Decided before the first answer."""
 
     run: str = argument(help="Run folder of the hierarchy.", metavar="RUN")
-    acts: list[str] = options(help="Cache that contexts are taken from.", metavar="ACTS")
-    baseline: str = option("", help="Run of a flat dictionary; it gets a post-hoc tree.", metavar="RUN")
+    acts: list[str] = options(help="Cache to take contexts from.", metavar="ACTS")
+    baseline: str = option("", help="Run of a flat dictionary. It gets a post-hoc tree.", metavar="RUN")
     model: str = option("", help="Host model, for the text of tokens.", metavar="MODEL")
-    out: str = option("study", "--out", "-o", help="Folder of the study to make.", metavar="DIR", recorded=False)
+    out: str = option("study", "--out", "-o", help="Folder to write the study to.", metavar="DIR", recorded=False)
     tasks: tuple[str, ...] = option(
-        STUDY_TASKS, parse=parse_tasks, metavar="LIST", help="What is asked: example, child, edge, label."
+        STUDY_TASKS, parse=parse_tasks, metavar="LIST", help="Tasks of the study: example, child, edge, label."
     )
     sets: int | None = option(
         None,
-        help="Matched sets of each task: an item in every condition. Default: as many as can be drawn, at most 20.",
+        help="Matched sets per task. A set has an item in every condition. Default: as many as can be drawn, up to 20.",
     )
-    raters: int = option(10, help="Raters planned; each gets a private link.")
-    sets_per_rater: int = option(0, help="Sets of each task that a rater gets; 0: all.")
-    checks: int = option(4, help="Attention checks in a session.")
-    effect: float = option(0.15, help="Difference of two conditions, in shares, that the study is to find.")
-    power: float = option(0.8, help="Probability of finding it that is wanted.")
+    raters: int = option(10, help="Planned number of raters. Each gets a private link.")
+    sets_per_rater: int = option(0, help="Sets of each task that a rater gets. 0: all.")
+    checks: int = option(4, help="Attention checks per session.")
+    effect: float = option(0.15, help="Difference between two conditions that the study should find, as a share.")
+    power: float = option(0.8, help="Probability with which the study should find it.")
     confidence: float = option(0.95, help="Level of the intervals.")
     resamples: int = option(2000, help="Bootstrap resamples.")
-    seed: int = option(0, help="Seed of items, sessions and resamples; links are never drawn from it.")
+    seed: int = option(0, help="Seed of items, sessions and resamples. Links are never drawn from it.")
     index: str = option(
         "",
-        help="Index that contexts are taken from. Default: RUN/dashboard.h5; built if it does not exist.",
+        help="Index to take contexts from. Default: RUN/dashboard.h5. Built if it does not exist.",
         metavar="FILE",
     )
     tokens: int | None = option(
         None,
         parse=parse_count,
         metavar="COUNT",
-        help="Rows to index. Default: those of the existing index; 1M for a new one.",
+        help="Rows to index. Default: as many as the existing index has; 1M for a new one.",
     )
-    batch: int = option(4096, help="Rows at a time.", recorded=False)
+    batch: int = option(4096, help="Rows per batch.", recorded=False)
     device: str = option("auto", help="cpu, cuda, cuda:1, mps, or auto.", recorded=False)
     overwrite: bool = option(False, help="Replace a study that nobody has answered yet.", recorded=False)
 
@@ -75,11 +75,11 @@ class StudyNewConfig(Config):
 
 @dataclass(kw_only=True)
 class _WithAnswers(Config):
-    """What all that reads or writes answers shares."""
+    """What the commands that read or write answers share."""
 
     study: str = argument(help="Folder made by 'hiersae study new'.", metavar="STUDY")
     database: str = option(
-        "", help="Database of the answers, as SQLAlchemy names it. Default: STUDY/answers.sqlite.", metavar="URL"
+        "", help="URL of the database of answers, as in SQLAlchemy. Default: STUDY/answers.sqlite.", metavar="URL"
     )
 
 
@@ -87,12 +87,14 @@ class _WithAnswers(Config):
 class StudyServeConfig(_WithAnswers):
     """Where raters answer."""
 
-    host_address: str = option("127.0.0.1", help="Address to serve at; the default is reached from this machine alone.")
-    port: int = option(8701, help="Port to serve at; 0 takes a free one.")
-    public_url: str = option(
-        "", help="Address that raters open, where a proxy with TLS stands before the server.", metavar="URL"
+    host_address: str = option(
+        "127.0.0.1", help="Address to serve at. The default can be reached only from this machine."
     )
-    raters: int = option(0, help="Number of private rater links; existing links are kept. 0: as planned.")
+    port: int = option(8701, help="Port to serve at. 0 takes a free one.")
+    public_url: str = option(
+        "", help="Address that raters open, if a proxy with TLS is in front of the server.", metavar="URL"
+    )
+    raters: int = option(0, help="Number of private rater links. Existing links are kept. 0: as planned.")
 
     def check(self) -> None:
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
@@ -108,27 +110,29 @@ class StudyServeConfig(_WithAnswers):
 class StudyAnalyzeConfig(_WithAnswers):
     """What is computed from the answers, and where it is written."""
 
-    out: str = option("", "--out", "-o", help="Folder of results. Default: STUDY/analysis.", metavar="DIR")
+    out: str = option("", "--out", "-o", help="Folder to write results to. Default: STUDY/analysis.", metavar="DIR")
     simulated: bool = option(False, "--simulated", help="Analyse the rehearsal of 'hiersae study simulate'.")
-    confidence: float = option(0.0, help="Level of the intervals; 0: as registered.")
-    resamples: int = option(0, help="Bootstrap resamples; 0: as registered.")
-    keep_all: bool = option(False, "--keep-all", help="Leave nobody out; departs from the registered rules.")
+    confidence: float = option(0.0, help="Level of the intervals. 0: as registered.")
+    resamples: int = option(0, help="Bootstrap resamples. 0: as registered.")
+    keep_all: bool = option(False, "--keep-all", help="Exclude nobody. This departs from the registered rules.")
     overwrite: bool = option(False, help="Overwrite existing results.")
 
     def check(self) -> None:
         self.require(0 <= self.confidence < 1, "confidence", "must lie between 0 and 1")
         self.require(self.resamples == 0 or self.resamples >= 100, "resamples", "must be at least 100")
-        self.require(not (self.simulated and self.database), "simulated", "is of a file of its own, without --database")
+        self.require(not (self.simulated and self.database), "simulated", "reads its own file, so leave out --database")
 
 
 @dataclass(kw_only=True)
 class StudyRateConfig(_WithAnswers):
     """Which language model answers the items."""
 
-    endpoint: str = option(help="OpenAI-compatible service; texts of the items are sent there.", metavar="URL")
+    endpoint: str = option(
+        help="URL of an OpenAI-compatible service. Texts of the items are sent there.", metavar="URL"
+    )
     llm: str = option(help="Name of the service's model.", metavar="NAME")
-    key_env: str = option("", help="Environment variable that holds the key of the service.", metavar="VARIABLE")
-    rater: int = option(0, help="Number of the rater whose session it takes, and of the model's run.")
+    key_env: str = option("", help="Environment variable that holds the service's API key.", metavar="VARIABLE")
+    rater: int = option(0, help="Number of the rater whose session the model gets. Also numbers the model's runs.")
     timeout: float = option(60.0, help="Seconds to wait for an answer.")
 
     def check(self) -> None:
@@ -137,23 +141,23 @@ class StudyRateConfig(_WithAnswers):
             "endpoint",
             "begin it with http:// or https://, such as http://127.0.0.1:8000/v1",
         )
-        self.require(bool(self.llm), "llm", "name the model that the service shall use")
+        self.require(bool(self.llm), "llm", "name the model that the service should use")
         self.require(self.rater >= 0, "rater", "must not be negative")
         self.require(self.timeout > 0, "timeout", "must be more than 0")
 
 
 @dataclass(kw_only=True)
 class StudySimulateConfig(Config):
-    """Raters of known ability, who answer into a file of their own."""
+    """Raters of known ability, whose answers go to a separate file."""
 
     study: str = argument(help="Folder made by 'hiersae study new'.", metavar="STUDY")
-    raters: int = option(0, help="How many; 0: as planned.")
-    skill: float = option(0.5, help="Logit of knowing an answer, for an average rater and item.")
-    hierarchy: float = option(0.0, help="What the condition hierarchy adds to it.")
-    flat: float = option(0.0, help="What the condition flat adds to it.")
-    shuffled: float = option(-4.0, help="What the condition shuffled adds to it.")
+    raters: int = option(0, help="Number of raters. 0: as planned.")
+    skill: float = option(0.5, help="Logit of knowing the answer, for an average rater and item.")
+    hierarchy: float = option(0.0, help="What the condition hierarchy adds to this logit.")
+    flat: float = option(0.0, help="What the condition flat adds to this logit.")
+    shuffled: float = option(-4.0, help="What the condition shuffled adds to this logit.")
     lapse: float = option(0.05, help="Share of answers that are guessed.")
-    careless: int = option(0, help="How many of the raters guess everything.")
+    careless: int = option(0, help="Number of raters who guess everything.")
     seed: int = option(0, help="Seed of raters and answers.")
     overwrite: bool = option(False, help="Replace an earlier rehearsal.")
 

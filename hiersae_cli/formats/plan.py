@@ -169,7 +169,8 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
 
 
 def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
-    hints = {name: hint for name, hint in get_type_hints(STEPS[step]).items() if name not in _DECIDED}
+    types, names = get_type_hints(STEPS[step]), {field.name for field in fields(STEPS[step])}
+    hints = {name: types[name] for name in names - set(_DECIDED)}
     for name, value in values.items():
         if name not in hints:
             raise UsageError(f"{step}.{name} cannot be set", f"Options of {step}: {', '.join(sorted(hints))}.")

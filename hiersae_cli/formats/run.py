@@ -27,9 +27,6 @@ from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 SCHEMA = "hiersae.run"
 SCHEMA_VERSION = 2
 
-# Prefixes of the tensors that only training reads: the checkpoint has them, the weights do not.
-_ONLY_TRAINING = ("counts.", "own_counts.", "log_threshold_F")
-
 
 class RunFolder:
     """Paths of a run, and writing and reading its files."""
@@ -73,8 +70,7 @@ class RunFolder:
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
         """Replace the weights, which act on activations as cached, and note how far training is."""
-        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ONLY_TRAINING)}
-        _save(self.model_file, weights, {"step": str(step), "steps": str(steps)})
+        _save(self.model_file, tensors, {"step": str(step), "steps": str(steps)})
 
     def progress(self) -> tuple[int, int]:
         """Steps done and steps planned, from the file of weights; (0, 0) without one."""
@@ -206,22 +202,15 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     tensors = _load(folder.model_file)
     try:
         if header["schema_version"] == 1:
-            tensors = _from_version_1(tensors)
-        load_weights(model, tensors)
+            tensors = _from_version_1({n: t for n, t in tensors.items() if not n.startswith(model.training_only)})
+        model.load_weights(tensors)
     except (KeyError, RuntimeError) as error:
         raise _damaged(folder.model_file, error) from None
     return Run(folder, header, config, model.to(device).eval())
 
 
-def load_weights(model: SparseAutoencoder, tensors: dict[str, torch.Tensor]) -> None:
-    """Put a run's weights into a model; raises ``RuntimeError`` if some are missing or do not fit."""
-    unread = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_ONLY_TRAINING)}
-    model.load_state_dict(unread | tensors)
-
-
 def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Version 1 had two levels: ``price_P`` of the coarse one, ``parent_F`` and the other prices of the fine one."""
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ONLY_TRAINING)}
     if "parent_F" not in tensors:
         return tensors
     price_P = tensors.pop("price_P")

@@ -122,11 +122,6 @@ class Tree:
         return children
 
 
-def rounded(value: float) -> float:
-    """An activation or a logit to six significant digits: the precision of float32, without conversion noise."""
-    return float(f"{value:.6g}")
-
-
 def save_tree(path: str | Path, tree: Tree) -> None:
     """Write a ``tree.json`` atomically."""
     write_text(path, write_json(tree))

@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-# One token for every character, known or not: the sign that Unicode has for "a character that could not be shown".
+# The token of every unknown character: Unicode's sign for a character that cannot be shown.
 UNKNOWN = "\ufffd"
-BETAS = (0.9, 0.99)  # of AdamW, as nanoGPT has them for small character models
-FINAL_LR = 0.1  # share of the peak learning rate that the schedule ends at
-_SLICE = 1 << 16  # characters encoded at once: the tokenizer takes some hundred bytes of memory for each
+BETAS = (0.9, 0.99)  # of AdamW, as in nanoGPT for small character models
+FINAL_LR = 0.1  # at the end of the schedule, as a share of the peak learning rate
+_SLICE = 1 << 16  # characters encoded at once: the tokenizer needs a few hundred bytes of memory for each
 
 
 def character_tokenizer(text: str, context: int) -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are the characters of ``text``, numbered by code point.
 
-    Every character becomes exactly one token, line ends included, nothing is added, and decoding joins the tokens as
-    they are: ``decode(encode(x)) == x`` for every ``x`` over the alphabet. A character that is not in ``text`` becomes
-    ``unk_token`` (U+FFFD, always in the vocabulary): its place is kept, and ``unk_token_id`` among the ids shows it.
+    Every character, line ends included, becomes exactly one token, nothing is added, and decoding only joins the
+    tokens: ``decode(encode(x)) == x`` for every ``x`` over the alphabet. A character that is not in ``text`` becomes
+    ``unk_token`` (U+FFFD, always in the vocabulary), so positions stay the same and ``unk_token_id`` shows the gap.
     ``context`` is recorded as the longest input of the model.
     """
     vocabulary = {character: index for index, character in enumerate(sorted({*text, UNKNOWN}))}
@@ -45,7 +45,7 @@ def character_tokenizer(text: str, context: int) -> PreTrainedTokenizerFast:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> Tensor:
-    """The tokens (N,) int64 of ``text``, one a character."""
+    """The tokens (N,) int64 of ``text``, one per character."""
     backend = tokenizer.backend_tokenizer
     ids_N = np.empty(len(text), dtype=np.int64)
     for start in range(0, len(text), _SLICE):
@@ -57,9 +57,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> Tensor:
 def character_gpt(
     vocabulary: int, *, layers: int, width: int, heads: int, context: int, dropout: float, seed: int, bias: bool = True
 ) -> GPT2LMHeadModel:
-    """A new GPT-2 of these sizes, its input and output embeddings tied, initialised from ``seed``.
+    """A new GPT-2 of these sizes with tied input and output embeddings, initialised from ``seed``.
 
-    Without ``bias``, the biases are 0 and are not trained: the architecture of Hugging Face has them in any case.
+    Without ``bias``, the biases stay 0: Hugging Face's architecture always has them.
     """
     config = GPT2Config(
         vocab_size=vocabulary,
@@ -80,13 +80,13 @@ def character_gpt(
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):  # GPT-2 begins with all of them at 0
+        if name.endswith("bias"):  # GPT-2 initialises them to 0
             parameter.requires_grad_(bias)
     return model
 
 
 def adamw(model: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW whose decay acts on matrices only: shrinking a bias or a norm's scale does not regularise."""
+    """AdamW with weight decay only on matrices: shrinking a bias or a norm's scale does not regularise."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -96,7 +96,7 @@ def adamw(model: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
-    """The rate of ``step`` (from 0): linear up to ``peak`` over ``warmup`` steps, then a cosine down to a tenth."""
+    """The rate at ``step`` (from 0): linear up to ``peak`` over ``warmup`` steps, then a cosine down to a tenth."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -111,7 +111,7 @@ def random_windows(tokens_N: Tensor, batch: int, context: int, seed: int, step: 
 
 
 def dropout_seed(seed: int, step: int) -> int:
-    """The seed of a step's dropout: of ``seed`` and ``step`` alone, and apart from that of the step's windows."""
+    """The seed of a step's dropout: depends only on ``seed`` and ``step``, and differs from that of its windows."""
     return int(np.random.default_rng((seed, step, 1)).integers(2**32))
 
 
@@ -127,12 +127,13 @@ def training_step(
     dtype: torch.dtype,
     forward: Callable[..., Any] | None = None,
 ) -> Tensor:
-    """One step of ``optimizer`` at rate ``lr``; gives the loss before it, in nats per character.
+    """One step of ``optimizer`` at rate ``lr``; returns the loss before it, in nats per character.
 
-    ``forward`` computes what the model does, where that is compiled.
-
-    ``clip`` is the largest norm of the gradient (0: any), ``dtype`` that of the products. The dropped units depend on
-    ``dropout_seed`` alone: torch's global generator is seeded with it wherever the model drops any.
+    Args:
+        clip: largest norm of the gradient; 0 for no limit.
+        dropout_seed: decides the dropped units: if the model has dropout, it seeds torch's global generator.
+        dtype: of the products.
+        forward: the compiled model, if there is one.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -152,22 +153,23 @@ def training_step(
 def mean_loss(
     model: GPT2LMHeadModel, tokens_N: Tensor, *, context: int, batch: int, dtype: torch.dtype, limit: int = 0
 ) -> float:
-    """The loss in nats per character over ``tokens_N`` but the first, each predicted once, ``batch`` windows at a time.
+    """The mean loss in nats per character over all of ``tokens_N`` except the first, each predicted once.
 
-    The windows do not overlap, so a character sees at most ``context`` characters before it, and half that on average:
-    a sliding window would give a lower figure, at ``context`` times the cost. With a ``limit``, about that many
-    characters are taken, as whole windows spread evenly, for a text's parts differ more than its windows do.
+    ``batch`` windows are computed at a time. They do not overlap, so a character sees at most ``context`` characters
+    before it, and half of that on average; a sliding window would give a lower figure at ``context`` times the cost.
+    With a ``limit``, about that many characters are used, as whole windows spread evenly over the text, because parts
+    of a text differ more than neighbouring windows.
     """
     model.eval()
     device = model.device
     whole = (len(tokens_N) - 1) // context * context
     shape = (whole // context, context)
     inputs_WT, targets_WT = tokens_N[:whole].view(shape), tokens_N[1 : whole + 1].view(shape)
-    rest = [(tokens_N[None, whole:-1], tokens_N[None, whole + 1 :])] if whole < len(tokens_N) - 1 else []
+    last_window = [(tokens_N[None, whole:-1], tokens_N[None, whole + 1 :])] if whole < len(tokens_N) - 1 else []
     if limit and limit < whole:
-        taken = torch.linspace(0, len(inputs_WT) - 1, max(1, limit // context)).long()
-        inputs_WT, targets_WT, rest = inputs_WT[taken], targets_WT[taken], []
-    batches = [*zip(inputs_WT.split(batch), targets_WT.split(batch), strict=True), *rest]
+        places = torch.linspace(0, len(inputs_WT) - 1, max(1, limit // context)).long()
+        inputs_WT, targets_WT, last_window = inputs_WT[places], targets_WT[places], []
+    batches = [*zip(inputs_WT.split(batch), targets_WT.split(batch), strict=True), *last_window]
     total = count = 0.0
     for inputs, targets in batches:
         if inputs.numel():

@@ -1,4 +1,4 @@
-"""From bytes to text: UTF-8 and nothing else, and a guess at what other bytes are."""
+"""From bytes to text: only UTF-8 is read; for other bytes, a guess at their encoding becomes a hint."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _WIDE = (
 )  # size, place of the highest byte
 _CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\b\t\n\v\f\r\x1b")
 _MOST_CONTROLS = 0.1  # share of the bytes of a text
-_LEAST_GUESSED, _LEAST_JUDGED = 16, 256  # bytes; less may be anything
-_LOOKED_AT = 1 << 16  # bytes from which an encoding is guessed: a multiple of 4
+_LEAST_GUESSED, _LEAST_JUDGED = 16, 256  # bytes; fewer prove nothing
+_GUESSED_BYTES = 1 << 16  # bytes from which an encoding is guessed: a multiple of 4
 
 
 def decoded(data: bytes, where: str, before: int = 0) -> str:
-    """``data`` as text, without a byte-order mark; ``before`` is the number of bytes of the file ahead of it.
+    """``data`` as text without a byte-order mark; ``before`` is the number of bytes before it in the file.
 
-    Raises ``FileError`` with what to do where it is no UTF-8 text.
+    Raises ``FileError`` with a hint if it is not UTF-8 text.
     """
     start = len(codecs.BOM_UTF8) if before == 0 and data.startswith(codecs.BOM_UTF8) else 0
     try:
@@ -44,38 +44,38 @@ def decoded(data: bytes, where: str, before: int = 0) -> str:
         raise FileError(
             f"{where}: byte {before + place:,} (0x{data[place]:02x}) is not UTF-8 text", _hint(data, place)
         ) from None
-    # The letters of UTF-16 and UTF-32 are control characters of UTF-8 in part.
+    # Read as UTF-8, some bytes of UTF-16 and UTF-32 are control characters.
     controls = len(data) - len(data.translate(None, _CONTROLS))
     encoding = _guess(data) if controls > _MOST_CONTROLS * len(data) and len(data) >= _LEAST_GUESSED else ""
     if encoding or (controls > _MOST_CONTROLS * len(data) and len(data) >= _LEAST_JUDGED):
         raise FileError(
-            f"{where}: is not UTF-8 text: {controls / len(data):.0%} of its bytes are control characters",
+            f"{where}: not UTF-8 text: {controls / len(data):.0%} of its bytes are control characters",
             _convert(encoding) if encoding else "Give plain text in UTF-8.",
         )
     return text
 
 
 def _hint(data: bytes, place: int) -> str:
-    """What to do about bytes of which that at ``place`` is not UTF-8."""
+    """What to do about bytes that are not UTF-8 at ``place``."""
     for magic, command in _COMPRESSED.items():
         if data.startswith(magic):
             return f"It is compressed: unpack it first, with {command}."
     if encoding := _guess(data):
         return _convert(encoding)
-    # Bytes from 80 to 9F are letters and quotation marks in Windows, and nothing in Latin 1.
-    windows = any(0x80 <= byte < 0xA0 for byte in data[place : place + _LOOKED_AT])
+    # Bytes from 80 to 9F are letters and quotation marks in Windows' encoding and unused in Latin 1.
+    windows = any(0x80 <= byte < 0xA0 for byte in data[place : place + _GUESSED_BYTES])
     return _convert("CP1252" if windows else "LATIN1")
 
 
 def _guess(data: bytes) -> str:
-    """UTF-16 or UTF-32 where ``data`` has its mark, or reads as text in it; "" where it does not."""
+    """UTF-16 or UTF-32 if ``data`` has its byte-order mark or is readable in it, else ""."""
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if data.startswith(mark):
             return encoding
     for encoding, size, high in _WIDE:
-        whole = data[: min(len(data), _LOOKED_AT) // size * size]
+        whole = data[: min(len(data), _GUESSED_BYTES) // size * size]
         zeros, all_high = whole[high::size].count(0), len(whole) // size
-        # The highest bytes of UTF-32 are 0; of UTF-16 those of spaces and line ends at least.
+        # The highest bytes of UTF-32 are 0; in UTF-16 at least those of spaces and line ends are.
         if zeros < all_high if size == 4 else not zeros or zeros < 0.9 * whole.count(0):
             continue
         text = whole.decode(encoding, "replace")

@@ -1,4 +1,4 @@
-"""Files that hold texts: plain, JSON, JSON lines and Parquet, compressed or not. What each is, its name says."""
+"""Files that hold texts: plain, JSON, JSON lines and Parquet, compressed or not. The name of a file tells its kind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.host.encodings import decoded
 
-TEXT_FIELD = "text"  # the field of the text where none is named
-FROM_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # what is taken from a folder, compressed or not
+TEXT_FIELD = "text"  # the default field of the text
+FROM_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # the files that are read from a folder, compressed or not
 _LINES = (".jsonl", ".ndjson")
 _WITH_FIELDS = (*_LINES, ".json", ".parquet")
 _OTHERS = {
@@ -36,7 +36,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Document:
-    """A text, the name of its source, and how many characters of that source come before it."""
+    """A text, the name of its source, and the number of characters before it in that source."""
 
     name: str
     text: str
@@ -44,7 +44,7 @@ class Document:
 
 
 def from_folder(path: Path) -> bool:
-    """Whether a file is taken where its folder was named."""
+    """Whether a file is read if the user names its folder."""
     return _form(path)[0] in FROM_FOLDERS and path.is_file()
 
 
@@ -54,14 +54,14 @@ def has_fields(path: str) -> bool:
 
 
 def require_readable(path: str) -> None:
-    """Raise ``UsageError`` where a file is of a kind that is not read, by its name."""
+    """Raise ``UsageError`` if the name of a file has an ending that cannot be read."""
     form, _ = _form(path)
     if hint := _OTHERS.get(form):
         raise UsageError(f"{path}: {form} files are not read", hint.replace("FILE", path))
 
 
 def read(path: str, text_field: str) -> Iterator[Document]:
-    """The documents of a file; raises ``UsageError`` and ``FileError`` where it cannot be read."""
+    """The documents of a file; raises ``UsageError`` or ``FileError`` if it cannot be read."""
     form, packing = _form(path)
     if form == ".parquet":
         yield from _parquet(path, text_field)
@@ -77,13 +77,13 @@ def read(path: str, text_field: str) -> Iterator[Document]:
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise FileError(f"{path}: damaged or not compressed as its name says ({error})", "Download it again.") from None
     except OSError as error:
-        if packing and error.errno is None:  # how bz2 and zstd complain
+        if packing and error.errno is None:  # bz2 and zstd report damage this way
             raise FileError(f"{path}: damaged or not compressed as its name says ({error})") from None
         raise
 
 
 def field_of(row: Any, text_field: str, where: str) -> str:
-    """The text of a record; raises ``FileError`` that names it where there is none."""
+    """The text of a record; raises ``FileError`` with the record's place if it has none."""
     if not isinstance(row, dict):
         raise FileError(f"{where}: not a JSON object but {_kind(row)}", "Every record must be one object.")
     value = row.get(text_field)
@@ -97,7 +97,7 @@ def field_of(row: Any, text_field: str, where: str) -> str:
 
 
 def _form(path: str | Path) -> tuple[str, str]:
-    """What a file holds and how it is compressed, as the ends of its name say, in small letters."""
+    """The ending that says what a file holds, and the ending that says how it is compressed, in small letters."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     packing = suffixes.pop() if suffixes and suffixes[-1] in _OPEN else ""
     return (suffixes[-1] if suffixes else ""), packing
@@ -114,7 +114,7 @@ def _json_lines(file: BinaryIO, path: str, text_field: str) -> Iterator[Document
 
 
 def _json(data: bytes, path: str, text_field: str) -> Iterator[Document]:
-    """The records of a list, or one record; a file of JSON lines by another name is read as such."""
+    """The records of a list, or a single record; JSON lines under this name are read as such."""
     text = decoded(data, path)
     try:
         content = json.loads(text)
@@ -160,13 +160,13 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _whole(value: str, problem: str) -> str:
-    """A text without halves of characters; raises ``FileError``, as ``problem`` has it, where there is one."""
+    """A text without half characters; raises ``FileError`` with the text ``problem`` if it has one."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
         place = f"character {error.start:,}"
         raise FileError(
-            f"{problem.format(place)} is half of a surrogate pair, which is no text",
+            f"{problem.format(place)} is half of a surrogate pair, which is not valid text",
             "Write the file again with whole characters, or without \\u escapes.",
         ) from None
     return value
@@ -185,7 +185,7 @@ def _kind(value: Any) -> str:
 
 
 def _open_zstd(path: str) -> BinaryIO:
-    """By whatever is installed: Python 3.14 has it, PyArrow too."""
+    """Uses Python 3.14's own module or PyArrow."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
 
@@ -202,7 +202,7 @@ def _open_zstd(path: str) -> BinaryIO:
     return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
 
 
-# By the end of a name: how such a file is opened for reading bytes.
+# The function that opens a file to read its bytes, by the ending of its name.
 _OPEN: dict[str, Callable[[str], Any]] = {
     "": partial(open, mode="rb"),
     ".gz": gzip.open,

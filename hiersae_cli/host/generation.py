@@ -1,4 +1,4 @@
-"""Drawing text from a host model with a key-value cache: every new token costs one position, not the whole context.
+"""Drawing text from a host model with a key-value cache: a new token costs one position, not the whole context.
 
 Legend of shapes: T tokens of a context, V tokens of the vocabulary.
 """
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class CachedLogits:
-    """The logits of the next token after a growing sequence, (V,) float32, by a key-value cache.
+    """The logits of the next token after a growing sequence, (V,) float32, with a key-value cache.
 
-    The model sees the last tokens alone, at most ``context`` of them. Its positions are absolute, so keys and values
-    cannot move with a sliding window: when the context is full, the cache is filled anew with the last half of it, and
-    grows again. A token is so drawn from what at least ``context / 2`` tokens before it say, once there are as many.
+    The model sees only the last tokens, at most ``context``. Its positions are absolute, so keys and values cannot
+    move with a sliding window: when the context is full, the cache is rebuilt from its last half and grows again. So
+    after the first ``context / 2`` tokens, every token depends on at least ``context / 2`` tokens before it.
 
     Attributes:
-        seen: the tokens that the last logits rest on.
+        seen: the tokens that the last logits depend on.
     """
 
     def __init__(self, model: Any, context: int):
@@ -30,7 +30,7 @@ class CachedLogits:
 
     @torch.inference_mode()
     def after(self, tokens: Sequence[int]) -> Tensor:
-        """Take ``tokens`` in, one or more, and give the logits after them."""
+        """Append ``tokens``, one or more, and return the logits after them."""
         fresh = list(tokens)
         if len(self.seen) + len(fresh) > self._context:
             fresh = [*self.seen, *fresh][-max(1, self._context // 2) :]
@@ -53,13 +53,13 @@ def generate(
     top_k: int,
     generator: torch.Generator,
 ) -> list[int]:
-    """``tokens`` new ones after ``prompt``, each drawn from the ``top_k`` likeliest at ``temperature``."""
+    """``tokens`` new tokens after ``prompt``, each drawn from the ``top_k`` likeliest at ``temperature``."""
     logits_of = CachedLogits(model, context)
     drawn: list[int] = []
-    following: Sequence[int] = prompt
+    last_tokens: Sequence[int] = prompt
     for _ in range(tokens):
-        likeliest = torch.topk(logits_of.after(following) / temperature, min(top_k, model.config.vocab_size))
+        likeliest = torch.topk(logits_of.after(last_tokens) / temperature, min(top_k, model.config.vocab_size))
         place = torch.multinomial(likeliest.values.softmax(-1), 1, generator=generator)
-        following = [int(likeliest.indices[place])]
-        drawn += following
+        last_tokens = [int(likeliest.indices[place])]
+        drawn += last_tokens
     return drawn

@@ -1,4 +1,4 @@
-"""What a module gives to its forward hooks: a tensor, or several values of which the first is the tensor."""
+"""The output of a module in a forward hook: a tensor, or several values with the tensor first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def first_of(output: Any) -> Any:
-    """The tensor of a module's output; of what is no module of tensors whatever it gives."""
+    """The first of several values, else the output itself: the tensor, for a module that returns one."""
     return output[0] if isinstance(output, (tuple, list)) and output else output
 
 

@@ -1,6 +1,7 @@
-"""The language model whose activations are studied: load it, hook a module, splice a reconstruction.
+"""The language model whose activations are studied: load it, hook a module, splice in a reconstruction.
 
-Legend of shapes: B sequences, T tokens of each, d width of a module, V vocabulary.
+Legend of shapes: B sequences, T tokens of each, d width of a module, F directions, D width of the residual stream, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
 
 _SHOWN_CANDIDATES = 24
-_PROBE_TOKENS = 8  # that a host is tried on
-_CAUSAL_TOLERANCE = 1e-4  # of what later tokens change at their own places
+_PROBE_TOKENS = 8  # length of the sequences that test whether a host is causal
+_CAUSAL_TOLERANCE = 1e-4  # largest change at earlier places, as a share of the change at the changed tokens
 
 
 class _StopForward(Exception):
-    """Raised by a hook once everything wanted is captured, so that nothing after it is computed."""
+    """Raised by a hook when everything is captured, so that nothing after it is computed."""
 
 
 class Host:
@@ -39,7 +40,7 @@ class Host:
     Attributes:
         name: as the user gave it.
         fingerprint: sha256 of the weight and configuration files, or the hub's commit.
-        tokenizer_fingerprint: of what the tokenizer does (see ``host.tokenizer``).
+        tokenizer_fingerprint: of the tokenizer's behaviour (see ``host.tokenizer``).
         model, tokenizer: the Hugging Face objects.
     """
 
@@ -48,10 +49,10 @@ class Host:
 
     @classmethod
     def load(cls, name: str, device: torch.device, dtype: str = "auto", revision: str = "") -> Host:
-        """Load from a folder or the hub; safetensors only, and no code from the model's files is run.
+        """Load from a folder or the hub; reads only safetensors and runs no code from the model's files.
 
-        Raises ``UsageError`` where there is no such model, ``FileError`` where its files are unusable or it is not a
-        causal language model.
+        Raises ``UsageError`` if there is no such model, ``FileError`` if its files are unusable or it is not a causal
+        language model.
         """
         _quieten()
         from transformers import AutoModelForCausalLM
@@ -59,11 +60,11 @@ class Host:
         folder = Path(name)
         _require_plausible(name, folder)
         _require_causal_class(name, revision)
-        wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+        torch_dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
         tokenizer = load_tokenizer(name, revision)
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=wanted, use_safetensors=True, output_loading_info=True, **_options(revision)
+                name, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **_options(revision)
             )
         except Exception as error:
             raise _load_error(name, error) from None
@@ -73,8 +74,8 @@ class Host:
         host._require_causal()
         if missing := sorted(loading["missing_keys"]):
             # transformers would give them random values.
-            shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
-            raise FileError(f"{name}: its files lack {len(missing)} of the model's weights: {shown}")
+            listed = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+            raise FileError(f"{name}: its files lack {len(missing)} of the model's weights: {listed}")
         return host
 
     @cached_property
@@ -83,12 +84,12 @@ class Host:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The device that the model runs on."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> str:
-        """What the model runs in: ``float32``, ``bfloat16`` …"""
+        """The type of the model's weights: ``float32``, ``bfloat16`` …"""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
@@ -98,10 +99,10 @@ class Host:
         return int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 1 << 20)
 
     def blocks(self) -> tuple[str, int]:
-        """Path of the list of transformer blocks, and how many there are."""
+        """The path of the list of transformer blocks, and their number."""
         config = self._text_config()
         count = int(getattr(config, "decoder_layers", 0) or getattr(config, "num_hidden_layers", 0))
-        # Of a host that also sees or hears, other parts may have as many: those of the decoder come first.
+        # In a multimodal host, other parts may have as many blocks: look in the decoder first.
         decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
         named = list(self.model.named_modules())
         inside = next((f"{path}." for path, module in named if path and module is decoder), "")
@@ -121,7 +122,7 @@ class Host:
         return f"{path}.{layer}"
 
     def module(self, path: str) -> nn.Module:
-        """The module at ``path``; the error of a wrong one lists candidates."""
+        """The module at ``path``; raises ``UsageError`` that lists candidates if there is none."""
         modules = dict(self.model.named_modules())
         if path in modules and path:
             return modules[path]
@@ -134,7 +135,7 @@ class Host:
     def capture(self, tokens_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
         """Outputs (B, T, d) of the modules at ``paths``; nothing after the last of them is computed.
 
-        Of a module that is called several times it is the first output.
+        If a module is called several times, its first output counts.
         """
         captured: dict[str, torch.Tensor] = {}
 
@@ -144,7 +145,7 @@ class Host:
                     return
                 x_BTd = _activations_of(path, output, tokens_BT.shape)
                 last = len(captured) + 1 == len(paths)
-                # Some models add the next module's output to it in place.
+                # Some models later add the next module's output to it in place.
                 captured[path] = x_BTd if last else x_BTd.clone()
                 if last:
                     raise _StopForward
@@ -163,7 +164,7 @@ class Host:
         raise UsageError(f"--module {missing}: not used in the model's forward pass", "Choose another module.")
 
     def rows(self, tokens_BT: torch.Tensor, keep_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
-        """Outputs (n, d) of the modules for the tokens that ``keep_BT`` marks; the others are padding at the right.
+        """Outputs (n, d) of the modules for the tokens that ``keep_BT`` marks; the others are padding on the right.
 
         A causal host does not see the padding, unless its rotary positions depend on the length of the sequence.
         """
@@ -180,9 +181,9 @@ class Host:
     def spliced(
         self, path: str, replace: Callable[[torch.Tensor], torch.Tensor], where_BT: torch.Tensor | None = None
     ) -> Iterator[None]:
-        """Within the block, the module's output x (B, T, d) is ``replace(x)`` in every forward pass.
+        """Within this context, the module's output x (B, T, d) becomes ``replace(x)`` in every forward pass.
 
-        Positions outside ``where_BT`` keep x: those that a cache drops, on which no dictionary was trained.
+        Positions outside ``where_BT`` keep x: a cache drops them, so no dictionary was trained on them.
         """
 
         def replaced(x_BTD: torch.Tensor) -> torch.Tensor:
@@ -207,18 +208,19 @@ class Host:
     def direct_logits(self, directions_FD: torch.Tensor) -> torch.Tensor:
         """What each direction of the residual stream adds to the logits by itself, (F, V) float32: the logit lens.
 
-        Through the host's own final norm, but for its division by the size of what it is given, and its own
-        unembedding, but for their biases (see ``host.unembedding``). So values are comparable within a direction
-        and not across tokens' contexts. Raises ``FileError`` where the unembedding does not read this space.
+        The directions go through the linear parts of the host's final norm, which leaves out the division by the size
+        of its input, and of its unembedding, without their biases (see ``host.unembedding``). So values can be compared
+        within a direction, but not across the contexts of tokens. Raises ``FileError`` if the unembedding does not read
+        this space.
         """
         try:
             unembedding = self._unembedding
         except UnknownLayersError as error:
-            raise FileError(f"{self.name}: tokens that a direction promotes are not known: {error}") from None
+            raise FileError(f"{self.name}: cannot tell which tokens a direction promotes: {error}") from None
         if unembedding.final_ED.shape[1] != directions_FD.shape[1]:
             raise FileError(
                 f"{self.name}: its unembedding does not read this module's space",
-                "Directions of other modules than the residual stream promote no token directly.",
+                "Only directions of the residual stream promote tokens directly.",
             )
         return unembedding.logits(directions_FD)
 
@@ -228,30 +230,28 @@ class Host:
         return Unembedding.of(self.model, self.module(f"{path}.{count - 1}"))
 
     def _require_causal(self) -> None:
-        """Raise ``FileError`` where what is computed for a token depends on tokens after it.
+        """Raise ``FileError`` if the output for a token depends on later tokens.
 
-        A row of a cache would then depend on the padding of its batch, and the loss be that of tokens already seen.
+        A cached row would then depend on the padding of its batch, and the model would see the tokens that it predicts.
         """
         length = min(_PROBE_TOKENS, self.max_context)
         tokens_2T = torch.arange(2 * length).view(2, length) % self.model.get_input_embeddings().num_embeddings
         tokens_2T[1, : length // 2] = tokens_2T[0, : length // 2]
         try:
-            # One at a time, the same products in the same order: of a causal model the first half stays as it is.
+            # One sequence at a time has the same products in the same order: a causal model's first half stays equal.
             first_TV, other_TV = (self.log_probabilities(tokens_T[None])[0] for tokens_T in tokens_2T)
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise _not_causal(self.name, self.model.config, f"it does not run on tokens alone ({reason})") from None
+            raise _not_causal(self.name, self.model.config, f"it does not run on only tokens ({reason})") from None
         difference_T = (first_TV - other_TV).abs().amax(1)
         least = max(_CAUSAL_TOLERANCE, 2 * torch.finfo(getattr(torch, self.dtype)).eps) * difference_T.max()
         if (difference_T[: length // 2] > least).any():
-            raise _not_causal(
-                self.name, self.model.config, "what it computes for a token depends on the tokens after it"
-            )
+            raise _not_causal(self.name, self.model.config, "its output for a token depends on the tokens after it")
 
     def _length_matters(self) -> bool:
-        """Whether activations depend on the length of the sequence: rotary positions that are rescaled by it."""
+        """Whether activations depend on the length of the sequence, because it rescales rotary positions."""
         config = self._text_config()
-        # Versions of transformers before 5 call them by the second name.
+        # Versions of transformers before 5 use the second name.
         parameters = json.dumps(
             [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")], default=str
         )
@@ -281,7 +281,7 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
 
 
 def _options(revision: str) -> dict[str, Any]:
-    # Left out, trust_remote_code asks on the terminal whether to run what the model brings along.
+    # Without trust_remote_code=False, transformers would ask on the terminal whether to run the model's code.
     return {"trust_remote_code": False, **({"revision": revision} if revision else {})}
 
 
@@ -297,7 +297,7 @@ def _require_plausible(name: str, folder: Path) -> None:
 
 
 def _require_causal_class(name: str, revision: str) -> None:
-    """Raise ``FileError`` where transformers knows the architecture, but none of it that predicts the next token."""
+    """Raise ``FileError`` if transformers has no version of the architecture that predicts the next token."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -323,7 +323,7 @@ def _load_error(name: str, error: Exception) -> HierSAEError:
             f"{name}: this model cannot be loaded ({reason})", "It must be a causal language model in safetensors."
         )
     return UsageError(
-        f"--model {name}: neither a folder here nor a model that the hub gives ({reason})",
+        f"--model {name}: neither a folder here nor a model on the hub ({reason})",
         "Check the name and the network, or make a model: hiersae lm TEXT -o host.",
     )
 
@@ -339,7 +339,7 @@ def _activations_of(path: str, output: Any, shape: torch.Size) -> torch.Tensor:
 
 
 def _fingerprint(folder: Path) -> str:
-    """sha256 over configuration and weights, by name and content."""
+    """The sha256 of configuration and weights, by name and content."""
     digest = hashlib.sha256()
     for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
         digest.update(f"{file.name} {sha256_file(file)}\n".encode())
@@ -347,7 +347,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _quieten() -> None:
-    """Keep the libraries' banners and bars off the user's terminal; errors still come through as exceptions."""
+    """Keep the libraries' banners and bars off the user's terminal; errors still arrive as exceptions."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from transformers.utils import logging

@@ -1,7 +1,7 @@
-"""Where text comes from: files, folders, globs, JSON lines, data sets, standard input, or Python's own documentation.
+"""The sources of text: files, folders, globs, JSON lines, data sets, standard input, or Python's documentation.
 
-Text is taken exactly as it stands: it is decoded from UTF-8, without a byte-order mark, and nothing else. Line ends are
-not translated and nothing is trimmed, so an offset into a document counts the characters of the file.
+Text is only decoded from UTF-8, without a byte-order mark. Line ends are not translated and nothing is trimmed, so an
+offset into a document counts the characters of the file.
 """
 
 from __future__ import annotations
@@ -35,35 +35,42 @@ _DATASET = "hf:"
 
 
 def documents(texts: list[str], text_field: str) -> Iterator[Document]:
-    """The documents of ``texts`` one by one, in the order given; documents of nothing but white space are left out.
+    """The documents of ``texts`` one by one, in order; documents of only white space are left out.
 
-    Each of ``texts`` is a file (one document, named by its path), a ``.jsonl`` or ``.ndjson`` file (a document a line,
-    named ``file:line``), a ``.json`` file (a list of objects or texts, named ``file[place]``), a ``.parquet`` file (a
-    document a row, named ``file#row``), any of these compressed (``.gz``, ``.bz2``, ``.xz``, ``.zst``), a folder (its
-    ``*.txt``, ``*.jsonl``, ``*.ndjson`` and ``*.parquet`` at any depth, sorted), a glob (its files, sorted), ``-`` for
-    standard input, or ``hf:NAME[:CONFIG][@SPLIT]`` (a document a row, named ``hf:…#row``; the split is ``train``
-    unless given). Without any, Python's reference documentation is used, a document a topic. ``text_field`` names the
-    field of the text in files of records and data sets.
+    A text is one of:
 
-    Raises at once a ``UsageError`` where a name stands for nothing or ``text_field`` has no effect, and while reading
-    a ``FileError`` where a text is not UTF-8, a record lacks that field, or nothing was found but white space.
+    - a file: one document, named by its path;
+    - a ``.jsonl`` or ``.ndjson`` file: a document per line, named ``file:line``;
+    - a ``.json`` file: a list of objects or texts, named ``file[place]``;
+    - a ``.parquet`` file: a document per row, named ``file#row``;
+    - any of these compressed: ``.gz``, ``.bz2``, ``.xz``, ``.zst``;
+    - a folder: its ``*.txt``, ``*.jsonl``, ``*.ndjson`` and ``*.parquet`` at any depth, sorted;
+    - a glob: its files, sorted;
+    - ``-``: standard input;
+    - ``hf:NAME[:CONFIG][@SPLIT]``: a document per row, named ``hf:…#row``; the default split is ``train``.
+
+    Without any text, Python's reference documentation is used, a document per topic. ``text_field`` names the field of
+    the text in files of records and data sets.
+
+    Raises ``UsageError`` at once if a text does not exist or ``text_field`` has no effect, and ``FileError`` while
+    reading if a text is not UTF-8, a record lacks that field, or there is only white space.
     """
     sources = _sources(texts)
     for source in sources:
         require_readable(source)
     if text_field != TEXT_FIELD and not any(source.startswith(_DATASET) or has_fields(source) for source in sources):
         raise UsageError(
-            f"--text-field {text_field}: no text given here has fields ({', '.join(sources[:3])})",
+            f"--text-field {text_field}: none of these texts has fields ({', '.join(sources[:3])})",
             "Leave it out, or give .jsonl, .ndjson, .json or .parquet files.",
         )
     return _filled(sources, text_field)
 
 
 def fingerprints(texts: list[str]) -> dict[str, str]:
-    """The sha256 (hexadecimal) of every file that ``texts`` stand for, by the names that ``documents`` gives them.
+    """The sha256 (hexadecimal) of every file in ``texts``, by the names that ``documents`` gives them.
 
-    The embedded documentation has the hash of its texts, put together, under ``pydoc_data.topics``. Standard input and
-    data sets cannot be known before they are read, so theirs is the empty string.
+    Python's documentation has the hash of its joined texts, under ``pydoc_data.topics``. Standard input and data sets
+    are unknown before they are read, so theirs is the empty string.
     """
     return {source: _fingerprint(source) for source in _sources(texts)}
 
@@ -79,7 +86,7 @@ def _is_stream(source: str) -> bool:
 
 
 def _sources(texts: list[str]) -> list[str]:
-    """Files, ``-`` and ``hf:`` names, with folders and globs put out in full."""
+    """Files, ``-`` and ``hf:`` names, with folders and globs replaced by their files."""
     if not texts:
         return [EMBEDDED]
     if texts.count(STANDARD_INPUT) > 1:
@@ -92,19 +99,19 @@ def _expanded(text: str) -> list[str]:
     if _is_stream(text):
         return [text]
     if path.is_dir():
-        found = [str(file) for file in sorted(path.rglob("*")) if from_folder(file)]
-        if not found:
+        files = [str(file) for file in sorted(path.rglob("*")) if from_folder(file)]
+        if not files:
             raise UsageError(
-                f"{text}: no {', '.join(FROM_FOLDERS)} file in this folder", f"Name other files by a glob: '{text}/*'"
+                f"{text}: no {', '.join(FROM_FOLDERS)} file in this folder", f"Name other files with a glob: '{text}/*'"
             )
-        return found
+        return files
     if path.exists():
         return [text]
     if glob.has_magic(text):
-        found = [file for file in sorted(glob.glob(text, recursive=True)) if Path(file).is_file()]
-        if not found:
-            raise UsageError(f"{text}: no file matches", "Check the pattern; ** stands for any folders.")
-        return found
+        files = [file for file in sorted(glob.glob(text, recursive=True)) if Path(file).is_file()]
+        if not files:
+            raise UsageError(f"{text}: no file matches", "Check the pattern; ** matches any folders.")
+        return files
     raise UsageError(f"{text}: no such file or folder", "Check the path; a data set is written hf:NAME.")
 
 
@@ -116,7 +123,7 @@ def _filled(sources: list[str], text_field: str) -> Iterator[Document]:
                 empty = False
                 yield document
     if empty:
-        raise FileError(f"{', '.join(sources)}: there is no text", "Give a text with something in it.")
+        raise FileError(f"{', '.join(sources)}: there is no text", "Give a text that is not empty.")
 
 
 def _documents_of(source: str, text_field: str) -> Iterable[Document]:
@@ -152,7 +159,7 @@ def _dataset(source: str, text_field: str) -> Iterator[Document]:
         raise UsageError(f"{source}: write hf:NAME, hf:NAME:CONFIG, hf:NAME@SPLIT or hf:NAME:CONFIG@SPLIT")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    # The library and what lies below it (network, file systems, parsers) have no common exception of their own.
+    # The library and its dependencies (network, file systems, parsers) have no common exception.
     try:
         rows = iter(datasets.load_dataset(name, configuration or None, split=split, streaming=True))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The host's tokenizer: the text of each of its tokens, and what tells it from another."""
+"""The host's tokenizer: the text of each token, and a fingerprint that tells tokenizers apart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from hiersae_cli.concepts.tokens import bytes_shown
 
-_INCOMPLETE = "\ufffd"  # what decoding makes of bytes that are only a part of a character
-# Words, numbers, white space, marks, several scripts, a program: what tokenizers of one vocabulary cut differently.
+_INCOMPLETE = "\ufffd"  # decoding returns it for bytes that are only part of a character
+# Words, numbers, white space, marks, several scripts, a program: tokenizers with equal vocabularies may split these
+# differently.
 _PROBE = (
     "The quick brown foxes can't jump over 13,107 lazy dogs; didn't they?  Yes!\n\n\tdef f(x_1: int) -> str:\n"
     '        return f"{x_1:>8}" # naïve café, Übergröße, Привет мир, 你好世界, עברית, 🙂👍🏽\r\nhttps://a.b/c?d=e&f=0x1F'
@@ -19,36 +20,36 @@ _PROBED_TOKENS = 2048  # of the vocabulary
 
 
 def fingerprint(tokenizer: Any) -> str:
-    """sha256 of the vocabulary, and of how a fixed text and the texts of tokens are cut and put together again.
+    """The sha256 of the vocabulary, and of how a fixed text and the texts of tokens are split and joined.
 
-    It is by what the tokenizer does: a file that another version has saved anew has the same fingerprint.
+    It depends on what the tokenizer does: a file saved again by another version has the same fingerprint.
     """
     size = len(tokenizer)
     probes = [_PROBE, *(decoded(tokenizer, [token]) for token in range(0, size, -(-size // _PROBED_TOKENS)))]
     cut = tokenizer(probes, add_special_tokens=False, verbose=False)["input_ids"]
-    known = [sorted(tokenizer.get_vocab().items()), cut, decoded(tokenizer, cut[0])]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    behaviour = [sorted(tokenizer.get_vocab().items()), cut, decoded(tokenizer, cut[0])]
+    return hashlib.sha256(json.dumps(behaviour).encode()).hexdigest()
 
 
 def decoded(tokenizer: Any, tokens: list[int]) -> str:
-    """The text of tokens together, nothing tidied up."""
+    """The text of several tokens, without clean-up."""
     return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """The text of a token by itself, the space before a word included; of a part of a character its bytes."""
+    """The text of a single token, including the space before a word; for part of a character, its bytes."""
     text = decoded(tokenizer, [token])
     piece = tokenizer.convert_ids_to_tokens(token)
     if _INCOMPLETE in text and piece != text:
         data = _bytes_of(piece)
-        # Whether these are the bytes is seen by what the tokenizer makes of them.
+        # These are the right bytes if they decode to the tokenizer's text.
         return bytes_shown(data) if data.decode("utf-8", "replace") == text else f"⟨{piece}⟩"
-    # SentencePiece drops the space of a text's first word: alone, every token is first.
+    # SentencePiece drops the space of a text's first word, and a single token is always first.
     return f" {text}" if str(piece).startswith("▁") and not text.startswith(" ") else text
 
 
 def _bytes_of(piece: Any) -> bytes:
-    """The bytes that a piece of a vocabulary stands for: as itself, as ``<0xE2>``, or in GPT-2's alphabet of bytes."""
+    """The bytes of a piece of a vocabulary, written as bytes, as ``<0xE2>`` or in GPT-2's alphabet of bytes."""
     if isinstance(piece, bytes):
         return piece
     if match := re.fullmatch("<0x([0-9A-F]{2})>", piece):
@@ -57,14 +58,14 @@ def _bytes_of(piece: Any) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Bytes by the characters that byte-level vocabularies write for them.
+    """The bytes by the characters that byte-level vocabularies write for them.
 
-    Source: ``bytes_to_unicode`` of GPT-2 (Radford et al., 2019): what can be seen stands for itself, the others are
-    numbered through from U+0100 on.
+    Source: ``bytes_to_unicode`` of GPT-2 (Radford et al., 2019): visible characters are written as themselves, the
+    other bytes as the characters from U+0100 on.
     """
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in seen]
-    return {chr(byte): byte for byte in seen} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
 
 
 _BYTES = _byte_alphabet()

@@ -1,10 +1,11 @@
-"""What a direction of the residual stream adds to the logits by itself: the logit lens, through the host's own layers.
+"""What a direction of the residual stream adds to the logits by itself: the logit lens, through the host's layers.
 
 Between the last block and the logits a host has a norm (with or without centring, with a gain of w or 1 + w), perhaps a
-projection, the unembedding, and perhaps a scale or a soft cap. None of them is known by its name: the layers are run on
-probes, and what they do is measured.
+projection, the unembedding, and perhaps a scale or a soft cap. Their names differ between hosts, so the layers are
+run on probes and their effect is measured.
 
-Legend of shapes: F directions, D width of the residual stream, E width that the unembedding reads, V vocabulary.
+Legend of shapes: F directions, D width of the residual stream, E width that the unembedding reads, P probes, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -20,30 +21,31 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hiersae_cli.host.hooks import first_of, with_first
 
-_ROOT_MEAN_SQUARE = 1024.0  # of probes: large beside a norm's epsilon
-_PROBES = 1024  # sent through the last layers at once
-_SMALL_LOGIT = 2.0**-6  # where a soft cap is still straight
+_ROOT_MEAN_SQUARE = 1024.0  # of probes: large compared with a norm's epsilon
+_PROBES = 1024  # run through the last layers at once
+_SMALL_LOGIT = 2.0**-6  # small enough that a soft cap is still linear
 _TOLERANCE = 1e-2
 
 
 class UnknownLayersError(Exception):
-    """The layers after the last block are not linear, or no norm followed by linear layers."""
+    """The layers after the last block are neither linear nor a norm followed by linear layers."""
 
 
 class _Reached(Exception):
-    """Raised by a hook once the probes have come through, so that nothing after it is computed."""
+    """Raised by a hook when the probes have arrived, so that nothing after it is computed."""
 
 
 @dataclass(frozen=True)
 class Unembedding:
-    """The linear part of the layers after the last block: what remains of them without biases and the norm's division.
+    """The linear part of the layers after the last block: without their biases and the norm's division.
 
     Attributes:
-        final_ED: from the residual stream to what the unembedding reads: centring, gain and projection of the norm.
+        final_ED: from the residual stream to the input of the unembedding: the norm's centring and gain, and the
+            projection.
         head: the module of the output embeddings.
-        scale: what its output is multiplied by before it is logits; a soft cap is straight at 0 and changes nothing.
+        scale: factor between its output and the logits; a soft cap is linear at 0 and changes nothing.
 
-    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); the division left out as in TransformerLens,
+    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); without the division as in TransformerLens,
     whose ``fold_ln`` leaves the same linear part.
     """
 
@@ -54,7 +56,7 @@ class Unembedding:
     @classmethod
     @torch.inference_mode()
     def of(cls, model: Any, last_block: nn.Module) -> Unembedding:
-        """Measured on ``model``, whose last block is ``last_block``; raises ``UnknownLayersError``."""
+        """Measure the layers of ``model`` after ``last_block``; raises ``UnknownLayersError``."""
         head = model.get_output_embeddings()
         if head is None:
             raise UnknownLayersError("it has no output embeddings")
@@ -74,27 +76,27 @@ class Unembedding:
 
 
 class _LastLayers:
-    """The layers between the last block and the unembedding, as a function of vectors (P, D); computes in float32."""
+    """The layers between the last block and the unembedding, as a function of vectors (P, D), in float32."""
 
     def __init__(self, model: Any, last_block: nn.Module, head: nn.Module):
         self._model, self._last_block, self._head = model, last_block, head
         self.width = 0
         self._weights: dict[str, Tensor] = {}
-        self._weights = self._of_these_layers()
+        self._weights = self._find_weights()
 
     def __call__(self, x_PD: Tensor) -> Tensor:
-        """What the unembedding reads, (P, E), where the residual stream is ``x_PD``."""
+        """The input of the unembedding, (P, E), when the residual stream is ``x_PD``."""
 
         def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
             return with_first(output, x_PD[:, None].to(self._model.device))
 
         try:
-            return self._run(replace)[:, 0]  # of one token, which costs least: most hosts do not mind
+            return self._run(replace)[:, 0]  # with a single token as input, which is cheapest and works for most hosts
         except RuntimeError:
             return self._run(replace, len(x_PD))[:, 0]
 
-    def _of_these_layers(self) -> dict[str, Tensor]:
-        """The weights of these layers in float32, by name; the width of the residual stream is noted on the way."""
+    def _find_weights(self) -> dict[str, Tensor]:
+        """The weights of these layers in float32, by name; also sets ``width``, that of the residual stream."""
         names = {module: name for name, module in self._model.named_modules()}
         weights: dict[str, Tensor] = {}
 
@@ -134,20 +136,20 @@ class _LastLayers:
 
 
 def _linear_part(layers: _LastLayers) -> Tensor:
-    """The matrix (E, D) of the layers but for their bias, and of a norm but for its division.
+    """The matrix (E, D) of the layers without their bias and without a norm's division.
 
-    Over a norm's division stands the size of its input: its standard deviation if the norm takes out the mean, else
-    its root mean square. That is the same for every coordinate's direction, so these give the matrix column by column.
+    A norm divides by the size of its input: the standard deviation if it subtracts the mean, else the root mean square.
+    That size is the same for the direction of every coordinate, so these directions give the matrix column by column.
     """
     width = layers.width
     probe_D = torch.randn(width, generator=torch.Generator().manual_seed(0)) * _ROOT_MEAN_SQUARE
     probe_PD = torch.stack([probe_D, -probe_D, 2 * probe_D, torch.full_like(probe_D, _ROOT_MEAN_SQUARE)])
     plus_E, minus_E, double_E, even_E = layers(probe_PD)
     bias_E = (plus_E + minus_E) / 2
-    of_probe_E, of_double_E, of_even_E = plus_E - bias_E, double_E - bias_E, even_E - bias_E
-    growth = float(of_double_E.norm() / of_probe_E.norm())
+    linear_E, linear_double_E, linear_even_E = plus_E - bias_E, double_E - bias_E, even_E - bias_E
+    growth = float(linear_double_E.norm() / linear_E.norm())
     divides = growth < 1.5
-    centres = divides and bool(of_even_E.norm() < _TOLERANCE * of_probe_E.norm())
+    centres = divides and bool(linear_even_E.norm() < _TOLERANCE * linear_E.norm())
 
     def size(x_D: Tensor) -> float:
         if not divides:
@@ -161,13 +163,13 @@ def _linear_part(layers: _LastLayers) -> Tensor:
         columns.append(layers(step * nn.functional.one_hot(places, width).float()) - bias_E)
     final_ED = torch.cat(columns).T / step * size(step * torch.eye(1, width)[0])
     expected_E = final_ED @ probe_D.to(final_ED) / size(probe_D)
-    if not (expected_E - of_probe_E).norm() < _TOLERANCE * of_probe_E.norm():
-        raise UnknownLayersError("the layers after its last block are no norm with linear layers")
+    if not (expected_E - linear_E).norm() < _TOLERANCE * linear_E.norm():
+        raise UnknownLayersError("the layers after its last block are not a norm with linear layers")
     return final_ED.contiguous()
 
 
 def _scale_of_logits(model: Any, head: nn.Module) -> float:
-    """What the model multiplies the unembedding's output by."""
+    """The factor by which the model multiplies the output of the unembedding."""
     sides = []
     for value in (_SMALL_LOGIT, -_SMALL_LOGIT):
 
@@ -183,7 +185,7 @@ def _scale_of_logits(model: Any, head: nn.Module) -> float:
 
 
 def _in_float32(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own weights and those below it; what is no floating-point number stays as it is."""
+    """The weights of a module and the modules below it, with floating-point numbers in float32."""
     return {name: w.float() if w.is_floating_point() else w for name, w in module.named_parameters()}
 
 

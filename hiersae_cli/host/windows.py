@@ -1,6 +1,6 @@
-"""From documents to the windows of tokens that a model sees, and which of them are held out.
+"""From documents to the windows of tokens that a model sees, and which documents are held out.
 
-Legend of shapes: N rows (tokens), W windows, D documents.
+Legend of shapes: N rows (tokens), W windows, D documents, B windows of a batch, T tokens of a window.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.host.text import Document
 
-_SLICE = 1 << 17  # characters tokenized at once (some hundred bytes of memory each); cut at a line's end
+_SLICE = 1 << 17  # characters tokenized at once (a few hundred bytes of memory each); cut at a line end
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Tokenized documents, cut into windows that never cross a document's boundary.
+    """Tokenized documents, cut into windows that never cross the boundary of a document.
 
     Attributes:
         tokens, document, position: (N,) int32: the token, the number of its document, its place in the window.
         starts: (W + 1,) int64: first row of each window, and N.
-        names, offsets: of each document: its source, and the character there that it begins at (-1: unknown).
+        names, offsets: of each document: its source, and the character of the source at which it begins (-1: unknown).
     """
 
     tokens: np.ndarray
@@ -37,7 +37,7 @@ class Windows:
 
 
 def padded(values_N: np.ndarray, starts_B: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-    """A column's values in some windows, (B, T): the windows' rows, then zeros up to the longest of them."""
+    """A column's values in some windows, (B, T): the rows of each window, then zeros up to the longest window."""
     place_T = np.arange(int(lengths_B.max()))
     inside_BT = place_T < lengths_B[:, None]
     padded_BT = np.zeros(inside_BT.shape, np.int64 if values_N.dtype.kind == "i" else values_N.dtype)
@@ -56,15 +56,15 @@ def cut_windows(
 ) -> Windows:
     """Tokenize ``documents`` and cut them into windows of at most ``context`` tokens, ``bos`` included.
 
-    A document of more than ``document_tokens`` becomes several: whole windows, about that many tokens
-    each, so that a book can be split into training and held-out parts. Stops at ``limit`` tokens (0: none).
+    A document of more than ``document_tokens`` becomes several documents of whole windows, with about that many tokens,
+    so that a book can be split into training and held-out parts. Stops at ``limit`` tokens (0: no limit).
 
-    Raises ``FileError`` where the tokenizer lacks characters, or all text is shorter than one window.
+    Raises ``FileError`` if the tokenizer lacks characters, or all documents are shorter than one window.
     """
     body = context - (bos is not None)
     if body < 1:
         raise UsageError(
-            f"--context {context}: leaves no room for text beside the beginning-of-sequence token",
+            f"--context {context}: leaves no room for text after the beginning-of-sequence token",
             "Give a longer --context, or --bos no.",
         )
     windows_a_part = max(1, document_tokens // context) if document_tokens else 0
@@ -100,9 +100,9 @@ def cut_windows(
 
 
 def choose_held_out(documents: int, share: float, seed: int) -> np.ndarray:
-    """Which documents (D,) bool are held out: ``share`` of them, spread evenly, one at random in each stretch.
+    """Which documents (D,) bool are held out: ``share`` of them, a random one in each of equal stretches.
 
-    At least one is, where ``share`` > 0 and there are two or more.
+    At least one is held out if ``share`` > 0 and there are two or more.
     """
     held_out = np.zeros(documents, bool)
     count = min(max(1, round(share * documents)), documents - 1) if share > 0 else 0
@@ -113,10 +113,10 @@ def choose_held_out(documents: int, share: float, seed: int) -> np.ndarray:
     return held_out
 
 
-def tokenized(tokenizer: Any, source: Document, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of a document, and the character each begins at (empty where the tokenizer cannot tell).
+def tokenized(tokenizer: Any, source: Document, enough: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of a document, and the character at which each begins (empty if the tokenizer cannot tell).
 
-    Once there are ``wanted`` tokens (0: all), the rest is left out: a few may come out of a huge text.
+    Stops after at least ``enough`` tokens (0: all), so that a few tokens of a huge text are fast.
     """
     ids, places, first, count = [], [], 0, 0
     for text in _slices(source.text):
@@ -134,7 +134,7 @@ def tokenized(tokenizer: Any, source: Document, wanted: int) -> tuple[np.ndarray
             places.append(spans[:, 0] + first)
         first += len(text)
         count += len(ids[-1])
-        if wanted and count >= wanted:
+        if enough and count >= enough:
             break
     if not ids:
         return np.zeros(0, np.int32), np.zeros(0, np.int64)
@@ -153,22 +153,22 @@ def _slices(text: str) -> Iterator[str]:
 
 def _refuse_unknown(tokenizer: Any, source: Document, ids: np.ndarray, spans: np.ndarray, text: str) -> None:
     unknown = tokenizer.unk_token_id
-    # Byte-level tokenizers name their end-of-text token as "unknown" but never produce it for lack of one.
+    # Byte-level tokenizers call their end-of-text token "unknown", but know every character.
     if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         return
-    found = [text[low:high] for low, high in spans[ids == unknown]]
-    bad = [piece for piece in found if piece != tokenizer.unk_token]  # some texts hold "<unk>" itself
+    unknown_pieces = [text[low:high] for low, high in spans[ids == unknown]]
+    bad = [piece for piece in unknown_pieces if piece != tokenizer.unk_token]  # some texts contain "<unk>" itself
     if bad:
         pieces = sorted(set(bad))
-        shown = ", ".join(repr(piece) for piece in pieces[:8]) + (" …" if len(pieces) > 8 else "")
+        listed = ", ".join(repr(piece) for piece in pieces[:8]) + (" …" if len(pieces) > 8 else "")
         raise FileError(
-            f"{source.name}: characters that the tokenizer lacks, at {len(bad):,} places: {shown}",
+            f"{source.name}: characters that the tokenizer lacks, at {len(bad):,} places: {listed}",
             "Remove or replace them, or train the host on text that has them.",
         )
 
 
 def _one_document(ids: np.ndarray, body: int, bos: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of one document: tokens (n,), positions (n,), and the lengths of its windows."""
+    """The rows of a document: tokens (n,), positions (n,), and the lengths of its windows."""
     starts = np.arange(0, len(ids), body)
     lengths = np.diff(np.append(starts, len(ids)))
     if bos is not None:

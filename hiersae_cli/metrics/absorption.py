@@ -1,9 +1,9 @@
-"""Absorption: a latent of something finer keeps the concept's latents silent, and carries the concept itself.
+"""Absorption: a more specific latent carries a concept in place of the concept's own latents, which stay silent.
 
 Legend of shapes: N rows, D width, F latents.
 
 Source: Chanin et al. (2024), A is for Absorption, arXiv 2409.14507 (full form), and Karvonen et al. (2025), SAEBench,
-arXiv 2503.09532 (fractional form). Published for first letters and models of 1B parameters and more.
+arXiv 2503.09532 (fractional form). Published for first letters and models with 1B parameters and more.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from hiersae_cli.metrics.ratio import ratio
+
 Array = np.ndarray[Any, Any]
 
-LEAST_COSINE, LEAST_SHARE = 0.025, 0.4  # of an absorber, in the full form
-FRACTION_COSINE, ABSORBERS = 0.1, 3  # in the fractional form
+LEAST_COSINE, LEAST_SHARE = 0.025, 0.4  # what an absorber needs in the full form
+FRACTION_COSINE, ABSORBERS = 0.1, 3  # least cosine and most absorbers in the fractional form
 
 
 def absorption(
     values_NF: csr_array, decoder_FD: Array, direction_D: Array, projection_N: Array, main: Array
 ) -> tuple[Array, Array]:
-    """Of rows in which a probe detects a concept: which are absorbed (N,) bool, and the share (N,) that is.
+    """For rows in which a probe detects a concept: which are absorbed, (N,) bool, and the absorbed share of each, (N,).
 
-    A row is absorbed where none of the main latents fires and one other, whose decoder row has cosine >= .025 with the
-    probe's direction, carries >= .4 of the activation's projection on that. The share is A / (A + M), M what the main
-    latents carry and A what the three that carry most of the others do, of those with cosine >= .1; 0 where M is all of
-    the projection.
+    A row is absorbed if none of the main latents fires and another latent, whose decoder row has cosine >= .025 with
+    the probe's direction, carries >= .4 of the activation's projection on that direction. The share is A / (A + M): the
+    main latents carry M, and A is carried by the three other latents that carry most, among those with cosine >= .1.
+    The share is 0 if M is the whole projection or more.
 
     Args:
         values_NF: the codes of the rows.
-        direction_D: of the probe.
-        projection_N: of the rows' activations, less their mean, on the unit vector of that direction.
+        direction_D: the direction of the probe.
+        projection_N: projection of the rows' activations, minus their mean, on the unit vector of that direction.
         main: the concept's main latents, see ``splitting``.
     """
     unit_D = direction_D / max(float(np.linalg.norm(direction_D)), 1e-30)
@@ -59,6 +61,5 @@ def absorption(
     rank_m = np.arange(len(row_m)) - np.searchsorted(row_m, row_m)
     first_m = rank_m < ABSORBERS
     by_others_N = np.bincount(row_m[first_m], carried_m[first_m].clip(0), minlength=rows)
-    both_N = by_main_N + by_others_N
-    share_N = np.divide(by_others_N, both_N, out=np.zeros(rows), where=both_N > 0)
+    share_N = ratio(by_others_N, by_main_N + by_others_N, 0.0)
     return absorbed_N, np.where(by_main_N >= projection_N, 0.0, share_N)

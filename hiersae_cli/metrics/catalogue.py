@@ -1,7 +1,7 @@
-"""What every figure of a report is: its name, label, unit and range, which way is better, and what it means.
+"""The catalogue of all figures of a report: name, label, unit and range, which way is better, and definition.
 
-The only place that says so: reports, tables, pages, exports and ``hiersae eval --explain`` take it from here. Nothing
-heavy is imported, so that help and explanations are fast.
+This is the only place for these facts: reports, tables, pages, exports and ``hiersae eval --explain`` read them here.
+It imports nothing heavy, so that help and explanations are fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from hiersae_cli.errors import UsageError
 
-# Ends of a metric's name: of another firing than the hard one, and of other trees than the dictionary's own.
+# Endings of a metric's name, for soft firing instead of hard firing, and for trees other than the dictionary's own.
 SOFT, CHOW_LIU, SHUFFLED = "_soft", "_chow_liu", "_shuffled"
 _ENDINGS = {
     SOFT: "before the tree is hardened",
@@ -34,12 +34,12 @@ class Metric:
     Attributes:
         name: its key in ``report.json``.
         label: its name for people, at most 24 characters.
-        section: of the tables it stands in.
-        better: whether more is better; None where neither is.
+        section: the heading above it in tables.
+        better: whether more is better; None if neither more nor less is better.
         unit: "1" for shares and ratios, else "bits", "nats", "latents" or "levels".
-        range: least and largest possible value.
+        range: smallest and largest possible value.
         of_edge: whether it is a mean over the edges of a tree.
-        definition: what it is, in plain sentences.
+        definition: its meaning in plain sentences.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Metric:
 
     @property
     def arrow(self) -> str:
-        """An arrow that points to the better values; empty where neither more nor less is better."""
+        """An arrow that points to the better values; empty if neither more nor less is better."""
         return {True: "↑", False: "↓", None: ""}[self.better]
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON can hold them: ends of the range that there are not are null."""
+        """The fields as JSON: infinite ends of the range are null."""
         return {**vars(self), "range": [end if isfinite(end) else None for end in self.range]}
 
     def clip(self, value: float | None, difference: bool = False) -> float | None:
-        """``value`` within the range, of the figure or of the difference of two such figures."""
+        """``value`` clipped to the range of the figure, or of the ``difference`` of two such figures."""
         low, high = self.range
         if difference:
             low, high = low - high, high - low
@@ -111,33 +111,35 @@ METRICS: tuple[Metric, ...] = (
          "so that unrelated latents have 0 on average. Mean over edges."),
         ("mi_over_max", "information / its bound", True, "1", SHARE,
          "Information of an edge over the most that the two firing rates allow. 1 means that the child fires only "
-         "where its parent does; 0 means no association, or that the two avoid each other. Mean over edges."),
+         "when its parent does; 0 means no association, or that the two avoid each other. Mean over edges."),
         ("mi_over_entropy", "information / entropy", True, "1", SHARE,
-         "Share of the uncertainty about a child's firing that its parent removes. A rare child stays low even where "
-         "it fires only inside its parent. Mean over edges."),
+         "Share of the uncertainty about a child's firing that its parent removes. A rare child stays low even if "
+         "it fires only when its parent does. Mean over edges."),
         ("p_parent_given_child", "child inside its parent", True, "1", SHARE,
          "Share of a child's firings at which its parent fires too, called containment. A parent that always fires "
          "has 1, so read it with lift. Mean over edges."),
         ("p_child_given_parent", "parent's firings shared", None, "1", SHARE,
          "Share of a parent's firings at which the child fires too. Mean over edges."),
         ("lift", "lift of an edge", True, "1", POSITIVE,
-         "How many times as often a child fires where its parent fires as it fires overall. 1 is chance; a parent that "
+         "How many times as often a child fires when its parent fires as it does overall. 1 is chance; a parent that "
          "nearly always fires has a lift near 1. Mean over edges."),
         of_edge=True,
     ),
     *_metrics(
         TREE,
         ("beyond_shift", "edges beyond a shift", None, "1", SHARE,
-         "Share of edges whose two latents fire together more often than by more than 3 deviations of a null in which "
-         "one of them is shifted within its document. Topics that drift pass too, so it proves no hierarchy."),
+         "Share of edges whose two latents fire together more often than under a null in which one of them is shifted "
+         "within its document, by more than 3 standard deviations. Topics that drift pass too, so it proves no "
+         "hierarchy."),
         ("or_distance", "distance from an OR", False, "1", SHARE,
-         "How far a parent is from the logical OR of its children: rows where only one side fires over rows where "
-         "either does. Mean over parents."),
+         "How far a parent is from the logical OR of its children: rows in which only one side fires over rows in "
+         "which either does. Mean over parents."),
         ("hierarchy_score", "hierarchy score", True, "1", SHARE,
-         "Share of edges where the decoder directions of parent and child are both among the 5 nearest to a linear "
-         "probe for the child's firing. Read it beside its value for shuffled parents."),
+         "Share of edges whose parent and child both have decoder directions among the 5 nearest to a linear probe "
+         "for the child's firing. Compare it with its value for shuffled parents."),
         ("sibling_overlap", "overlap of siblings", None, "1", SHARE,
-         "Share of the children's firings that come on top of a sibling's. 0 means that siblings exclude each other."),
+         "Share of the children's firings that come in addition to a sibling's. 0 means that siblings exclude each "
+         "other."),
         ("sibling_cosine", "cosine of siblings", None, "1", (-1.0, 1.0),
          "Mean cosine of the decoder directions of two siblings, mean over families."),
         ("stability", "edges found again", None, "1", SHARE,
@@ -145,17 +147,16 @@ METRICS: tuple[Metric, ...] = (
         ("stability_shuffled", "edges found by chance", None, "1", SHARE,
          "As stability, but with the parents of one of the two trees shuffled."),
         ("stability_latents", "latents found again", None, "1", SHARE,
-         "Share of latents that the dictionary of another seed has too (cosine of 0.7 and more)."),
+         "Share of latents that the dictionary of another seed has too (cosine of 0.7 or more)."),
     ),
     *_metrics(
         LENGTH,
         ("bits_per_token", "bits per token", False, "bits", POSITIVE,
-         "Bits that it takes to say which latents fire in a row, each coded by its own rate. Activations are not "
-         "counted."),
+         "Bits to encode which latents fire in a row, each latent with its own rate. Activations are not counted."),
         ("bits_per_token_tree", "bits with the tree", False, "bits", POSITIVE,
-         "As bits_per_token, with every child coded given whether its parent fires, under the dictionary's own tree."),
+         "As bits_per_token, but the code of a child knows whether its parent in the dictionary's own tree fires."),
         ("bits_per_token_chow_liu", "bits with Chow–Liu tree", False, "bits", POSITIVE,
-         "As bits_per_token_tree, under the tree that shortens the code most: Chow and Liu's, fitted on training "
+         "As bits_per_token_tree, with the tree that shortens the code most: Chow and Liu's, fitted on training "
          "rows."),
     ),
     *_metrics(
@@ -175,12 +176,12 @@ METRICS: tuple[Metric, ...] = (
         ("edge_precision", "edges that are true", True, "1", SHARE,
          "Share of the tree's edges that match a true edge from parent to child."),
         ("edge_recall", "true edges found", True, "1", SHARE,
-         "Share of the true edges within reach of the dictionary that the tree has."),
+         "Share of the true edges within the dictionary's reach that the tree has."),
         ("edge_f1", "F1 of edges", True, "1", SHARE, "Harmonic mean of edge_precision and edge_recall."),
         ("ancestor_precision", "edges to true ancestors", True, "1", SHARE,
-         "As edge_precision, where any true ancestor may stand in the parent's place."),
+         "As edge_precision, but any true ancestor counts as a parent."),
         ("ancestor_recall", "true ancestors found", True, "1", SHARE,
-         "As edge_recall, where any true ancestor may stand in the parent's place."),
+         "As edge_recall, but any true ancestor counts as a parent."),
         ("ancestor_f1", "F1 of ancestors", True, "1", SHARE,
          "Harmonic mean of ancestor_precision and ancestor_recall."),
     ),
@@ -201,33 +202,34 @@ METRICS: tuple[Metric, ...] = (
     *_metrics(
         CONCEPTS,
         ("concept_score", "concepts joined as edges", True, "1", (-1.0, 1.0),
-         "How far the tree joins the best latents of a concept and of the concept above it, weighted by how well "
+         "Whether the tree joins the best latents for a concept and for its parent concept, weighted by how well "
          "these latents detect them. Mean over pairs of concepts."),
         ("detector_depth", "level of the detectors", None, "levels", POSITIVE,
-         "On which level of the tree the best latents for the concepts of one level stand, counted from 0."),
+         "The level of the tree that holds the best latents for the concepts of one level, counted from 0."),
         ("splitting", "latents per concept", None, "latents", (1.0, inf),
-         "Over how many latents a concept is spread: latents that each raise the F1 of its probe by more than 0.03."),
+         "Number of latents over which a concept is spread: each raises the F1 of its probe by more than 0.03."),
         ("absorption", "absorbed rows", None, "1", SHARE,
          "Share of a concept's detected rows in which its main latents are silent and another latent carries it."),
         ("absorption_fraction", "absorbed fraction", None, "1", SHARE,
-         "How much of a concept's direction other latents than its main ones carry, mean over its detected rows."),
+         "How much of a concept's direction is carried by latents other than its main ones. Mean over its detected "
+         "rows."),
     ),
     *_metrics(
         INTERVENTIONS,
         ("tpp", "targeted ablation", True, "1", (-2.0, 2.0),
-         "Accuracy that a concept's probe loses when its 5 strongest latents are removed, minus what the probes of "
-         "other concepts lose."),
+         "Accuracy that a concept's probe loses when its 5 strongest latents are removed, minus the loss of the probes "
+         "for other concepts."),
         ("tpp_level_0", "ablation, wide ones", None, "1", (-2.0, 2.0),
-         "As tpp, of the concepts that have others below them."),
+         "As tpp, only for concepts with other concepts below them."),
         ("tpp_level_1", "ablation, narrow ones", None, "1", (-2.0, 2.0),
-         "As tpp, of the concepts that stand below others."),
+         "As tpp, only for concepts below other concepts."),
         ("steering_parent", "steering by parents", True, "1", ANY,
          "How much adding a parent's direction raises the tokens that follow its firings, in nats per nat of damage."),
         ("steering_child", "steering by children", True, "1", ANY,
          "How much adding a child's direction raises the tokens that follow its firings, in nats per nat of damage."),
         ("steering_child_by_parent", "child's tokens by parent", None, "1", ANY,
-         "Effect of the parent's direction on the tokens of its child. As much as steering_child means that the child "
-         "steers no more finely than its parent."),
+         "Effect of the parent's direction on the tokens of its child. If it equals steering_child, the child steers "
+         "no more precisely than its parent."),
     ),
 )  # fmt: skip
 BY_NAME = {metric.name: metric for metric in METRICS}
@@ -235,36 +237,36 @@ SECTIONS = tuple(dict.fromkeys(metric.section for metric in METRICS))
 OF_EDGE = tuple(metric.name for metric in METRICS if metric.of_edge)
 
 
-def of_the_whole(name: str) -> str:
-    """``l0`` for ``l0_level_1``, ``fvu`` for ``fvu_soft``, ``lift`` for ``lift_shuffled``."""
+def base_name(name: str) -> str:
+    """A name without its ending: ``l0`` for ``l0_level_1``, ``lift`` for ``lift_soft`` or ``lift_shuffled``."""
     return name if name in BY_NAME else re.sub(rf"(_level_\d+|{SOFT}|{CHOW_LIU}|{SHUFFLED})$", "", name)
 
 
 def metric_of(name: str) -> Metric:
-    """What a figure's name means; figures of a level, of soft firing or of a control tree are of the whole's kind.
+    """The metric of a figure; an ending for a level, for soft firing or for a control tree is ignored.
 
-    Raises ``KeyError`` for the name of no figure.
+    Raises ``KeyError`` for an unknown name.
     """
-    return BY_NAME[of_the_whole(name)]
+    return BY_NAME[base_name(name)]
 
 
 def explain(name: str) -> str:
-    """What a figure is, in a few lines of text; raises ``KeyError`` for the name of no figure."""
+    """A few lines of text about a figure; raises ``KeyError`` for an unknown name."""
     metric = metric_of(name)
     ending = name.removeprefix(metric.name)
-    of = ""
+    condition = ""
     if ending:
-        of = f", {_ENDINGS.get(ending) or ending.removeprefix('_').replace('_', ' ')}"
+        condition = f", {_ENDINGS.get(ending) or ending.removeprefix('_').replace('_', ' ')}"
     better = {True: "more is better", False: "less is better", None: "neither more nor less is better"}[metric.better]
     unit = [] if metric.unit == "1" else [f"in {metric.unit}"]
     facts = ", ".join([better, *unit, *_range_in_words(*metric.range), f"section {metric.section}"])
-    return f"{name}: {metric.label}{of}\n{fill(metric.definition, 72)}\n({facts})"
+    return f"{name}: {metric.label}{condition}\n{fill(metric.definition, 72)}\n({facts})"
 
 
 def explained(name: str) -> tuple[dict[str, Any], str]:
-    """What a figure is, as data and as text; of ``all``, the names and labels of all figures.
+    """A figure's definition as data and as text; for ``all``, the names and labels of all figures.
 
-    A label stands for its name. Raises ``UsageError`` for the name of no figure.
+    A label may be given instead of a name. Raises ``UsageError`` for an unknown name.
     """
     if name == "all":
         lines = []

@@ -2,11 +2,11 @@
 
 Legend of shapes: F latents, C concepts, E pairs of a concept and its parent.
 
-The *detector* of a concept is the latent whose firing correlates most with it (phi), on other rows than those that the
-score is taken of. A pair of a parent and a child concept is found where the tree has the edge from the parent's
-detector to the child's; it counts as much as the weaker of the two detects. So a score of 1 asks for perfect
-detectors that are joined as the concepts are; a latent that fires always has phi 0 whatever the concept's share, and a
-detector that is good for parent and child alike joins nothing. The measure is ours.
+The *detector* of a concept is the latent whose firing correlates most with it (phi), on rows other than those for the
+score. A pair of a parent and a child concept is found if the tree has the edge from the parent's detector to the
+child's; it counts as much as the phi of the weaker detector. So a score of 1 needs perfect detectors that are joined
+like the concepts. A latent that always fires has phi 0 for any concept, and a latent that detects both parent and child
+has no edge to itself. The measure is ours.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Array = np.ndarray[Any, Any]
 
 
 def detectors(phi_CF: Array) -> Array:
-    """The latent (C,) that detects each concept best; ``NONE`` where none does better than chance."""
+    """The latent (C,) that detects each concept best; ``NONE`` if none is better than chance."""
     best_C = phi_CF.argmax(1)
     return np.where(phi_CF.max(1) > 0, best_C, NONE)
 
 
 def in_tree(detector_C: Array, parent_C: Array, tree_F: Array) -> Array:
-    """Whether the tree has the edge from the detector of each concept's parent to its own, (C,) bool.
+    """Whether the tree joins the detector of each concept to that of its parent, (C,) bool.
 
     Args:
         parent_C: the parent of each concept, ``NONE`` for roots, which have no edge.
@@ -39,22 +39,20 @@ def in_tree(detector_C: Array, parent_C: Array, tree_F: Array) -> Array:
 
 
 def pair_scores(phi_C: Array, parent_C: Array, edge_C: Array) -> Array:
-    """What is found of each pair of a concept and its parent, (E,) in the order of the children.
-
-    Their mean is the score.
+    """The score of each pair of a concept and its parent, (E,) in the order of the children; their mean is the score.
 
     Args:
-        phi_C: of the detectors, on rows that they were not chosen by.
-        edge_C: whether the tree joins each concept's detector to its parent's, see ``in_tree``, or in what share of
-            trees.
+        phi_C: of the detectors, on rows other than those that chose them.
+        edge_C: whether the tree joins each concept's detector to its parent's, see ``in_tree``, or the share of trees
+            that do.
     """
     child_E = np.flatnonzero(parent_C != NONE)
-    found: Array = np.minimum(phi_C[child_E], phi_C[parent_C[child_E]]).clip(0) * edge_C[child_E]
-    return found
+    score_E: Array = np.minimum(phi_C[child_E], phi_C[parent_C[child_E]]).clip(0) * edge_C[child_E]
+    return score_E
 
 
 def depths(tree_F: Array) -> Array:
-    """How many latents stand above each in a tree, (F,)."""
+    """The number of latents above each latent in a tree, (F,)."""
     depth_F = np.zeros(len(tree_F), np.int64)
     above_F = tree_F.copy()
     while (above_F != NONE).any():

@@ -1,11 +1,11 @@
-"""Description length: how many bits a token it takes to say which latents fire, with and without a tree.
+"""Description length: the bits per token that encode which latents fire, with and without a tree.
 
 Legend of shapes: B rows of a batch, F latents, C latents of a chunk, E pairs of latents, K blocks of documents.
 
-The code length of independent latents is sum_i h(p_i), h the binary entropy; under a tree it is
-sum over roots of h(p) + sum over children of H(C|P), that is, shorter by the sum of I(P;C) over the edges. So of
-all trees that of Chow and Liu is the shortest. Here rates are fitted on some documents and others are coded, so
-that a tree pays for what it has only learned by heart: cross-entropy takes entropy's place.
+The code length of independent latents is sum_i h(p_i), h the binary entropy; with a tree it is
+sum over roots of h(p) + sum over children of H(C|P), which is shorter by the sum of I(P;C) over the edges. So the tree
+of Chow and Liu gives the shortest code of all trees. Here rates are fitted on some documents and other documents are
+coded, so that overfitting costs a tree bits: cross-entropy replaces entropy.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _CELLS = 1 << 22  # of a table of pairs at a time
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs of latents that inform on each other.
+class InformativePairs:
+    """Pairs of latents that are informative about each other.
 
     Attributes:
-        rows: rows looked at.
+        rows: number of rows counted.
         fired_F: rows in which each latent fires.
         first_E, second_E: the two latents, first_E < second_E.
         bits_E: their mutual information, Miller-Madow corrected.
-        likelier_E: whether one makes the other likelier (lift > 1).
+        likelier_E: whether each makes the other likelier (lift > 1).
     """
 
     rows: int
@@ -48,10 +48,10 @@ class Pairs:
 
 
 class FiringRows:
-    """The firings of some rows, kept whole: 4 bytes a firing, so memory grows with rows x L0, never with F x F.
+    """All firings of some rows, at 4 bytes each: memory grows with rows x L0, never with F x F.
 
     Attributes:
-        rows: rows kept.
+        rows: number of rows.
         fired_F: rows in which each latent fires.
     """
 
@@ -61,7 +61,7 @@ class FiringRows:
         self._parts: list[csr_array] = []
 
     def add(self, firings: Firings) -> None:
-        """Keep a batch."""
+        """Add a batch."""
         self._parts.append(firings.indicator.astype(np.int8))
         self.fired_F += np.bincount(firings.latent_n, minlength=len(self.fired_F))
         self.rows += firings.rows
@@ -80,46 +80,46 @@ class FiringRows:
             both_F += np.bincount(latent_n[together], minlength=len(parent_F))
         return both_F
 
-    def pairs(self, level: float = 0.01) -> Pairs:
+    def pairs(self, level: float = 0.01) -> InformativePairs:
         """The pairs that share more information than the best of F independent latents would.
 
-        The best of many candidates always shares some by chance, and a latent that belongs to no tree would always be
-        given a parent. 2 N ln 2 times the plug-in information is the G statistic, chi-squared with one degree of
-        freedom where two latents are independent: of F of them the best exceeds the bound with probability ``level``
-        at most (Bonferroni). Time grows with F^2 / 2, memory with the pairs found.
+        The best of many candidates always shares some information by chance, so even a latent that belongs to no tree
+        would get a parent. 2 N ln 2 times the plug-in information is the G statistic, which is chi-squared with one
+        degree of freedom if two latents are independent: the best of F latents exceeds the bound with probability
+        ``level`` at most (Bonferroni). Time grows with F^2 / 2, memory with the number of pairs.
         """
         latents, rows, fired_F = len(self.fired_F), self.rows, self.fired_F
         least = chi2.isf(min(level / latents, 1.0), 1) - 1  # 1: Miller and Madow's correction, in units of G
         fired_BF = vstack(self._parts, format="csr").astype(np.float32)
         fired_FB = fired_BF.T.tocsr()
         deviation_F = np.sqrt(fired_F * (rows - fired_F))
-        found = []
+        parts = []
         for start in range(0, latents, max(1, _CELLS // latents)):
             part = slice(start, start + max(1, _CELLS // latents))
             both_CF = (fired_FB[part] @ fired_BF[:, start:]).toarray()
-            # Pearson's statistic is at least half of G, for ln x <= x - 1, and cheap.
+            # Pearson's statistic is cheap, and at least half of G since ln x <= x - 1.
             excess_CF = both_CF * rows - np.outer(fired_F[part], fired_F[start:]).astype(np.float32)
             bound_CF = np.outer(deviation_F[part], deviation_F[start:] * (0.49 * max(least, 0) / rows) ** 0.5)
             first_E, second_E = np.nonzero(np.triu(np.abs(excess_CF) > bound_CF, 1))
             both_E, likelier_E = both_CF[first_E, second_E].astype(float), excess_CF[first_E, second_E] > 0
             first_E, second_E = first_E + start, second_E + start
             bits_E = mi_bits(fired_F[first_E], fired_F[second_E], both_E, rows)
-            kept = bits_E > least / (2 * rows * np.log(2))
-            found.append([column[kept] for column in (first_E, second_E, bits_E, likelier_E)])
-        return Pairs(rows, fired_F, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
+            informative = bits_E > least / (2 * rows * np.log(2))
+            parts.append([column[informative] for column in (first_E, second_E, bits_E, likelier_E)])
+        return InformativePairs(rows, fired_F, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def chow_liu(pairs: Pairs) -> Array:
-    """The tree of largest summed mutual information, (F,) parents, each tree rooted at its most frequent latent.
+def chow_liu(pairs: InformativePairs) -> Array:
+    """The tree with the largest summed mutual information, (F,) parents, rooted at its most frequent latent.
 
-    Pairs that are no more than chance are left out, so the answer may be a forest.
+    Pairs that are not beyond chance are left out, so the result may be a forest, with a root for each tree.
     Source: Chow and Liu (1968), IEEE Trans. Inf. Theory 14.
     """
     latents = len(pairs.fired_F)
-    # The tree of least summed weight; a weight of 0 would count as no edge.
+    # The tree with the least summed weight; a weight of 0 would count as no edge.
     weight_E = pairs.bits_E.max(initial=0.0) + 1 - pairs.bits_E
     tree = minimum_spanning_tree(coo_array((weight_E, (pairs.first_E, pairs.second_E)), (latents, latents)).tocsr())
-    # Of each tree's latents, ordered by frequency, the first to be met is its root.
+    # The root of each tree is the first of its latents in the order of frequency.
     order = np.argsort(-pairs.fired_F, kind="stable")
     _, member_F = connected_components(tree, directed=False)
     root = order[np.unique(member_F[order], return_index=True)[1]]
@@ -131,11 +131,11 @@ def chow_liu(pairs: Pairs) -> Array:
     return np.where(parent_F[:latents] == latents, NONE, parent_F[:latents]).astype(np.int64)
 
 
-def most_informative_parents(pairs: Pairs) -> Array:
-    """The tree in which each latent hangs below the more frequent one that tells most of it, (F,) parents.
+def most_informative_parents(pairs: InformativePairs) -> Array:
+    """The tree in which the parent of each latent is the most informative among more frequent ones, (F,) parents.
 
-    Equally frequent latents rank by number. A latent is a root where no more frequent one that ``may_be_parent`` makes
-    it likelier by more than chance.
+    Equally frequent latents rank by number. A latent is a root if no more frequent latent that ``may_be_parent`` makes
+    it likelier beyond chance.
     """
     rank_F = np.empty(len(pairs.fired_F), np.int64)
     rank_F[np.argsort(-pairs.fired_F, kind="stable")] = np.arange(len(rank_F))
@@ -153,15 +153,15 @@ def most_informative_parents(pairs: Pairs) -> Array:
 
 @dataclass(frozen=True)
 class SupportCode:
-    """Rates by which the support of a row, which latents fire, is coded under a tree.
+    """The rates that code the support of a row (which latents fire) with a tree.
 
-    A root is coded with its rate; a child with its rate given whether its parent fires. All latents roots: the
-    flat code.
+    A root is coded with its rate; a child with its rate given whether its parent fires. If all latents are roots, this
+    is the flat code.
 
     Attributes:
         parent_F: each latent's parent, ``NONE`` for roots; without cycles.
-        on_F: the rate of each child where its parent fires; 1/2, and without meaning, for roots.
-        off_F: the rate of each child where its parent does not fire; of a root, its rate.
+        on_F: the rate of each child when its parent fires; 1/2, and unused, for roots.
+        off_F: the rate of each child when its parent does not fire; for a root, its rate.
     """
 
     parent_F: Array
@@ -175,8 +175,8 @@ class SupportCode:
         Source: Krichevsky and Trofimov (1981), IEEE Trans. Inf. Theory 27.
 
         Args:
-            rows, fired_F: rows counted, and in how many each latent fires.
-            both_F: in how many each latent fires together with its parent; not read for roots.
+            rows, fired_F: number of rows, and of those in which each latent fires.
+            both_F: rows in which each latent fires together with its parent; ignored for roots.
         """
         child_F = parent_F != NONE
         both_F = np.where(child_F, both_F, 0.0)
@@ -187,11 +187,11 @@ class SupportCode:
         return cls(parent_F, on_F, off_F)
 
     def bits(self, rows_K: Array, fired_KF: Array, both_KF: Array) -> Array:
-        """Code length (K,) in bits of the rows of each block; divided by the rows it is bits a token.
+        """Code length (K,) of the rows of each block, in bits; divided by the rows it gives bits per token.
 
         Args:
-            rows_K, fired_KF: rows of each block, and in how many each latent fires.
-            both_KF: in how many each latent fires together with its parent; not read for roots.
+            rows_K, fired_KF: number of rows of each block, and of those in which each latent fires.
+            both_KF: rows in which each latent fires together with its parent; ignored for roots.
         """
         child_F = self.parent_F != NONE
         parent_KF = np.where(child_F, fired_KF[:, self.parent_F], 0.0)

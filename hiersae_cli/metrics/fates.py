@@ -2,17 +2,19 @@
 
 Both are measured on the same rows, and firing is binary. For a latent b of the baseline and latents f of ours:
 
-    share_f = P(f | b): of b's firings, those at which f fires     within_f = P(b | f): of f's firings, those at b's
-    excess(P(x | y)) = (P(x | y) - P(x)) / (1 - P(x)): 0 where y says nothing of x, 1 where x always fires with y
+    share_f = P(f | b): share of b's firings at which f fires
+    within_f = P(b | f): share of f's firings at which b fires
+    excess(P(x | y)) = (P(x | y) - P(x)) / (1 - P(x)): 0 if y says nothing about x, 1 if x always fires with y
 
-- kept: one f with excess(share) and excess(within) of at least 1/2;
-- split: else, two or more f with excess(within) of at least 1/2 and a share of at least 1/20 each, which together
+- dead: b never fires;
+- kept: one f has excess(share) and excess(within) of at least 1/2;
+- split: not kept, and two or more f, each with excess(within) of at least 1/2 and a share of at least 1/20, together
   cover at least half of b's firings;
-- absorbed: else, one f with excess(share) of at least 1/2: b lies within something wider;
-- none: else; dead: b never fires.
+- absorbed: neither, and one f has excess(share) of at least 1/2: b lies within something wider;
+- none: none of these.
 
-"Absorbed" is said of b's firing as a whole. It is not feature absorption (Chanin et al. 2024, arXiv 2409.14507), where
-a latent falls silent at some tokens because a more special one takes its direction.
+"Absorbed" describes all of b's firing. It is not feature absorption (Chanin et al. 2024, arXiv 2409.14507), in which a
+latent stays silent at some tokens because a more specific latent takes its direction.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-VERDICTS = ("dead", "none", "kept", "split", "absorbed")  # in this order they are numbered in files
+VERDICTS = ("dead", "none", "kept", "split", "absorbed")  # files number them in this order
 _LEAST_EXCESS = 0.5
 _LEAST_SHARE = 0.05
 _LEAST_COVERED = 0.5
@@ -36,10 +38,11 @@ class Fate:
 
     Attributes:
         verdict: one of ``VERDICTS``.
-        part_C: ours that fire with it, those that the verdict rests on first, then by share x within, largest first.
+        part_C: our latents that fire with it; those that the verdict rests on first, then by share x within, largest
+            first.
         share_C, within_C: see above.
-        counted_C: whether the verdict rests on it.
-        covered: share of its firings at which one of those fires; NaN where there are none.
+        counted_C: whether the verdict rests on this part.
+        covered: share of its firings at which a part that the verdict rests on fires; NaN if there are none.
     """
 
     verdict: str
@@ -54,12 +57,13 @@ def fate_of(place_m: Array, latent_m: Array, sampled: int, fired: int, fired_F: 
     """What became of a latent that fires in ``fired`` of ``rows`` rows.
 
     Args:
-        place_m, latent_m: our firings in ``sampled`` of these: which of them, and the latent.
-        fired_F: in how many rows each of ours fires.
+        place_m, latent_m: our firings in a sample of these rows: the place of the row in the sample, and the latent.
+        sampled: number of rows in the sample.
+        fired_F: number of rows in which each of our latents fires.
     """
     if not fired:
-        none = np.zeros(0)
-        return Fate("dead", none.astype(np.int64), none, none, none.astype(bool), float("nan"))
+        empty = np.zeros(0)
+        return Fate("dead", empty.astype(np.int64), empty, empty, empty.astype(bool), float("nan"))
     count_F = np.bincount(latent_m, minlength=len(fired_F))
     part_C = np.flatnonzero(count_F)
     share_C = count_F[part_C] / sampled
@@ -80,9 +84,9 @@ def fate_of(place_m: Array, latent_m: Array, sampled: int, fired: int, fired_F: 
     return Fate(verdict, part_C[order], share_C[order], within_C[order], counted_C[order], covered)
 
 
-def _excess(given: Array, rate: Array) -> Array:
-    # A latent that always fires tells nothing by firing.
-    return np.where(rate < 1, (given - rate) / np.maximum(1 - rate, 1e-12), 0.0)
+def _excess(conditional_rate: Array, rate: Array) -> Array:
+    # The firing of a latent that always fires says nothing.
+    return np.where(rate < 1, (conditional_rate - rate) / np.maximum(1 - rate, 1e-12), 0.0)
 
 
 def _best(strength_C: Array, among_C: Array) -> Array:

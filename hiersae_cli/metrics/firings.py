@@ -1,7 +1,7 @@
-"""Which latents fire, with whom, and where most strongly: gathered batch by batch in bounded memory.
+"""Which latents fire, together with which others, and where most strongly: batch by batch, in bounded memory.
 
-Legend of shapes: B rows of a batch, F latents, K firings kept for each latent, or blocks of documents, n firings of a
-batch.
+Legend of shapes: B rows of a batch, F latents, K strongest firings of each latent, or blocks of documents, n firings of
+a batch.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from hiersae_cli.levels import NO_PARENT
+from hiersae_cli.metrics.ratio import ratio
+
 Array = np.ndarray[Any, Any]
 
-NONE = -1
+NONE = NO_PARENT  # also in place of a row's or a token's number
 
 
 class Firings:
-    """The active latents of a batch of codes: what sums are taken over, for codes are sparse.
+    """The active latents of a batch of codes. Codes are sparse, so sums over firings are faster than over codes.
 
     Args:
         rows, latents: B and F.
@@ -33,10 +36,10 @@ class Firings:
 
     @classmethod
     def of(cls, code_BF: torch.Tensor) -> Firings:
-        """Those of a code, on whatever device it is."""
+        """The firings of a code on any device."""
         rows, latents = code_BF.shape
         flat = code_BF.detach().flatten()
-        if flat.device.type == "cpu":  # NumPy looks through a dense code several times faster
+        if flat.device.type == "cpu":  # NumPy searches a dense code several times faster
             place_n = np.flatnonzero(flat.numpy() > 0)
             return cls(rows, latents, place_n, flat.numpy()[place_n])
         place = (flat > 0).nonzero().squeeze(1)
@@ -44,7 +47,7 @@ class Firings:
 
     @classmethod
     def joined(cls, parts: Sequence[Firings]) -> Firings:
-        """Batches one below the other."""
+        """Batches joined in the order of their rows."""
         if len(parts) == 1:
             return parts[0]
         latents = parts[0].latents
@@ -71,27 +74,27 @@ class Firings:
         return csr_array((ones, self.latent_n.astype(np.int32), start.astype(np.int32)), (self.rows, self.latents))
 
     def between(self, start: int, stop: int) -> Firings:
-        """Those of the rows from ``start`` up to ``stop``, numbered anew from 0."""
+        """The firings of rows ``start`` to ``stop``, not included, with rows counted from ``start``."""
         first, last = np.searchsorted(self.place_n, (start * self.latents, stop * self.latents))
         places, values = self.place_n[first:last] - start * self.latents, self.value_n[first:last]
         return Firings(stop - start, self.latents, places, values)
 
     def among(self, row_m: Array, latent_m: Array) -> Array:
-        """Which of some pairs of row and latent fire, (m,) bool."""
+        """Whether latent ``latent_m`` fires in row ``row_m``, (m,) bool."""
         if not len(self.place_n):
             return np.zeros(len(row_m), bool)
-        wanted = row_m * self.latents + latent_m
-        found = np.searchsorted(self.place_n, wanted)
-        return self.place_n[np.minimum(found, len(self.place_n) - 1)] == wanted
+        place_m = row_m * self.latents + latent_m
+        index_m = np.searchsorted(self.place_n, place_m)
+        return self.place_n[np.minimum(index_m, len(self.place_n) - 1)] == place_m
 
 
-def add_by_block(held_KF: Array, block_n: Array, column_n: Array) -> None:
-    """Count (block, column) pairs into ``held_KF``, in place."""
+def add_by_block(count_KF: Array, block_n: Array, column_n: Array) -> None:
+    """Add the number of each (block, column) pair to ``count_KF``, in place."""
     if len(block_n):
         low, high = int(block_n.min()), int(block_n.max()) + 1
-        columns = held_KF.shape[1]
+        columns = count_KF.shape[1]
         counts = np.bincount((block_n - low) * columns + column_n, minlength=(high - low) * columns)
-        held_KF[low:high] += counts.reshape(-1, columns)
+        count_KF[low:high] += counts.reshape(-1, columns)
 
 
 class FiringCounts:
@@ -101,8 +104,8 @@ class FiringCounts:
         parent_F: index of each latent's parent, or ``NONE``.
 
     Attributes:
-        rows: rows counted.
-        active_F: rows in which each latent fires, float64 like every sum here.
+        rows: number of rows.
+        active_F: rows in which each latent fires, float64 like all sums here.
         sum_F: sum of its activations.
         both_F: rows in which its parent fires too; 0 without a parent.
     """
@@ -127,34 +130,34 @@ class FiringCounts:
 
     @property
     def mean_F(self) -> Array:
-        """Mean activation of each latent over the rows in which it fires; NaN where it never does."""
-        return np.divide(self.sum_F, self.active_F, out=np.full(len(self.sum_F), np.nan), where=self.active_F > 0)
+        """Mean activation of each latent over the rows in which it fires; NaN if it never fires."""
+        return ratio(self.sum_F, self.active_F)
 
 
 class TopFirings:
-    """The strongest firings of each latent, at most one of a window; of equal ones the earliest.
+    """The ``most`` strongest firings of each latent, at most one from a window; the earliest among equals.
 
     Attributes:
-        value_FK: activations, the strongest first; 0 where there are fewer.
-        row_FK, window_FK: the row of each and its window; ``NONE`` where there are fewer.
+        value_FK: activations, the strongest first; 0 if there are fewer firings.
+        row_FK, window_FK: the row of each and its window; ``NONE`` if there are fewer firings.
     """
 
-    def __init__(self, latents: int, kept: int):
-        self.value_FK = np.zeros((latents, kept), np.float32)
-        self.row_FK = np.full((latents, kept), NONE, np.int64)
-        self.window_FK = np.full((latents, kept), NONE, np.int64)
+    def __init__(self, latents: int, most: int):
+        self.value_FK = np.zeros((latents, most), np.float32)
+        self.row_FK = np.full((latents, most), NONE, np.int64)
+        self.window_FK = np.full((latents, most), NONE, np.int64)
 
     def add(self, latent_n: Array, value_n: Array, row_n: Array, window_n: Array) -> None:
-        """Take in firings. Rows must not come before those of earlier calls."""
-        kept = self.value_FK.shape[1]
-        if kept == 0:
+        """Add firings. Rows must not come before those of earlier calls."""
+        most = self.value_FK.shape[1]
+        if most == 0:
             return
-        # After the first few batches hardly a firing passes this: the rest costs next to nothing.
+        # After the first few batches hardly any firing passes this test, so a batch costs almost nothing.
         better = value_n > self.value_FK[latent_n, -1]
         if not better.any():
             return
         touched = np.unique(latent_n[better])
-        latent = np.concatenate([np.repeat(touched, kept), latent_n[better]])
+        latent = np.concatenate([np.repeat(touched, most), latent_n[better]])
         value = np.concatenate([self.value_FK[touched].ravel(), value_n[better]])
         row = np.concatenate([self.row_FK[touched].ravel(), row_n[better]])
         window = np.concatenate([self.window_FK[touched].ravel(), window_n[better]])
@@ -164,31 +167,31 @@ class TopFirings:
         first = _begins(latent[order])
         starts = np.flatnonzero(first)
         rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
-        order, rank = order[rank < kept], rank[rank < kept]
-        for held, new, empty in (
+        order, rank = order[rank < most], rank[rank < most]
+        for column, new, empty in (
             (self.value_FK, value, 0),
             (self.row_FK, row, NONE),
             (self.window_FK, window, NONE),
         ):
-            held[touched] = empty
-            held[latent[order], rank] = new[order]
+            column[touched] = empty
+            column[latent[order], rank] = new[order]
 
 
 def firings(code_BF: torch.Tensor, parent_F: torch.Tensor) -> tuple[Array, Array, Array, Array]:
     """The firings of a code: row within the batch, latent, activation, and whether the latent's parent fires too.
 
-    ``parent_F`` is on the code's device; the answer's four arrays (n,) are NumPy's, rows ascending.
+    ``parent_F`` must be on the code's device. Returns four NumPy arrays (n,), with rows ascending.
     """
     row, latent = code_BF.nonzero(as_tuple=True)
     parent = parent_F[latent]
     with_parent = (parent != NONE) & (code_BF[row, parent.clamp_min(0)] > 0)
-    found = (row, latent, code_BF[row, latent].float(), with_parent)
-    row_n, latent_n, value_n, with_parent_n = (tensor.cpu().numpy() for tensor in found)
+    tensors = (row, latent, code_BF[row, latent].float(), with_parent)
+    row_n, latent_n, value_n, with_parent_n = (tensor.cpu().numpy() for tensor in tensors)
     return row_n, latent_n, value_n, with_parent_n
 
 
 def _begins(*columns: Array) -> Array:
-    """Where sorted rows of ``columns`` differ from the row before."""
+    """Whether each of the sorted rows of ``columns`` differs from the row before."""
     changed = np.zeros(len(columns[0]), bool)
     changed[:1] = True
     for column in columns:

@@ -182,6 +182,10 @@ class Bootstrap:
         whole = statistic(values_nU.sum(1, keepdims=True))
         return Draws(float(whole[0]), statistic(distinct_nV @ count_RV.T), units, "1", units, paired=False)
 
+    def mean_over_units(self, values_U: np.ndarray, unit: str = "1") -> Draws:
+        """The mean of one number of each unit, as ``over_units``."""
+        return replace(self.over_units(values_U[None], lambda sums_nR: sums_nR[0] / len(values_U)), unit=unit)
+
 
 def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
     """The mean of one figure over seeds, (S,) figures; a single figure keeps its interval over documents.

@@ -1,10 +1,10 @@
-"""What a reconstruction costs the host: next-token loss and divergence with it spliced in.
+"""The cost of a reconstruction for the host: next-token loss and divergence when it is spliced in.
 
 Legend of shapes: B windows, T tokens, D width, K blocks, n weightings of the blocks.
 
 Definitions, over tokens that have a successor in their window:
-    CE recovered = (CE_ablated - CE_spliced) / (CE_ablated - CE_clean), ablation by zero (or by the mean);
-    KL = sum p_clean (log p_clean - log p_spliced), nats a token.
+    CE recovered = (CE_ablated - CE_spliced) / (CE_ablated - CE_clean), with ablation by zero (or by the mean);
+    KL = sum p_clean (log p_clean - log p_spliced), in nats per token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class LossSums:
 
     Args:
         blocks: K.
-        interventions: name -> function from activations (B, T, D) to what takes their place.
+        interventions: by name, the function from activations (B, T, D) to their replacement.
 
     Attributes:
         tokens_K: tokens whose loss was measured.
@@ -47,9 +47,9 @@ class LossSums:
         replaced_BT: torch.Tensor,
         block_B: torch.Tensor,
     ) -> None:
-        """Take in a batch of windows, padded at the right, of the given lengths.
+        """Add a batch of windows of ``lengths_B`` tokens, padded on the right.
 
-        ``replaced_BT`` says at which positions an intervention takes place: the others keep their activations.
+        ``replaced_BT`` marks the positions of the interventions; the other positions keep their activations.
         """
         tokens_BT, block_B, replaced_BT = (x.to(host.device) for x in (tokens_BT, block_B, replaced_BT))
         target_BT = tokens_BT[:, 1:]
@@ -66,11 +66,11 @@ class LossSums:
             self.kl_K[name] += self._by_block(kl_BT, block_B)
 
     def ce(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
-        """Mean loss in nats a token, (n,)."""
+        """Mean loss in nats per token, (n,)."""
         return (weights_nK @ self.ce_K[name]) / (weights_nK @ self.tokens_K)
 
     def kl(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
-        """Mean divergence from the clean host in nats a token, (n,)."""
+        """Mean divergence from the clean host in nats per token, (n,)."""
         return (weights_nK @ self.kl_K[name]) / (weights_nK @ self.tokens_K)
 
     def recovered(self, name: str, ablated: str, weights_nK: np.ndarray) -> np.ndarray:

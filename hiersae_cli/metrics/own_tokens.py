@@ -1,8 +1,8 @@
-"""The tokens that tell what a latent fires at.
+"""The characteristic tokens of a latent.
 
-Where a share q of a latent's activation lies at a token, and a share p of the rows are that token, its weight is
-q ln(q / p): its term in the Kullback-Leibler divergence of q from p, in nats. It is large if much of the activation
-lies there and few rows are that token; a token that is merely frequent has none.
+If a token has a share q of a latent's activation and a share p of the rows, its weight is q ln(q / p): its term in the
+Kullback-Leibler divergence of q from p, in nats. It is large if the token has much of the activation and few rows; a
+token that is only frequent has no weight.
 
 Legend of shapes: B rows of a batch, F latents, V tokens of the vocabulary, T tokens listed, n firings, t their tokens.
 """
@@ -16,19 +16,19 @@ import numpy as np
 from hiersae_cli.metrics.firings import NONE
 
 LISTED = 5
-_LEAST = 1e-6  # nats: below, a token is where it is by chance
-_SMALL = 0.05  # of the largest weight: below, a token tells nothing beside the first
-_WAITING = 1 << 22  # firings added up at once: some 100 MB
+_LEAST = 1e-6  # nats: a token with less is there by chance
+_SMALL = 0.05  # share of the largest weight: a token with less says nothing in addition to the first
+_WAITING = 1 << 22  # firings added up at once: about 100 MB
 
 Array = np.ndarray[Any, Any]
 
 
 def own_tokens(token_n: Array, value_n: Array, share_V: Array) -> tuple[Array, Array]:
-    """A latent's tokens of the largest weights, at most ``LISTED``, and the share of its activation at each.
+    """A latent's tokens with the largest weights, at most ``LISTED``, and the share of its activation at each.
 
     Args:
-        token_n, value_n: its firings, or sums of them: token and activation.
-        share_V: the share of rows that are each token.
+        token_n, value_n: token and activation of its firings, or of sums of firings.
+        share_V: the share of rows that have each token.
     """
     token_t, place_n = np.unique(token_n, return_inverse=True)
     mass_t = np.bincount(place_n, value_n, len(token_t))
@@ -40,7 +40,7 @@ def own_tokens(token_n: Array, value_n: Array, share_V: Array) -> tuple[Array, A
 
 
 def table(latents: int) -> tuple[Array, Array]:
-    """Where the tokens (F, T) and shares (F, T) of all latents go: ``NONE`` and 0 where there are fewer."""
+    """Empty tables for the tokens (F, T) and shares (F, T) of all latents, filled with ``NONE`` and 0."""
     return np.full((latents, LISTED), NONE, "<i4"), np.zeros((latents, LISTED), "<f4")
 
 
@@ -60,7 +60,7 @@ class ActivationByToken:
         self._firings = 0  # waiting
 
     def add(self, token_B: Array, token_n: Array, latent_n: Array, value_n: Array) -> None:
-        """Take in a batch: the tokens of its rows, and token, latent and activation of its firings."""
+        """Add a batch: the tokens of its rows, and token, latent and activation of its firings."""
         self._rows_V += np.bincount(token_B, minlength=self._vocabulary)
         self._waiting.append((latent_n * self._vocabulary + token_n, value_n))
         self._firings += len(value_n)
@@ -68,7 +68,7 @@ class ActivationByToken:
             self._add_up()
 
     def own_tokens(self) -> tuple[Array, Array]:
-        """Of every latent the tokens (F, T) and shares as ``own_tokens`` has them; ``NONE`` and 0 for fewer."""
+        """The tokens (F, T) and shares (F, T) of every latent, see ``own_tokens``; ``NONE`` and 0 in empty places."""
         self._add_up()
         tokens_FT, shares_FT = table(self._latents)
         share_V = self._rows_V / max(self._rows_V.sum(), 1)

@@ -21,20 +21,21 @@ from sklearn.linear_model import LogisticRegression
 
 Array = np.ndarray[Any, Any]
 
-_STEPS = 500  # of the solver; a concept that is told perfectly would take more and be told no better
-_DENSE_STEPS = 200  # the same of dense probes, all at once: later ones change F1 in the third decimal
-DENSE_PENALTY = 1e-4  # of dense probes: half of the squared weights costs that much log-likelihood a row
+_STEPS = 500  # of the solver; a perfectly separable concept would take more without a better probe
+_DENSE_STEPS = 200  # for all dense probes at once: later steps change F1 in the third decimal
+DENSE_PENALTY = 1e-4  # of dense probes: this times half of the squared weights, in log-likelihood per row
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe: a score, from which on its answer is yes, where F1 or balanced accuracy is wanted.
+    """A fitted probe: weights for its score, and two least scores for the answer yes.
 
     Attributes:
         weight: of each feature.
         bias: added; the score is the log-odds of the concept.
-        f1_score: yes from here on gives the best F1 on the rows it was fitted on.
-        balanced_score: the log-odds of the concept's share in these rows, where the two kinds of error balance.
+        f1_score: the least score for yes that gives the best F1 on the rows of the fit.
+        balanced_score: the least score for yes that balances the two kinds of error: the log-odds of the concept's
+            share in these rows.
     """
 
     weight: Array
@@ -44,8 +45,8 @@ class Probe:
 
     def score(self, features: Array) -> Array:
         """Log-odds (N,)."""
-        found: Array = features @ self.weight + self.bias
-        return found
+        score_N: Array = features @ self.weight + self.bias
+        return score_N
 
 
 class LatentSums:
@@ -53,14 +54,14 @@ class LatentSums:
 
     Args:
         values_NF: the code.
-        member_NC, known_NC: which rows belong to each concept, and of which that is known; others count for nothing.
+        member_NC, known_NC: which rows belong to each concept, and for which rows that is known; others do not count.
     """
 
     def __init__(self, values_NF: csr_array, member_NC: Array, known_NC: Array):
         member_NC = member_NC & known_NC
         self.rows_C, self.positive_C = known_NC.sum(0, dtype=float), member_NC.sum(0, dtype=float)
         values_FN = values_NF.astype(np.float64).T.tocsr()
-        # Concepts of one family are known in the same rows: these are summed once.
+        # Concepts of one family are known in the same rows, so these are summed only once.
         distinct, place_C = np.unique(known_NC, axis=1, return_inverse=True)
         place_C = place_C.ravel()
         self.sum_FC = np.asarray(values_FN @ distinct.astype(float))[:, place_C]
@@ -68,33 +69,34 @@ class LatentSums:
         self.inside_FC = np.asarray(values_FN @ member_NC.astype(float))
 
     def correlations(self) -> Array:
-        """Correlation (C, F) of each latent's activation with each concept; 0 where either is constant."""
+        """Correlation (C, F) of each latent's activation with each concept; 0 if either is constant."""
         covariance = self.rows_C * self.inside_FC - self.sum_FC * self.positive_C
-        of_latents = self.rows_C * self.square_FC - self.sum_FC**2
-        of_concepts = self.positive_C * (self.rows_C - self.positive_C)
-        # What is left of a constant latent's variance is rounding.
-        defined = (of_latents > 1e-9 * self.rows_C * self.square_FC) & (of_concepts > 0)
-        scale = np.sqrt(of_latents.clip(0)) * np.sqrt(of_concepts)
-        found: Array = np.divide(covariance, scale, out=np.zeros_like(covariance), where=defined).T
-        return found
+        latent_variance = self.rows_C * self.square_FC - self.sum_FC**2
+        concept_variance = self.positive_C * (self.rows_C - self.positive_C)
+        # The remaining variance of a constant latent is a rounding error.
+        defined = (latent_variance > 1e-9 * self.rows_C * self.square_FC) & (concept_variance > 0)
+        scale = np.sqrt(latent_variance.clip(0)) * np.sqrt(concept_variance)
+        correlation_CF: Array = np.divide(covariance, scale, out=np.zeros_like(covariance), where=defined).T
+        return correlation_CF
 
     def mean_differences(self) -> Array:
-        """Mean activation (C, F) in the rows of each concept minus that in the others."""
+        """Mean activation (C, F) in the rows of each concept minus the mean in the other rows."""
         inside = self.inside_FC / np.maximum(self.positive_C, 1)
-        found: Array = (inside - (self.sum_FC - self.inside_FC) / np.maximum(self.rows_C - self.positive_C, 1)).T
-        return found
+        outside = (self.sum_FC - self.inside_FC) / np.maximum(self.rows_C - self.positive_C, 1)
+        difference_CF: Array = (inside - outside).T
+        return difference_CF
 
 
 def best_latents(correlation_CF: Array, most: int) -> Array:
-    """The latents (C, most) that correlate most with each concept, whatever the sign, the best first."""
+    """The latents (C, most) that correlate most with each concept, with either sign, the best first."""
     return np.argsort(-np.abs(correlation_CF), axis=1, kind="stable")[:, :most]
 
 
 def sparse_probe(values_NF: csc_array, latents: Array, member_N: Array, known_N: Array) -> Probe:
-    """Logistic regression on a few latents, whose activations are scaled to deviation 1 while it is fitted.
+    """Logistic regression on a few latents, whose activations are scaled to deviation 1 for the fit.
 
-    Rows in which none of them fires are all alike: they count as one row with a weight, so the fit is exact and takes
-    the time of the firings alone.
+    Rows in which none of them fires are all equal, so they count as one weighted row: the fit is exact, and its time
+    depends only on the firings.
     """
     features, member_N = values_NF[:, latents].toarray()[known_N].astype(float), member_N[known_N]
     firing_N = features.any(1)
@@ -105,38 +107,38 @@ def sparse_probe(values_NF: csc_array, latents: Array, member_N: Array, known_N:
 
 
 def fit_probe(features: Array, member_N: Array, weight_N: Array) -> Probe:
-    """Logistic regression with scikit-learn's penalty; where rows are all alike, a probe that knows their share alone.
+    """Logistic regression with scikit-learn's penalty; if all rows are equal, a probe with only a bias.
 
     Args:
-        weight_N: how many rows each stands for.
+        weight_N: how many rows each row represents.
     """
     total = weight_N.sum()
     mean = weight_N @ features / total
     deviation = np.sqrt(np.maximum(weight_N @ features**2 / total - mean**2, 0))
-    # What is left of a constant feature's variance is rounding.
+    # The remaining variance of a constant feature is a rounding error.
     scale = np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf)
     bias = _log_odds(float(weight_N @ member_N), total)
     weight = np.zeros(features.shape[1])
-    kept = weight_N > 0
-    if np.isfinite(scale).any() and member_N[kept].any() and not member_N[kept].all():
+    present = weight_N > 0
+    if np.isfinite(scale).any() and member_N[present].any() and not member_N[present].all():
         solver = LogisticRegression(max_iter=_STEPS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(((features - mean) / scale)[kept], member_N[kept], sample_weight=weight_N[kept])
+            solver.fit(((features - mean) / scale)[present], member_N[present], sample_weight=weight_N[present])
         weight = solver.coef_[0] / scale
         bias = float(solver.intercept_[0] - mean @ weight)
-    return _decided(features @ weight + bias, weight, bias, member_N, weight_N)
+    return _with_least_scores(features @ weight + bias, weight, bias, member_N, weight_N)
 
 
 def dense_probes(
     x_ND: Array, member_NC: Array, known_NC: Array, device: torch.device, penalty: float = DENSE_PENALTY
 ) -> list[Probe]:
-    """Logistic regression of each concept on the activations, which are scaled to deviation 1 while it is fitted.
+    """Logistic regression of each concept on the activations, which are scaled to deviation 1 for the fit.
 
-    All are fitted at once: one product of the activations with all weights takes the time of a few.
+    All probes are fitted at once: the product of the activations with all weights takes as long as with a few.
 
     Args:
-        penalty: half of the squared weights costs that much log-likelihood a row.
+        penalty: this times half of the squared weights, in log-likelihood per row.
     """
     x = torch.from_numpy(x_ND).to(device)
     mean_D, deviation_D = x.mean(0), x.std(0, correction=0)
@@ -164,7 +166,7 @@ def dense_probes(
     bias_C = weights.detach()[-1].cpu().double().numpy() - mean_D.cpu().double().numpy() @ weight_DC
     score_NC = x_ND @ weight_DC.astype(np.float32) + bias_C
     return [
-        _decided(
+        _with_least_scores(
             score_NC[known_N, concept],
             weight_DC[:, concept],
             float(bias_C[concept]),
@@ -175,8 +177,8 @@ def dense_probes(
     ]
 
 
-def _decided(score_N: Array, weight: Array, bias: float, member_N: Array, weight_N: Array) -> Probe:
-    """A probe with what it takes for yes, by its scores of the rows that it was fitted on."""
+def _with_least_scores(score_N: Array, weight: Array, bias: float, member_N: Array, weight_N: Array) -> Probe:
+    """A probe with its least scores for yes, from its scores on the rows of the fit."""
     balanced = _log_odds(float(weight_N @ member_N), weight_N.sum())
     return Probe(weight, bias, best_f1_score(score_N, member_N, weight_N), balanced)
 
@@ -187,7 +189,7 @@ def _log_odds(positive: float, total: float) -> float:
 
 
 def best_f1_score(score_N: Array, member_N: Array, weight_N: Array) -> float:
-    """The score from which on yes has the best F1, in the middle of the gap below it; -inf where always yes is best."""
+    """The least score for yes that gives the best F1, in the middle of the gap below it; -inf if always yes is best."""
     order = np.argsort(-score_N, kind="stable")
     score, weight = score_N[order], weight_N[order]
     yes, hit = np.cumsum(weight), np.cumsum(weight * member_N[order])
@@ -198,5 +200,5 @@ def best_f1_score(score_N: Array, member_N: Array, weight_N: Array) -> float:
 
 
 def f1_of(yes_N: Array, member_N: Array) -> float:
-    """F1 of an answer; 0 where there is nothing to be found and nothing said."""
+    """F1 of yes and no answers; 0 if no row is a member and none has a yes."""
     return float(2 * (yes_N & member_N).sum() / max(yes_N.sum() + member_N.sum(), 1))

@@ -1,11 +1,11 @@
-"""Reconstruction and sparsity, from sums that are kept for each block of documents.
+"""Reconstruction and sparsity, from sums for each block of documents.
 
 Legend of shapes: B rows of a batch, D width, F latents, E edges and P parents of a tree, K blocks, n weightings of the
 blocks.
 
 Definitions:
-    FVU = sum ||x - x_hat||^2 / (sum ||x||^2 - ||sum x||^2 / N), ratio of sums over the whole sample;
-    EV = 1 - FVU; L0 = active latents a row; dead = share of latents never active in the sample (see docs/metrics.md).
+    FVU = sum ||x - x_hat||^2 / (sum ||x||^2 - ||sum x||^2 / N), a ratio of sums over the whole sample;
+    EV = 1 - FVU; L0 = active latents per row; dead = share of latents never active in the sample (see docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
 
-_GATHERED = 1 << 14  # firings whose decoder rows are put side by side at once
+_GATHERED = 1 << 14  # firings whose decoder rows are gathered at once
 
 
 class DataSums:
-    """What is summed over the activations themselves, whatever the model: shared by all runs of a report."""
+    """Sums over the activations, which do not depend on the model: all runs of a report share them."""
 
     def __init__(self, blocks: int, width: int):
         self.rows_K = np.zeros(blocks)
@@ -28,7 +28,7 @@ class DataSums:
         self.sum_KD = np.zeros((blocks, width))
 
     def add(self, x_BD: torch.Tensor, block_B: torch.Tensor) -> None:
-        """Take in a batch whose rows belong to blocks ``block_B``."""
+        """Add a batch whose rows belong to the blocks ``block_B``."""
         self.rows_K += by_block(torch.ones_like(block_B, dtype=torch.float64), block_B, len(self.rows_K))
         x_BD = x_BD.double()
         self.square_K += by_block(x_BD.square().sum(1), block_B, len(self.rows_K))
@@ -41,10 +41,10 @@ class DataSums:
 
 
 class Moments:
-    """Mean and covariance of the activations, whatever the model.
+    """Mean and covariance of the activations.
 
     Args:
-        centre_D: a point near the mean, subtracted before anything is squared, for precision.
+        centre_D: a point near the mean, subtracted before squaring, for precision.
     """
 
     def __init__(self, centre_D: torch.Tensor):
@@ -54,7 +54,7 @@ class Moments:
         self.square_DD = torch.zeros(len(centre_D), len(centre_D), dtype=torch.float64)
 
     def add(self, x_BD: torch.Tensor) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         y_BD = x_BD - self.centre_D.to(x_BD)
         self.rows += len(y_BD)
         self.sum_D += y_BD.sum(0).cpu()
@@ -73,7 +73,7 @@ class Moments:
 
 
 class CodeSums:
-    """What is summed over one model's codes and reconstructions."""
+    """Sums over the codes and reconstructions of a model."""
 
     def __init__(self, blocks: int, widths: tuple[int, ...]):
         self.levels = Levels.of(widths)
@@ -81,12 +81,12 @@ class CodeSums:
         self.fired_KF = np.zeros((blocks, self.levels.latents), np.float32)
 
     def add(self, x_BD: torch.Tensor, firings: Firings, reconstruction_BD: torch.Tensor, block_B: torch.Tensor) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         self.error_K += by_block((x_BD - reconstruction_BD).double().square().sum(1), block_B, len(self.error_K))
         add_by_block(self.fired_KF, block_B.cpu().numpy()[firings.row_n], firings.latent_n)
 
     def dead(self) -> int:
-        """Latents that never fired."""
+        """The number of latents that never fired."""
         return int((self.fired_KF.sum(0) == 0).sum())
 
     def fvu(self, data: DataSums, weights_nK: np.ndarray) -> np.ndarray:
@@ -94,24 +94,24 @@ class CodeSums:
         return (weights_nK @ self.error_K) / data.variance(weights_nK)
 
     def l0(self, data: DataSums, weights_nK: np.ndarray, level: int | None = None) -> np.ndarray:
-        """L0 of a level, or of all, for each weighting of the blocks, (n,)."""
+        """L0 of a level, or of all levels, for each weighting of the blocks, (n,)."""
         part = slice(None) if level is None else self.levels.slices[level]
         return (weights_nK @ self.fired_KF[:, part].sum(1, dtype=float)) / (weights_nK @ data.rows_K)
 
 
 class EdgeSums:
-    """Firings of each child together with its parent, and of any child of a parent, for a fixed tree.
+    """Counts for a fixed tree: firings of each child together with its parent, and of any child of a parent.
 
     Args:
         blocks: K.
         parent_F: index of each latent's parent, or ``NONE``.
 
     Attributes:
-        child_E, parent_E: the latents at each edge's ends.
-        parent_P, place_E: the latents that are parents, ascending, and where among them each edge's is.
+        child_E, parent_E: the latents at the ends of each edge.
+        parent_P, place_E: the latents that are parents, ascending, and the place of each edge's parent among them.
         both_KE: rows in which both ends fire.
         any_KP: rows in which at least one child of a parent fires.
-        covered_KP: of these, the rows in which the parent fires too.
+        covered_KP: those of these rows in which the parent fires too.
     """
 
     def __init__(self, blocks: int, parent_F: np.ndarray):
@@ -124,7 +124,7 @@ class EdgeSums:
         self._edge_F[self.child_E] = np.arange(len(self.child_E))
 
     def add(self, firings: Firings, block_B: torch.Tensor) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         block_b = block_B.cpu().numpy()
         edge_n = self._edge_F[firings.latent_n]
         has_parent = edge_n != NONE
@@ -142,13 +142,14 @@ class EdgeSums:
 def error_without(
     x_BD: torch.Tensor, reconstruction_BD: torch.Tensor, firings: Firings, decoder_FD: torch.Tensor
 ) -> np.ndarray:
-    """By how much the summed squared error grows if one latent is taken out of the codes, for each latent, (F,).
+    """By how much the summed squared error grows if a latent is removed from the codes, for each latent, (F,).
 
-    With e = x - x_hat and a firing of activation z and decoder row w: ||e + z w||^2 - ||e||^2 = 2 z e.w + z^2 ||w||^2.
-    Over the rows' summed squared deviation from their mean it is the growth of FVU. Negative where a latent does harm.
+    For e = x - x_hat and a firing with activation z and decoder row w: ||e + z w||^2 - ||e||^2 = 2 z e.w + z^2 ||w||^2.
+    Divided by the rows' summed squared deviation from their mean, it is the growth of FVU. Negative if a latent does
+    harm.
     """
     error_BD, square_F = x_BD - reconstruction_BD, decoder_FD.square().sum(1)
-    found_F = np.zeros(len(decoder_FD))
+    growth_F = np.zeros(len(decoder_FD))
     for start in range(0, len(firings.latent_n), _GATHERED):
         row, latent, value = (
             torch.from_numpy(column[start : start + _GATHERED]).to(x_BD.device)
@@ -156,11 +157,11 @@ def error_without(
         )
         along = (error_BD[row] * decoder_FD[latent]).sum(1)
         growth = 2 * value * along + value.square() * square_F[latent]
-        found_F += np.bincount(latent.cpu().numpy(), growth.cpu().numpy(), minlength=len(found_F))
-    return found_F
+        growth_F += np.bincount(latent.cpu().numpy(), growth.cpu().numpy(), minlength=len(growth_F))
+    return growth_F
 
 
 def by_block(values: torch.Tensor, block_B: torch.Tensor, blocks: int) -> np.ndarray:
-    """Sums (K, ...) over the rows of each block of values (B, ...), in their type."""
+    """Sums (K, ...) of values (B, ...) over the rows of each block, with the type of the values."""
     sums = torch.zeros(blocks, *values.shape[1:], dtype=values.dtype, device=values.device)
     return sums.index_add_(0, block_B, values).cpu().numpy()

@@ -1,10 +1,10 @@
-"""Recovery of a known dictionary and of its tree, where the features behind the activations are known.
+"""Recovery of a known dictionary and of its tree, for activations whose true features are known.
 
 Legend of shapes: B rows of a batch, D width, F latents, N true features, K blocks of documents, n weightings of
 the blocks.
 
-All of it is in shares, unit 1. Latents are numbered through the whole dictionary, and parents are given as
-``parent_F`` and ``parent_N``: the index of each one's parent, or ``NONE``.
+All figures are shares, unit 1. Latents are numbered through the whole dictionary; ``parent_F`` and ``parent_N`` are the
+indices of parents of latents and of true features, ``NONE`` for roots.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from scipy.optimize import linear_sum_assignment
 
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
+from hiersae_cli.metrics.ratio import ratio
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Latents and the true features that they stand for, by |cosine| of decoder row and feature.
+    """The true features of latents, by |cosine| of decoder row and feature.
 
     Attributes:
-        nearest_F: the true feature nearest to each latent; several latents may have the same.
-        matched_F: the feature of each latent in the one-to-one matching of largest summed |cosine|, ``NONE`` where
-            there are more latents than features.
+        nearest_F: the true feature nearest to each latent; several latents may share one.
+        matched_F: the feature of each latent in the one-to-one matching with the largest summed |cosine|; ``NONE`` for
+            latents without one, if there are more latents than features.
         cosine_F: |cosine| with the matched feature; 0 without one.
     """
 
@@ -40,12 +41,12 @@ class Matching:
 
 @torch.no_grad()
 def match_features(decoder_FD: torch.Tensor, features_ND: torch.Tensor) -> Matching:
-    """Match latents with true features, on the decoder's device but for the assignment.
+    """Match latents with true features, on the decoder's device except for the assignment.
 
-    Takes F x N float64 of memory; a row of zeros has cosine 0 with everything. Source: the matching by the
-    Hungarian algorithm is that of Song et al. (2025), arXiv 2505.20254.
+    Needs F x N float64 of memory; a row of zeros has cosine 0 with everything. Source of the matching with the
+    Hungarian algorithm: Song et al. (2025), arXiv 2505.20254.
     """
-    rows_FD, rows_ND = (_unit(rows.to(decoder_FD.device)) for rows in (decoder_FD, features_ND))
+    rows_FD, rows_ND = (unit_rows(rows.to(decoder_FD.device)) for rows in (decoder_FD, features_ND))
     cosine_FN = (rows_FD @ rows_ND.T).abs()
     nearest_F = cosine_FN.argmax(1).cpu().numpy()
     cosines = cosine_FN.double().cpu().numpy()
@@ -56,14 +57,14 @@ def match_features(decoder_FD: torch.Tensor, features_ND: torch.Tensor) -> Match
 
 
 def mean_correlation(matching: Matching) -> float:
-    """MCC: mean |cosine| over the matched pairs, of which there are min(F, N). Source: as ``match_features``."""
+    """MCC: mean |cosine| over the min(F, N) matched pairs. Source: as ``match_features``."""
     return float(matching.cosine_F[matching.matched_F != NONE].mean())
 
 
 def uniqueness(matching: Matching) -> float:
-    """Distinct nearest features over latents: 1 where no two latents stand for one feature.
+    """Distinct nearest features over latents: 1 if no two latents share a feature.
 
-    To be read beside the detectors' scores, which do not punish duplicates.
+    Read it with the detectors' scores, which do not punish duplicates.
     Source: ``sae_lens.synthetic``, the scorer of SynthSAEBench.
     """
     return len(np.unique(matching.nearest_F)) / len(matching.nearest_F)
@@ -74,7 +75,7 @@ class DetectorSums:
 
     Args:
         blocks: K.
-        nearest_F: the feature that each latent is to detect.
+        nearest_F: the feature that each latent should detect.
         features: N.
     """
 
@@ -84,7 +85,7 @@ class DetectorSums:
         self.present_KN = np.zeros((blocks, features), np.float32)
 
     def add(self, firings: Firings, truth_BN: torch.Tensor, block_B: torch.Tensor) -> None:
-        """Take in a batch with the true features' activations (0 where absent), on the CPU."""
+        """Add a batch with the true features' activations (0 if absent), on the CPU."""
         truth, block_b = Firings.of(truth_BN), block_B.numpy()
         detected_n = truth.among(firings.row_n, self.nearest_F[firings.latent_n])
         block_n = block_b[firings.row_n]
@@ -95,29 +96,29 @@ class DetectorSums:
     def scores(self, weights_nK: Array) -> dict[str, Array]:
         """``precision``, ``recall`` and ``f1`` for each weighting of the blocks, (n,) each: means over all latents.
 
-        A latent that never fires scores 0 in all three, and one whose feature is absent has recall 0; F1 is
-        the mean of the latents' F1, not the F1 of the means. Source: as ``uniqueness``.
+        A latent that never fires scores 0 in all three, and a latent whose feature is absent has recall 0; F1 is the
+        mean of the latents' F1, not the F1 of the means. Source: as ``uniqueness``.
         """
         parts = [self._means(part_nK) for part_nK in np.array_split(weights_nK, len(weights_nK) // 64 + 1)]
         return dict(zip(("precision", "recall", "f1"), np.concatenate(parts, 1), strict=True))
 
     def _means(self, weights_nK: Array) -> Array:
-        """Means over latents, (3, n), in F x n numbers of memory."""
+        """Means over latents, (3, n); needs F x n numbers of memory."""
         fired, both = weights_nK @ self.fired_KF, weights_nK @ self.both_KF
         present = (weights_nK @ self.present_KN)[:, self.nearest_F]
-        precision, recall = _share(both, fired), _share(both, present)
+        precision, recall = ratio(both, fired, 0.0), ratio(both, present, 0.0)
         return np.stack([score.mean(1) for score in (precision, recall, _harmonic_mean(precision, recall))])
 
 
 @dataclass(frozen=True)
 class EdgeRecovery:
-    """How many edges of a learned tree are true, and how many true ones are found.
+    """How many edges of a learned tree are true, and how many true edges are found.
 
     Attributes:
-        recovered: edges of the learned tree.
-        correct: of these, the true ones.
-        reachable: true edges within the dictionary's reach.
-        found: of these, the recovered ones.
+        recovered: number of edges of the learned tree.
+        correct: those of them that are true.
+        reachable: number of true edges within the dictionary's reach.
+        found: those of them that are in the learned tree.
     """
 
     recovered: int
@@ -127,17 +128,17 @@ class EdgeRecovery:
 
     @property
     def precision(self) -> float:
-        """Correct over recovered; 0 without an edge."""
+        """Correct over recovered; 0 if the tree has no edge."""
         return self.correct / max(self.recovered, 1)
 
     @property
     def recall(self) -> float:
-        """Found over reachable; 0 where no true edge is within reach."""
+        """Found over reachable; 0 if no true edge is within reach."""
         return self.found / max(self.reachable, 1)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of the two."""
+        """Harmonic mean of precision and recall."""
         return float(edge_f1(np.array([[self.recovered], [self.correct], [self.reachable], [self.found]]))[0])
 
     @property
@@ -154,9 +155,9 @@ class EdgeRecovery:
 
 
 def edge_f1(counts_nR: Array) -> Array:
-    """F1 (R,) from numbers (4, R) of recovered, correct, reachable and found edges."""
+    """F1 (R,) from the numbers (4, R) of recovered, correct, reachable and found edges."""
     recovered, correct, reachable, found = counts_nR.astype(float)
-    return _harmonic_mean(_share(correct, recovered), _share(found, reachable))
+    return _harmonic_mean(ratio(correct, recovered, 0.0), ratio(found, reachable, 0.0))
 
 
 def edge_recovery(
@@ -167,18 +168,18 @@ def edge_recovery(
     cosine: float = 0.7,
     ancestors: bool = False,
 ) -> EdgeRecovery:
-    """Compare a tree over latents with the true one.
+    """Compare a tree over latents with the true tree.
 
-    With m the one-to-one matching, cut to pairs of |cosine| >= ``cosine``, an edge a -> b of the latents (a =
-    ``parent_F[b]``) is correct where m(a) is the true parent of m(b). Precision is over all edges: one with an end
-    that m does not match is wrong. Root latents have no edge. Recall is over the true edges whose two ends are
-    reachable, see ``within_reach``; a correct edge outside it counts for precision alone.
+    With m the one-to-one matching, limited to pairs with |cosine| >= ``cosine``, an edge a -> b of latents (a =
+    ``parent_F[b]``) is correct if m(a) is the true parent of m(b). Precision is over all edges: an edge with an end
+    that m does not match is wrong. Root latents have no edge. Recall is over the true edges with two reachable ends,
+    see ``within_reach``; a correct edge outside reach counts only for precision.
 
-    With ``ancestors``, m(a) may be any ancestor of m(b), for precision and for recall, whose denominator stays.
+    With ``ancestors``, m(a) may be any ancestor of m(b), for precision and for recall, whose denominator is the same.
 
     Args:
-        parent_F: index of each latent's parent over the whole dictionary, ``NONE`` for roots.
-        parent_N: the same of the true features.
+        parent_F: index of each latent's parent in the whole dictionary, ``NONE`` for roots.
+        parent_N: the same for true features.
         reachable_N: bool, which true features the dictionary could hold.
     """
     matched_F = np.where(matching.cosine_F >= cosine, matching.matched_F, NONE)
@@ -198,7 +199,7 @@ def edge_recovery(
 def within_reach(probability_N: Array, latents: int) -> Array:
     """Mask (N,) of the true features that a dictionary of F latents could hold at best: the F most frequent.
 
-    Of equally frequent ones the first are taken.
+    Among equally frequent features, the first count.
     """
     mask_N = np.zeros(len(probability_N), bool)
     mask_N[np.argsort(-np.asarray(probability_N), kind="stable")[:latents]] = True
@@ -206,9 +207,9 @@ def within_reach(probability_N: Array, latents: int) -> Array:
 
 
 def shuffled_parents(parent_F: Array, levels: Levels, seed: int) -> Array:
-    """The control of a tree: parents dealt anew among the children of each level, (F,).
+    """The control for a tree: the parents of the children of each level, shuffled, (F,).
 
-    Every parent keeps its number of children in each level, every root stays one.
+    Every parent keeps its number of children in each level, and every root stays a root.
     """
     generator, shuffled_F = np.random.default_rng(seed), parent_F.copy()
     for part in levels.slices:
@@ -218,17 +219,14 @@ def shuffled_parents(parent_F: Array, levels: Levels, seed: int) -> Array:
 
 
 def _parents(parent_N: Array, index: Array) -> Array:
-    """The parent of each of ``index``, ``NONE`` for roots and for ``NONE`` itself."""
+    """The parent of each feature in ``index``; ``NONE`` for roots and for ``NONE`` itself."""
     return np.where(index == NONE, NONE, parent_N[index])
 
 
-def _unit(rows: torch.Tensor) -> torch.Tensor:
+def unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows scaled to length 1, in float32; a row of zeros stays zero."""
     return rows.float() / rows.float().norm(dim=1, keepdim=True).clamp_min(1e-8)
 
 
-def _share(of: Array, to: Array) -> Array:
-    return np.divide(of, to, out=np.zeros(np.shape(of)), where=to > 0)
-
-
 def _harmonic_mean(a: Array, b: Array) -> Array:
-    return _share(2 * a * b, a + b)
+    return ratio(2 * a * b, a + b, 0.0)

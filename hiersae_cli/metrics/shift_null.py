@@ -1,9 +1,9 @@
-"""The circular-shift null: how often would parent and child fire together if they only fired as they do, each alone?
+"""The circular-shift null: how often would parent and child fire together if their firings were unrelated?
 
-One of the two is shifted against the other within each document, round its end: each keeps its rate in every document
-and how its firings follow one another, and only their meeting is left to chance. It is no null for what drifts
-through a document: two latents of its beginning still meet more often than by chance. Source: the surrogate of
-neuroscience; on the drift, Harris (2020), bioRxiv 2020.11.29.402719.
+One of the two is shifted against the other within each document, around its end. Each keeps its rate in every document
+and the order of its firings; only their coincidence becomes random. It is not a null for drift through a document: two
+latents that fire at the beginning still coincide more often than by chance. Source: a surrogate from neuroscience; on
+drift, Harris (2020), bioRxiv 2020.11.29.402719.
 
 Legend of shapes: F latents, S shifts.
 """
@@ -24,7 +24,7 @@ class ShiftNull:
     """Counts over stretches of neighbouring rows, for several trees over one dictionary.
 
     Args:
-        trees: of each, the index of every latent's parent, or ``NONE``.
+        trees: for each tree, the index of every latent's parent, or ``NONE``.
         shifts: S.
         seed: of the shifts.
     """
@@ -38,7 +38,7 @@ class ShiftNull:
         self._generator = np.random.default_rng(seed)
 
     def add(self, firings: Firings) -> None:
-        """Take in one stretch: rows that follow one another in one document. A single row has no shift."""
+        """Add a stretch of consecutive rows of a document. A single row cannot be shifted, so it is ignored."""
         if firings.rows < 2:
             return
         fires_BF = np.zeros(firings.rows * firings.latents, bool)
@@ -56,11 +56,11 @@ class ShiftNull:
                 both_F += np.bincount(child_m[fires_BF[place_m]], minlength=firings.latents)
 
     def scores(self, tree: int) -> Array:
-        """z of each latent with its parent, (F,): rows of both beyond their mean over shifts, in standard deviations.
+        """z of each latent with its parent, (F,): common rows above their mean over shifts, in standard deviations.
 
-        The deviation is the largest of that over shifts, the binomial one, and one row: few shifts of a rare
-        latent often agree on nothing at all, and one row more is no evidence. NaN without a parent, or where one of the
-        two never fires.
+        The deviation is the largest of three: the deviation over shifts, the binomial one, and one row. The shifts of
+        a rare latent often have no common rows at all, and a single row is no evidence. NaN without a parent, or if one
+        of the two never fires.
         """
         parent_F, both_SF = self.trees[tree], self._both[tree]
         parent_fired_F = np.where(parent_F != NONE, self.fired_F[parent_F], 0.0)

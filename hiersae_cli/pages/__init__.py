@@ -1,1 +1,1 @@
-"""What people look at: the pages of the dashboard, and the index that answers them."""
+"""The pages of the dashboard as HTML, their server, and the folder of pages."""

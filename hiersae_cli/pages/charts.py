@@ -1,4 +1,4 @@
-"""Drawings as SVG: a histogram within a page, and a subtree as a figure for a paper."""
+"""SVG drawings: a histogram for a page, and a subtree as a figure for a paper."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from hiersae_cli.browse.model import Histogram, Overview
+from hiersae_cli.browse.model import Histogram
+from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import latent_id
-from hiersae_cli.pages.text import shown, value
+from hiersae_cli.pages.text import one_line, value
 
-# The figure stands on white paper wherever it is shown, so its colours are fixed.
+# The figure has a white ground everywhere, so its colours are fixed.
 _INK, _QUIET, _ACCENT = "#1d1b18", "#6b655d", "#a33b1c"
 _ROW, _COLUMN, _TOP, _MARGIN = 22, 300, 46, 24
 
 
-def histogram(one: Histogram) -> Markup:
-    """Bars over a line; the style sheet colours them."""
-    width, height, most = 320, 84, max([*one.counts, 1])
-    each = width / max(1, len(one.counts))
+def histogram(bins: Histogram) -> Markup:
+    """Bars on a line; the style sheet colours them."""
+    width, height, most = 320, 84, max([*bins.counts, 1])
+    step = width / max(1, len(bins.counts))
     bars = []
-    for place, count in enumerate(one.counts):
-        tall = max(1.5, height * count / most) if count else 0
-        low, high = value(one.edges[place]), value(one.edges[place + 1])
+    for place, count in enumerate(bins.counts):
+        bar_height = max(1.5, height * count / most) if count else 0
+        low, high = value(bins.edges[place]), value(bins.edges[place + 1])
         bars.append(
-            f'<rect x="{place * each + 0.5:.2f}" y="{height - tall:.2f}" width="{max(0.5, each - 1):.2f}" '
-            f'height="{tall:.2f}"><title>{count:,} firings from {low} to {high}</title></rect>'
+            f'<rect x="{place * step + 0.5:.2f}" y="{height - bar_height:.2f}" width="{max(0.5, step - 1):.2f}" '
+            f'height="{bar_height:.2f}"><title>{count:,} firings from {low} to {high}</title></rect>'
         )
-    total = sum(one.counts)
-    name = f"Histogram of {total:,} activations from {value(one.edges[0])} to {value(one.edges[-1])}"
+    total = sum(bins.counts)
+    name = f"Histogram of {total:,} activations from {value(bins.edges[0])} to {value(bins.edges[-1])}"
     return Markup(
         f'<svg class="histogram" viewBox="0 0 {width} {height + 1}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(name)}">{"".join(bars)}<line x1="0" x2="{width}" y1="{height + 0.5}" '
@@ -39,7 +40,7 @@ def histogram(one: Histogram) -> Markup:
 
 @dataclass(frozen=True)
 class _Spot:
-    """A node's place in the figure; ``more`` children of it are left out."""
+    """A node's place in the figure; ``more`` of its children are left out."""
 
     node: int
     depth: int
@@ -49,10 +50,10 @@ class _Spot:
 
 
 def subtree(tree: Overview, root: int, most: int = 40) -> str:
-    """A node and everything below it, as SVG that stands by itself.
+    """A node and everything below it, as an SVG file.
 
-    Of each node's children the ``most`` with the largest MI are drawn, and how many are left out is said.
-    ``root`` is a place in the columns.
+    Each node has at most ``most`` children drawn, those with the largest MI; the figure says how many are left out.
+    ``root`` is a place in the columns of ``tree``.
     """
     below: dict[int, list[int]] = {}
     for place, parent in enumerate(tree.parent):
@@ -82,7 +83,7 @@ def subtree(tree: Overview, root: int, most: int = 40) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="Helvetica, Arial, sans-serif" font-size="12">'
-        f"<title>{escape(_name(tree, root))} and what is below it</title>"
+        f"<title>{escape(_name(tree, root))} and everything below it</title>"
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>{"".join(parts)}'
         f'<text x="{_MARGIN}" y="{height - 16}" font-size="10.5" fill="{_QUIET}">{caption}</text></svg>'
     )
@@ -95,7 +96,7 @@ def _deepest(spot: _Spot) -> int:
 def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None:
     x, y = _MARGIN + spot.depth * _COLUMN + 8, _TOP + spot.y * _ROW
     radius = 2.5 + 6 * math.sqrt(tree.rate[spot.node] / highest)
-    # A name beside the node at the end of a branch, above it where lines leave to the right, over all at the root.
+    # The name is to the right of a leaf, above a node with lines to its right, and at the top for the root.
     place = f'x="{x + 12:.1f}" y="{y + 4:.1f}"'
     if spot.below:
         place = f'x="{x - radius:.1f}" y="{y - radius - 6 if spot.depth else _MARGIN:.1f}"'
@@ -110,7 +111,7 @@ def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None
     parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{_ACCENT}"/>')
     bold = ' font-weight="bold"' if spot.below else ""
     name = escape(_short(_name(tree, spot.node)))
-    # A white rim keeps a name legible where lines pass behind it.
+    # A white rim keeps a name legible in front of lines.
     rim = 'stroke="#ffffff" stroke-width="3" stroke-linejoin="round" paint-order="stroke"'
     parts.append(f'<text {place} fill="{_INK}" {rim}{bold}>{name}</text>')
     if spot.more:
@@ -121,7 +122,7 @@ def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None
 
 def _name(tree: Overview, place: int) -> str:
     text = tree.label[place] or tree.hint[place]
-    return shown(f"{latent_id(tree.level[place], tree.latent[place])}  {text}")
+    return one_line(f"{latent_id(tree.level[place], tree.latent[place])}  {text}")
 
 
 def _short(text: str, most: int = 44) -> str:

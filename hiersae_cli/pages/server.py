@@ -1,7 +1,7 @@
-"""The dashboard over HTTP, for the people of this machine.
+"""The dashboard over HTTP, for the users of this machine.
 
-What a foreign page in the same browser could try is refused: by the name it must call us by (DNS rebinding), by where
-a request says it comes from (reading data by a script element, changing labels), and by a token in every form.
+Attacks by a foreign page in the same browser are refused: by the host name of a request (DNS rebinding), by the origin
+that a request names (reading data with a script element, changing labels), and by a token in every form.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LONGEST_FORM = 10_000  # bytes
 
 
 def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[str], None]) -> None:
-    """Answer until interrupted. ``ready`` is called with the address once it can be opened; port 0 takes a free one.
+    """Answer until interrupted. ``ready`` is called with the address once it can be opened; port 0 means a free port.
 
-    Raises ``UsageError`` where the address cannot be had, or is none that a browser would name.
+    Raises ``UsageError`` if the address is not available, or if no browser would use it.
     """
     answer(app(index, host=host, author=author), host, port, ready)
 
@@ -41,15 +41,15 @@ def answer(application: ASGIApp, host: str, port: int, ready: Callable[[str], No
     """Serve an application as ``serve`` does."""
     if host in ("", "0.0.0.0", "::"):
         raise UsageError(
-            f"--host-address {host or repr(host)}: stands for every address of this machine",
-            "Name the one that others use; the server answers to no other name.",
+            f"--host-address {host or repr(host)}: this means every address of this machine",
+            "Name the address that others use; the server answers to no other name.",
         )
     try:
         listening = _listen(host, port)
     except OSError as error:
         raise UsageError(
-            f"--port {port}: cannot be listened on at {host} ({error.strerror or error})",
-            "Another program may have it: choose another --port, or 0 for a free one.",
+            f"--port {port}: cannot listen on it at {host} ({error.strerror or error})",
+            "Another program may use it: choose another --port, or 0 for a free one.",
         ) from None
     config = uvicorn.Config(application, log_level="error", access_log=False, server_header=False)
     name = f"[{host}]" if ":" in host else host
@@ -58,7 +58,7 @@ def answer(application: ASGIApp, host: str, port: int, ready: Callable[[str], No
 
 
 def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
-    """The application. It answers to loopback's names and to ``host`` alone."""
+    """The application. It answers only to the names of the loopback interface and to ``host``."""
     pages = Pages(index, served=True, author=author, token=secrets.token_urlsafe())
     pages.prepare()
 
@@ -93,8 +93,8 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
     def failed(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        title, says = _MESSAGES.get(status, _MESSAGES[500])
-        return _html(pages, pages.message(title, says, status))
+        title, explanation = _MESSAGES.get(status, _MESSAGES[500])
+        return _html(pages, pages.message(title, explanation, status))
 
     routes = [
         Route("/", page(lambda request: pages.overview())),
@@ -126,21 +126,21 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
 _MESSAGES = {
     400: ("Not understood", "The request was not one of this dashboard's forms."),
-    403: ("Refused", "The form is not of this server, or of one that has been started again. Reload the page."),
-    404: ("No such page", "There is no feature, list or picture of that name. Look for it in the tree, or search."),
-    405: ("Not here", "This address answers no such request."),
-    500: ("Something failed", "The terminal that serves the dashboard says more. The other pages go on working."),
+    403: ("Refused", "The form is from another server, or the server has been restarted. Reload the page."),
+    404: ("No such page", "There is no feature, list or picture with that name. Look for it in the tree, or search."),
+    405: ("Not here", "This address does not answer this kind of request."),
+    500: ("Something failed", "The terminal that serves the dashboard says more. The other pages still work."),
 }
 
 
 class Guard:
-    """Refuses what comes under another name or from another page, and sets the headers of every answer.
+    """Refuses requests with another host name or from another page, and sets the headers of every answer.
 
     Args:
-        names: what it answers to, without ports.
-        policy: of contents.
-        origins: addresses, besides the one asked, that its own forms come from: of a proxy that speaks TLS before it.
-        cache: what the browser may keep.
+        names: the host names that it answers to, without ports.
+        policy: the content-security policy.
+        origins: further addresses that forms may come from, such as that of a proxy with TLS.
+        cache: the Cache-Control header.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class Guard:
         self.headers = {
             "content-security-policy": f"{policy}; frame-ancestors 'none'",
             "cross-origin-opener-policy": "same-origin",
-            # Keeps a foreign page from reading tree.js through a script element of its own.
+            # Keeps a foreign page from reading tree.js through its own script element.
             "cross-origin-resource-policy": "same-origin",
-            # Not "no-referrer", with which browsers would not say where a form comes from.
+            # Not "no-referrer": browsers would then hide where a form comes from.
             "referrer-policy": "same-origin",
             "x-content-type-options": "nosniff",
             "cache-control": cache,
@@ -186,7 +186,7 @@ class Guard:
 
 
 async def read_form(request: Request, *names: str) -> list[str]:
-    """The fields of a form that was sent; ``HTTPException`` 400 where it is another one, or too long."""
+    """The fields of a sent form; raises ``HTTPException`` 400 if it is another form or too long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -214,7 +214,7 @@ async def _label(request: Request, pages: Pages) -> Response:
 
 
 def _typed(request: Request) -> str:
-    """The text of the form, with the ends of lines as they were typed: browsers send CR LF."""
+    """The text of the form, with line ends as typed: browsers send CR LF."""
     return request.query_params.get("text", "").replace("\r\n", "\n")
 
 

@@ -1,8 +1,8 @@
 """The dashboard as a folder of pages, which opens from a disk without a server and loads nothing from elsewhere.
 
-The pages are those of the server, compressed, some together in a file: the browser unpacks them as they are opened.
-Plain pages would take several times the space. The files are scripts, since a page on a disk may load scripts from
-beside it, and nothing else.
+The pages are the server's, compressed, several to a file; the browser unpacks them when they are opened. Plain pages
+would take several times the space. The files are scripts, because a page on a disk can load nothing else from its
+folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hiersae_cli.browse.index import Index
 from hiersae_cli.formats.atomic import replacing_folder
 from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages, asset_text
 
-# Pages in a file, as folder.js has it: more would make each slower to open, fewer would make many files.
+# Pages per file, the same as in folder.js: more would open more slowly, fewer would make more files.
 TOGETHER = 32
 
 _LINE = re.compile('<li class="line".*?</li>')
@@ -27,7 +27,7 @@ _LINE = re.compile('<li class="line".*?</li>')
 
 @dataclass(frozen=True)
 class Folder:
-    """What was written: the ``path`` of the page to open, how many ``pages``, and the ``size`` of it all in bytes."""
+    """A written folder: the ``path`` of the page to open, the number of ``pages``, and the total ``size`` in bytes."""
 
     path: Path
     pages: int
@@ -35,9 +35,9 @@ class Folder:
 
 
 def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda features: None) -> Folder:
-    """Write all pages to ``folder``, in place of what was there.
+    """Write all pages to ``folder``, replacing its contents.
 
-    ``advance`` is told of every few features (and latents of the baseline) that are done.
+    ``advance`` is called now and then with the number of features (and latents of the baseline) written since.
     """
     pages = Pages(index, served=False)
     size = count = 0
@@ -48,47 +48,47 @@ def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda
         texts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
         for name, text in texts.items():
             size += (assets / name).write_bytes(text.encode())
-        for name, some, features in _files(pages, index):
-            size += (assets / f"{name}.js").write_bytes(_packed(name, some).encode())
-            count += len(some)
+        for name, pages_by_address, features in _files(pages, index):
+            size += (assets / f"{name}.js").write_bytes(_packed(name, pages_by_address).encode())
+            count += len(pages_by_address)
             advance(features)
         size += (temporary / "index.html").write_bytes(pages.document(pages.overview()).encode())
     return Folder(folder / "index.html", count + 1, size)
 
 
 def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], int]]:
-    """Every file's name, its pages by address, and how many features they are of. ``folder.js`` knows the names."""
+    """Each file's name, its pages by address, and their number of features. ``folder.js`` uses the same names."""
     ids, baseline = index.ids(), index.baseline_latents()
     for start in range(0, len(ids), TOGETHER):
-        some: dict[str, Page] = {}
+        features: dict[str, Page] = {}
         for id in ids[start : start + TOGETHER]:
-            some[f"feature/{id}"], some[f"compare/{id}"] = pages.both(id)
-        yield f"feature-{start // TOGETHER}", some, len(ids[start : start + TOGETHER])
+            features[f"feature/{id}"], features[f"compare/{id}"] = pages.feature_and_compare(id)
+        yield f"feature-{start // TOGETHER}", features, len(ids[start : start + TOGETHER])
     for start in range(0, baseline, TOGETHER):
         latents = range(start, min(start + TOGETHER, baseline))
-        found = {f"baseline/{latent}": pages.baseline(latent) for latent in latents}
-        yield f"baseline-{start // TOGETHER}", found, len(latents)
+        flat_latents = {f"baseline/{latent}": pages.baseline(latent) for latent in latents}
+        yield f"baseline-{start // TOGETHER}", flat_latents, len(latents)
     for name in pages.groups:
-        last = pages.last(name)
+        last = pages.last_page(name)
         for start in range(0, last, TOGETHER):
             numbers = range(start + 1, min(start + TOGETHER, last) + 1)
-            some = {f"list/{name}/{number}": pages.listing(name, number) for number in numbers}
-            yield f"list-{name}-{start // TOGETHER}", some, 0
-    rest = {"report": pages.report(), "search": pages.search(), "text": pages.text(), "baseline": pages.fates()}
-    yield "rest", rest | {f"baseline/are/{verdict}": pages.fates(verdict) for verdict in VERDICTS}, 0
+            lists = {f"list/{name}/{number}": pages.listing(name, number) for number in numbers}
+            yield f"list-{name}-{start // TOGETHER}", lists, 0
+    others = {"report": pages.report(), "search": pages.search(), "text": pages.text(), "baseline": pages.fates()}
+    yield "rest", others | {f"baseline/are/{verdict}": pages.fates(verdict) for verdict in VERDICTS}, 0
 
 
-def _packed(name: str, some: dict[str, Page]) -> str:
-    """The script of a file. A context that stands in several places is stored once, which saves a third.
+def _packed(name: str, pages: dict[str, Page]) -> str:
+    """The script of a file. A context that occurs several times is stored once, which saves a third.
 
-    Its place is ``\\x01NUMBER;``; pages have no such character, since ``pages.text`` shows it as its code.
+    It is replaced by ``\\x01NUMBER;``; pages never contain \\x01, because ``pages.text`` shows it as its code.
     """
     lines: dict[str, int] = {}
 
     def numbered(line: re.Match[str]) -> str:
         return f"\x01{lines.setdefault(line[0], len(lines))};"
 
-    content = {address: [page.title, page.view, _LINE.sub(numbered, page.body)] for address, page in some.items()}
+    content = {address: [page.title, page.view, _LINE.sub(numbered, page.body)] for address, page in pages.items()}
     data = json.dumps([list(lines), content], ensure_ascii=False, separators=(",", ":")).encode()
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = base64.b64encode(deflate.compress(data) + deflate.flush()).decode()

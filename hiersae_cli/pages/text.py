@@ -1,6 +1,6 @@
-"""Corpus text as HTML: tokens marked by activation, white space made visible, everything escaped.
+"""Corpus text as HTML: tokens marked by activation, visible white space, everything escaped.
 
-Contexts are the bulk of a page, so they are put together here and not in a template.
+Contexts are the bulk of a page, so code builds them and not a template.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from markupsafe import Markup, escape
 from hiersae_cli.browse.model import Context
 from hiersae_cli.formats.names import token_shown
 
-# Steps of the accent's ramp in the style sheet: h1 (weakest) to h9. 0 is no activation.
+# Steps of the colour ramp in the style sheet: h1 (weakest) to h9. 0 is no activation.
 STEPS = 9
 
-# What a page would not show, or what would turn the text around it (U+202E and its like).
+# Characters that a page would not show, or that would reverse the text around them (such as U+202E).
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
@@ -24,24 +24,24 @@ _SIGNS = {"\n": "↵", "\t": "⇥"}
 
 
 def step(activation: float, most: float | None) -> int:
-    """The step of the ramp for an activation, where ``most`` is the strongest: 0 for none, else 1 to ``STEPS``."""
+    """The step of the ramp for an activation: 0 for none, else 1 to ``STEPS``, which ``most`` has."""
     if activation <= 0 or not most or most <= 0:
         return 0
     return max(1, min(STEPS, -int(-activation * STEPS // most)))
 
 
-def shown(text: str) -> str:
-    """A text in one line: line ends and tabs as signs, what cannot be seen as its code."""
+def one_line(text: str) -> str:
+    """A text on one line: line ends and tabs as signs, invisible characters as their codes."""
     return _HIDDEN.sub(_code, text.replace("\n", "↵").replace("\t", "⇥"))
 
 
 def token(text: str) -> Markup:
-    """A token by itself: its white space is seen too."""
+    """A single token, with visible white space."""
     return Markup(_quiet(token_shown(text)))
 
 
 def running(text: str) -> Markup:
-    """A token among others, with its white space as it is, and a sign for what ends a line."""
+    """A token in running text: white space stays, and a line end has a sign."""
     return Markup(_quiet(text))
 
 
@@ -54,12 +54,12 @@ def value(number: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """``2.31 %``, with three figures; a dash where undefined."""
+    """``2.31 %``, with three figures; a dash if undefined."""
     return "–" if share is None else f"{value(100 * share)} %"
 
 
 def number(figure: float | None) -> str:
-    """Three figures, ``2.42 × 10⁻⁷`` where it is small; a dash where undefined."""
+    """Three figures, ``2.42 × 10⁻⁷`` if it is small; a dash if undefined."""
     if figure is None:
         return "–"
     if 0 < abs(figure) < 1e-4:
@@ -69,24 +69,25 @@ def number(figure: float | None) -> str:
     return value(figure).replace("-", "−")
 
 
-def context(one: Context, most: float | None) -> Markup:
-    """A context as a line of a concordance: what stands before the focus, then the focus and what follows.
+def context(context: Context, most: float | None) -> Markup:
+    """A context as a line of a concordance: the text before the focus, then the focus and the text after it.
 
-    ``most`` is the activation of the darkest step. Only tokens with an activation are elements of their own.
+    ``most`` is the activation of the darkest step. Only tokens with an activation have an element.
     """
-    pairs = list(zip(one.tokens, one.activations, strict=True))
-    before = _marked(pairs[: one.focus], most)
-    after = _marked(pairs[one.focus :], most, focus=True)
-    where = escape(f"{shown(one.document)}, token {one.position:,}" + (", held out" if one.held_out else ""))
+    pairs = list(zip(context.tokens, context.activations, strict=True))
+    before = _marked(pairs[: context.focus], most)
+    after = _marked(pairs[context.focus :], most, focus=True)
+    held_out = ", held out" if context.held_out else ""
+    where = escape(f"{one_line(context.document)}, token {context.position:,}{held_out}")
     return Markup(
-        f'<li class="line" tabindex="0" data-where="{where}"><span class="strength">{value(one.activation)}</span>'
+        f'<li class="line" tabindex="0" data-where="{where}"><span class="strength">{value(context.activation)}</span>'
         f'<span class="before"><bdi>{before}</bdi></span><span class="after"><bdi>{after}</bdi></span></li>'
     )
 
 
-def contexts(many: Iterable[Context], most: float | None) -> Markup:
+def contexts(lines: Iterable[Context], most: float | None) -> Markup:
     """The lines of a list of contexts."""
-    return Markup("").join(context(one, most) for one in many)
+    return Markup("").join(context(line, most) for line in lines)
 
 
 def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = False) -> str:
@@ -94,7 +95,7 @@ def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = Fa
     for place, (text, activation) in enumerate(pairs):
         here = step(activation, most)
         chosen = focus and place == 0
-        if (text and here) or chosen:  # a character of several tokens stands at one of them
+        if (text and here) or chosen:  # of several tokens that make one character, only one has text
             name = f"h{here} focus" if chosen else f"h{here}"
             mark = f'<mark class="{name}" data-a="{value(activation)}">{_quiet(text)}</mark>'
             parts += [_quiet(plain), mark] if plain else [mark]
@@ -105,7 +106,7 @@ def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = Fa
 
 
 def _quiet(text: str) -> str:
-    """Escaped; signs that stand for white space are set back."""
+    """Escaped text; the signs for white space are in a paler element."""
     escaped = str(escape(_HIDDEN.sub(_code, text)))
     for raw, sign in _SIGNS.items():
         escaped = escaped.replace(raw, f"<i>{sign}</i>")

@@ -19,7 +19,7 @@ Panel = Callable[[Axes, str], None]
 
 
 def draw(runs: Sequence[FinishedRun], confidence: float) -> dict[str, str]:
-    """SVG texts by file name without its ending; a panel for every data set."""
+    """SVG texts by file name, without the ending; each has a panel for every data set."""
     panels: dict[str, Panel] = {
         "host-training": partial(_hosts, runs=runs),
         "training": partial(_training, runs=runs, confidence=confidence),
@@ -31,12 +31,12 @@ def draw(runs: Sequence[FinishedRun], confidence: float) -> dict[str, str]:
 
 
 def _panels(names: list[str], panel: Panel) -> str:
-    drawn, all_axes = figure(len(names), 1.3)
+    plot, all_axes = figure(len(names), 1.3)
     for axes, title in zip(all_axes, names, strict=True):
         panel(axes, title)
         axes.set_title(title)
     all_axes[0].legend(frameon=False, fontsize=7)
-    return svg(drawn)
+    return svg(plot)
 
 
 def _hosts(axes: Axes, title: str, *, runs: Sequence[FinishedRun]) -> None:
@@ -44,7 +44,7 @@ def _hosts(axes: Axes, title: str, *, runs: Sequence[FinishedRun]) -> None:
     for number, run in enumerate(runs):
         curves = run.host_curves.get(title, [])
         if curves in drawn:
-            continue  # taken over: the same hosts
+            continue  # reused from another run: the same hosts
         drawn.append(curves)
         for seed, curve in enumerate(curves):
             axes.plot(*zip(*curve, strict=True), color=f"C{number}", label=run.name if seed == 0 else None)
@@ -76,19 +76,19 @@ def _frontier(axes: Axes, title: str, *, runs: Sequence[FinishedRun], confidence
                 axes.errorbar(
                     x, y, xerr=dx, yerr=dy, fmt=mark, color=f"C{number}", lw=0.8, ms=4, label=f"{run.name} {kind}"
                 )
-    axes.set(xlabel="L0 (active latents a row)", ylabel="FVU")
+    axes.set(xlabel="L0 (active latents per row)", ylabel="FVU")
 
 
 def _tree(axes: Axes, title: str, *, runs: Sequence[FinishedRun], confidence: float) -> None:
     for number, run in enumerate(runs):
         for kind, mark in _MARKS.items():
-            found = [interval(run.values(title, f"{metric}_{kind}"), confidence) for metric in _TREE]
+            intervals = [interval(run.values(title, f"{metric}_{kind}"), confidence) for metric in _TREE]
             place = np.arange(len(_TREE)) + (number - (len(runs) - 1) / 2) * 0.8 / max(1, len(runs))
-            shown = [at for at, (middle, _) in enumerate(found) if middle is not None]
+            defined = [at for at, (middle, _) in enumerate(intervals) if middle is not None]
             axes.errorbar(
-                place[shown],
-                [float(found[at][0] or 0) for at in shown],
-                yerr=[found[at][1] or 0 for at in shown],
+                place[defined],
+                [float(intervals[at][0] or 0) for at in defined],
+                yerr=[intervals[at][1] or 0 for at in defined],
                 fmt=mark,
                 color=f"C{number}",
                 lw=0.8,

@@ -14,7 +14,7 @@ _HOST = {
     "avg_inference_tokens_per_second": "inference tokens/s",
     "host_loss_change": "host's loss after − before",
 }
-# In three tables, as wide as a page takes.
+# In three tables, so that each fits on a page.
 _METRICS = {
     "Reconstruction": ("fvu", "l0", "dead", "ce_recovered", "kl", "bits_per_token", "bits_per_token_tree"),
     "Tree": ("mi_bits", "mi_over_max", "mi_over_entropy", "p_parent_given_child", "lift", "hierarchy_score"),
@@ -32,7 +32,7 @@ _KINDS = {"flat": "flat", "hier": "hier", "difference": "hier − flat"}
 
 
 def markdown(runs: Sequence[FinishedRun], confidence: float) -> str:
-    """Every data set's tables; runs whose figures are the same, as of a host that was taken over, share a row."""
+    """The tables of every data set; runs with equal figures, for example from the same reused host, share a row."""
     lines = ["| run | tests | configuration |", "| --- | --- | --- |"]
     lines += [f"| {run.name} | {run.tests} | {run.configuration} |" for run in runs]
     lines += ["", f"Mean ± half of Student's {confidence:.0%} interval over seeds (their number in brackets).", ""]
@@ -49,11 +49,11 @@ def _table(runs: Sequence[FinishedRun], title: str, keys: dict[str, list[str]], 
     columns = ["run", *(["dictionary"] if len(keys) > 1 else []), *heads]
     yield f"| {' | '.join(columns)} |"
     yield f"| {' | '.join('---' for _ in columns)} |"
-    for kind, of_kind in keys.items():
+    for kind, kind_keys in keys.items():
         rows: dict[tuple[str, ...], list[str]] = {}
         for run in runs:
             if title in run.info:
-                cells = tuple(_cell(run, title, key, confidence) for key in of_kind)
+                cells = tuple(_cell(run, title, key, confidence) for key in kind_keys)
                 rows.setdefault(cells, []).append(run.name)
         for cells, names in rows.items():
             yield f"| {' | '.join([', '.join(names), *([_KINDS[kind]] if kind else []), *cells])} |"

@@ -1,4 +1,4 @@
-"""What a report says, in a dozen lines of at most 72 characters: the figures that answer whether a run is good."""
+"""A report in a dozen lines of at most 72 characters: the figures that show whether a run is good."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _ROWS = (
 _TRAINED_FOR = ("p_parent_given_child", "bits_per_token_tree")  # of a learned tree, whose gate decides them
 _MARKS = {"better": "+", "worse": "-", "no evidence": "="}
 _MOST_BASELINES = 3
-_NAME = 9  # characters of a name that heads a column
+_NAME = 9  # most characters of a name at the head of a column
 
 
 def answer(report: Mapping[str, Any]) -> list[str]:
-    """The answer: what was compared, a line for each question, and what the lines leave out."""
+    """The lines: what was compared, one line per question, and what is not shown."""
     first, baselines = compared(report)
-    shown = baselines[:_MOST_BASELINES]
-    lines = textwrap.wrap(_heading(report, first, shown), WIDTH, subsequent_indent="  ")
+    others = baselines[:_MOST_BASELINES]
+    lines = textwrap.wrap(_heading(report, first, others), WIDTH, subsequent_indent="  ")
     rows = [row for row in _ROWS if _figure(report, first, row[1])]
-    if len(shown) > 1:
-        lines += _several(report, first, shown, rows)
-    elif shown:
-        lines += _pair(report, first, shown[0], rows)
+    if len(others) > 1:
+        lines += _several(report, first, others, rows)
+    elif others:
+        lines += _pair(report, first, others[0], rows)
     else:
-        lines += _alone(report, first, rows)
+        lines += _single(report, first, rows)
     return lines + textwrap.wrap(" ".join(_notes(report, first, baselines, rows)), WIDTH)
 
 
@@ -45,8 +45,8 @@ def _pair(report: Mapping[str, Any], first: str, other: str, rows: list[tuple[st
     for part, metric in rows:
         values = [_value(metric, _figure(report, name, metric)) for name in (first, other)]
         verdict = _verdict(report, other, metric)
-        verdict = verdict if verdict in _MARKS else ""  # why there is none is said once, below
-        yield f"{_start(report, first, part, metric)} {values[0]:>{_NAME}} {values[1]:>{_NAME}}  {verdict}".rstrip()
+        verdict = verdict if verdict in _MARKS else ""  # a note below says why there is none
+        yield f"{_row_head(report, first, part, metric)} {values[0]:>{_NAME}} {values[1]:>{_NAME}}  {verdict}".rstrip()
 
 
 def _several(report: Mapping[str, Any], first: str, others: list[str], rows: list[tuple[str, str]]) -> Iterator[str]:
@@ -58,16 +58,16 @@ def _several(report: Mapping[str, Any], first: str, others: list[str], rows: lis
         for name in others:
             mark = _MARKS.get(_verdict(report, name, metric), "")
             cells.append((_value(metric, _figure(report, name, metric)), mark))
-        label = _start(report, first, "", metric).strip()
+        label = _row_head(report, first, "", metric).strip()
         yield (f"{label:25}" + "".join(f" {value:>{_NAME}} {mark:1}" for value, mark in cells)).rstrip()
 
 
-def _alone(report: Mapping[str, Any], first: str, rows: list[tuple[str, str]]) -> Iterator[str]:
+def _single(report: Mapping[str, Any], first: str, rows: list[tuple[str, str]]) -> Iterator[str]:
     for part, metric in rows:
         figure = _figure(report, first, metric)
         ends = [] if figure is None or figure["low"] is None else [figure["low"], figure["high"]]
         interval = f"  [{', '.join(_number(metric, end) for end in ends)}]" if ends else ""
-        yield f"{_start(report, first, part, metric)} {_value(metric, figure):>{_NAME}}{interval}"
+        yield f"{_row_head(report, first, part, metric)} {_value(metric, figure):>{_NAME}}{interval}"
 
 
 def _heading(report: Mapping[str, Any], first: str, others: list[str]) -> str:
@@ -107,7 +107,7 @@ def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: li
     yield f"Not shown: {', '.join(left_out)}."
 
 
-def _start(report: Mapping[str, Any], first: str, part: str, metric: str) -> str:
+def _row_head(report: Mapping[str, Any], first: str, part: str, metric: str) -> str:
     return f"{part:14} {metric_of(metric).label + '*' * _starred(report, first, metric):24}"
 
 
@@ -117,7 +117,7 @@ def _starred(report: Mapping[str, Any], first: str, metric: str) -> bool:
 
 
 def _figure(report: Mapping[str, Any], name: str, metric: str) -> Figure:
-    """A group's figure; of a hardened tree before it is hardened: hard firing fixes the figures of its edges."""
+    """A group's figure; for edges of a hardened tree, on soft firing: hard firing would follow from the tree."""
     figures = report["groups"][name]["figures"]
     soft = figures.get(f"{metric}{SOFT}") if metric_of(metric).section == TREE else None
     figure: Figure = soft or figures.get(metric)
@@ -134,7 +134,7 @@ def _value(metric: str, figure: Figure) -> str:
 
 
 def _number(metric: str, value: float) -> str:
-    """In three digits; shares in per cent."""
+    """A value with three digits; shares in per cent."""
     if metric_of(metric).range == SHARE or metric == "ce_recovered":
         return f"{value:.1%}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")

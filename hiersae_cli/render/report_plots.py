@@ -17,18 +17,18 @@ from hiersae_cli.render.svg import STYLE, figure, svg
 
 Array = np.ndarray[Any, Any]
 
-_MANY = 2000  # points from which on a scatter is drawn as pixels: each point is a few hundred bytes otherwise
-_LEAST_BITS = 1e-6  # drawn: what is less, or negative by its correction, is as good as none
+_MOST_POINTS = 2000  # more points are drawn as pixels: each point of a scatter takes a few hundred bytes
+_LEAST_BITS = 1e-6  # drawn: smaller values, and those that the correction made negative, are practically 0
 
 
 @dataclass(frozen=True)
 class Plotted:
-    """What the plots show of a dictionary beyond the report.
+    """What the plots show about a dictionary beyond the report.
 
     Attributes:
         name: of its group.
-        edges: columns (E,) of its own tree by their names in the file of edges.
-        rates: by level, the share of held-out rows in which each latent fires.
+        edges: columns (E,) of its tree, by their names in the file of edges.
+        rates: for each level (F,), the share of held-out rows in which each latent fires.
     """
 
     name: str
@@ -37,38 +37,40 @@ class Plotted:
 
 
 def draw(report: Mapping[str, Any], plotted: Sequence[Plotted]) -> dict[str, str]:
-    """SVG texts by file name without its ending."""
+    """SVG texts by file name, without the ending."""
     with matplotlib.rc_context(STYLE):
-        found = {"frontier": _frontier(report)}
-        with_tree = [each for each in plotted if len(each.edges.get("child", ()))]
+        plots = {"frontier": _frontier(report)}
+        with_tree = [dictionary for dictionary in plotted if len(dictionary.edges.get("child", ()))]
         if with_tree:
-            found["information"] = _panels(with_tree, _information)
-            found["containment"] = _panels(with_tree, _containment)
-        fitted = [each for each in with_tree if np.isfinite(each.edges["p_child_given_parent_fitted"]).any()]
+            plots["information"] = _panels(with_tree, _information)
+            plots["containment"] = _panels(with_tree, _containment)
+        fitted = [
+            dictionary for dictionary in with_tree if np.isfinite(dictionary.edges["p_child_given_parent_fitted"]).any()
+        ]
         if fitted:
-            found["calibration"] = _panels(fitted, _calibration)
-        found["firing-rates"] = _panels(plotted, _rates)
-        return found
+            plots["calibration"] = _panels(fitted, _calibration)
+        plots["firing-rates"] = _panels(plotted, _rates)
+        return plots
 
 
 def _frontier(report: Mapping[str, Any]) -> str:
-    drawn, (axes,) = figure(1, 1.6)
+    plot, (axes,) = figure(1, 1.6)
     for name, group in report["groups"].items():
         runs = [report["runs"][subject] for subject in group["subjects"]]
         l0, fvu = ([run[metric]["value"] for run in runs] for metric in ("l0", "fvu"))
         axes.scatter(l0, fvu, s=24, marker="o" if group["seeds"] else "x", label=name)
-    axes.set(xlabel="L0 (active latents a row)", ylabel="FVU", yscale="log")
+    axes.set(xlabel="L0 (active latents per row)", ylabel="FVU", yscale="log")
     axes.legend(frameon=False)
-    return svg(drawn)
+    return svg(plot)
 
 
 def _information(axes: Axes, plotted: Plotted) -> None:
     most = plotted.edges["max_mi_bits"]
-    found = most * plotted.edges["mi_over_max"]  # without negative association, which has no such bound
+    bits = most * plotted.edges["mi_over_max"]  # 0 for negative association, to which the bound does not apply
     possible = most > 0
-    _scatter(axes, most[possible], found[possible].clip(_LEAST_BITS))
+    _scatter(axes, most[possible], bits[possible].clip(_LEAST_BITS))
     _diagonal(axes, most[possible].clip(_LEAST_BITS))
-    ylabel = f"I(parent; child), bits, {_LEAST_BITS:g} if less"
+    ylabel = f"I(parent; child), bits, at least {_LEAST_BITS:g}"
     axes.set(xlabel="I_max, bits", ylabel=ylabel, title=plotted.name, xscale="log", yscale="log")
 
 
@@ -80,9 +82,9 @@ def _containment(axes: Axes, plotted: Plotted) -> None:
 
 def _calibration(axes: Axes, plotted: Plotted) -> None:
     predicted, observed = (plotted.edges[f"p_child_given_parent{suffix}"] for suffix in ("_fitted", ""))
-    shown = (predicted > 0) & (observed > 0)
-    _scatter(axes, predicted[shown], observed[shown])
-    _diagonal(axes, predicted[shown])
+    positive = (predicted > 0) & (observed > 0)
+    _scatter(axes, predicted[positive], observed[positive])
+    _diagonal(axes, predicted[positive])
     axes.set(xlabel="fitted", ylabel="held-out", title=plotted.name, xscale="log", yscale="log")
 
 
@@ -95,19 +97,19 @@ def _rates(axes: Axes, plotted: Plotted) -> None:
     if len(logarithms) > 1:
         axes.legend(frameon=False)
     silent = sum(int((rate_F == 0).sum()) for rate_F in plotted.rates)
-    title = f"{plotted.name}: {silent:,} of {sum(map(len, plotted.rates)):,} never"
+    title = f"{plotted.name}: {silent:,} of {sum(map(len, plotted.rates)):,} never fire"
     axes.set(xlabel="log10 of the share of held-out rows", ylabel="latents", title=title)
 
 
 def _panels(plotted: Sequence[Plotted], panel: Callable[[Axes, Plotted], None]) -> str:
-    drawn, all_axes = figure(len(plotted), 1.1)
-    for axes, each in zip(all_axes, plotted, strict=True):
-        panel(axes, each)
-    return svg(drawn)
+    plot, all_axes = figure(len(plotted), 1.1)
+    for axes, dictionary in zip(all_axes, plotted, strict=True):
+        panel(axes, dictionary)
+    return svg(plot)
 
 
 def _scatter(axes: Axes, x: Array, y: Array) -> None:
-    axes.scatter(x, y, s=3, alpha=0.4, linewidths=0, rasterized=len(x) > _MANY)
+    axes.scatter(x, y, s=3, alpha=0.4, linewidths=0, rasterized=len(x) > _MOST_POINTS)
 
 
 def _diagonal(axes: Axes, values: Array) -> None:

@@ -1,4 +1,4 @@
-"""What a reader of a report sees first, whatever it is written as: doubts, then tables of a few kinds."""
+"""The contents of a report in every format: doubts first, then a few kinds of tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiersae_cli.levels import current_id
-from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, metric_of, of_the_whole
+from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, base_name, metric_of
 
 Figure = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; a row of one cell is the heading of those below it.
+    """A table of texts; a row with one cell is a heading for the rows below it.
 
     Attributes:
-        spare, together: what a narrow terminal can do without, and what must not be torn apart; see ``layout``.
+        spare: columns that a narrow terminal may leave out, see ``layout``.
+        together: how many neighbouring columns belong together, see ``layout``.
     """
 
     title: str
@@ -28,14 +29,14 @@ class Table:
 
 
 def title(report: Mapping[str, Any]) -> str:
-    """What was compared, and on what, in one line."""
+    """What was compared, and on which rows, in one line."""
     first, others = compared(report)
     against = f" against {', '.join(others)}" if others else ""
     return f"{first}{against}: {sample_in_words(report)}, {report['sample']['module']}"
 
 
 def compared(report: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The group under measurement, and its baselines."""
+    """The measured group and its baselines."""
     return next(iter(report["groups"])), list(report["mismatches"])
 
 
@@ -46,7 +47,7 @@ def sample_in_words(report: Mapping[str, Any]) -> str:
 
 
 def doubts(report: Mapping[str, Any]) -> list[str]:
-    """What makes the comparison doubtful, first of all that a baseline is not the first group's equal."""
+    """What makes the comparison doubtful, beginning with baselines that do not match the first group."""
     first = next(iter(report["groups"]))
     unmatched = [
         f"{name} is not matched to {first}: {'; '.join(differences)}"
@@ -60,111 +61,118 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     """All tables: the first group against each baseline, trees against their controls, control dictionaries."""
     names, baselines = list(report["groups"]), list(report["mismatches"])
     controls = [name for name in names[1:] if name not in baselines]
-    found = [_compared(report, names[0], name) for name in baselines] or [_alone(report, names[0])]
-    found += [_trees(report, name) for name in [names[0], *baselines] if report["control_trees"].get(name)]
-    found += [_controls(report, names[0], controls)] if controls else []
-    return [*found, *([_concepts(report, [names[0], *baselines])] if "tasks" in report else [])]
+    result = [_compared(report, names[0], name) for name in baselines] or [_single(report, names[0])]
+    result += [_trees(report, name) for name in [names[0], *baselines] if report["control_trees"].get(name)]
+    result += [_controls(report, names[0], controls)] if controls else []
+    return [*result, *([_concepts(report, [names[0], *baselines])] if "tasks" in report else [])]
 
 
 def _compared(report: Mapping[str, Any], first: str, other: str) -> Table:
-    one, two = _figures(report, first), _figures(report, other)
+    first_figures, other_figures = _figures(report, first), _figures(report, other)
     paired = report["paired"][other]
     rows = []
     for metric in _ordered(report, [first, other]):
         difference = paired.get(metric)
-        rows.append((metric, shown(one.get(metric)), shown(two.get(metric)), *_tested(difference)))
+        rows.append(
+            (
+                metric,
+                with_interval(first_figures.get(metric)),
+                with_interval(other_figures.get(metric)),
+                *_tested(difference),
+            )
+        )
     unmatched = " (not matched)" if report["mismatches"][other] else ""
     columns = ["", _name(report, first), _name(report, other), "difference", "p", f"{first} is"]
     return Table(f"{first} against {other}{unmatched}", columns, _in_sections(rows), spare=(3, 4))
 
 
-def _alone(report: Mapping[str, Any], first: str) -> Table:
+def _single(report: Mapping[str, Any], first: str) -> Table:
     figures = _figures(report, first)
-    rows = [(metric, shown(figures[metric])) for metric in _ordered(report, [first])]
+    rows = [(metric, with_interval(figures[metric])) for metric in _ordered(report, [first])]
     return Table(first, ["", _name(report, first)], _in_sections(rows))
 
 
 def _trees(report: Mapping[str, Any], name: str) -> Table:
-    """A group's own tree beside what else its dictionary can be given, with a test against shuffled parents."""
+    """A group's tree compared with other trees of the same dictionary, with a test against shuffled parents."""
     figures, tests = _figures(report, name), report["control_trees"][name]
     rows = []
     for metric in BY_NAME:
         if f"{metric}{SHUFFLED}" in figures and metric in figures:
             control = [_short(figures.get(f"{metric}{suffix}")) for suffix in (CHOW_LIU, SHUFFLED)]
             tested = tests.get(SHUFFLED.lstrip("_"), {}).get(metric)
-            rows.append([labelled(metric), shown(figures[metric]), *control, *_tested(tested)])
+            rows.append([labelled(metric), with_interval(figures[metric]), *control, *_tested(tested)])
     kind = _kind(report, name)
     columns = ["", kind, "Chow–Liu", "shuffled", f"{kind} − shuffled", "p", f"{kind} is"]
-    return Table(f"The {kind} tree of {name} beside other trees over its latents", columns, rows, spare=(4, 5))
+    return Table(f"The {kind} tree of {name} and other trees over its latents", columns, rows, spare=(4, 5))
 
 
 def _controls(report: Mapping[str, Any], first: str, controls: list[str]) -> Table:
     names = [first, *controls]
-    of_each = [_figures(report, name) for name in names]
+    figures_of_groups = [_figures(report, name) for name in names]
     rows = []
     for metric in _ordered(report, controls):
-        cells = [_short(of_each[0].get(metric))]
-        for name, figures in zip(controls, of_each[1:], strict=True):
+        cells = [_short(figures_of_groups[0].get(metric))]
+        for name, figures in zip(controls, figures_of_groups[1:], strict=True):
             verdict = (report["paired"][name].get(metric) or {}).get("verdict", "")
             cells += [_short(figures.get(metric)), verdict]
         rows.append((metric, *cells))
     columns = ["", _name(report, first)]
     for name in controls:
         columns += [name, f"against {name}"]
-    return Table(f"{first} against dictionaries that nobody trained", columns, _in_sections(rows), together=2)
+    return Table(f"{first} against untrained dictionaries", columns, _in_sections(rows), together=2)
 
 
 def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
-    """Which latent stands for each concept; of several seeds the first stands for all."""
+    """Which latent detects each concept; the first of several seeds represents them all."""
     tasks = report["tasks"]
     first = {name: report["groups"][name]["subjects"][0] for name in groups}
-    known = {name: tasks["subjects"][subject] for name, subject in first.items()}
+    detectors = {name: tasks["subjects"][subject] for name, subject in first.items()}
     rows = []
     for number, concept in enumerate(tasks["concepts"]):
         parts = concept["name"].split("/")
         cells = ["· " * concept["level"] + (parts[-1] if concept["parent"] else concept["name"])]
         cells += [f"{concept['share']:.2%}", f"{concept['probe_f1']:.2f}"]
         for name in groups:
-            cells += _detector(known[name][number])
+            cells += _detector(detectors[name][number])
         rows.append(cells)
     columns = ["", "share of rows", "F1 of dense probe"]
     for name in groups:
         columns += [f"{name}: latent, F1", f"{name}: absorbed"]
     return Table(
-        "Concepts, and the latent whose firing tells most of each (↳: below the latent of its parent)",
+        "Concepts and the latent that detects each best (↳: below the latent of the parent concept)",
         columns,
         rows,
         together=2,
     )
 
 
-def _detector(told: Mapping[str, Any]) -> list[str]:
-    """``↳ b204 (.81)``, and the share of absorbed rows."""
-    latent = told.get("latent")
-    text = f"{'↳ ' if told['edge'] else ''}{current_id(latent)} ({told['f1']:.2f})" if latent else "-"
-    absorbed = told.get("absorption")
+def _detector(concept: Mapping[str, Any]) -> list[str]:
+    """``↳ b204 (0.81)``, and the share of absorbed rows."""
+    latent = concept.get("latent")
+    text = f"{'↳ ' if concept['edge'] else ''}{current_id(latent)} ({concept['f1']:.2f})" if latent else "-"
+    absorbed = concept.get("absorption")
     return [text, "" if absorbed is None else f"{absorbed:.0%}"]
 
 
 def _ordered(report: Mapping[str, Any], names: list[str]) -> list[str]:
-    """The metrics of some groups in the order of the tables, without those of control trees."""
+    """The metrics of some groups without those of control trees, in the order of the tables."""
     order = list(BY_NAME)
     metrics = dict.fromkeys(metric for name in names for metric in _figures(report, name))
-    kept = [metric for metric in metrics if metric in BY_NAME or not metric.endswith((CHOW_LIU, SHUFFLED))]
-    return sorted(kept, key=lambda metric: order.index(of_the_whole(metric)))
+    own_metrics = [metric for metric in metrics if metric in BY_NAME or not metric.endswith((CHOW_LIU, SHUFFLED))]
+    return sorted(own_metrics, key=lambda metric: order.index(base_name(metric)))
 
 
 def _in_sections(rows: list[Any]) -> list[list[str]]:
-    """Rows, whose first cell is a metric, below the headings of their sections."""
-    found: list[list[str]] = []
+    """Rows whose first cell is a metric, below the headings of their sections."""
+    result: list[list[str]] = []
     for heading in SECTIONS:
-        inside = [list(row) for row in rows if metric_of(row[0]).section == heading]
-        found += [[heading], *([labelled(row[0]), *row[1:]] for row in inside)] if inside else []
-    return found
+        section = [list(row) for row in rows if metric_of(row[0]).section == heading]
+        result += [[heading], *([labelled(row[0]), *row[1:]] for row in section)] if section else []
+    return result
 
 
 def labelled(metric: str) -> str:
-    """A metric's name with an arrow where the better values are."""
+    """A metric's name with an arrow towards the better values."""
     return f"{metric} {metric_of(metric).arrow}".rstrip()
 
 
@@ -188,11 +196,11 @@ def _tested(difference: Figure) -> tuple[str, str, str]:
     if difference is None:
         return "", "", ""
     p = difference["p_holm"]
-    return shown(difference), "" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}", difference["verdict"]
+    return with_interval(difference), "" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}", difference["verdict"]
 
 
-def shown(figure: Figure) -> str:
-    """``0.0349 [0.0345, 0.0352]``; of two seeds ``0.0349 (0.0347, 0.0351)``, the figures of the seeds."""
+def with_interval(figure: Figure) -> str:
+    """``0.0349 [0.0345, 0.0352]``, or for two seeds ``0.0349 (0.0347, 0.0351)`` with the figure of each seed."""
     if figure is None or figure["value"] is None:
         return "-"
     if figure["low"] is None:
@@ -206,7 +214,7 @@ def _short(figure: Figure) -> str:
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """How the report is to be read: what is compared, tested and left out."""
+    """How to read the report: what is compared, tested and left out."""
     groups = report["groups"]
     for name in [next(iter(groups)), *report["mismatches"]]:
         if len(groups[name]["seeds"]) > 1:
@@ -214,7 +222,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: mean over the seeds {seeds} ({', '.join(groups[name]['subjects'])})."
     if "tasks" in report:
         tasks = report["tasks"]
-        f1, accuracy = (shown(tasks["ceiling"][name]) for name in ("probe_f1", "probe_accuracy"))
+        f1, accuracy = (with_interval(tasks["ceiling"][name]) for name in ("probe_f1", "probe_accuracy"))
         yield (
             f"Concepts: {len(tasks['concepts'])} of the {tasks['concepts_found']:,} found ({tasks['labeller']}), "
             f"probed on {tasks['rows']['fitted']:,} training rows. Dense probes on the activations themselves reach "
@@ -222,12 +230,11 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         )
     if left_alone := report["sample"].get("left_alone"):
         yield (
-            f"Loss: {left_alone:,} positions of its windows kept their activations, since no dictionary is trained on "
-            "rows that are left out."
+            f"Loss: {left_alone:,} positions of its windows kept their activations, because dictionaries are not "
+            "trained on the rows that a cache leaves out."
         )
     tests = report["tests"]
     yield (
         f"Brackets are {1 - tests['level']:.0%} intervals, parentheses the figures of two seeds. p is corrected for "
-        f"the number of tests of its table ({tests['correction']}); better and worse are said of p below "
-        f"{tests['level']:.2g}."
+        f"the number of tests in its table ({tests['correction']}); better and worse mean p below {tests['level']:.2g}."
     )

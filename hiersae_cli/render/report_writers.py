@@ -1,4 +1,4 @@
-"""A report as Markdown, as one HTML page, and its edges as CSV: for people and spreadsheets, not read back."""
+"""A report as Markdown and as one HTML page, and its edges as CSV: for people and spreadsheets, never read back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hiersae_cli.layout import parted
+from hiersae_cli.layout import split_interval
 from hiersae_cli.metrics.catalogue import metric_of
 from hiersae_cli.render.report_tables import Table, doubts, labelled, lines, tables, title
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """Doubts, then the tables of the terminal."""
+    """Doubts, then the same tables as in the terminal."""
     parts = [f"# {_plain(title(report))}", *(f"> **Warning.** {_plain(doubt)}" for doubt in doubts(report))]
     for table in tables(report):
         parts += [f"## {_plain(table.title)}", _markdown_table(table)]
@@ -27,14 +27,14 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def html(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
-    """A page that needs nothing else: doubts, tables, plots (SVG by title), and what it was made of.
+    """A self-contained page: doubts, tables, plots (SVG by title) and inputs.
 
-    Everything from the report is escaped; plots are embedded as images, in which nothing is executed.
+    Everything from the report is escaped; plots are embedded as images, which run no scripts.
     """
     environment = Environment(
         loader=PackageLoader("hiersae_cli.render", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["parted"] = parted
+    environment.filters["split_interval"] = split_interval
     images = {name: base64.b64encode(svg.encode()).decode() for name, svg in plots.items()}
     return environment.get_template("report.html.jinja").render(
         title=title(report),
@@ -52,7 +52,7 @@ def _metrics(report: Mapping[str, Any]) -> set[str]:
 
 
 def edges_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A row for each edge, with a line of names; what is not defined is left empty."""
+    """A header and a row for each edge; undefined values are empty."""
     text = io.StringIO()
     writer = None
     for row in rows:
@@ -72,7 +72,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without what Markdown would take for a table's border, a tag or a line's end."""
+    """Text without the characters that Markdown reads as a table's border, a tag or a line end."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 

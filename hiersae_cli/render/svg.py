@@ -1,4 +1,4 @@
-"""What plots have in common: their style, panels, and the text of their SVG."""
+"""What all plots share: style, panels and SVG output."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Texts of an SVG as outlines, and the same file for the same figures.
+# Equal figures give equal files.
 STYLE: Any = {"svg.hashsalt": "hiersae", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 _PANEL = 3.2  # inches
 
 
 def figure(panels: int, wide: float) -> tuple[Figure, list[Axes]]:
-    """A figure of ``panels`` with one x axis, three in a row, each ``wide`` times as wide as high."""
+    """A figure of ``panels`` with a shared x axis, three to a row, each ``wide`` times as wide as high."""
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    found = Figure(figsize=(_PANEL * wide * columns, _PANEL * rows), layout="constrained")
-    first = found.add_subplot(rows, columns, 1)
-    more = [found.add_subplot(rows, columns, number, sharex=first) for number in range(2, panels + 1)]
-    return found, [first, *more]
+    plot = Figure(figsize=(_PANEL * wide * columns, _PANEL * rows), layout="constrained")
+    first = plot.add_subplot(rows, columns, 1)
+    more = [plot.add_subplot(rows, columns, number, sharex=first) for number in range(2, panels + 1)]
+    return plot, [first, *more]
 
 
-def svg(drawn: Figure) -> str:
-    """The text of the figure's file."""
+def svg(plot: Figure) -> str:
+    """The figure as the text of an SVG file."""
     text = io.StringIO()
-    drawn.savefig(text, format="svg", dpi=150, metadata={"Date": None})
+    plot.savefig(text, format="svg", dpi=150, metadata={"Date": None})
     return text.getvalue()

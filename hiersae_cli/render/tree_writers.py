@@ -1,8 +1,8 @@
 """A tree in the formats of other programs: GraphML, Graphviz DOT, Newick and CSV.
 
-Corpus text may hold any character. Wherever it is shown, characters that are not printable, and the
-backslash, are written as Python writes them (``\\n``, ``\\x1b``, ``\\ud800``): every label is one line,
-nothing is lost, and no format meets a character that it forbids.
+Corpus text may hold any character. In names and contexts, characters that are not printable, and the backslash, are
+written as Python writes them (``\\n``, ``\\x1b``, ``\\ud800``): every label is one line, nothing is lost, and no format
+gets a character that it forbids.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from hiersae_cli.formats.text import cell, visible
 from hiersae_cli.formats.tree import Node, Tree, write_json
 from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
 
-# Statistics that belong to the edge to the parent; the others are the node's own.
+# Statistics that describe the edge to the parent; the others describe the node.
 EDGE_STATISTICS = ("n_parent", "n_both", *OF_EDGE)
+_TOKENS = ("tokens", "promoted", "suppressed")
 _GRAPHML = "http://graphml.graphdrawing.org/xmlns"
 
 
@@ -32,17 +33,17 @@ def title(node: Node) -> str:
 
 
 def tokens_of(node: Node, which: str) -> list[str]:
-    """The tokens of one kind of evidence, strongest first."""
+    """The tokens of a kind of evidence, the strongest first."""
     return [str(item["token"]) for item in node.evidence.get(which, ())]
 
 
 def edge_statistic(node: Node, name: str) -> Any:
-    """A statistic of the edge to the parent, on soft firing where there is that: hard firing decides it beforehand."""
+    """A statistic of the edge to the parent, on soft firing if measured: on hard firing it follows from the tree."""
     return node.statistics.get(f"{name}{SOFT}", node.statistics.get(name))
 
 
 def context_text(node: Node) -> str:
-    """Its strongest context in one line, the token at which it fires in double angle brackets."""
+    """Its strongest context on one line, with the token at which it fires in double angle brackets."""
     contexts = node.evidence.get("contexts")
     if not contexts:
         return ""
@@ -53,14 +54,14 @@ def context_text(node: Node) -> str:
 
 
 def write_graphml(tree: Tree) -> str:
-    """GraphML, an edge from each parent to its child; ``evidence`` is JSON, complete.
+    """GraphML, with an edge from each parent to its child; ``evidence`` is the complete evidence as JSON.
 
     Source: Brandes et al., GraphML (http://graphml.graphdrawing.org).
     """
     document = ElementTree.Element("graphml", xmlns=_GRAPHML)
     node_values = [_node_values(node) for node in tree.nodes]
     edges = [node for node in tree.nodes if node.parent is not None]
-    edge_values = [{name: value for name, value in node.statistics.items() if _is_of_edge(name)} for node in edges]
+    edge_values = [{name: value for name, value in node.statistics.items() if _belongs_to_edge(name)} for node in edges]
     keys = {
         **_declare_keys(document, "node", node_values),
         **_declare_keys(document, "edge", edge_values),
@@ -76,7 +77,7 @@ def write_graphml(tree: Tree) -> str:
 
 
 def write_dot(tree: Tree) -> str:
-    """Graphviz DOT: nodes show title and rate, their tooltips the strongest context; an edge's width is I/I_max.
+    """Graphviz DOT: nodes show title and rate, tooltips the strongest context; an edge's width is I/I_max.
 
     Source: https://graphviz.org/doc/info/lang.html
     """
@@ -93,25 +94,26 @@ def write_dot(tree: Tree) -> str:
 
 
 def write_newick(tree: Tree) -> str:
-    """Newick: every node by its title, below one virtual root called ``root``; without branch lengths.
+    """Newick: every node by its title, below a virtual root called ``root``; without branch lengths.
 
     Source: https://phylipweb.github.io/phylip/newicktree.html
     """
     below: dict[str | None, list[str]] = {}
-    # Children come after their parents: from the end, a node's children are written before it.
+    # Children come after their parents, so in reverse order a node's children are written before it.
     for node in reversed(tree.nodes):
         below.setdefault(node.parent, []).append(_newick_list(below.pop(node.id, [])) + _newick_label(title(node)))
     return _newick_list(below.get(None, [])) + "root;\n"
 
 
 def write_csv(tree: Tree) -> str:
-    """A line a node: its place, every statistic, its tokens as JSON lists and its strongest context.
+    """A line per node: its place, every statistic, its tokens as JSON lists and its strongest context.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    A text that a spreadsheet would read as a formula gets an apostrophe at its beginning.
     """
     names = sorted({name for node in tree.nodes for name in node.statistics})
-    own, soft = (name for name in names if not _is_of_edge(name)), (name for name in names if name.endswith(SOFT))
-    statistics = [*own, *EDGE_STATISTICS, *soft]
+    node_names = (name for name in names if not _belongs_to_edge(name))
+    soft_names = (name for name in names if name.endswith(SOFT))
+    statistics = [*node_names, *EDGE_STATISTICS, *soft_names]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "parent", "level", "latent", "label", "name", "children", *statistics, *_TOKENS, "context"])
@@ -133,38 +135,35 @@ def write_csv(tree: Tree) -> str:
     return text.getvalue()
 
 
-_TOKENS = ("tokens", "promoted", "suppressed")
-
-
 def _node_values(node: Node) -> dict[str, Any]:
-    own = {name: value for name, value in node.statistics.items() if not _is_of_edge(name)}
-    shown = {which: visible(" ".join(tokens_of(node, which))) or None for which in _TOKENS}
+    statistics = {name: value for name, value in node.statistics.items() if not _belongs_to_edge(name)}
+    tokens = {which: visible(" ".join(tokens_of(node, which))) or None for which in _TOKENS}
     return {
         "label": title(node),
         "level": node.level,
         "latent": node.latent,
-        **own,
-        **shown,
+        **statistics,
+        **tokens,
         "context": context_text(node) or None,
         "evidence": json.dumps(node.evidence) if node.evidence else None,
     }
 
 
-def _is_of_edge(name: str) -> bool:
+def _belongs_to_edge(name: str) -> bool:
     return name.removesuffix(SOFT) in EDGE_STATISTICS
 
 
 def _declare_keys(document: ElementTree.Element, domain: str, rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """Declare each value's name and type; a column of whole numbers and others is one of doubles."""
+    """Declare the name and type of each value; a column that mixes whole and other numbers is of type double."""
     kinds: dict[str, set[type]] = {}
     for row in rows:
         for name, value in row.items():
             if value is not None:
                 kinds.setdefault(name, set()).add(type(value))
     keys = {}
-    for name, found in kinds.items():
-        kind = {bool: "boolean", int: "long", str: "string"}.get(next(iter(found)), "double")
-        kind = kind if len(found) == 1 else "double" if found == {int, float} else "string"
+    for name, types in kinds.items():
+        kind = {bool: "boolean", int: "long", str: "string"}.get(next(iter(types)), "double")
+        kind = kind if len(types) == 1 else "double" if types == {int, float} else "string"
         keys[domain, name] = f"{domain}_{name}"
         attributes = {"id": f"{domain}_{name}", "for": domain, "attr.name": name, "attr.type": kind}
         ElementTree.SubElement(document, "key", attributes)

@@ -1,41 +1,31 @@
-"""Sparse autoencoders. To add an architecture: subclass ``SparseAutoencoder``, and name it in ``build``."""
+"""Sparse autoencoders: tensors in, tensors out, no files. ``config.architectures`` says how to add an architecture."""
 
 from __future__ import annotations
 
-from hiersae_cli.config.train import TrainConfig, parse_curriculum
-from hiersae_cli.sae.base import SparseAutoencoder, Step
-from hiersae_cli.sae.curriculum import Curriculum
+from importlib import import_module
+
+from hiersae_cli.config.architectures import ARCHITECTURES
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.flat import BatchTopK, Matryoshka, TopK
 from hiersae_cli.sae.hier import HierarchicalSAE
 from hiersae_cli.sae.jumprelu import JumpReLU
 
-__all__ = ["BatchTopK", "HierarchicalSAE", "JumpReLU", "Matryoshka", "SparseAutoencoder", "Step", "TopK", "build"]
+__all__ = [
+    "BatchTopK",
+    "HierarchicalSAE",
+    "JumpReLU",
+    "Matryoshka",
+    "SparseAutoencoder",
+    "Step",
+    "StepContext",
+    "TopK",
+    "build",
+]
 
 
-def build(config: TrainConfig, width: int, hierarchy: type[HierarchicalSAE] = HierarchicalSAE) -> SparseAutoencoder:
-    """The untrained model that a configuration describes, for activations of ``width``.
-
-    ``hierarchy`` is the class that ``hier`` stands for: a variant of it in experiments.
-    """
-    if config.arch == "hier":
-        return hierarchy(
-            width,
-            config.widths,
-            config.k,
-            refine=config.refine,
-            coarse_weight=config.coarse_weight,
-            coarse_rows=config.coarse_rows,
-            coherence_weight=config.coherence_weight,
-            tree_weight=config.tree_weight,
-            orphan_weight=config.orphan_weight,
-            tree_every=config.tree_every,
-            least_containment=config.least_containment,
-            relevel=config.relevel,
-            open_every=config.open_every,
-            k_start=config.k_start,
-            curriculum=Curriculum(**parse_curriculum(config.curriculum)),
-        )
-    if config.arch == "jumprelu":
-        return JumpReLU(width, config.widths, config.k, l0_weight=config.l0_weight, bandwidth=config.bandwidth)
-    flat = {"topk": TopK, "batchtopk": BatchTopK, "matryoshka": Matryoshka}[config.arch]
-    return flat(width, config.widths, config.k, config.refine)
+def build(config: TrainConfig, width: int) -> SparseAutoencoder:
+    """The untrained model that a configuration describes, for activations of ``width``."""
+    module, _, name = ARCHITECTURES[config.arch].model.partition(":")
+    model: SparseAutoencoder = getattr(import_module(module), name)(width, config)
+    return model

@@ -10,19 +10,36 @@ else, and a scale used in training folds into the saved biases and thresholds ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
-from hiersae_cli.levels import Levels
-from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
+from hiersae_cli.config.architectures import DictionaryOptions
+from hiersae_cli.levels import NO_PARENT, Levels
+from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients, SparseCode, dense
+from hiersae_cli.sae.parts import DENSE, SELECTION, profiled
 
 # Candidates for selection are found from a product that may be rounded, and before the threshold of the batch is known:
 # this share of the last threshold leaves room for both.
 _SLACK = 0.7
+_THRESHOLD_RATE = 0.05  # of the running mean of batches' thresholds in training
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Where in training a step stands.
+
+    Attributes:
+        number: steps done before it.
+        progress: share of training done, in [0, 1).
+    """
+
+    number: int = 0
+    progress: float = 0.0
 
 
 @dataclass
@@ -74,31 +91,47 @@ class SparseAutoencoder(nn.Module):
 
     Args:
         width: D.
-        widths: latents of each level; one level for a flat dictionary.
-        k: wanted mean of active latents of each level (L0).
-        refine: whether a second look at what the first code leaves corrects it (``_refined``).
+        options: ``widths``, the latents of each level, one for a flat dictionary; ``k``, the wanted L0 of each level;
+            ``refine``, whether a second pass corrects the first code by what it leaves unexplained (``_read_again``).
+
+    Attributes:
+        training_only: how names of tensors begin that only training reads: saved weights leave them out.
+        encoder_gradients, decoder_gradients: what takes the gradients of single rows of ``W_enc_FD`` and ``W_dec_FD``;
+            None leaves them to autograd, as whole matrices. See ``collect_row_gradients``.
     """
 
     threshold_L: torch.Tensor
     threshold_first_L: torch.Tensor
-    threshold_rate = 0.05  # of the running mean of batches' thresholds
-    keeps_unit_rows = True  # after every step; False where the optimizer does
-    steps_done = 0  # of training, where that makes a difference
+    training_only: tuple[str, ...] = ()
 
-    def __init__(self, width: int, widths: tuple[int, ...], k: tuple[float, ...], refine: bool = False):
+    def __init__(self, width: int, options: DictionaryOptions):
         super().__init__()
-        self.width, self.widths, self.k, self.refine = width, widths, k, refine
-        self.levels = Levels.of(widths)
+        self.width, self.widths, self.k, self.refine = width, options.widths, options.k, options.refine
+        self.levels = Levels.of(self.widths)
         self.latents = self.levels.latents
         self.W_enc_FD = nn.Parameter(torch.zeros(self.latents, width))
         self.b_enc_F = nn.Parameter(torch.zeros(self.latents))
         self.W_dec_FD = nn.Parameter(torch.zeros(self.latents, width))
         self.b_dec_D = nn.Parameter(torch.zeros(width))
-        self.register_buffer("threshold_L", torch.zeros(len(widths)))
-        if refine:
+        self.encoder_gradients: RowGradients | None = None
+        self.decoder_gradients: RowGradients | None = None
+        self._threshold_rate = _THRESHOLD_RATE
+        self.register_buffer("threshold_L", torch.zeros(len(self.widths)))
+        if self.refine:
             self.refine_F = nn.Parameter(torch.ones(self.latents))
             self.b_refine_F = nn.Parameter(torch.zeros(self.latents))
-            self.register_buffer("threshold_first_L", torch.zeros(len(widths)))
+            self.register_buffer("threshold_first_L", torch.zeros(len(self.widths)))
+
+    @property
+    def learned_F(self) -> np.ndarray | None:
+        """The parent (F,) of each latent in the learned tree, ``NO_PARENT`` for roots; None for a flat dictionary."""
+        return None
+
+    @property
+    def tree_F(self) -> np.ndarray:
+        """The parent (F,) of each latent, ``NO_PARENT`` for roots; a flat dictionary has only roots."""
+        learned_F = self.learned_F
+        return np.full(self.latents, NO_PARENT) if learned_F is None else learned_F
 
     def initialise(self, bias_D: torch.Tensor, seed: int) -> None:
         """Random unit decoder rows, encoder rows equal to them, and the decoder's bias, which is the data's centre."""
@@ -119,7 +152,7 @@ class SparseAutoencoder(nn.Module):
 
     def reconstruct(self, codes: Sequence[SparseCode]) -> torch.Tensor:
         """The reconstruction (B, D) of the codes of some levels."""
-        return self.b_dec_D + sum(code.decode(self.W_dec_FD) for code in codes)
+        return self.b_dec_D + sum(self._decoded(code) for code in codes)
 
     def decode(self, code_BF: torch.Tensor) -> torch.Tensor:
         """The reconstruction (B, D) of a code (B, F)."""
@@ -129,29 +162,62 @@ class SparseAutoencoder(nn.Module):
         """The reconstruction (B, D): ``decode(encode(x))``."""
         return self.decode(self.encode(x_BD))
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        """Loss and code of a training batch at ``progress`` in [0, 1) of training."""
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
+        """Loss and code of a training batch."""
         raise NotImplementedError
 
-    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
-        """Whatever has to happen without gradients after an optimizer step; decoder rows stay unit vectors.
+    def after_step(self, context: StepContext) -> torch.Tensor | None:
+        """What a model does after the optimizer's step, without gradients.
 
-        Returns the order (F,) in which the latents have been laid out anew, if they have: see ``permute``.
+        Returns the new order (F,) of the latents if it has changed: see ``permute``.
         """
-        if not self.keeps_unit_rows:
-            return None
-        with torch.no_grad():
-            self.W_dec_FD.div_(self.W_dec_FD.norm(dim=1, keepdim=True).clamp_min(1e-12))
         return None
 
     def finish(self) -> None:
-        """Whatever has to happen after the last step, before the thresholds are set for good."""
+        """What a model does after the last step, before ``calibrate``."""
 
-    def before_step(self) -> None:
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[torch.Tensor]) -> None:
+        """Set the thresholds of inference to the mean of those that give each batch (B, D) the wanted L0.
+
+        The running mean of training lags behind weights that still move. The model must be in training mode.
+        """
+        for number, x_BD in enumerate(batches):
+            self._threshold_rate = 1 / (number + 1)
+            self._calibrate_on(x_BD)
+        self._threshold_rate = _THRESHOLD_RATE
+
+    def _calibrate_on(self, x_BD: torch.Tensor) -> None:
+        """Let the thresholds follow a batch, by ``_threshold_rate``: selection does that in training mode."""
+        self.codes(x_BD)
+
+    def collect_row_gradients(self) -> tuple[RowGradients, RowGradients]:
+        """Have backward passes collect the gradients of single rows of encoder and decoder, and return both owners.
+
+        Matrices of zeros are never made then; an optimizer such as ``RowAdam`` takes the rows.
+        """
+        self.encoder_gradients, self.decoder_gradients = owners = RowGradients(), RowGradients()
+        return owners
+
+    @torch.no_grad()
+    def project_decoder_gradient(self) -> None:
         """Take out of the decoder's gradient what would only change its rows' length."""
         gradient = self.W_dec_FD.grad
         if gradient is not None:
             gradient -= (gradient * self.W_dec_FD.data).sum(1, keepdim=True) * self.W_dec_FD.data
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Give the decoder's rows length 1."""
+        self.W_dec_FD.div_(self.W_dec_FD.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The tensors that inference reads, by name."""
+        return {name: t for name, t in self.state_dict().items() if not name.startswith(self.training_only)}
+
+    def load_weights(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Read what ``weights`` gave; raises ``RuntimeError`` if some are missing or do not fit."""
+        self.load_state_dict({n: t for n, t in self.state_dict().items() if n.startswith(self.training_only)} | tensors)
 
     def level_slices(self) -> list[slice]:
         """Which latents belong to each level."""
@@ -170,7 +236,7 @@ class SparseAutoencoder(nn.Module):
                 threshold_L.div_(scale**2)
 
     def permute(self, order_F: torch.Tensor) -> None:
-        """Lay the latents out anew: the one at place f comes from place ``order_F[f]``."""
+        """Move the latents to new places: the one at place f comes from place ``order_F[f]``."""
         with torch.no_grad():
             for tensor in self.per_latent():
                 tensor.copy_(tensor[order_F])
@@ -182,14 +248,13 @@ class SparseAutoencoder(nn.Module):
 
     def _read(self, input_BD: torch.Tensor, part: slice) -> Reading:
         """What the latents of ``part`` make of an input."""
-
-        with torch.no_grad():
+        with torch.no_grad(), profiled(DENSE):
             dense_BC = nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part])
         return Reading(dense_BC, self._at(input_BD))
 
     def _at(self, input_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
         """Pre-activations of an input at the places of a pattern."""
-        return lambda pattern: torch.relu(pattern.dots(input_BD, self.W_enc_FD) + self.b_enc_F[pattern.latent_n])
+        return lambda pattern: torch.relu(self._dots(input_BD, pattern) + self.b_enc_F[pattern.latent_n])
 
     def _read_again(self, code: SparseCode, left_BD: torch.Tensor, part: slice) -> Reading:
         """Pre-activations once more, from a first code and what all first codes leave unexplained (B, D).
@@ -197,8 +262,7 @@ class SparseAutoencoder(nn.Module):
         One step of ISTA with a learned step size for each latent: what other latents have explained no longer
         disturbs. Source: Gregor, LeCun (2010), Learning Fast Approximations of Sparse Coding.
         """
-
-        with torch.no_grad():
+        with torch.no_grad(), profiled(DENSE):
             weights_CD = self.refine_F[part, None] * self.W_enc_FD[part]
             dense_BC = nn.functional.linear(left_BD, weights_CD, self.b_refine_F[part])
             column_n = code.pattern.latent_n - part.start
@@ -206,12 +270,20 @@ class SparseAutoencoder(nn.Module):
             dense_BC.index_put_(places, code.value_n.to(dense_BC.dtype), accumulate=True)
         return Reading(dense_BC, self._at_again(code, left_BD))
 
+    def _dots(self, input_BD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+        """The products (n,) of an input with encoder rows at the places of a pattern."""
+        return pattern.dots(input_BD, self.W_enc_FD, self.encoder_gradients)
+
+    def _decoded(self, code: SparseCode) -> torch.Tensor:
+        """What a code adds to the reconstruction, (B, D)."""
+        return code.decode(self.W_dec_FD, self.decoder_gradients)
+
     def _at_again(self, code: SparseCode, left_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
         """Pre-activations of ``_read_again`` at the places of a pattern."""
 
         def at(pattern: Pattern) -> torch.Tensor:
             latent_n = pattern.latent_n
-            step_n = self.refine_F[latent_n] * pattern.dots(left_BD, self.W_enc_FD)
+            step_n = self.refine_F[latent_n] * self._dots(left_BD, pattern)
             return torch.relu(code.at(pattern) + step_n + self.b_refine_F[latent_n])
 
         return at
@@ -235,19 +307,20 @@ class SparseAutoencoder(nn.Module):
             price: the prices (n,) at the places of a pattern.
             least_price_C: a lower bound of the prices of each latent.
         """
-        with torch.no_grad():
-            least, bound = threshold, _SLACK * threshold
-            pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
-            if self.training:
-                count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
-                least = least_kept(worth_n, count)
-                while least < bound:  # others than the candidates may be worth more
-                    bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
-                    pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
+        with profiled(SELECTION):
+            with torch.no_grad():
+                least, bound = threshold, _SLACK * threshold
+                pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
+                if self.training:
+                    count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
                     least = least_kept(worth_n, count)
-                threshold.lerp_(least.to(threshold.dtype), 1.0 if threshold == 0 else self.threshold_rate)
-            pattern = pattern.where((worth_n >= least) & (worth_n > 0))
-        return SparseCode(pattern, reading.at(pattern))
+                    while least < bound:  # others than the candidates may be worth more
+                        bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
+                        pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
+                        least = least_kept(worth_n, count)
+                    threshold.lerp_(least.to(threshold.dtype), 1.0 if threshold == 0 else self._threshold_rate)
+                pattern = pattern.where((worth_n >= least) & (worth_n > 0))
+            return SparseCode(pattern, reading.at(pattern))
 
     def _worth(
         self,
@@ -277,7 +350,7 @@ def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:
 
 
 def least_kept(score_n: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count``-th largest of some scores; 0 where there are fewer."""
+    """The ``count``-th largest of some scores; 0 if there are fewer."""
     if len(score_n) < count:
         return score_n.new_zeros(())
     return score_n.topk(count, sorted=False).values.min()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from hiersae_cli.config.architectures import DictionaryOptions
 from hiersae_cli.sae.flat import TopK
 
 RANDOM, NEURONS, PCA = "random", "neurons", "pca"
@@ -40,7 +41,7 @@ def _both_signs(direction_DD: torch.Tensor) -> torch.Tensor:
 
 def _dictionary(rows_FD: torch.Tensor, mean_D: torch.Tensor, k: float) -> TopK:
     latents, width = rows_FD.shape
-    model = TopK(width, (latents,), (max(1, min(round(k), latents)),))
+    model = TopK(width, DictionaryOptions(widths=(latents,), k=(max(1, min(round(k), latents)),)))
     for parameter, value in ((model.W_enc_FD, rows_FD), (model.W_dec_FD, rows_FD), (model.b_dec_D, mean_D)):
         parameter.copy_(value)
     return model.to(mean_D.device).eval()

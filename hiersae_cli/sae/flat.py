@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step
+from hiersae_cli.config.architectures import DictionaryOptions
+from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
 
@@ -13,7 +14,7 @@ class _Flat(SparseAutoencoder):
         centred_BD, whole = x_BD - self.b_dec_D, slice(0, self.latents)
         code = self._sparse(self._read(centred_BD, whole), first=self.refine)
         if self.refine:
-            left_BD = centred_BD - code.decode(self.W_dec_FD)
+            left_BD = centred_BD - self._decoded(code)
             code = self._sparse(self._read_again(code, left_BD, whole), first=False)
         return [code]
 
@@ -21,7 +22,7 @@ class _Flat(SparseAutoencoder):
         """The code that the pre-activations give; ``first`` where it will be refined."""
         raise NotImplementedError
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         codes = self.codes(x_BD)
         error = (x_BD - self.reconstruct(codes)).square().sum()
         return Step(error / x_BD.numel(), codes, error.detach(), {})
@@ -56,22 +57,22 @@ class Matryoshka(BatchTopK):
 
     Args:
         width: D.
-        groups: latents that each prefix adds to the one before it.
-        k: one number, the wanted L0 of the whole.
-        refine: see ``SparseAutoencoder``.
+        options: ``widths`` is the latents that each prefix adds to the one before it, ``k`` one number, the wanted L0
+            of the whole.
 
     Source: Bussmann et al. (2025), Learning Multi-Level Features with Matryoshka Sparse Autoencoders.
     """
 
-    def __init__(self, width: int, groups: tuple[int, ...], k: tuple[float, ...], refine: bool = False):
-        super().__init__(width, (sum(groups),), k, refine)
-        self.groups = groups
+    def __init__(self, width: int, options: DictionaryOptions):
+        whole = DictionaryOptions(widths=(sum(options.widths),), k=options.k, refine=options.refine)
+        super().__init__(width, whole)
+        self.groups = options.widths
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         (code,) = self.codes(x_BD)
         left_BD, errors, start = x_BD - self.b_dec_D, [], 0
         for size in self.groups:
-            left_BD = left_BD - code.among(slice(start, start + size)).decode(self.W_dec_FD)
+            left_BD = left_BD - self._decoded(code.among(slice(start, start + size)))
             errors.append(left_BD.square().sum())
             start += size
         return Step(torch.stack(errors).sum() / x_BD.numel(), [code], errors[-1].detach(), {})

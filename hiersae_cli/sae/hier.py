@@ -10,53 +10,39 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
 import torch
 
+from hiersae_cli.config.architectures import HierOptions
+from hiersae_cli.config.curriculum import Phase
 from hiersae_cli.levels import NO_PARENT
-from hiersae_cli.sae.base import LevelReading, SparseAutoencoder, Step
-from hiersae_cli.sae.curriculum import Curriculum
+from hiersae_cli.sae.base import LevelReading, SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.gated import GatedReading
 from hiersae_cli.sae.kernels.pairs import Blocks
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
-from hiersae_cli.sae.tree import LEAST_COUNT, CoActivation
+from hiersae_cli.sae.releveling import exchange
+from hiersae_cli.sae.tree import CoActivation
 
 BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in force
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible
 KEEP = 0.9  # of the counts, at each refresh of the tree
-_WITHIN = 0.4  # excess containment from which on a latent is taken for a child of one of its own level
-_ALONE = 0.15  # excess containment below which a latent is taken for nobody's child
 _LETTING_GO = 0.2  # of training: how long the coarse loss takes to let go of the decoder
 
 
 class HierarchicalSAE(SparseAutoencoder):
     """Two levels or more: each is a sparse code of what the levels before it leave unexplained.
 
-    A latent fires where the energy that it explains, z^2, is worth its price; each level's threshold is set so
-    that the wanted number fire. The price is the code length of the firing, log2((1 - q) / q) bits, with q the
-    latent's probability of firing given whether its parent, a latent of the level above, fires. A child is
-    cheap where its parent has announced it and dear where not, and the bits so saved are the mutual information
-    of parent and child: the tree is soft, and information is what holds it. ``harden`` closes the gate: a child
-    then fires only where its parent does.
+    A latent fires if the energy that it explains, z^2, is worth its price; each level's threshold is set so that the
+    wanted number fire. The price is the code length of the firing, log2((1 - q) / q) bits. There q is the latent's
+    probability of firing, given whether its parent, a latent of the level above, fires. So a child is cheap when its
+    parent fires and costly when not. The bits saved are the mutual information of parent and child: the tree is soft,
+    and information holds it. ``harden`` closes the gate: a child then fires only where its parent does.
 
     Args:
         width: D.
-        widths: latents of each level, coarse to fine.
-        k: wanted L0 of each level.
-        refine: see ``SparseAutoencoder``.
-        coarse_weight: weight of the loss of what each level but the last reconstructs with those before it.
-        coarse_rows: share of training after which that loss, over the next fifth, lets go of the decoder. A parent
-            that reconstructs alone carries the mean of its children, and they what differs from it; once levels have
-            found their latents, what keeps them there is the encoder.
-        coherence_weight: weight of the penalty on decoder rows of one level, the last apart, that resemble each other.
-        tree_weight: 0 keeps the constant price, 1 takes the code length whole.
-        orphan_weight: what the price of a child that fires without its parent is multiplied with, 1 or more.
-        tree_every: steps between re-assignments of parents.
-        least_containment: how far beyond chance a child must lie within a latent to have it as its parent, 0 to 1.
-        relevel: whether, while the tree anneals, latents may change places between levels.
-        open_every: while the tree is in force, the gate is open at every so many-th step of training alone, and only
-            these count what fires together; 1 keeps it open.
-        k_start: what L0 begins with, as a multiple of ``k``.
-        curriculum: phases of training. Where the gate is closed all along, nothing can be learned of the tree: each
+        options: the flags of the architecture say what each does. ``coarse_weight`` weighs the error of what each
+            level but the last reconstructs with the levels above it. ``tree_weight`` mixes the constant price, at 0,
+            with the code length, at 1. If the curriculum keeps the gate closed all along, no tree can be learned: each
             parent then has as many children as any other.
     """
 
@@ -65,46 +51,33 @@ class HierarchicalSAE(SparseAutoencoder):
     price_off_F: torch.Tensor
     hard: torch.Tensor
 
-    def __init__(
-        self,
-        width: int,
-        widths: tuple[int, ...],
-        k: tuple[float, ...],
-        *,
-        refine: bool = False,
-        coarse_weight: float = 0.25,
-        coarse_rows: float = 1.0,
-        coherence_weight: float = 0.0,
-        tree_weight: float = 0.5,
-        orphan_weight: float = 10.0,
-        tree_every: int = 50,
-        least_containment: float = 0.1,
-        relevel: bool = False,
-        open_every: int = 1,
-        k_start: float = 1.0,
-        curriculum: Curriculum | None = None,
-    ):
-        super().__init__(width, widths, k, refine)
-        self.coarse_weight, self.coarse_rows, self.coherence_weight = coarse_weight, coarse_rows, coherence_weight
-        self.tree_weight, self.orphan_weight = tree_weight, orphan_weight
-        self.tree_every, self.relevel, self.open_every = tree_every, relevel, open_every
-        self.least_containment = least_containment
-        self.k_start, self.curriculum = k_start, curriculum or Curriculum()
+    training_only = ("counts.", "own_counts.")
+
+    def __init__(self, width: int, options: HierOptions):
+        super().__init__(width, options)
+        self.options, self.curriculum = options, options.phases
         self.parts = self.level_slices()
         # Firings of each level but the first with the level above; to move latents, of each but the last with its own.
         fixed = self.curriculum.closed >= 1
-        self.counts = _modules(CoActivation(*pair) for pair in pairwise(widths) if not fixed)
-        self.own_counts = _modules(CoActivation(each, each) for each in widths[:-1] if relevel and not fixed)
+        self.counts = _modules(CoActivation(*pair) for pair in pairwise(self.widths) if not fixed)
+        movable = self.widths[:-1] if options.relevel and not fixed else ()
+        self.own_counts = _modules(CoActivation(size, size) for size in movable)
         self.register_buffer("parent_F", torch.full((self.latents,), NO_PARENT))
         self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("hard", torch.tensor(False))
-        self._blocks_of = (0, 0)  # the tree, as address and version, that ``_found_blocks`` are of
-        self._found_blocks: dict[int, Blocks | None] = {}
+        self._blocks_version = (0, 0)  # address and version of the ``parent_F`` behind ``_cached_blocks``
+        self._cached_blocks: dict[int, Blocks | None] = {}
         if fixed:
             for above, part in pairwise(self.parts):
                 place_C = torch.arange(part.stop - part.start)
                 self.parent_F[part] = above.start + place_C * (above.stop - above.start) // len(place_C)
+
+    @property
+    def learned_F(self) -> np.ndarray:
+        """The parent (F,) of each latent, ``NO_PARENT`` for roots."""
+        parent_F: np.ndarray = self.parent_F.cpu().numpy()
+        return parent_F.copy()  # on the CPU it shares memory with the model
 
     def codes(self, x_BD: torch.Tensor, hard: bool | None = None) -> list[SparseCode]:
         """Codes; ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
@@ -114,46 +87,60 @@ class HierarchicalSAE(SparseAutoencoder):
         """The code (B, F), as ``codes``."""
         return dense(self.codes(x_BD, hard))
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
-        phase = self.curriculum.at(progress)
-        wide = 1 + (self.k_start - 1) * phase.wide
-        wanted = [min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True)]
-        wanted[1:] = [k * phase.fine for k in wanted[1:]]
-        given = [k for k in wanted if k > 0]
-        closed = phase.closed or bool(self.hard) or (phase.tree > 0 and self.steps_done % self.open_every > 0)
-        codes, left = self._codes(x_BD - self.b_dec_D, given, closed)
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
+        options, phase = self.options, self.curriculum.at(context.progress)
+        closed = self._gate_is_closed(phase, context.number)
+        l0 = self._wanted_l0(phase)
+        codes, left = self._codes(x_BD - self.b_dec_D, [k for k in l0 if k > 0], closed)
         errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
         coarse = errors[: len(self.parts) - 1]
-        if self.coarse_weight and progress > self.coarse_rows:
-            coarse = self._coarse_errors(x_BD, codes, max(0.0, 1 - (progress - self.coarse_rows) / _LETTING_GO))
-        loss = errors[-1] + self.coarse_weight * sum(coarse, x_BD.new_zeros(()))
+        if options.coarse_weight and context.progress > options.coarse_rows:
+            hold = max(0.0, 1 - (context.progress - options.coarse_rows) / _LETTING_GO)
+            coarse = self._coarse_errors(x_BD, codes, hold)
+        loss = errors[-1] + options.coarse_weight * sum(coarse, x_BD.new_zeros(()))
         if self.training and not closed:
             self._count([code.fired for code in codes])
         figures = {
             "phase": phase.name,
             "tree": phase.tree,
-            "l0_wanted": wanted,
+            "l0_wanted": l0,
             "error_levels": torch.stack(errors + errors[-1:] * (len(self.parts) - len(errors))).detach(),
         }
         loss = loss / x_BD.numel()
-        if self.coherence_weight and phase.wide:
-            loss = loss + self.coherence_weight * phase.wide * self._coherence()
+        if options.coherence_weight and phase.wide:
+            loss = loss + options.coherence_weight * phase.wide * self._coherence()
         return Step(loss, codes, errors[-1].detach(), figures)
 
-    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
-        super().after_step(step_number, progress)
-        phase = self.curriculum.at(progress)
-        turn, rest = divmod(step_number + 1, self.tree_every)
+    def _gate_is_closed(self, phase: Phase, step_number: int) -> bool:
+        """Whether children fire only with their parents. Under the tree the gate opens every ``open_every`` steps."""
+        if phase.closed or bool(self.hard):
+            return True
+        return phase.tree > 0 and step_number % self.options.open_every > 0
+
+    def _wanted_l0(self, phase: Phase) -> list[float]:
+        """The L0 of each level in a phase; 0 for levels that have not begun."""
+        wide = 1 + (self.options.k_start - 1) * phase.wide
+        first, *finer = (min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True))
+        return [first, *(k * phase.fine for k in finer)]
+
+    def after_step(self, context: StepContext) -> torch.Tensor | None:
+        options, phase = self.options, self.curriculum.at(context.progress)
         if phase.closed:
             return self._lay_out()
-        if rest:
+        turn, remainder = divmod(context.number + 1, options.tree_every)
+        if remainder:
             return None
-        order_F = self._moves() if self.relevel and phase.name == "anneal" and turn % 2 == 0 else None
-        if order_F is not None:
-            self.permute(order_F)
-            return order_F
+        if options.relevel and phase.moves_latents and turn % 2 == 0:
+            order_F = exchange(self.parts, self.own_counts, self.counts)
+            if order_F is not None:
+                self.permute(order_F)
+                return order_F
         self._refresh(phase.tree)
-        return self._lay_out() if phase.tree and self.open_every > 1 else None
+        return self._lay_out() if phase.tree and options.open_every > 1 else None
+
+    def _calibrate_on(self, x_BD: torch.Tensor) -> None:
+        closed = bool(self.curriculum.closed) or bool(self.hard)
+        self._codes(x_BD - self.b_dec_D, self.k, closed)
 
     def finish(self) -> None:
         if not self.curriculum.closed:
@@ -222,7 +209,7 @@ class HierarchicalSAE(SparseAutoencoder):
 
     def _best_parents(self, level: int) -> torch.Tensor:
         """The parent (C,) of each latent of a level but the first, as its number in the level above, or none."""
-        return self.counts[level - 1].best_parents(self.least_containment)
+        return self.counts[level - 1].best_parents(self.options.least_containment)
 
     def _leave(
         self, left: list[torch.Tensor], codes: Sequence[SparseCode], rows_FD: torch.Tensor | None = None
@@ -232,12 +219,12 @@ class HierarchicalSAE(SparseAutoencoder):
         ``rows_FD`` stand in for the decoder's rows where they are given.
         """
         for code in codes[len(left) - 1 :]:
-            left.append(left[-1] - code.decode(self.W_dec_FD if rows_FD is None else rows_FD))
+            left.append(left[-1] - (self._decoded(code) if rows_FD is None else code.decode(rows_FD)))
         return left
 
     def _coarse_errors(self, x_BD: torch.Tensor, codes: Sequence[SparseCode], hold: float) -> list[torch.Tensor]:
         """The errors of all levels but the last, whose gradients reach the decoder only by the share ``hold``."""
-        rows_FD, bias_D = (torch.lerp(each.detach(), each, hold) for each in (self.W_dec_FD, self.b_dec_D))
+        rows_FD, bias_D = (torch.lerp(weight.detach(), weight, hold) for weight in (self.W_dec_FD, self.b_dec_D))
         left = self._leave([x_BD - bias_D], codes[: len(self.parts) - 1], rows_FD)
         return [left_BD.square().sum() for left_BD in left[1:]]
 
@@ -282,14 +269,14 @@ class HierarchicalSAE(SparseAutoencoder):
 
     def _blocks(self, level: int) -> Blocks | None:
         """Where the children of each parent lie in a level but the first; None where not side by side."""
-        seen = (self.parent_F.data_ptr(), self.parent_F._version)
-        if seen != self._blocks_of:
-            self._blocks_of, self._found_blocks = seen, {}
-        if level not in self._found_blocks:
+        version = (self.parent_F.data_ptr(), self.parent_F._version)
+        if version != self._blocks_version:
+            self._blocks_version, self._cached_blocks = version, {}
+        if level not in self._cached_blocks:
             above, parent_C = self.parts[level - 1], self.parent_F[self.parts[level]]
             local_C = torch.where(parent_C == NO_PARENT, NO_PARENT, parent_C - above.start)
-            self._found_blocks[level] = Blocks.of(local_C, above.stop - above.start)
-        return self._found_blocks[level]
+            self._cached_blocks[level] = Blocks.of(local_C, above.stop - above.start)
+        return self._cached_blocks[level]
 
     def _sparse(
         self,
@@ -350,8 +337,9 @@ class HierarchicalSAE(SparseAutoencoder):
 
     @torch.no_grad()
     def _refresh(self, tree: float) -> None:
-        """Take parents and prices anew from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
-        weight, orphans = tree * self.tree_weight, 1 + tree * (self.orphan_weight - 1)
+        """Take parents and prices again from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
+        weight = tree * self.options.tree_weight
+        orphans = 1 + tree * (self.options.orphan_weight - 1)
         for level, part in enumerate(self.parts):
             counts = self.counts[max(level - 1, 0)]
             if level:
@@ -366,29 +354,6 @@ class HierarchicalSAE(SparseAutoencoder):
                 self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphans)
         self._forget(KEEP)
 
-    def _moves(self) -> torch.Tensor | None:
-        """The order (F,) in which latents have changed places between levels; None where none has to.
-
-        A latent that lies within a more frequent one of its own level belongs one level down; one that lies within
-        none of the level above may take its place, the most frequent first. So a level keeps no latent that only
-        refines another, and its places go to features of their own.
-        """
-        order_F = torch.arange(self.latents, device=self.parent_F.device)
-        still_F = torch.ones_like(order_F, dtype=torch.bool)
-        for level, (own, across) in enumerate(zip(self.own_counts, self.counts, strict=True)):
-            upper, lower = self.parts[level], self.parts[level + 1]
-            # A margin, so that of two latents for one thing neither counts as the other's child by chance.
-            rarer_CC = own.parent_P > 1.2 * own.child_F[:, None]
-            within_C = (own.containment() * rarer_CC).amax(1)
-            alone_C = (across.containment().amax(1) < _ALONE) & (across.child_F >= LEAST_COUNT)
-            down = _ranked((within_C > _WITHIN) & still_F[upper], within_C) + upper.start
-            up = _ranked(alone_C & still_F[lower], across.child_F) + lower.start
-            number = min(len(up), len(down))
-            above, below = down[:number], up[:number]
-            order_F[above], order_F[below] = below, above
-            still_F[above] = still_F[below] = False
-        return None if still_F.all() else order_F
-
 
 def price_of(rate: torch.Tensor, weight: float) -> torch.Tensor:
     """The price of firings of these rates: from the constant one, at ``weight`` 0, to the code length, at 1."""
@@ -399,9 +364,3 @@ def price_of(rate: torch.Tensor, weight: float) -> torch.Tensor:
 def _modules(counts: Iterable[CoActivation]) -> list[CoActivation]:
     """A list whose tensors are the model's own: saved, restored and moved between devices with it."""
     return cast("list[CoActivation]", torch.nn.ModuleList(counts))
-
-
-def _ranked(which_C: torch.Tensor, by_C: torch.Tensor) -> torch.Tensor:
-    """The places where ``which_C`` holds, the largest of ``by_C`` first."""
-    places = which_C.nonzero().squeeze(1)
-    return places[by_C[places].argsort(descending=True, stable=True)]

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import nn
 
-from hiersae_cli.sae.base import SparseAutoencoder, Step, least_kept
+from hiersae_cli.config.architectures import JumpReLUOptions
+from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext, least_kept
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
 # Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about its rate a step, which is so little of a
@@ -27,26 +28,18 @@ class JumpReLU(SparseAutoencoder):
 
     Args:
         width: D.
-        widths: one number, F.
-        k: one number, the wanted L0.
-        l0_weight: weight of the penalty.
-        bandwidth: width of the kernel, in units of the root mean square of an input's distance from the mean.
+        options: ``widths`` and ``k`` are one number each; ``bandwidth`` is in units of the root mean square of an
+            input's distance from the mean.
     """
 
     threshold_F: torch.Tensor
+    training_only = ("log_threshold_F",)
 
-    def __init__(
-        self,
-        width: int,
-        widths: tuple[int, ...],
-        k: tuple[float, ...],
-        *,
-        l0_weight: float = 5.0,
-        bandwidth: float = 0.2,
-    ):
-        super().__init__(width, widths, k)
-        self.l0_weight = l0_weight
-        self.bandwidth = bandwidth * math.sqrt(width)  # the unit is sqrt(D) in training: see ``training.Trainer``
+    def __init__(self, width: int, options: JumpReLUOptions):
+        super().__init__(width, options)
+        self.l0_weight = options.l0_weight
+        # The unit is sqrt(D) in training: see ``training.Trainer``.
+        self.bandwidth = options.bandwidth * math.sqrt(width)
         self.log_threshold_F = nn.Parameter(torch.zeros(self.latents))
         self.register_buffer("threshold_F", torch.zeros(self.latents))  # of inference; 0 before the first step
 
@@ -55,14 +48,12 @@ class JumpReLU(SparseAutoencoder):
         pattern = Pattern.above(reading.dense_BC, self.threshold_F)
         return [SparseCode(pattern, reading.at(pattern))]
 
-    def step(self, x_BD: torch.Tensor, progress: float) -> Step:
+    def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         reading = self._read(x_BD - self.b_dec_D, slice(0, self.latents))
         pre_BF = reading.dense_BC  # negative ones too: as zeros they would all lie in the kernel of a low threshold
         if not self.threshold_F.any():
             self._begin(pre_BF)
         threshold_F = (_UNIT * self.log_threshold_F).exp()
-        if self.training and progress >= 1:
-            self._calibrate(pre_BF, threshold_F)
         pattern = Pattern.above(pre_BF, threshold_F)
         code = SparseCode(pattern, reading.at(pattern))
         left_BD = x_BD - self.reconstruct([code])
@@ -74,10 +65,10 @@ class JumpReLU(SparseAutoencoder):
         loss = (error + (slope_F * threshold_F.detach() * moved_F).sum()) / x_BD.numel()
         return Step(loss + self.l0_weight * (l0 / self.k[0] - 1).square(), [code], error.detach(), {})
 
-    def after_step(self, step_number: int, progress: float) -> torch.Tensor | None:
+    def after_step(self, context: StepContext) -> torch.Tensor | None:
         with torch.no_grad():
             self.threshold_F.copy_((_UNIT * self.log_threshold_F).exp())
-        return super().after_step(step_number, progress)
+        return super().after_step(context)
 
     def fold_scale(self, scale: float) -> None:
         super().fold_scale(scale)
@@ -106,14 +97,12 @@ class JumpReLU(SparseAutoencoder):
         least = self._least(pre_BF).clamp_min(1e-3 * self.bandwidth)
         self.log_threshold_F.copy_(least.log() / _UNIT)
 
-    @torch.no_grad()
-    def _calibrate(self, pre_BF: torch.Tensor, threshold_F: torch.Tensor) -> None:
-        """Let the thresholds of inference follow those that give a batch the wanted L0: all by one factor.
-
-        The penalty leaves L0 a little off ``k``, where a firing is worth as much as it costs.
-        """
+    def _calibrate_on(self, x_BD: torch.Tensor) -> None:
+        """Move all thresholds by one factor: the penalty leaves L0 a little off ``k``."""
+        pre_BF = self._read(x_BD - self.b_dec_D, slice(0, self.latents)).dense_BC
+        threshold_F = (_UNIT * self.log_threshold_F).exp()
         factor = self._least(pre_BF / threshold_F)
-        self.threshold_F.lerp_(threshold_F * factor, self.threshold_rate)
+        self.threshold_F.lerp_(threshold_F * factor, self._threshold_rate)
 
     def _least(self, score_BF: torch.Tensor) -> torch.Tensor:
         """The least of the scores that are kept where the wanted L0 are."""

@@ -14,10 +14,11 @@ import torch
 
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import HierSAEError
-from hiersae_cli.sae.base import SparseAutoencoder
+from hiersae_cli.sae.base import SparseAutoencoder, StepContext
 from hiersae_cli.sae.hier import HierarchicalSAE
 from hiersae_cli.sae.kernels.row_adam import RowAdam
 from hiersae_cli.sae.kernels.sparse import SparseCode, rows_of
+from hiersae_cli.sae.parts import BACKWARD, DECODING, OPTIMIZER, profiled
 
 _TRIED = 4  # dead latents for each that may fire, by turns: of more at once the same few would always be the best
 
@@ -42,10 +43,11 @@ class Trainer:
         by_row: list[torch.nn.Parameter] = []
         if config.optimizer == "row-adam":
             by_row = [model.W_enc_FD, model.W_dec_FD]
+            owners = model.collect_row_gradients()
             compiled = "compiled" if config.compile else ""
-            self.row_adam = RowAdam(by_row, (False, True), getattr(torch, config.moments), implementation=compiled)
-            model.keeps_unit_rows = False
-        others = [each for each in model.parameters() if not any(each is matrix for matrix in by_row)]
+            moments = getattr(torch, config.moments)
+            self.row_adam = RowAdam(by_row, owners, (False, True), moments, implementation=compiled)
+        others = [p for p in model.parameters() if not any(p is matrix for matrix in by_row)]
         self.optimizer = torch.optim.Adam(others, lr=config.lr, fused=fused)
         self.silent_F = torch.zeros(model.latents, dtype=torch.long, device=device)
         self.step_number = 0
@@ -57,11 +59,11 @@ class Trainer:
         device; the rest describes the moment.
         """
         model, config = self.model, self.config
-        progress = self.step_number / config.steps
-        model.steps_done = self.step_number
+        context = StepContext(self.step_number, self.step_number / config.steps)
         x_BD = self._scaled(x_BD)
         with torch.autocast(x_BD.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            out = model.step(x_BD, progress)
+            with profiled(DECODING):
+                out = model.step(x_BD, context)
             dead_F = self.silent_F > config.dead_after
             loss = out.loss
             if config.aux_weight and dead_F.any():
@@ -69,16 +71,21 @@ class Trainer:
                     x_BD, [code.detach() for code in out.codes], dead_F
                 )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        model.before_step()
-        rate = config.lr * self._rate(progress)
+        with profiled(BACKWARD):
+            loss.backward()
+        if self.row_adam is None:  # which keeps the rows' length itself
+            model.project_decoder_gradient()
+        rate = config.lr * self._rate(context.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = self._move(rate)
+        with profiled(OPTIMIZER):
+            norm = self._move(rate)
         fired_n = torch.cat([code.fired.latent_n for code in out.codes])
         self.silent_F += len(x_BD)
         self.silent_F[fired_n] = 0
-        order_F = model.after_step(self.step_number, progress)
+        if self.row_adam is None:
+            model.normalise_decoder()
+        order_F = model.after_step(context)
         if order_F is not None:
             self._follow(order_F)
         self.step_number += 1
@@ -117,20 +124,16 @@ class Trainer:
     def finish(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
         """End training: set the thresholds of inference to the mean of those that give the wanted L0 on ``batches``.
 
-        The running mean of training lags behind weights that still move; this does not. With ``harden``, returns
-        FVU and L0 on the same batches with the gate open and closed.
+        With ``harden``, returns FVU and L0 on the same batches with the gate open and closed.
         """
         model = self.model
         if self.row_adam is not None:
             self.row_adam.catch_up(self.config.lr * self._rate(1 - 1 / self.config.steps))
         model.finish()
-        model.steps_done = 0  # the gate is open where it opens at all
         hardened = model if self.config.harden and isinstance(model, HierarchicalSAE) else None
         if hardened:
             batches = list(batches)  # gone through more than once
-        for number, x_BD in enumerate(batches):
-            model.threshold_rate = 1 / (number + 1)
-            model.step(self._scaled(x_BD), progress=1.0)
+        model.calibrate(self._scaled(x_BD) for x_BD in batches)
         if not hardened:
             return {}
         hardened.eval().harden()
@@ -156,10 +159,10 @@ class Trainer:
         return float((self.silent_F > self.config.dead_after).float().mean())
 
     def folded(self) -> dict[str, torch.Tensor]:
-        """The model's tensors for activations as they are in the cache, on the CPU."""
+        """The weights of inference for activations as they are in the cache, on the CPU."""
         model = deepcopy(self.model).cpu()
         model.fold_scale(self.scale)
-        return model.state_dict()
+        return model.weights()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on."""
@@ -238,8 +241,9 @@ class Trainer:
         for part, input_BD in zip(model.level_slices(), inputs, strict=True):
             dead = dead_F[part].nonzero().squeeze(1) + part.start
             if len(dead):
-                pre.append(torch.relu(input_BD @ rows_of(model.W_enc_FD, dead).T + model.b_enc_F[dead]))
-                decoder.append(rows_of(model.W_dec_FD, dead))
+                encoder_DF = rows_of(model.W_enc_FD, dead, model.encoder_gradients).T
+                pre.append(torch.relu(input_BD @ encoder_DF + model.b_enc_F[dead]))
+                decoder.append(rows_of(model.W_dec_FD, dead, model.decoder_gradients))
         pre_BF, decoder_FD = torch.cat(pre, 1), torch.cat(decoder)
         k = min(pre_BF.shape[1], most)
         if k < pre_BF.shape[1]:

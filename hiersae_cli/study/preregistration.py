@@ -74,7 +74,7 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "",
         "## Materials",
         "",
-        f"{design['sets_text']}. Texts come from held-out rows. Every set has one item in each condition, of "
+        f"{design['sets_text']}. Texts are from held-out rows. Every set has one item in each condition, of "
         "latents whose firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one "
         "condition.",
         "",

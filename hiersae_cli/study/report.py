@@ -139,7 +139,7 @@ def markdown(data: Mapping[str, Any]) -> str:
     lines += [
         "## Method",
         "",
-        "Conditions were blinded and mixed; items of a set are matched on firing rate; texts come from held-out rows. "
+        "Conditions were blinded and mixed. Items of a set are matched on firing rate. Texts are from held-out rows. "
         f"“{TASKS[EDGE].title}” counts “yes”; “unsure” is not affirmed. Shares have Wilson's interval, which takes "
         "answers as independent; the clustered interval and all differences are by a cluster bootstrap over raters and "
         "matched sets, with Student's t. α is of nominal values; its interval is a bootstrap over items. Language "

@@ -1,4 +1,4 @@
-"""Activations with a known tree: what is true, and rows drawn from it. No files here."""
+"""Activations with a known tree: the truth, and rows drawn from it. No files here."""
 
 from hiersae_cli.config.synth import PRESETS, Shape
 from hiersae_cli.synth.generator import Generator, Stream, block_seed

@@ -1,4 +1,4 @@
-"""Drawing rows from a truth: what all presets share, and choosing one.
+"""Drawing rows from a truth: what all presets share.
 
 Legend of shapes: B rows, N true features, D width.
 """
@@ -18,7 +18,7 @@ from hiersae_cli.synth.truth import Truth
 
 
 class Stream(IntEnum):
-    """What rows are drawn for: the same seed gives other rows to each."""
+    """The purpose of drawn rows: each draws different rows from the same seed."""
 
     FILE = 0
     TRAINING = 1
@@ -31,13 +31,13 @@ def block_seed(seed: int, stream: Stream, number: int) -> int:
 
 
 class Generator(ABC):
-    """Rows of a truth.
+    """Draws rows from a truth.
 
     Attributes:
         preset: its name.
         shape: the sizes of the truth, without zeros.
-        truth: what is drawn from, on the CPU.
-        library: name and version of what draws.
+        truth: the true features, on the CPU.
+        library: name and version of the library that draws.
     """
 
     def __init__(self, preset: str, shape: Shape, truth: Truth, library: str, device: torch.device):
@@ -47,20 +47,20 @@ class Generator(ABC):
 
     @property
     def width(self) -> int:
-        """D."""
+        """Width D of the activations."""
         return self.truth.width
 
     @torch.no_grad()
     def sample(self, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Activations (B, D) and the magnitudes of the true features behind them (B, N), float32.
 
-        The same for the same ``rows`` and ``seed``; torch's own random state is left as it was.
+        Equal ``rows`` and ``seed`` give equal results; torch's random state does not change.
         """
         magnitude_BN = self._magnitudes(rows, seed)
         return magnitude_BN @ self._features_ND + self._bias_D, magnitude_BN
 
     def describe(self) -> dict[str, Any]:
-        """What stands in files for the model that activations come from."""
+        """The description that files hold in place of a model."""
         return {
             "name": self.preset,
             "fingerprint": self.truth.fingerprint(),
@@ -72,4 +72,4 @@ class Generator(ABC):
 
     @abstractmethod
     def _magnitudes(self, rows: int, seed: int) -> torch.Tensor:
-        """How strongly each true feature fires, (B, N), 0 where it does not."""
+        """How strongly each true feature fires, (B, N); 0 if it does not."""

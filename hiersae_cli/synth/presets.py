@@ -1,4 +1,4 @@
-"""The generator that each preset stands for."""
+"""The generator of each preset."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def generator(
     device: torch.device | str = "cpu",
     directions_ND: torch.Tensor | None = None,
 ) -> Generator:
-    """The generator of a preset, with the sizes of ``shape`` where it gives any.
+    """The generator of a preset, with the sizes that ``shape`` sets.
 
-    The truth is made on the CPU, so that it does not depend on ``device``, on which rows are drawn if it is a CUDA
-    device. ``directions_ND`` is ``Truth.features_ND`` of an earlier call for the same truth: of many features
-    the directions take long to make. Raises ``UsageError`` for an unknown preset, sizes that do not fit together, or a
-    missing package.
+    Rows are drawn on ``device`` if it is a CUDA device, but the truth is made on the CPU, so that it does not depend on
+    the device. ``directions_ND`` may be ``Truth.features_ND`` of an earlier call for the same truth, because the
+    directions of many features take long to make. Raises ``UsageError`` for an unknown preset, sizes that do not fit
+    together, or a missing package.
     """
     shape = resolve(preset, shape or Shape())
     device = torch.device(device)
     if device.type != "cuda":
-        device = torch.device("cpu")  # other devices have random states that cannot be set apart
+        device = torch.device("cpu")  # the random state of other devices cannot be saved and restored
     if preset == "toy":
         from hiersae_cli.synth.toy import ToyGenerator
 

@@ -1,7 +1,7 @@
-"""Presets that are drawn by the generator of the package SAELens, with its hierarchies.
+"""Presets that use the generator of the package SAELens, with its hierarchies.
 
-Source: SynthSAEBench and ``sae_lens.synthetic``. Features of the trees come first, level by level; siblings
-exclude each other, and a child's magnitude grows with its parent's.
+Source: SynthSAEBench and ``sae_lens.synthetic``. Features in trees come first, level by level; siblings exclude each
+other, and a child's magnitude grows with its parent's.
 
 Legend of shapes: B rows, N true features, D width.
 """
@@ -22,13 +22,13 @@ from hiersae_cli.synth.truth import Truth
 
 _ORTHOGONALIZATION = {"num_steps": 100, "lr": 3e-4}
 _BIAS_NORM = 0.5
-# Numbers drawn at once on a CPU: more fall out of its caches, which halves the speed.
+# Numbers drawn at once on a CPU: more do not fit into its caches, which halves the speed.
 _MOST_NUMBERS = 1 << 21
 
 
 @dataclass(frozen=True)
 class _Firing:
-    """What a preset fixes beside its shape: the rarest feature's rate, and the rank of the correlations."""
+    """What a preset fixes in addition to its shape: the rarest feature's rate, and the rank of the correlations."""
 
     least_probability: float
     correlation_rank: int
@@ -50,7 +50,7 @@ class SAELensGenerator(Generator):
             _parents(model.hierarchy.roots, shape.features),
             model.cfg.firing_probability.generate(shape.features),
         )
-        # The truth is made on the CPU, only the drawing moves.
+        # The truth stays on the CPU; only the drawing moves to the device.
         for name in ("firing_probabilities", "mean_firing_magnitudes", "std_firing_magnitudes"):
             setattr(firing, name, getattr(firing, name).to(device))
         firing.correlation_thresholds = firing.correlation_thresholds.to(device)
@@ -59,15 +59,15 @@ class SAELensGenerator(Generator):
         super().__init__(preset, shape, truth, f"sae-lens {version('sae-lens')}", device)
 
     def _magnitudes(self, rows: int, seed: int) -> torch.Tensor:
-        at_once = rows if self._device.type != "cpu" else max(1, _MOST_NUMBERS // len(self.truth))
+        batch = rows if self._device.type != "cpu" else max(1, _MOST_NUMBERS // len(self.truth))
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            # Not torch.manual_seed: it would also change the state of devices that are not restored.
+            # Not torch.manual_seed, which would also change the state of devices that are not restored.
             if self._device.type == "cuda":
                 with torch.cuda.device(self._device):
                     torch.cuda.manual_seed(seed)
             else:
                 torch.default_generator.manual_seed(seed)
-            return torch.cat([self._firing.sample(min(at_once, rows - low)) for low in range(0, rows, at_once)])
+            return torch.cat([self._firing.sample(min(batch, rows - low)) for low in range(0, rows, batch)])
 
 
 def _package(preset: str) -> Any:
@@ -103,7 +103,7 @@ def _model(synthetic: Any, preset: str, shape: Shape, directions_ND: torch.Tenso
         bias=_BIAS_NORM,
         seed=shape.seed,
     )
-    # What the model itself would make, without its progress bar.
+    # The same as the model would make, without its progress bar.
     directions = synthetic.FeatureDictionary(
         shape.features,
         shape.width,
@@ -115,7 +115,7 @@ def _model(synthetic: Any, preset: str, shape: Shape, directions_ND: torch.Tenso
         directions.feature_vectors.data = directions_ND
     logger = logging.getLogger("sae_lens")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns where a child would fire more often than its parent: some do
+    logger.setLevel(logging.ERROR)  # it warns about children that would fire more often than their parents; some do
     try:
         return synthetic.SyntheticModel(config, feature_dict=directions)
     finally:

@@ -1,6 +1,6 @@
-"""The small toy tree: few features with orthogonal directions, so that every one can be checked by eye.
+"""The small toy tree: few features with orthogonal directions, so that each can be checked by eye.
 
-Legend of shapes: B rows, N true features, P of them parents, D width.
+Legend of shapes: B rows, N true features, P parents, D width.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from hiersae_cli.synth.generator import Generator
 from hiersae_cli.synth.truth import Truth
 from hiersae_cli.version import __version__
 
-_PARENT = 0.15  # a parent's firing rate
-_CHILD = 0.2  # a child's, given its parent
-_LOOSE = 0.05  # of a feature outside the trees
+_PARENT = 0.15  # firing rate of a parent
+_CHILD = 0.2  # firing rate of a child when its parent fires
+_LOOSE = 0.05  # firing rate of a feature outside the trees
 _SPREAD = 0.05  # standard deviation of magnitudes, whose mean is 1
 
 
@@ -42,7 +42,7 @@ class ToyGenerator(Generator):
         random = torch.Generator(self._device).manual_seed(seed)
         roots, branching = self.shape.roots, self.shape.branching
         fires_BN = torch.rand(rows, len(self.truth), generator=random, device=self._device) < self._probability_N
-        # One number for each parent says which of its children fires, so that no two do.
+        # One number for each parent decides which of its children fires, so that no two fire together.
         chosen_BP = torch.rand(rows, roots, generator=random, device=self._device) / _CHILD
         for child in range(branching):
             chosen = fires_BN[:, :roots] & (chosen_BP.floor() == child)

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from hiersae_cli.config.bench import BenchConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory, resolve_device
 from hiersae_cli.sae import HierarchicalSAE, build
-from hiersae_cli.sae.base import SparseAutoencoder
-from hiersae_cli.sae.kernels import gated
+from hiersae_cli.sae.base import StepContext
 from hiersae_cli.sae.kernels.grouped import implementation_for
+from hiersae_cli.sae.parts import PARTS, PREFIX, profiled
 from hiersae_cli.sae.training import Trainer
 
 BATCHES = 4  # different ones, by turns
 THREE_LEVELS = 100_000  # latents from which on ours has three levels
 _DIRECTIONS, _ACTIVE, _NOISE = 4096, 32, 0.1  # of the drawn activations
 _FLOAT32 = 4  # bytes
+_STEP = "the rest"  # of a step: what no part is named for
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Case:
     """One implementation of one size: a training step, and encoding, as functions of a batch (B, D).
 
     Attributes:
-        package: the distribution whose version a result is of.
-        parts: milliseconds of each part of a step, where they are known.
-        counted: operations and bytes of a step, where they are known.
+        package: the distribution whose version is reported with the result.
+        parts: milliseconds of each part of a step, if known.
+        counted: operations and bytes of a step, if known.
     """
 
     package = "hiersae"
@@ -93,7 +94,7 @@ class Gated(Case):
         }
 
     def shape(self) -> dict[str, Any]:
-        """Widths and L0s: parents such that the dense and the grouped product are of one size."""
+        """Widths and L0s, with so many parents that the dense and the grouped product have the same size."""
         latents, k = self.size.latents, self.size.k
         if latents > THREE_LEVELS:
             first = 512 if latents < 300_000 else 1024
@@ -111,47 +112,10 @@ class Gated(Case):
             model.harden()
         return model.codes(x_BD)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Add up the seconds of each part of a step; nested parts are taken out of the outer one."""
-        stack: list[float] = []
-
-        def timed(owner: Any, name: str, what: str) -> Callable[[], None]:
-            function: Callable[..., Any] = getattr(owner, name)
-
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                begun = time.perf_counter()
-                stack.append(0.0)
-                try:
-                    return function(*args, **kwargs)
-                finally:
-                    spent, inner = time.perf_counter() - begun, stack.pop()
-                    self.parts[what] = self.parts.get(what, 0.0) + spent - inner
-                    if stack:
-                        stack[-1] += spent
-
-            setattr(owner, name, wrapped)
-            return lambda: setattr(owner, name, function)
-
-        undo = [
-            timed(SparseAutoencoder, "_read", "dense product"),
-            timed(gated, "above", "grouped product"),
-            timed(SparseAutoencoder, "_select", "selection and exact values"),
-            timed(type(self.model), "step", "decoding and loss"),
-            timed(torch.Tensor, "backward", "backward"),
-            timed(Trainer, "_move", "optimizer"),
-            timed(Trainer, "step", "the rest"),
-        ]
-        try:
-            yield
-        finally:
-            for each in undo:
-                each()
-
     def count(self, x_BD: torch.Tensor) -> None:
         """Operations and bytes of a step, from what was active in it."""
         model, width = self.model, self.size.d
-        codes = model.train().step(x_BD, 0.5).codes
+        codes = model.train().step(x_BD, StepContext(0, 0.5)).codes
         fired = [code.fired for code in codes]
         first = model.widths[0] if len(codes) > 1 else model.latents
         grouped = read = 0.0
@@ -223,13 +187,30 @@ def measure(case: Case, warmup: int, steps: int) -> dict[str, Any]:
     _seconds(case.step, batches, warmup)
     taken = _seconds(case.step, batches, steps)
     if isinstance(case, Gated):
-        with case.watched():
-            _seconds(case.step, batches, steps)
-        case.parts = {part: 1e3 * spent / steps for part, spent in case.parts.items()}
+        case.parts = part_times(case.step, batches, steps)
         case.count(batches[0])
     _seconds(case.encode, batches, min(warmup, 2))
     codes = _seconds(case.encode, batches, steps)
     return {"steps": taken, "codes": codes, "parts": case.parts, "counted": case.counted}
+
+
+def part_times(step: Callable[[torch.Tensor], None], batches: list[torch.Tensor], steps: int) -> dict[str, float]:
+    """Milliseconds of each labelled part of a step, parts within it excepted, and of the rest of the step."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for number in range(steps):
+            with profiled(_STEP):
+                step(batches[number % len(batches)])
+    spent = dict.fromkeys((*PARTS, _STEP), 0.0)
+    for event in profiler.events():
+        name = event.name.removeprefix(PREFIX)
+        if name in spent and event.device_type.name == "CPU":
+            spent[name] += event.cpu_time_total
+            outer = event.cpu_parent
+            while outer is not None and not outer.name.startswith(PREFIX):
+                outer = outer.cpu_parent
+            if outer is not None:
+                spent[outer.name.removeprefix(PREFIX)] -= event.cpu_time_total
+    return {name: 1e-3 * microseconds / steps for name, microseconds in spent.items() if microseconds}
 
 
 def summary(found: dict[str, Any], batch: int) -> dict[str, Any]:
@@ -307,7 +288,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def parts_of(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Lines that set the parts of a step beside what the machine could do at best."""
+    """Lines that compare the parts of a step with the best that the machine could do."""
     lines = []
     for row in rows:
         lines += [

@@ -21,15 +21,14 @@ from hiersae_cli.formats.dictionaries import ForeignDictionary, read_dictionary,
 from hiersae_cli.formats.dictionaries.base import damaged
 from hiersae_cli.formats.dictionaries.places import same_place
 from hiersae_cli.formats.provenance import header
-from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run, load_weights
+from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
 from hiersae_cli.formats.tree import Node, Tree, save_tree
 from hiersae_cli.hashing import sha256_file
-from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
-from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
+from hiersae_cli.sae import SparseAutoencoder, build
 
 TREE_FILE = "tree.json"
 _WRITERS = {"sae-lens": saelens, "sparsify": sparsify}
@@ -99,7 +98,7 @@ def _model(foreign: ForeignDictionary) -> SparseAutoencoder:
     config = TrainConfig(acts=[], arch=foreign.arch, widths=foreign.widths, k=k, refine=foreign.refine)
     model = build(config, foreign.width)
     try:
-        load_weights(model, foreign.tensors)
+        model.load_weights(foreign.tensors)
     except RuntimeError as error:
         raise damaged(foreign.weights, str(error).splitlines()[-1].strip()) from None
     return model.eval()
@@ -157,8 +156,8 @@ def _export(config: ConvertConfig, source: Path, out: Path, console: Console) ->
         console.warn(f"{source}: training not ended (step {trained.steps_done:,} of {trained.config.steps:,})")
     with replacing_folder(out) as folder:
         _WRITERS[config.to].write(folder, trained)
-        if isinstance(trained.model, HierarchicalSAE):
-            save_tree(folder / TREE_FILE, _tree(config, trained, trained.model))
+        if trained.model.learned_F is not None:
+            save_tree(folder / TREE_FILE, _tree(config, trained))
         files = sorted(file.name for file in folder.iterdir())
     console.say(f"{out}: {', '.join(files)}")
     if TREE_FILE in files:
@@ -166,12 +165,12 @@ def _export(config: ConvertConfig, source: Path, out: Path, console: Console) ->
     return {"folder": str(out), "tool": config.to, "arch": trained.config.arch, "files": files}
 
 
-def _tree(config: ConvertConfig, trained: Run, model: HierarchicalSAE) -> Tree:
+def _tree(config: ConvertConfig, trained: Run) -> Tree:
     """The run's tree without statistics and evidence, which would need activations."""
-    ids = model.levels.ids
+    levels = trained.model.levels
     nodes = [
-        Node(ids[latent], None if parent == NO_PARENT else ids[parent], *model.levels.place(latent))
-        for latent, parent in enumerate(model.parent_F.tolist())
+        Node(levels.ids[latent], levels.parent_id(parent), *levels.place(latent))
+        for latent, parent in enumerate(trained.model.tree_F.tolist())
     ]
     described = {
         **header(TREE_SCHEMA, TREE_VERSION, config, {config.source: trained.sha256}),

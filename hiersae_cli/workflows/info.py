@@ -70,8 +70,8 @@ def _identify(path: Path) -> tuple[str, Path]:
     schema = read_json(path).get("schema")
     if schema in _IN_FOLDER:
         return _identify_folder(path.parent)
-    if schema not in tuple(DESCRIBE):  # of JSON, it may be anything
-        raise FileError(f"{path}: not a file of ours (its schema is {schema!r})", f"info describes {_KINDS}.")
+    if schema not in tuple(DESCRIBE):  # JSON may hold any value
+        raise FileError(f"{path}: not a file of HierSAE (its schema is {schema!r})", f"info describes {_KINDS}.")
     return schema, path
 
 

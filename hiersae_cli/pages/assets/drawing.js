@@ -1,5 +1,5 @@
-// The map of the tree as it is drawn: a treemap in which a child lies within its parent. Only what is a pixel or more is
-// drawn, so that 100,000 features stay quick. Two canvases: the map, and above it what is chosen.
+// Draws the map of the tree: a treemap in which a child lies within its parent. Boxes below a pixel are not drawn, so
+// that 100,000 features stay fast. There are two canvases: the map, and above it the outline of the chosen feature.
 "use strict";
 
 {
@@ -14,8 +14,8 @@
       const { n, WHOLE } = this.grown;
       this.box = new Float32Array(4 * (n + 3)); // x, y, width, height of each node, in pixels
       this.laid = new Uint8Array(n + 3); // whether it has a box in this view
-      this.open = new Uint8Array(n + 3); // whether its children are seen
-      this.dust = new Uint8Array(n + 3); // whether some of them are less than a pixel
+      this.open = new Uint8Array(n + 3); // whether its children are visible
+      this.dust = new Uint8Array(n + 3); // whether some of them are smaller than a pixel
       this.focus = WHOLE;
       this.chosen = -1;
       this.over = -1;
@@ -54,7 +54,7 @@
     layout() {
       this.weight = hiersae.weigh(this.tree, this.grown, this.size.value);
       const { n, LONE, DEAD } = this.grown;
-      // Heaviest first, groups that are no features last.
+      // The heaviest first, groups that are no features last.
       const key = (node) => (node >= n ? (node === LONE ? -1 : -2) : this.weight[node]);
       for (let node = 0; node < n + 3; node++) if (this.has(node) && node !== DEAD) this.children(node).sort((a, b) => key(b) - key(a) || a - b);
       this.place();
@@ -80,29 +80,29 @@
         this.open[node] = 1;
         let inside = this.children(node);
         if (node === WHOLE) {
-          // Those without a parent and the dead lie in a band of their own at the foot.
-          const apart = inside.filter((one) => one >= n);
+          // Features without a parent and dead ones lie in a separate band at the bottom.
+          const apart = inside.filter((child) => child >= n);
           if (apart.length) {
-            inside = inside.filter((one) => one < n);
+            inside = inside.filter((child) => child < n);
             let all = 0, outside = 0;
-            for (const one of this.children(node)) all += this.weight[one];
-            for (const one of apart) outside += this.weight[one];
-            // High enough for its title.
+            for (const child of this.children(node)) all += this.weight[child];
+            for (const group of apart) outside += this.weight[group];
+            // Tall enough for its title.
             const share = inside.length ? Math.min(0.4, Math.max(64 / h, outside / all)) : 1;
             const part = Math.min(0.4, Math.max(0.2, this.weight[DEAD] / outside));
             let left = x;
-            for (const one of apart) {
-              const wide = w * (apart.length === 1 ? 1 : one === DEAD ? part : 1 - part);
-              this.at(one, left, y + h * (1 - share), wide, h * share);
+            for (const group of apart) {
+              const wide = w * (apart.length === 1 ? 1 : group === DEAD ? part : 1 - part);
+              this.at(group, left, y + h * (1 - share), wide, h * share);
               left += wide;
-              stack.push(one);
+              stack.push(group);
             }
             h *= 1 - share;
           }
         }
-        hiersae.squarify(inside, this.weight, x, y, w, h, (one, ...box) => {
-          this.at(one, ...box);
-          if (box[2] >= 1 && box[3] >= 1) stack.push(one);
+        hiersae.squarify(inside, this.weight, x, y, w, h, (child, ...box) => {
+          this.at(child, ...box);
+          if (box[2] >= 1 && box[3] >= 1) stack.push(child);
           else this.dust[node] = 1;
         });
       }
@@ -121,10 +121,10 @@
 
     // --- colours
     read() {
-      // Colours are those of the legend, whatever the theme; figures are cut into nine steps by their largest 1 %.
-      const swatches = [...document.querySelectorAll("#legend i")].map((one) => getComputedStyle(one));
-      this.steps = swatches.map((one) => one.backgroundColor);
-      this.inks = swatches.map((one) => one.color);
+      // Colours come from the legend, in every theme. The top step holds the largest 1 % of the figures.
+      const swatches = [...document.querySelectorAll("#legend i")].map((swatch) => getComputedStyle(swatch));
+      this.steps = swatches.map((swatch) => swatch.backgroundColor);
+      this.inks = swatches.map((swatch) => swatch.color);
       const style = getComputedStyle(this.element);
       this.ink = style.color;
       this.ground = style.backgroundColor;
@@ -136,7 +136,7 @@
       this.values = this.tree[by];
       if (by === "over") this.most = 1;
       else {
-        const sorted = Float64Array.from(this.values.filter((one) => one > 0)).sort();
+        const sorted = Float64Array.from(this.values.filter((figure) => figure > 0)).sort();
         this.most = sorted.length ? sorted[Math.floor(0.99 * (sorted.length - 1))] : 1;
       }
       const format = by === "rate" || by === "over" ? hiersae.percent : hiersae.figure;
@@ -148,7 +148,7 @@
       const figure = this.values[node];
       if (figure == null) return -1;
       const share = Math.max(0, figure) / this.most;
-      // Figures other than shares crowd near zero: their root spreads them.
+      // Figures other than shares crowd near zero: the square root spreads them.
       return Math.min(8, Math.floor(9 * (this.colour.value === "over" ? share : Math.sqrt(share))));
     }
 
@@ -156,7 +156,7 @@
       const { n, WHOLE, LONE } = this.grown;
       if (node === WHOLE) return "Tree";
       if (node === LONE) return `No parent · ${(this.grown.from[node + 1] - this.grown.from[node]).toLocaleString("en")}`;
-      // All of them: a dead feature with a living one below it has its place elsewhere.
+      // All dead features: those with a living feature below them have their place elsewhere.
       if (node > n) return `${this.tree.dead.length.toLocaleString("en")} dead in ${this.tree.rows.toLocaleString("en")} rows`;
       return this.labels[node] || this.tree.hint[node] || hiersae.id(node);
     }
@@ -178,7 +178,7 @@
         },
         fit: (text, room, size, bold) => {
           pen.font = `${bold ? 600 : 400} ${size}px ${this.font}`;
-          return fit(text, room, (one) => pen.measureText(one).width);
+          return fit(text, room, (part) => pen.measureText(part).width);
         },
       });
       this.mark();
@@ -215,15 +215,15 @@
             }
           }
         }
-        if (this.open[node]) for (const one of this.children(node)) stack.push(one);
+        if (this.open[node]) for (const child of this.children(node)) stack.push(child);
       }
     }
 
-    // The colour of a group that is too small to be seen into: its children's mean step.
+    // The colour of a group whose children are too small to draw: their mean step.
     mean(node) {
       let sum = 0, count = 0;
-      for (const one of this.children(node)) {
-        const at = this.step(one);
+      for (const child of this.children(node)) {
+        const at = this.step(child);
         if (at >= 0) { sum += at; count++; }
       }
       return count ? Math.round(sum / count) : -1;
@@ -250,7 +250,7 @@
     // --- pictures
     svg() {
       const parts = [];
-      const escape = (text) => text.replace(/[&<>"]/g, (one) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[one]);
+      const escape = (text) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
       const pen = this.canvas.getContext("2d");
       const font = "Helvetica, Arial, sans-serif";
       this.paint({
@@ -258,7 +258,7 @@
         text: (x, y, text, size, fill, bold) => parts.push(`<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size}" fill="${fill}"${bold ? ' font-weight="bold"' : ""}>${escape(text)}</text>`),
         fit: (text, room, size, bold) => {
           pen.font = `${bold ? 600 : 400} ${size}px ${font}`;
-          return fit(text, room, (one) => pen.measureText(one).width);
+          return fit(text, room, (part) => pen.measureText(part).width);
         },
       });
       const [w, h] = [this.width, this.height].map(Math.round);
@@ -270,7 +270,7 @@
     }
   };
 
-  // As much of a text as there is room for.
+  // The beginning of a text, as long as there is room.
   function fit(text, room, width) {
     if (width(text) <= room) return text;
     let low = 0, high = text.length;

@@ -1,4 +1,4 @@
-// Loaded before anything is drawn: keys pressed before the page listens wait here, and none is lost.
+// Loads before anything is drawn: keys pressed before the page listens wait here, so that none is lost.
 "use strict";
 
 window.hiersae = {};
@@ -10,13 +10,13 @@ window.hiersae = {};
   try {
     waiting = JSON.parse(sessionStorage.getItem(STORED)) ?? [];
     sessionStorage.removeItem(STORED);
-  } catch { /* without storage, keys do not pass from one page to the next */ }
+  } catch { /* without storage, keys do not wait for the next page */ }
 
   const isReady = () => "ready" in root.dataset;
   const isField = (element) => element.matches("input:not([type=radio]), textarea, select");
 
-  // What the browser does by itself (typing, Tab, Enter on a link) needs no listener and does not wait. Typing waits
-  // behind a key that does, so that letters stay in order.
+  // Keys that the browser handles itself (typing, Tab, Enter on a link) need no listener and do not wait. Typing waits
+  // behind a waiting key, so that letters stay in order.
   function mustWait({ key, target }) {
     if (!/^(.|Enter|Escape|Arrow\w+)$/.test(key)) return false;
     if (waiting.length) return true;
@@ -27,7 +27,7 @@ window.hiersae = {};
   addEventListener("keydown", (event) => {
     if (isReady() || event.ctrlKey || event.metaKey || event.altKey || !mustWait(event)) return;
     event.stopImmediatePropagation();
-    if (!event.key.startsWith("Arrow")) event.preventDefault(); // arrows may scroll as well
+    if (!event.key.startsWith("Arrow")) event.preventDefault(); // arrows may also scroll
     waiting.push(event.key);
   }, true);
 
@@ -39,13 +39,13 @@ window.hiersae = {};
     else if (key === "Enter") target.form?.requestSubmit();
   }
 
-  // Every listener is attached and the page is drawn. Tests wait for the mark.
+  // Called when every listener is attached and the page is drawn. Tests wait for this mark.
   hiersae.ready = () => {
     root.dataset.ready = "";
     while (isReady() && waiting.length) replay(waiting.shift());
   };
 
-  // Another page is on its way: from now on, keys are for that one.
+  // Another page is loading: from now on, keys are for that page.
   hiersae.leave = () => delete root.dataset.ready;
   addEventListener("pagehide", () => {
     try {

@@ -1,8 +1,8 @@
-// A folder of pages: opens what stands behind "#" in the address, and searches without a server.
+// A folder of pages: opens the page after "#" in the address, and searches without a server.
 "use strict";
 
 {
-  const TOGETHER = 32; // pages in a file, as pages/static.py has it
+  const TOGETHER = 32; // pages per file, the same as in pages/static.py
   const $ = (selector) => document.querySelector(selector);
   const content = $("#content");
   const overview = content.innerHTML;
@@ -31,34 +31,34 @@
 
   async function pages(name) {
     await script(name);
-    let found = unpacked.get(name);
-    if (typeof found === "string") {
-      const bytes = Uint8Array.from(atob(found), (character) => character.charCodeAt(0));
+    let file = unpacked.get(name);
+    if (typeof file === "string") {
+      const bytes = Uint8Array.from(atob(file), (character) => character.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
       const [lines, content] = await new Response(stream).json();
       for (const page of Object.values(content)) page[2] = page[2].replace(/\x01(\d+);/g, (_, number) => lines[number]);
-      found = content;
-      unpacked.set(name, found);
-      // A few files are kept unpacked; a walk through all of a large tree must not fill the memory.
+      file = content;
+      unpacked.set(name, file);
+      // Only a few files stay unpacked, so that a walk through a large tree does not fill the memory.
       if (unpacked.size > 24) for (const old of [...unpacked.keys()].slice(0, -12)) {
         unpacked.delete(old);
         loading.delete(old);
       }
     }
-    return found;
+    return file;
   }
 
   async function fileOf(parts) {
-    const [kind, one, number = 1] = parts;
+    const [kind, name, number = 1] = parts;
     if (kind === "feature" || kind === "compare") {
       await script("tree");
-      const place = hiersae.place(one ?? "");
+      const place = hiersae.place(name ?? "");
       if (place < 0) return "";
-      parts[1] = hiersae.id(place); // links to ids of the old form lead on
+      parts[1] = hiersae.id(place); // so that links with old ids still work
       return `feature-${Math.floor(place / TOGETHER)}`;
     }
-    if (kind === "baseline" && /^\d+$/.test(one ?? "")) return `baseline-${Math.floor(one / TOGETHER)}`;
-    if (kind === "list") return `list-${one}-${Math.floor((number - 1) / TOGETHER)}`;
+    if (kind === "baseline" && /^\d+$/.test(name ?? "")) return `baseline-${Math.floor(name / TOGETHER)}`;
+    if (kind === "list") return `list-${name}-${Math.floor((number - 1) / TOGETHER)}`;
     return "rest";
   }
 
@@ -67,37 +67,37 @@
     try {
       const file = await fileOf(parts);
       const key = parts.join("/") + (parts[0] === "list" && parts.length === 2 ? "/1" : "");
-      const found = file && (await pages(file))[key];
-      if (found) return found;
+      const page = file && (await pages(file))[key];
+      if (page) return page;
     } catch (error) {
-      if (typeof DecompressionStream === "undefined") return message("This browser is too old", "Pages are unpacked by DecompressionStream, which browsers have since 2023.");
+      if (typeof DecompressionStream === "undefined") return message("This browser is too old", "The pages need DecompressionStream, which browsers have had since 2023.");
     }
     return missing();
   }
 
   function missing() {
-    return message("No such page", "There is no feature, list or picture of that name in this folder. Look for it in the tree, or search.");
+    return message("No such page", "There is no feature, list or picture with that name in this folder. Look for it in the tree, or search.");
   }
 
-  function message(title, says) {
-    return [title, "", `<header class="head"><h1>${title}</h1><p class="lede">${says}</p><p><a href="#/">Back to the tree</a></p></header>`];
+  function message(title, explanation) {
+    return [title, "", `<header class="head"><h1>${title}</h1><p class="lede">${explanation}</p><p><a href="#/">Back to the tree</a></p></header>`];
   }
 
   async function open() {
     if (location.hash && !location.hash.startsWith("#/")) return;
-    const [path, asked = ""] = location.hash.slice(1).split("?");
+    const [path, queryText = ""] = location.hash.slice(1).split("?");
     const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
     const address = location.hash;
     hiersae.leave();
     if (at !== null) scrolled.set(at, scrollY);
     const first = at === null;
     const [title, view, html] = await find(parts);
-    if (location.hash !== address) return; // gone on meanwhile
-    // Opened at another view of the map: the map looks after itself.
+    if (location.hash !== address) return; // the reader has moved on
+    // Another view of the same map: map.js draws it.
     const sameMap = !parts.length && content.dataset.view === "tree" && $("#map") && !first;
     at = address;
     if (!sameMap && !(first && !parts.length)) {
-      // Written by pages/render.py with everything escaped; the policy would stop what is not ours.
+      // pages/render.py has escaped everything, and the policy blocks foreign scripts.
       content.innerHTML = html;
       document.title = `${title} · HierSAE`;
       content.dataset.view = view;
@@ -109,7 +109,7 @@
       if (!first) content.focus({ preventScroll: true });
     }
     if (parts[0] === "search") {
-      await search(new URLSearchParams(asked)).catch(() => {
+      await search(new URLSearchParams(queryText)).catch(() => {
         $("#found").textContent = "The lists to search could not be loaded. Reload the page.";
       });
     }
@@ -118,9 +118,9 @@
   }
 
   // --- search
-  async function search(asked) {
-    const query = asked.get("q") ?? "";
-    const by = asked.get("by") === "label" ? "label" : "token";
+  async function search(parameters) {
+    const query = parameters.get("q") ?? "";
+    const by = parameters.get("by") === "label" ? "label" : "token";
     $("#query").value = query;
     $(`input[name=by][value=${by}]`).checked = true;
     if (!query) return $("#query").focus();
@@ -132,22 +132,22 @@
   function byToken(query) {
     const { tokens } = hiersae;
     if (Object.hasOwn(tokens, query)) return tokens[query];
-    // No such token: those that contain it, or that it contains, the longest first.
+    // No such token: use tokens that contain it or are part of it, those with the longest match first.
     const near = Object.keys(tokens).filter((token) => token.trim() && (token.includes(query) || query.includes(token)));
-    near.sort((one, other) => Math.min(other.length, query.length) - Math.min(one.length, query.length));
+    near.sort((first, second) => Math.min(second.length, query.length) - Math.min(first.length, query.length));
     return [...new Set(near.slice(0, 40).flatMap((token) => tokens[token].slice(0, 8)))];
   }
 
   function byLabel(query) {
     const words = query.toLowerCase().split(/\s+/).filter(Boolean);
     const { tree, labels } = hiersae;
-    const found = [];
+    const hits = [];
     for (let place = 0; place < tree.hint.length; place++) {
       const text = `${hiersae.id(place)} ${labels[place] ?? ""} ${tree.hint[place]}`.toLowerCase();
-      if (words.every((word) => text.includes(word))) found.push(place);
+      if (words.every((word) => text.includes(word))) hits.push(place);
     }
     const labelled = (place) => (labels[place] ? 1 : 0);
-    return found.sort((one, other) => labelled(other) - labelled(one) || tree.rate[other] - tree.rate[one]);
+    return hits.sort((first, second) => labelled(second) - labelled(first) || tree.rate[second] - tree.rate[first]);
   }
 
   function make(name, properties, ...children) {
@@ -166,7 +166,7 @@
   }
 
   function nothing(by) {
-    return make("p", { className: "empty" }, by === "token" ? "No feature fires at it. Try a part of it, or with a space before it." : "No label, id or typical token has these words.");
+    return make("p", { className: "empty" }, by === "token" ? "No feature fires at it. Try a part of it, or a space before it." : "No label, id or characteristic token has these words.");
   }
 
   document.addEventListener("submit", (event) => {

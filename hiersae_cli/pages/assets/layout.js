@@ -1,8 +1,8 @@
-// Names and figures of the tree, and the arithmetic of its map: no drawing.
+// Names and figures of the tree, and the geometry of its map, without drawing.
 "use strict";
 
 // --- names and figures
-// An id is a letter for the level and a number within it, "b480"; older ones, "1.480", are read too. See levels.py.
+// An id is a letter for the level and a number within it, "b480"; the older form, "1.480", is read too. See levels.py.
 hiersae.id = (place) => {
   let level = 0;
   for (const width of hiersae.tree.widths) {
@@ -23,11 +23,11 @@ hiersae.figure = (number) => {
   if (number == null) return "–";
   if (number === 0 || Math.abs(number) >= 1e-4) return String(+number.toPrecision(3)).replace("-", "−");
   const [digits, power] = number.toExponential(2).split("e");
-  return `${digits} × 10${[...String(+power)].map((one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]).join("")}`.replace("-", "−");
+  return `${digits} × 10${[...String(+power)].map((digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]).join("")}`.replace("-", "−");
 };
 hiersae.percent = (share) => (share == null ? "–" : `${hiersae.figure(100 * share)} %`);
 
-// The tree as nodes 0 … n-1, and three that are not features: the whole, those without a parent, those that never fire.
+// The tree as nodes 0 … n-1 and three that are no features: the whole, those without a parent, those that never fire.
 hiersae.grow = (tree) => {
   const n = tree.parent.length;
   const WHOLE = n, LONE = n + 1, DEAD = n + 2;
@@ -35,8 +35,8 @@ hiersae.grow = (tree) => {
   const dead = new Uint8Array(n);
   for (const place of tree.dead) dead[place] = 1;
   const parent = Int32Array.from(tree.parent);
-  const kids = new Int32Array(n + 3); // how many of each
-  // Bottom-up: a dead feature stays in its place only if something lives below it.
+  const kids = new Int32Array(n + 3); // number of children
+  // Bottom-up: a dead feature stays in its place only if a living feature is below it.
   const leaf = new Uint8Array(n).fill(1);
   for (let place = n - 1; place >= 0; place--) {
     if (tree.parent[place] < 0) parent[place] = place < first ? WHOLE : LONE;
@@ -57,7 +57,7 @@ hiersae.grow = (tree) => {
   return { n, WHOLE, LONE, DEAD, up, from, child, dead };
 };
 
-// Weights of siblings decide their areas. A parent has the area of its own weight, whatever its children weigh together.
+// The weights of siblings decide their areas. A parent's area comes from its own weight, not from its children's.
 hiersae.weigh = (tree, grown, by) => {
   const { n, WHOLE, LONE, DEAD, up, from } = grown;
   const weight = new Float64Array(n + 3);
@@ -68,7 +68,7 @@ hiersae.weigh = (tree, grown, by) => {
     weight[place] = by === "equal" ? 1 : figure;
     if (figure > 0 && figure < least) least = figure;
   }
-  // Nothing is hidden: what has no weight of its own gets a tenth of the least.
+  // Nothing is hidden: a feature without weight gets a tenth of the smallest weight.
   if (!Number.isFinite(least)) least = 1;
   for (let place = n - 1; place >= 0; place--) {
     if (weight[place] === 0) weight[place] = least / 10;
@@ -82,7 +82,7 @@ hiersae.weigh = (tree, grown, by) => {
     if (up[place] === WHOLE) whole += weight[place];
     else if (up[place] === LONE) lone += weight[place];
   }
-  // Groups that are no features are seen, and leave most of the map to those that are.
+  // Groups that are no features are visible, but leave most of the map to features.
   const most = whole || 1;
   weight[LONE] = Math.min(Math.max(lone, most * 0.06), most * 0.35);
   const deadShare = (from[DEAD + 1] - from[DEAD]) / Math.max(1, n);
@@ -90,14 +90,14 @@ hiersae.weigh = (tree, grown, by) => {
   return weight;
 };
 
-// Squarified treemap (Bruls, Huizing and van Wijk, 2000): rows of rectangles as square as they can be. ``put`` gets each.
+// Squarified treemap (Bruls, Huizing and van Wijk, 2000): rows of rectangles as square as possible, passed to ``put``.
 hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
-  let left = 0;
-  for (const node of nodes) left += weight[node];
+  let remaining = 0;
+  for (const node of nodes) remaining += weight[node];
   let at = 0;
   while (at < nodes.length && w > 0 && h > 0) {
     const side = Math.min(w, h);
-    const scale = (w * h) / left;
+    const scale = (w * h) / remaining;
     let sum = 0, end = at, worst = Infinity;
     while (end < nodes.length) {
       const area = weight[nodes[end]] * scale;
@@ -116,7 +116,7 @@ hiersae.squarify = (nodes, weight, x, y, w, h, put) => {
       if (w >= h) put(nodes[at], x, y + offset, across, length);
       else put(nodes[at], x + offset, y, length, across);
       offset += length;
-      left -= weight[nodes[at]];
+      remaining -= weight[nodes[at]];
     }
     if (w >= h) { x += across; w -= across; } else { y += across; h -= across; }
   }

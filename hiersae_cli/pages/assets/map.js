@@ -1,4 +1,4 @@
-// The map of the tree in use: pointing, keys, zooming, words, and the address of a view.
+// Interaction with the map of the tree: pointing, keys, zooming, text, and the address of a view.
 "use strict";
 
 {
@@ -8,7 +8,7 @@
   class TreeMap extends hiersae.Drawing {
     constructor(element, tree, labels) {
       super(element, tree, labels);
-      if (!tree.fvu.some((one) => one != null)) {
+      if (!tree.fvu.some((figure) => figure != null)) {
         for (const select of [this.size, this.colour]) select.querySelector("[value=fvu]").disabled = true;
       }
       this.listen();
@@ -23,15 +23,15 @@
       let node = this.focus;
       for (;;) {
         if (!this.open[node]) return node;
-        let found = -1;
-        for (const one of this.children(node)) {
-          if (!this.laid[one]) continue;
-          const at = 4 * one;
+        let hit = -1;
+        for (const child of this.children(node)) {
+          if (!this.laid[child]) continue;
+          const at = 4 * child;
           const [bx, by, bw, bh] = this.box.subarray(at, at + 4);
-          if (x >= bx && x < bx + bw && y >= by && y < by + bh) { found = one; break; }
+          if (x >= bx && x < bx + bw && y >= by && y < by + bh) { hit = child; break; }
         }
-        if (found < 0) return node === this.focus ? -1 : node;
-        node = found;
+        if (hit < 0) return node === this.focus ? -1 : node;
+        node = hit;
         if (!deepest) return node;
       }
     }
@@ -57,7 +57,7 @@
       this.element.addEventListener("click", (event) => {
         const node = this.hit(...point(event));
         if (node < 0) return;
-        // One level at a time: what is below the view's own children is zoomed to through them.
+        // Zoom one level at a time: to reach a node deeper than the view's children, zoom through them.
         const near = this.hit(...point(event), false);
         if (this.has(near)) this.zoom(near, this.has(node) ? -1 : node);
         else if (event.pointerType === "touch" && this.chosen !== node) this.choose(node);
@@ -81,7 +81,7 @@
 
     key(key) {
       const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
-      if (direction) this.choose(this.chosen < 0 ? this.first() : this.beside(this.chosen, direction));
+      if (direction) this.choose(this.chosen < 0 ? this.first() : this.neighbour(this.chosen, direction));
       else if (key === "Enter") {
         if (this.chosen < 0) this.choose(this.first());
         else if (this.has(this.chosen)) this.zoom(this.chosen, this.children(this.chosen)[0]);
@@ -99,17 +99,17 @@
       return this.children(this.focus)[0] ?? -1;
     }
 
-    // The nearest in a direction among those beside it, by the distance of centres, across counted double.
-    beside(node, [dx, dy]) {
-      const middle = (one) => [this.box[4 * one] + this.box[4 * one + 2] / 2, this.box[4 * one + 1] + this.box[4 * one + 3] / 2];
+    // The nearest sibling in a direction, by the distance of centres; the distance across counts double.
+    neighbour(node, [dx, dy]) {
+      const middle = (box) => [this.box[4 * box] + this.box[4 * box + 2] / 2, this.box[4 * box + 1] + this.box[4 * box + 3] / 2];
       const [x, y] = middle(node);
       let best = node, least = Infinity;
-      for (const one of this.children(this.grown.up[node])) {
-        if (one === node || !this.laid[one]) continue;
-        const [ox, oy] = middle(one);
+      for (const sibling of this.children(this.grown.up[node])) {
+        if (sibling === node || !this.laid[sibling]) continue;
+        const [ox, oy] = middle(sibling);
         const along = (ox - x) * dx + (oy - y) * dy;
         const across = Math.abs((ox - x) * dy) + Math.abs((oy - y) * dx);
-        if (along > 0.5 && along + 2 * across < least) { least = along + 2 * across; best = one; }
+        if (along > 0.5 && along + 2 * across < least) { least = along + 2 * across; best = sibling; }
       }
       return best;
     }
@@ -145,7 +145,7 @@
     }
 
     inside(node, of) {
-      for (let one = node; one >= 0; one = this.grown.up[one]) if (one === of) return true;
+      for (let above = node; above >= 0; above = this.grown.up[above]) if (above === of) return true;
       return false;
     }
 
@@ -157,7 +157,7 @@
       return copy;
     }
 
-    // A camera over a picture: which box of it fills the view, at first and at the end.
+    // A camera over a picture: ``from`` and ``to`` are the boxes that fill the view at the start and at the end.
     animate(picture, from, to) {
       const pen = this.canvas.getContext("2d");
       const begin = performance.now();
@@ -167,7 +167,7 @@
         const time = Math.min(1, (now - begin) / 260);
         if (time >= 1) return this.draw();
         const eased = 1 - (1 - time) ** 3;
-        const [x, y, w, h] = from.map((one, at) => (one + (to[at] - one) * eased) * this.ratio);
+        const [x, y, w, h] = from.map((start, at) => (start + (to[at] - start) * eased) * this.ratio);
         pen.setTransform(1, 0, 0, 1, 0, 0);
         pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
         pen.drawImage(picture, x, y, Math.max(1, w), Math.max(1, h), 0, 0, this.canvas.width, this.canvas.height);
@@ -176,7 +176,7 @@
       requestAnimationFrame(frame);
     }
 
-    // --- words
+    // --- text
     say() {
       const node = this.over >= 0 ? this.over : this.chosen >= 0 ? this.chosen : this.focus;
       const { n, WHOLE, LONE } = this.grown;
@@ -193,20 +193,20 @@
         parts.push(link, " ");
         put("span", this.grown.dead[node] ? "never fires" : `fires in ${hiersae.percent(this.tree.rate[node])}`);
         if (kids) put("span", `${kids.toLocaleString("en")} ${kids === 1 ? "child" : "children"}`);
-        if (this.tree.bits[node] != null) put("span", this.tree.over[node] === 0 ? "fires with its parent no more than by chance" : `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
+        if (this.tree.bits[node] != null) put("span", this.tree.over[node] === 0 ? "fires with its parent no more often than by chance" : `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
         if (this.tree.fvu[node] != null) put("span", `FVU ${this.tree.fvu[node] > 0 ? "+" : ""}${hiersae.figure(this.tree.fvu[node])} without it`);
-      } else if (node === WHOLE) put("span", "Colour is of a child’s edge; grey has none to measure. Click to zoom in; ? shows the keys.");
-      else if (node === LONE) put("span", `${kids.toLocaleString("en")} features whose best parent tells too little about them.`);
-      else put("span", `${this.name(node)} indexed: these features fire in none of them.`);
+      } else if (node === WHOLE) put("span", "Colour shows a child’s edge; grey has no edge to measure. Click to zoom in; ? shows the keys.");
+      else if (node === LONE) put("span", `${kids.toLocaleString("en")} features: even the best parent says too little about them.`);
+      else put("span", `${this.name(node)}: these features fire in no indexed row.`);
       about.replaceChildren(...parts);
 
       const trail = [];
-      for (let one = this.focus; one >= 0; one = this.grown.up[one]) trail.unshift(one);
-      const bits = trail.flatMap((one, at) => {
+      for (let node = this.focus; node >= 0; node = this.grown.up[node]) trail.unshift(node);
+      const bits = trail.flatMap((node, at) => {
         const last = at === trail.length - 1;
         const element = document.createElement(last ? "strong" : "button");
-        element.textContent = one < n ? `${hiersae.id(one)} ${this.name(one)}` : one === WHOLE ? "Whole tree" : this.name(one);
-        if (!last) Object.assign(element, { type: "button" }).dataset.node = one;
+        element.textContent = node < n ? `${hiersae.id(node)} ${this.name(node)}` : node === WHOLE ? "Whole tree" : this.name(node);
+        if (!last) Object.assign(element, { type: "button" }).dataset.node = node;
         return at ? [" / ", element] : [element];
       });
       if (this.focus < n) {
@@ -214,29 +214,29 @@
         bits.push(" ", link);
       }
       $("#trail").replaceChildren(...bits);
-      this.resize(); // words that wrap leave the map less room
+      this.resize(); // text that wraps leaves less room for the map
     }
 
     // --- the address of a view
     toAddress(replace = false) {
-      const asked = new URLSearchParams();
+      const query = new URLSearchParams();
       const { n, LONE, DEAD, WHOLE } = this.grown;
-      if (this.focus < n) asked.set("at", hiersae.id(this.focus));
-      else if (this.focus !== WHOLE) asked.set("at", this.focus === LONE ? "no-parent" : "dead");
-      for (const select of [this.size, this.colour]) if (select.selectedIndex) asked.set(select.id, select.value);
-      const address = `/${asked.size ? `?${asked}` : ""}`;
+      if (this.focus < n) query.set("at", hiersae.id(this.focus));
+      else if (this.focus !== WHOLE) query.set("at", this.focus === LONE ? "no-parent" : "dead");
+      for (const select of [this.size, this.colour]) if (select.selectedIndex) query.set(select.id, select.value);
+      const address = `/${query.size ? `?${query}` : ""}`;
       if (address === hiersae.address()) return;
       history[replace ? "replaceState" : "pushState"](null, "", hiersae.link(address));
     }
 
     fromAddress() {
-      const asked = new URLSearchParams(hiersae.address().split("?")[1] ?? "");
+      const query = new URLSearchParams(hiersae.address().split("?")[1] ?? "");
       for (const select of [this.size, this.colour]) {
-        const value = asked.get(select.id);
-        const option = [...select.options].find((one) => one.value === value && !one.disabled);
+        const value = query.get(select.id);
+        const option = [...select.options].find((candidate) => candidate.value === value && !candidate.disabled);
         select.value = option ? value : select.options[0].value;
       }
-      const at = asked.get("at") ?? "";
+      const at = query.get("at") ?? "";
       const { n, LONE, DEAD, WHOLE, up } = this.grown;
       let node = { "no-parent": LONE, dead: DEAD }[at] ?? hiersae.place(at);
       if (node < 0) node = WHOLE;
@@ -278,7 +278,7 @@
       $("#about").textContent = "The tree could not be loaded. Reload the page; the lists below have the same features.";
       return hiersae.ready();
     }
-    if (!document.contains(element)) return; // gone on meanwhile
+    if (!document.contains(element)) return; // the reader has moved on
     map = new TreeMap(element, hiersae.tree, hiersae.labels);
     sizes.disconnect();
     sizes.observe(element);

@@ -1,4 +1,4 @@
-// What every page does: theme, keys, exact activations, pictures. Pages work without it, as far as they can.
+// For every page: theme, keys, exact activations, pictures. Pages also work without it, with fewer features.
 "use strict";
 
 {
@@ -6,13 +6,13 @@
   const byHash = root.dataset.links === "hash";
   const $ = (selector, within = document) => within.querySelector(selector);
 
-  // Addresses: "/feature/a1?x=y", which a folder of pages keeps behind "#".
+  // Addresses: "/feature/a1?x=y", after "#" in a folder of pages.
   hiersae.address = () => (byHash ? location.hash.slice(1) || "/" : location.pathname + location.search);
   hiersae.go = (address) => {
     if (!address || (byHash && address === location.hash)) return;
     hiersae.leave();
     location.assign(address);
-    if (!byHash) setTimeout(hiersae.ready, 10_000); // still here: the reader has stopped the loading
+    if (!byHash) setTimeout(hiersae.ready, 10_000); // still here: the reader has stopped loading
   };
   hiersae.link = (path) => (byHash ? "#" : "") + path;
 
@@ -23,7 +23,7 @@
     root.dataset.theme = now === "dark" ? "light" : "dark";
     try {
       localStorage.setItem("hiersae-theme", root.dataset.theme);
-    } catch { /* holds for this page alone */ }
+    } catch { /* without storage, only this page changes */ }
     dispatchEvent(new Event("hiersae:theme"));
   });
   dark.addEventListener("change", () => dispatchEvent(new Event("hiersae:theme")));
@@ -104,7 +104,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { target, key } = event;
     if (help.open) {
-      if (key === "Escape") help.close(); // a key that has waited does not close it by itself
+      if (key === "Escape") help.close(); // the browser does not close it for a key that early.js replays
       return;
     }
     if (target.matches("input:not([type=radio]), textarea, select")) {
@@ -132,7 +132,7 @@
     if (done()) event.preventDefault();
   });
 
-  // An empty search waits for words. The attribute autofocus would come a frame later, and warn if it came too late.
+  // An empty search gets the focus. The attribute autofocus acts a frame later, and warns if it is too late.
   if (!byHash && $("#query")?.value === "" && document.activeElement === document.body) $("#query").focus();
 
   // --- pictures
@@ -147,7 +147,7 @@
     const image = new Image();
     image.addEventListener("load", () => {
       const canvas = document.createElement("canvas");
-      // Three pixels a point: 300 dpi or more in print; no side beyond what browsers can draw.
+      // Three pixels per point: at least 300 dpi in print, and no side longer than browsers can draw.
       const scale = Math.min(3, 8000 / Math.max(width, height));
       canvas.width = width * scale;
       canvas.height = height * scale;
@@ -175,7 +175,7 @@
     if (show) showFeature(show);
   });
   function chooseToken(token) {
-    for (const one of document.querySelectorAll("#firings > .at, #tokens .at")) one.classList.remove("at");
+    for (const marked of document.querySelectorAll("#firings > .at, #tokens .at")) marked.classList.remove("at");
     $("#firings").classList.add("one");
     document.getElementById(`token-${token.dataset.at}`).classList.add("at");
     token.classList.add("at");
@@ -187,20 +187,20 @@
     const tokens = [...document.querySelectorAll("#tokens button")];
     for (const token of tokens) token.dataset.before ??= token.className.replace(" at", "");
     const on = button.getAttribute("aria-pressed") !== "true";
-    for (const one of document.querySelectorAll("[data-show]")) one.setAttribute("aria-pressed", "false");
+    for (const other of document.querySelectorAll("[data-show]")) other.setAttribute("aria-pressed", "false");
     button.setAttribute("aria-pressed", String(on));
     if (!on) {
       for (const token of tokens) token.className = token.dataset.before + (token.matches(".at") ? " at" : "");
       return;
     }
     const rows = [...document.querySelectorAll("#firings > li")];
-    const found = rows.map((row) => {
-      const hit = [...row.querySelectorAll("[data-node]")].find((one) => one.dataset.node === button.dataset.show);
+    const activations = rows.map((row) => {
+      const hit = [...row.querySelectorAll("[data-node]")].find((node) => node.dataset.node === button.dataset.show);
       return hit ? +hit.dataset.a : 0;
     });
-    const most = Math.max(...found);
+    const most = Math.max(...activations);
     tokens.forEach((token, at) => {
-      const step = found[at] ? Math.max(1, Math.ceil((9 * found[at]) / most)) : 0;
+      const step = activations[at] ? Math.max(1, Math.ceil((9 * activations[at]) / most)) : 0;
       token.className = `h${step} c0${token.matches(".at") ? " at" : ""}`;
     });
   }

@@ -13,6 +13,7 @@ from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae.kernels.grouped import above
 from hiersae_cli.sae.kernels.pairs import Blocks, Pairs
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
+from hiersae_cli.sae.parts import GROUPED, profiled
 
 
 class GatedReading:
@@ -53,7 +54,8 @@ class GatedReading:
     def above(self, bound_C: torch.Tensor, part: slice, latents: int) -> tuple[Pattern, torch.Tensor]:
         """Where pre-activations exceed a bound, and what they are there; see ``base.Reading``."""
         bound_C = bound_C.expand(self._blocks.children)
-        row_n, child_n, value_n = above(self._input_BD, self._w_CD, self._b_C, bound_C, self._pairs, self._scale_C)
+        with profiled(GROUPED):
+            row_n, child_n, value_n = above(self._input_BD, self._w_CD, self._b_C, bound_C, self._pairs, self._scale_C)
         rows, columns = [row_n], [child_n]
         roots = self._blocks.roots
         if roots.stop > roots.start:

@@ -1,4 +1,4 @@
-"""The kernels of ``native.c``: compiled for this machine when first used, where a C compiler is to be had.
+"""The kernels of ``native.c``: compiled for this machine at first use, if there is a C compiler.
 
 Legend of shapes: see ``native.c``.
 """
@@ -46,7 +46,7 @@ _SIGNATURES = {
 
 
 def takes(tensor: torch.Tensor, *others: torch.dtype) -> bool:
-    """Whether the kernels are for tensors of this device and type, float32 or one of ``others``, and to be had."""
+    """Whether the kernels are available, and for tensors of this device and type: float32 or one of ``others``."""
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, *others) and available()
 
 
@@ -193,7 +193,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 def _folder() -> Path | None:
-    """Where compiled kernels are kept, which nobody else may write to; None where there is no such place."""
+    """Where compiled kernels are kept, which nobody else may write to; None if there is no such place."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hiersae"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -11,7 +11,7 @@ import torch
 
 from hiersae_cli.device import compiled_by_torch
 from hiersae_cli.sae.kernels import native
-from hiersae_cli.sae.kernels.sparse import RowGradient, collect_rows
+from hiersae_cli.sae.kernels.sparse import RowGradient, RowGradients
 
 _BLOCK = 1 << 18  # numbers of a matrix that are moved at once: with gradient and moments they stay within the caches
 _SLOTS = ("mean", "square", "last")
@@ -27,17 +27,19 @@ class RowAdam:
     moves that are due.
 
     Args:
-        parameters: matrices (F, D); their gradients are collected as rows from now on.
+        parameters: matrices (F, D).
+        owners: what has taken the gradients of each one's rows, see ``SparseAutoencoder.collect_row_gradients``.
         unit: which of them have rows of length 1: gradients along a row are taken out, and its length is kept.
         dtype: of the moments; bfloat16 is rounded at random, without bias, by numbers that follow from the step.
         implementation: native, compiled or reference: moves by the kernels of ``native``, which read and write each
             number once; by ``torch.compile``, which makes such kernels; or by one operation of PyTorch after the other.
-            Unless given, native where it is to be had, or else reference. The numbers are the same up to rounding.
+            By default native if it is available, else reference. The numbers are the same up to rounding.
     """
 
     def __init__(
         self,
         parameters: Sequence[torch.nn.Parameter],
+        owners: Sequence[RowGradients],
         unit: Sequence[bool],
         dtype: torch.dtype = torch.float32,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -54,7 +56,7 @@ class RowAdam:
             }
             for parameter in self.parameters
         ]
-        self._collected = [collect_rows(parameter) for parameter in self.parameters]
+        self._owners = list(owners)
         self._gradients: list[list[RowGradient]] = []
         can = all(native.takes(each.data) for each in self.parameters) and dtype in (torch.float32, torch.bfloat16)
         self._native = implementation == "native" or (not implementation and can)
@@ -67,9 +69,8 @@ class RowAdam:
         """Take over what a backward pass has collected; returns its sum of squares, a scalar."""
         square = self.parameters[0].new_zeros(())
         self._gradients = []
-        for parameter, collected, unit in zip(self.parameters, self._collected, self.unit, strict=True):
-            gradients = _disjoint(collected)
-            collected.clear()
+        for parameter, owner, unit in zip(self.parameters, self._owners, self.unit, strict=True):
+            gradients = _disjoint(owner.take())
             for row_r, value_rD in gradients:
                 if self._native:
                     square += native.gather(parameter.data, row_r, value_rD, unit)
@@ -102,7 +103,7 @@ class RowAdam:
             self._move(number, due_r, None, torch.ones(()), lr, noise)
 
     def permute(self, order_F: torch.Tensor) -> None:
-        """Follow rows that have been laid out anew."""
+        """Follow rows that have moved to other places."""
         for slots in self.slots:
             for slot in slots.values():
                 slot.copy_(slot[order_F])
@@ -157,7 +158,7 @@ class RowAdam:
                 seed=self.steps * len(self.parameters) + number,
             )
         else:
-            # Tensors, since code compiled for one number is made anew for another.
+            # Tensors, since code compiled for one number is compiled again for another.
             rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
             self._move_blocks(number, row_r, value_rD, due, rates, noise)
         slots["last"][row_r] = self.steps

@@ -24,19 +24,29 @@ _BLOCK = 1 << 19
 RowGradient = tuple[torch.Tensor, torch.Tensor]  # rows of a matrix (r,), none twice, and their gradients (r, D)
 
 
-def collect_rows(parameter: torch.nn.Parameter) -> list[RowGradient]:
-    """Have backward passes append what they find for a matrix's rows to a list, instead of filling a matrix of zeros.
+class RowGradients:
+    """The gradients of single rows of one matrix, from backward passes until an optimizer takes them.
 
-    Only for what reads the matrix by ``Pattern.dots``, ``Pattern.sums`` and ``rows_of``; the caller empties the list.
+    Autograd would fill a matrix of zeros instead. Whoever reads the matrix by ``Pattern.dots``, ``Pattern.sums`` or
+    ``rows_of`` names the owner of its gradients.
     """
-    collected: list[RowGradient] = []
-    parameter.collected_rows = collected  # type: ignore[attr-defined]
-    return collected
+
+    def __init__(self) -> None:
+        self._parts: list[RowGradient] = []
+
+    def add(self, row_r: torch.Tensor, value_rD: torch.Tensor) -> None:
+        """Gradients (r, D) of some rows (r,), none twice; they may be changed in place later."""
+        self._parts.append((row_r, value_rD))
+
+    def take(self) -> list[RowGradient]:
+        """What was added since the last call."""
+        parts, self._parts = self._parts, []
+        return parts
 
 
-def rows_of(w_FD: torch.Tensor, row_r: torch.Tensor) -> torch.Tensor:
-    """``w_FD[row_r]``, (r, D), with gradients; no row may be there twice."""
-    return _Rows.apply(w_FD, row_r)
+def rows_of(w_FD: torch.Tensor, row_r: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
+    """``w_FD[row_r]``, (r, D), with gradients, which ``owner`` takes if there is one; no row may be there twice."""
+    return _Rows.apply(w_FD, row_r, owner)
 
 
 class Pattern:
@@ -112,13 +122,13 @@ class Pattern:
         """In how many rows each latent is active, (F,) int64."""
         return self.latent_n.bincount(minlength=self.latents)
 
-    def dots(self, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
-        """a[row] . w[latent] of every place, (n,), with gradients to both."""
-        return _Dots.apply(a_BD, w_FD, self)
+    def dots(self, a_BD: torch.Tensor, w_FD: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
+        """a[row] . w[latent] of every place, (n,), with gradients to both; ``owner`` takes those of w, if given."""
+        return _Dots.apply(a_BD, w_FD, self, owner)
 
-    def sums(self, value_n: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
-        """The sum over a row's places of value * w[latent], (B, D), with gradients to both."""
-        return _Sums.apply(value_n, w_FD, self)
+    def sums(self, value_n: torch.Tensor, w_FD: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
+        """The sum over a row's places of value * w[latent], (B, D), with gradients as ``dots``."""
+        return _Sums.apply(value_n, w_FD, self, owner)
 
 
 class SparseCode:
@@ -139,9 +149,9 @@ class SparseCode:
         found_n, there_n = self.pattern.find(pattern.place_n)
         return self.value_n[found_n] * there_n
 
-    def decode(self, w_FD: torch.Tensor) -> torch.Tensor:
-        """The weighted sums of rows of ``w_FD``, (B, D)."""
-        return self.pattern.sums(self.value_n, w_FD)
+    def decode(self, w_FD: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
+        """The weighted sums of rows of ``w_FD``, (B, D); ``owner`` takes the gradients of ``w_FD``, if given."""
+        return self.pattern.sums(self.value_n, w_FD, owner)
 
     def detach(self) -> SparseCode:
         """The same without gradients."""
@@ -171,27 +181,29 @@ def dense(codes: Sequence[SparseCode]) -> torch.Tensor:
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, w_FD: torch.Tensor, row_r: torch.Tensor) -> torch.Tensor:
-        ctx.row_r, ctx.shape, ctx.collected = row_r, w_FD.shape, _collected(w_FD)
+    def forward(ctx: Any, w_FD: torch.Tensor, row_r: torch.Tensor, owner: RowGradients | None) -> torch.Tensor:
+        ctx.row_r, ctx.shape, ctx.owner = row_r, w_FD.shape, owner
         return w_FD[row_r]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
-        if ctx.collected is None:
-            return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.row_r, gradients[0]), None
-        ctx.collected.append((ctx.row_r, gradients[0].clone(memory_format=torch.contiguous_format)))
-        return None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+        if ctx.owner is None:
+            return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.row_r, gradients[0]), None, None
+        ctx.owner.add(ctx.row_r, gradients[0].clone(memory_format=torch.contiguous_format))
+        return None, None, None
 
 
 class _Dots(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a_BD: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    def forward(
+        ctx: Any, a_BD: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern, owner: RowGradients | None
+    ) -> torch.Tensor:
         ctx.save_for_backward(a_BD, w_FD)
-        ctx.pattern, ctx.collected = pattern, _collected(w_FD)
+        ctx.pattern, ctx.owner = pattern, owner
         return _dots(pattern, a_BD, w_FD)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         a_BD, w_FD = ctx.saved_tensors
         to_a, to_w = ctx.needs_input_grad[:2]
         gradient_n, pattern = gradients[0].contiguous(), ctx.pattern
@@ -199,24 +211,28 @@ class _Dots(torch.autograd.Function):
             _sums(pattern, gradient_n, w_FD) if to_a else None,
             _to_rows(ctx, gradient_n, a_BD) if to_w else None,
             None,
+            None,
         )
 
 
 class _Sums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value_n: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    def forward(
+        ctx: Any, value_n: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern, owner: RowGradients | None
+    ) -> torch.Tensor:
         ctx.save_for_backward(value_n, w_FD)
-        ctx.pattern, ctx.collected = pattern, _collected(w_FD)
+        ctx.pattern, ctx.owner = pattern, owner
         return _sums(pattern, value_n, w_FD)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         value_n, w_FD = ctx.saved_tensors
         to_value, to_w = ctx.needs_input_grad[:2]
         gradient_BD, pattern = gradients[0].contiguous(), ctx.pattern
         return (
             _dots(pattern, gradient_BD, w_FD) if to_value else None,
             _to_rows(ctx, value_n, gradient_BD) if to_w else None,
+            None,
             None,
         )
 
@@ -225,17 +241,13 @@ def _sums(pattern: Pattern, value_n: torch.Tensor, w_FD: torch.Tensor) -> torch.
     return _bags(pattern.latent_n, value_n, pattern.first_B[:-1], w_FD)
 
 
-def _collected(w_FD: torch.Tensor) -> list[RowGradient] | None:
-    return getattr(w_FD, "collected_rows", None)
-
-
 def _to_rows(ctx: Any, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor | None:
-    """The gradient of a matrix, (F, D), or none where its rows are collected."""
-    if ctx.collected is None:
+    """The gradient of a matrix, (F, D), or None if an owner has taken its rows."""
+    if ctx.owner is None:
         return _transposed_sums(ctx.pattern, value_n, a_BD)
     order_n, row_n, latent_r, first_r = ctx.pattern.touched
     if len(latent_r):
-        ctx.collected.append((latent_r, _bags(row_n, value_n[order_n], first_r, a_BD)))
+        ctx.owner.add(latent_r, _bags(row_n, value_n[order_n], first_r, a_BD))
     return None
 
 
@@ -256,7 +268,7 @@ def _bags(index_n: torch.Tensor, value_n: torch.Tensor, first: torch.Tensor, row
 def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
     if can_sample(a_BD):
         return sampled_products(pattern.first_B, pattern.latent_n, a_BD.detach(), w_FD.detach())
-    # Where no such product is to be had: gathered rows, a block at a time.
+    # If no such product is available: gathered rows, a block at a time.
     found_n = a_BD.new_empty(len(pattern))
     size = max(1, _BLOCK // a_BD.shape[1])
     for start in range(0, len(pattern), size):
@@ -266,7 +278,7 @@ def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Ten
 
 
 def can_sample(a_BD: torch.Tensor) -> bool:
-    """Whether ``sampled_products`` are to be had where these rows are."""
+    """Whether ``sampled_products`` are available on the device of these rows."""
     if native.takes(a_BD):
         return True
     device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())

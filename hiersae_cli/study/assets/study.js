@@ -1,6 +1,6 @@
-// Keys, practice with feedback, and sending once. Without this script the forms work as plain forms.
-// Loaded before the page is drawn, so that an item cannot be seen before its keys work. A key counts once the whole
-// item is drawn: one pressed earlier is meant for the item before.
+// Keys, practice with feedback, and sending only once. Without this script the forms work as plain forms.
+// It loads before the page is drawn, so that an item's keys work as soon as it is visible. Keys pressed before the whole
+// item is drawn are ignored: they were meant for the item before.
 "use strict";
 
 {
@@ -19,19 +19,19 @@
     });
   });
 
-  // A page that the browser kept would show a question that has been answered.
+  // A page from the browser's cache would show a question that has been answered.
   addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload();
   });
 
-  // The answer to practice: shown under the form, and sent nowhere.
+  // The answer to a practice item: shown next to the form, and sent nowhere.
   function feedback(form) {
-    const note = form.querySelector(".feedback");
+    const message = form.querySelector(".feedback");
     const { right } = form.dataset;
     const chosen = form.elements.value.value;
     const verdict = right === "" ? "" : chosen === right ? "Right. " : "Not quite. ";
-    note.textContent = verdict + note.dataset.why;
-    note.hidden = false;
+    message.textContent = verdict + message.dataset.why;
+    message.hidden = false;
     for (const radio of radios()) {
       if (radio.value === right) radio.closest(".option").classList.add("right");
     }

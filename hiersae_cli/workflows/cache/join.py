@@ -16,7 +16,7 @@ from hiersae_cli.workflows.cache.agreement import require_same
 
 
 def run(config: JoinConfig, console: Console | None = None) -> dict[str, Any]:
-    """Put shards together; raises ``FileError`` where they are not all the shards of one cache."""
+    """Join shards; raises ``FileError`` if they are not all the shards of one cache."""
     console = console or Console.silent()
     refuse_existing(config.out, config.overwrite)
     if Path(config.out).resolve() in (Path(shard).resolve() for shard in config.shards):
@@ -25,7 +25,7 @@ def run(config: JoinConfig, console: Console | None = None) -> dict[str, Any]:
     whole = dict(shards[0].header)
     for acts in shards:
         if acts.truth is not None:
-            raise FileError(f"{acts.path}: made by 'hiersae synth', not a shard of a cache", "Give shards alone.")
+            raise FileError(f"{acts.path}: made by 'hiersae synth', not a shard of a cache", "Give only shards.")
     saved = {key: value for key, value in whole["config"].items() if key != "shard"}
     expected = 0
     for acts in shards:

@@ -39,14 +39,14 @@ from hiersae_cli.workflows.cache.writing import NotFiniteError, write_rows
 from hiersae_cli.workflows.common.outliers import SINKS, FirstLook
 
 _SAMPLE_TOKENS = 64
-# Tokens of a forward pass: enough to keep the cores busy; more fills memory, and on a CPU falls out of its caches.
+# Tokens of a forward pass: enough to keep the cores busy. More fill memory, and on a CPU exceed its caches.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "cuda": 131_072, "mps": 16_384}
 
 
 def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
-    """Cache activations; an unfinished cache of the same configuration is gone on with.
+    """Cache activations; resumes an unfinished cache of the same configuration.
 
-    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` as they name themselves.
+    Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` for unusable flags and inputs.
     """
     console = console or Console.silent()
     refuse_existing(config.out, config.overwrite)
@@ -55,9 +55,9 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     modules = [host.layer_path(layer) for layer in config.layer_numbers()]
     modules = list(dict.fromkeys([*modules, *config.module]))
     context = _context(config, host)
-    found = host.capture(torch.zeros(1, 1, dtype=torch.long), modules)
-    widths = {path: found[path].shape[-1] for path in modules}
-    dtype = _dtype(config, found)
+    example = host.capture(torch.zeros(1, 1, dtype=torch.long), modules)
+    widths = {path: example[path].shape[-1] for path in modules}
+    dtype = _dtype(config, example)
     windows = cut_windows(
         host.tokenizer,
         documents(config.texts, config.text_field),
@@ -74,7 +74,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
         look = FirstLook(console, config)
         write_rows(writer, host, windows, batches, modules, dtype, look, console)
     except NotFiniteError:
-        # The same command would only meet them again.
+        # The same command would meet them again.
         writer.close()
         writer.partial.unlink()
         raise
@@ -83,10 +83,11 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     return _report(config, console, writer.rows - rows_before, time.monotonic() - started)
 
 
-def _dtype(config: CacheConfig, found: dict[str, torch.Tensor]) -> str:
+def _dtype(config: CacheConfig, example: dict[str, torch.Tensor]) -> str:
+    """The storage type: the one that is asked for, or that of the model's activations."""
     if config.dtype != "auto":
         return config.dtype
-    name = str(functools.reduce(torch.promote_types, (x.dtype for x in found.values()))).removeprefix("torch.")
+    name = str(functools.reduce(torch.promote_types, (x.dtype for x in example.values()))).removeprefix("torch.")
     if name not in STORAGE:
         raise UsageError(f"--dtype auto: the model works in {name}", f"Choose one of: {', '.join(STORAGE)}.")
     return name
@@ -124,12 +125,12 @@ def _bos(config: CacheConfig, host: Host) -> int | None:
 
 
 def _batch_size(host: Host, context: int) -> int:
-    """Windows a pass, such that a block's intermediate values take at most a quarter of the free memory."""
+    """Windows per pass: a block's intermediate values take at most a quarter of the free memory."""
     width = int(getattr(host.model.config, "hidden_size", 1024))
     bytes_a_token = 4 * width * 32
     fitting = free_memory(host.device) // 4 // bytes_a_token
     windows = max(1, min(fitting, _MOST_BATCH_TOKENS.get(host.device.type, 2048)) // context)
-    # A power of two: shards made where a little less memory is free are still cut alike.
+    # A power of two, so that shards made with a little less free memory are cut in the same way.
     return 1 << (int(windows).bit_length() - 1)
 
 
@@ -142,7 +143,7 @@ def _open_writer(
     dtype: str,
     console: Console,
 ) -> tuple[ActivationsWriter, np.ndarray]:
-    """The unfinished cache to write into, and the batches of windows (n, 2) that it still lacks."""
+    """The unfinished cache to write into, and its missing batches of windows (n, 2)."""
     held_out = choose_held_out(len(windows.names), config.held_out, config.seed)
     split = np.where(held_out[windows.document], HELD_OUT, TRAIN).astype(np.uint8)
     split[windows.position < config.drop_positions] = DROPPED
@@ -165,15 +166,15 @@ def _open_writer(
     if writer := _unfinished(config, made_by):
         batches = _batches(windows, writer.header["batch"], config)
         done = np.searchsorted(windows.starts[batches[:, 0]] - writer.header["first_row"], writer.rows_committed)
-        console.say(f"{writer.partial}: going on from row {writer.rows_committed:,} of {writer.rows:,}")
+        console.say(f"{writer.partial}: resuming from row {writer.rows_committed:,} of {writer.rows:,}")
         return writer, batches[done:]
     batch = config.batch or _batch_size(host, context)
     batches = _batches(windows, batch, config)
     first, last = int(windows.starts[batches[0, 0]]), int(windows.starts[batches[-1, 1]])
     row_bytes = ROW_BYTES + sum(width * STORAGE[dtype].itemsize + 4 for width in widths.values())
     size = (last - first) * row_bytes
-    shown = ", ".join(f"{module} ({width})" for module, width in widths.items())
-    console.say(f"{config.out}: {last - first:,} tokens x {shown} in {dtype}: {human_bytes(size)}")
+    modules = ", ".join(f"{module} ({width})" for module, width in widths.items())
+    console.say(f"{config.out}: {last - first:,} tokens x {modules} in {dtype}: {human_bytes(size)}")
     require_space(config.out, size if config.compression == "none" else 2 * size)
     base = header(SCHEMA, SCHEMA_VERSION, config, fingerprints(config.texts))
     extra = {**made_by, "sample": _sample(host, windows), "batch": batch, "first_row": first, "total_rows": len(rows)}
@@ -182,7 +183,7 @@ def _open_writer(
 
 
 def _sample(host: Host, windows: Windows) -> dict[str, Any]:
-    """The first tokens and their text: what the host's tokenizer must make of them."""
+    """The first tokens and their text, by which the host's tokenizer is checked later."""
     tokens = windows.tokens[: min(int(windows.starts[1]), _SAMPLE_TOKENS)].tolist()
     return {"tokens": tokens, "text": decoded(host.tokenizer, tokens)}
 
@@ -195,28 +196,28 @@ def _sha256(rows: RowColumns) -> str:
 
 
 def _unfinished(config: CacheConfig, made_by: dict[str, Any]) -> ActivationsWriter | None:
-    """The cache that the same command began; one of another command is refused, or with --overwrite passed over."""
+    """The cache that the same command began; that of another command is refused, or ignored with --overwrite."""
     if not partial_path(config.out).exists():
         return None
-    wanted = {**made_by, "config": config.recorded()}
+    expected = {**made_by, "config": config.recorded()}
     if config.batch:
-        # It decides how products are rounded. Where none is asked for, the one that the file was begun with stays.
-        wanted["batch"] = config.batch
+        # It decides how products are rounded. Without --batch, that of the unfinished cache stays.
+        expected["batch"] = config.batch
     writer = None
     try:
         writer = ActivationsWriter(config.out)
-        require_same(writer.partial, "an unfinished cache of another command", writer.header, wanted)
+        require_same(writer.partial, "an unfinished cache of another command", writer.header, expected)
     except FileError as error:
         if writer:
             writer.close()
         if config.overwrite:
             return None
-        raise FileError(error.message, "Give the same flags to go on with it, or --overwrite to begin again.") from None
+        raise FileError(error.message, "Give the same flags to resume it, or --overwrite to begin again.") from None
     return writer
 
 
 def _batches(windows: Windows, batch: int, config: CacheConfig) -> np.ndarray:
-    """First and past-the-last window of every batch of this shard, (n, 2): shards are cut between batches."""
+    """First and past-the-last window of every batch of this shard, (n, 2); shards are cut between batches."""
     count = len(windows.starts) - 1
     starts = np.arange(0, count, batch)
     batches = np.stack([starts, np.minimum(starts + batch, count)], axis=1)

@@ -1,4 +1,4 @@
-"""The activations of a text, written as the host gives them."""
+"""Write the activations of a text while the host computes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.workflows.common.outliers import FirstLook
 
 COMMIT_SECONDS = 5.0
-_MOST_PENDING = 8  # batches that wait for the disk: a slow moment of it does not stop the model
+_MOST_PENDING = 8  # batches that wait for the disk: a slow moment of the disk does not stop the model
 
 
 def write_rows(
@@ -31,10 +31,10 @@ def write_rows(
     look: FirstLook,
     console: Console,
 ) -> None:
-    """Run the model over ``batches`` and write what it gives.
+    """Run the model over ``batches`` and write its activations.
 
-    Beside a GPU the disk works while the model does. A CPU's cores are all busy with the model, whose threads
-    wait for each other: one that is pushed aside by a writing thread costs more than writing in turn.
+    On a GPU, a thread writes while the model works. A CPU's cores are all busy with the model, whose threads wait for
+    each other: a writing thread that delays one of them costs more time than writing between batches.
     """
     store = _Store(writer, windows, getattr(torch, dtype))
     with (
@@ -63,7 +63,7 @@ def write_rows(
                 batch.result()
             look.close()
         finally:
-            # Reached also by an error: what the model has already given is kept.
+            # After an error, too: the rows computed so far are kept.
             wait(pending)
             store.commit()
         if store.done < writer.rows:
@@ -71,16 +71,16 @@ def write_rows(
 
 
 class NotFiniteError(FileError):
-    """The host, or the type on the disk, overflowed."""
+    """An activation of the host is not finite, or too large for the type on the disk."""
 
 
 _Blocks = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class _Store:
-    """Writes the rows of one batch after the other, and every few seconds commits them.
+    """Writes the rows of one batch after the other, and commits them every few seconds.
 
-    ``prepare`` computes, ``write`` only waits for the disk and may run in another thread.
+    ``prepare`` computes; ``write`` only waits for the disk and may run in another thread.
     """
 
     def __init__(self, writer: ActivationsWriter, windows: Windows, dtype: torch.dtype):
@@ -89,7 +89,7 @@ class _Store:
         self._committed = time.monotonic()
 
     def prepare(self, start: int, rows: dict[str, torch.Tensor]) -> _Blocks:
-        """Rows (n, d) by module, from row ``start`` of the text, as they are stored, with their norms (n,)."""
+        """The rows (n, d) of each module, from row ``start`` of the text, in the form on the disk, with norms (n,)."""
         blocks = {}
         for path, x in rows.items():
             stored = x.to(self._dtype)
@@ -110,7 +110,7 @@ class _Store:
             self.commit()
 
     def commit(self) -> None:
-        """Make what was stored outlive a crash."""
+        """Make the stored rows safe from a crash."""
         if self.done > self._writer.rows_committed:
             self._writer.commit(self.done)
         self._committed = time.monotonic()
@@ -118,22 +118,22 @@ class _Store:
     def _not_finite(self, path: str, start: int, x: torch.Tensor, norms: torch.Tensor) -> NotFiniteError:
         at = int((~norms.isfinite()).nonzero()[0])
         row = start + at
-        where = f"{self._windows.names[self._windows.document[row]]}: the activations of {path} at row {row:,}"
+        rows = f"{self._windows.names[self._windows.document[row]]}: the activations of {path} at row {row:,}"
         if x[at].isfinite().all():
             return NotFiniteError(
-                f"{where} are too large for {str(self._dtype)[6:]}", "Give --dtype float32 or bfloat16."
+                f"{rows} are too large for {str(self._dtype)[6:]}", "Give --dtype float32 or bfloat16."
             )
         if x.dtype != torch.float16:  # bfloat16 reaches as far as float32
-            return NotFiniteError(f"{where} are not finite", "The host's weights are damaged: fetch the model again.")
+            return NotFiniteError(f"{rows} are not finite", "The host's weights are damaged: fetch the model again.")
         return NotFiniteError(
-            f"{where} are not finite", "The host overflows in float16: run it with --model-dtype float32 or bfloat16."
+            f"{rows} are not finite", "The host overflows in float16: run it with --model-dtype float32 or bfloat16."
         )
 
 
 def _pad(tokens: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows as one batch (B, T), and where it is no padding.
+    """Windows as one batch (B, T), and which positions are not padding.
 
-    Shorter windows end in padding, which a causal model's earlier outputs do not see.
+    Shorter windows end in padding, which the earlier positions of a causal model do not see.
     """
     lengths = np.diff(starts)
     keep = np.arange(lengths.max()) < lengths[:, None]

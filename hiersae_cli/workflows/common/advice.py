@@ -1,4 +1,4 @@
-"""What a command suggests to run next: sizes that fit a cache, the matched baseline, the comparison of the two."""
+"""The next command to suggest: training with sizes that fit a cache, a matched baseline, a comparison."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 
-MOST_EPOCHS = 20  # from which on training is warned of
+MOST_EPOCHS = 20  # with more, training warns
 _EPOCHS = 5
 _USUAL_TOKENS = 10**7
 _BATCHES = (2048, 1024, 512, 256)
 _LEAST_STEPS = 1000
 _LATENTS = (64, 16_384)
-_TOKENS_A_LATENT = 500  # with fewer, latents are neither unique nor meaningful
-_LATENTS_A_DIMENSION = 8
-_PARENTS = 8  # one latent in so many is a parent, and so is one active latent in so many / 2: parents stay specific
-# What finds the whole tree of ``toy``: docs/research-log.md says how it was found.
+_TOKENS_PER_LATENT = 500  # with fewer, latents are neither unique nor meaningful
+_LATENTS_PER_DIMENSION = 8
+# One latent in 8 is a parent, and one active latent in 4, so that parents stay specific.
+_LATENTS_PER_PARENT = 8
+# This recipe finds the whole tree of ``toy``: see docs/research-log.md.
 TOY: dict[str, Any] = {
     "arch": "hier",
     "widths": (3, 17),
@@ -48,7 +49,7 @@ TOY: dict[str, Any] = {
 
 
 def next_commands(verb: str, config: Config, result: Mapping[str, Any]) -> list[str]:
-    """What a person would likely run after the command ``verb`` gave ``result``; empty where nothing follows."""
+    """Commands that a person would likely run after the command ``verb`` returned ``result``; may be empty."""
     follows: dict[str, Callable[[Any, Mapping[str, Any]], list[str]]] = {
         "lm": _after_lm,
         "cache": lambda config, result: [] if config.shard else [after_cache(config.out, result)],
@@ -100,7 +101,7 @@ def after_cache(path: str, summary: Mapping[str, Any]) -> str:
 
 
 def after_synth(config: SynthConfig, summary: Mapping[str, Any]) -> str:
-    """The same of drawn activations; of the toy tree the recipe that finds it."""
+    """The command that trains on synthetic activations; for the toy tree, with the recipe that finds it."""
     recipe = TOY if config.preset == "toy" else _sizes(summary["splits"]["train"], summary["width"])
     return command(
         "train", near(config.out), *_train_flags(TrainConfig(acts=[], **recipe)), "-o", f"runs/{config.preset}"
@@ -108,16 +109,16 @@ def after_synth(config: SynthConfig, summary: Mapping[str, Any]) -> str:
 
 
 def after_training(config: TrainConfig, result: Mapping[str, Any]) -> list[str]:
-    """The matched run, where none lies beside the new one, and the evaluation that compares the two."""
+    """Training of the matched run, unless it is next to the new one, and the evaluation that compares the two."""
     commands = []
     if config.synth:
         commands.append(f"hiersae synth {config.synth}{config.shape_flags(config.synth)} -o acts.h5")
     acts = config.acts or ["acts.h5"]
     partner = _partner(Path(config.out))
     if partner is None:
-        wanted = _matched(config)
-        partner = wanted.out
-        commands.append(command("train", *map(near, config.acts), *_train_flags(wanted), "-o", near(partner)))
+        matched = _matched(config)
+        partner = matched.out
+        commands.append(command("train", *map(near, config.acts), *_train_flags(matched), "-o", near(partner)))
     hier, flat = (config.out, partner) if config.arch == "hier" else (partner, config.out)
     model = [] if result["synthetic"] else ["--model", _host(result["host"], acts)]
     commands.append(
@@ -127,18 +128,18 @@ def after_training(config: TrainConfig, result: Mapping[str, Any]) -> list[str]:
 
 
 def after_eval(config: EvalConfig, report: Mapping[str, Any]) -> str:
-    """The command that shows what was measured in a browser."""
+    """The command that shows the measured run in a browser."""
     flat = [subject["path"] for subject in report["subjects"].values() if subject["arch"] not in ("hier", "control")]
     baseline = next((["--baseline", near(path)] for path in config.baseline if path in flat), [])
     model = ["--model", near(config.model)] if config.model else []
-    found = ["--report", near(config.out)] if config.out else []
+    report_flag = ["--report", near(config.out)] if config.out else []
     return command(
-        "dashboard", near(config.runs[0]), *_repeated("--acts", config.acts), *baseline, *model, *found, "--serve"
+        "dashboard", near(config.runs[0]), *_repeated("--acts", config.acts), *baseline, *model, *report_flag, "--serve"
     )
 
 
 def after_dashboard(config: DashboardConfig, result: Mapping[str, Any]) -> list[str]:
-    """Where the pages are, and the command that serves them, which can do more; nothing where it has served."""
+    """How to open the pages, and the command that serves them, which can do more; nothing after serving."""
     if config.serve or config.neuronpedia:
         return []
     named = [("--baseline", config.baseline), ("--model", config.model), ("--report", config.report)]
@@ -153,25 +154,25 @@ def after_dashboard(config: DashboardConfig, result: Mapping[str, Any]) -> list[
 
 
 def repeats(rows: int, width: int, tokens: int) -> str:
-    """What to say of training that sees each of ``rows`` too often; "" where it does not."""
+    """A warning that training sees each of ``rows`` too often; "" if it does not."""
     if tokens <= MOST_EPOCHS * rows:
         return ""
     advised = typed(_sizes(rows, width)["tokens"])
     return (
-        f"--tokens {typed(tokens)} repeats {rows:,} rows {tokens / rows:,.0f} times, so latents may fit these rows "
-        f"alone: cache more text, or pass --tokens {advised}"
+        f"--tokens {typed(tokens)} repeats {rows:,} rows {tokens / rows:,.0f} times, so latents may fit only "
+        f"these rows: cache more text, or pass --tokens {advised}"
     )
 
 
 def near(path: str) -> str:
-    """A path as seen from the working folder, where it lies within."""
+    """A path relative to the working folder, if it lies within."""
     absolute = Path(path)
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_absolute() and absolute.is_relative_to(here) else path
 
 
 def command(*words: str) -> str:
-    """A command line of ours, quoted so that a shell reads it back as it is."""
+    """A ``hiersae`` command line, quoted for a shell."""
     return shlex.join(["hiersae", *words])
 
 
@@ -185,16 +186,16 @@ def _sizes(rows: int, width: int) -> dict[str, Any]:
     tokens -= tokens % 10 ** (len(str(tokens)) - 1)
     batch = next((size for size in _BATCHES if tokens >= _LEAST_STEPS * size), _BATCHES[-1])
     least, most = _LATENTS
-    latents = min(max(min(_LATENTS_A_DIMENSION * width, tokens // _TOKENS_A_LATENT), least), most)
+    latents = min(max(min(_LATENTS_PER_DIMENSION * width, tokens // _TOKENS_PER_LATENT), least), most)
     latents = 1 << (latents.bit_length() - 1)
     widths, k = _levels(latents, min(max(latents // 64, 8), 32))
     return {"widths": widths, "k": k, "tokens": tokens, "batch": batch}
 
 
 def _levels(latents: int, l0: float) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Widths and k of two levels with so many latents and this L0."""
-    parents = max(1, latents // _PARENTS)
-    active = min(parents, 2 * l0 / _PARENTS)
+    """Widths and k of two levels with ``latents`` and ``l0`` in all."""
+    parents = max(1, latents // _LATENTS_PER_PARENT)
+    active = min(parents, 2 * l0 / _LATENTS_PER_PARENT)
     return (parents, latents - parents), (_whole(active), _whole(l0 - active))
 
 
@@ -203,7 +204,7 @@ def _whole(number: float) -> float:
 
 
 def _matched(config: TrainConfig) -> TrainConfig:
-    """The run to compare with: flat for a hierarchical one, else hierarchical; all that both can have is the same."""
+    """The run to compare with: flat for a hierarchical run, else hierarchical; shared options are the same."""
     latents, l0 = sum(config.widths), sum(config.k)
     arch = "batchtopk" if config.arch == "hier" else "hier"
     widths, k = ((latents,), (_whole(l0),)) if arch == "batchtopk" else _levels(latents, l0)
@@ -216,7 +217,7 @@ def _matched(config: TrainConfig) -> TrainConfig:
 
 
 def _beside(run: Path, arch: str) -> str:
-    """A free folder beside a run, called as it is, with flat in place of hier or the other way round."""
+    """A free folder next to a run, with its name but flat in place of hier, or hier in place of flat."""
     old, new = ("flat", "hier") if arch == "hier" else ("hier", "flat")
     name = run.name.replace(old, new) if old in run.name else f"{run.name}-{new}"
     number = 2
@@ -227,7 +228,7 @@ def _beside(run: Path, arch: str) -> str:
 
 
 def _partner(run: Path) -> str | None:
-    """A finished run beside this one that is its equal but for the tree; None where there is none."""
+    """A finished run next to this one that differs only in having a tree or not; None if there is none."""
     own = _described(run)
     for folder in sorted(run.absolute().parent.iterdir()):
         if own and folder.name != run.name and (folder / "model.safetensors").exists():
@@ -248,7 +249,7 @@ def _described(run: Path) -> dict[str, Any] | None:
 
 
 def _train_flags(config: TrainConfig) -> list[str]:
-    """The flags of ``hiersae train`` that make a configuration; those at their default are left out."""
+    """The flags of ``hiersae train`` for a configuration, without those at their defaults."""
     sizes = {name: getattr(config, name) for name in ("arch", "widths", "k", "tokens")}
     words = [word for name, value in sizes.items() for word in (f"--{name}", typed(value))]
     usual = TrainConfig(acts=[], **sizes, batch=config.batch, synth=config.synth)
@@ -263,7 +264,7 @@ def _train_flags(config: TrainConfig) -> list[str]:
 
 
 def _host(name: str, acts: list[str]) -> str:
-    """The host as it can be named here: its path was written as seen from where the cache was made."""
-    beside = Path(acts[0]).parent
-    places = [Path(name), beside / name, beside / Path(name).name]
+    """The host's path from here; ``name`` is its path from the folder in which the cache was made."""
+    folder = Path(acts[0]).parent
+    places = [Path(name), folder / name, folder / Path(name).name]
     return near(next((str(place) for place in places if place.exists()), name))

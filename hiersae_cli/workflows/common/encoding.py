@@ -1,4 +1,4 @@
-"""Codes of many rows as sparse firings: no dense code larger than a few megabytes lives longer than a moment.
+"""Codes of many rows as sparse firings, so that no dense code takes more than a few megabytes.
 
 Legend of shapes: B rows, D width, F latents.
 """
@@ -13,7 +13,7 @@ from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.sae.kernels.sparse import SparseCode
 
-# Numbers in a dense code on the CPU: what is larger no longer fits its caches, and is slower by half.
+# Numbers in a dense code on the CPU: a larger code does not fit the caches and takes 1.5 times as long.
 _CELLS = 1 << 22
 
 
@@ -23,7 +23,7 @@ def firings_of(
     batch: int,
     codes: Callable[[torch.Tensor], list[SparseCode]] | None = None,
 ) -> Firings:
-    """The firings of activations on the model's device, ``batch`` rows at a time at most."""
+    """The firings of activations (B, D) on the model's device, encoded at most ``batch`` rows at a time."""
     if x_BD.device.type == "cpu":
         batch = max(1, min(batch, _CELLS // model.latents))
     return Firings.joined([_firings((codes or model.codes)(part_BD)) for part_BD in x_BD.split(batch)])
@@ -39,7 +39,7 @@ def _firings(codes: list[SparseCode]) -> Firings:
 
 
 def decoded(model: SparseAutoencoder, firings: Firings) -> torch.Tensor:
-    """The reconstruction (B, D) of a code, on the model's device: the weighted sums of a few decoder rows."""
+    """The reconstruction (B, D) of a code, on the model's device: weighted sums of a few decoder rows."""
     device = model.W_dec_FD.device
     latent_n, value_n = (torch.from_numpy(column).to(device) for column in (firings.latent_n, firings.value_n))
     start_B = torch.from_numpy(firings.indicator.indptr[:-1]).long().to(device)

@@ -1,7 +1,7 @@
-"""What a person looks at to understand a latent: its strongest contexts, the tokens that it promotes and suppresses.
+"""Evidence for what a latent means: its strongest contexts, and the tokens that it promotes and suppresses.
 
-Legend of shapes: F latents, K contexts of each, E contexts in all, S tokens of a context, U rows to encode,
-T tokens listed, V vocabulary.
+Legend of shapes: F latents, K contexts of a latent, E contexts in all, S tokens of a context, W the same with tokens
+that complete characters, U rows to encode, T tokens in a list, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
-from hiersae_cli.formats.tree import rounded
+from hiersae_cli.formats.activations.contexts import rows_around
+from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import token_text
 from hiersae_cli.metrics.firings import NONE, TopFirings
 
-_DIRECTIONS = 256  # sent through the unembedding at once
+_DIRECTIONS = 256  # unembedded at once
 
 Texts = Callable[[np.ndarray], list[Any]]
 
@@ -28,35 +29,29 @@ def gather_contexts(
     acts: ActivationSet,
     encode: Callable[[torch.Tensor], torch.Tensor],
     top: TopFirings,
-    kept_F: np.ndarray,
+    chosen_F: np.ndarray,
     around: int,
     texts: Texts,
     batch: int,
     device: torch.device,
 ) -> list[list[dict[str, Any]]]:
-    """The contexts of each latent that ``kept_F`` marks, strongest first; none for the others.
+    """The contexts of each latent that ``chosen_F`` marks, strongest first; none for the others.
 
     A context holds the rows of the same window up to ``around`` before and after the firing, with the latent's
-    activation at each: these rows are read and encoded a second time, so that memory does not grow with the pass.
+    activation at each. These rows are read and encoded a second time, so that the first pass need not keep them.
     """
-    latent_E, place_E = np.nonzero((top.row_FK != NONE) & kept_F[:, None])
+    latent_E, place_E = np.nonzero((top.row_FK != NONE) & chosen_F[:, None])
     row_E = top.row_FK[latent_E, place_E]
-    offset_W = np.arange(-around - MORE_TOKENS, around + MORE_TOKENS + 1)
-    row_EW = row_E[:, None] + offset_W
-    inside_EW = (row_EW >= 0) & (row_EW < acts.rows)
-    row_EW = row_EW.clip(0, acts.rows - 1)
     position, document = acts.column("position"), acts.column("document")
-    # A window's rows are consecutive and so are their positions; another window's never fit.
-    inside_EW &= position[row_EW] == position[row_E][:, None] + offset_W
-    inside_EW &= document[row_EW] == document[row_E][:, None]
+    row_EW, inside_EW = rows_around(row_E, around + MORE_TOKENS, document, position)
     row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
     activation_ES = _activations(acts, encode, row_ES, inside_ES, latent_E, batch, device)
-    # The same number as in the first pass, where batches were other and products may round otherwise.
+    # The number of the first pass: with other batches, products may round differently.
     activation_ES[:, around] = top.value_FK[latent_E, place_E]
     names, split = acts.document_names(), acts.column("split")
     tokens = acts.column("tokens")
     text_of = _Memo(texts, tokens[np.unique(row_EW[inside_EW])])
-    contexts: list[list[dict[str, Any]]] = [[] for _ in kept_F]
+    contexts: list[list[dict[str, Any]]] = [[] for _ in chosen_F]
     for number, (latent, row) in enumerate(zip(latent_E.tolist(), row_E.tolist(), strict=True)):
         inside = inside_ES[number]
         at = int(inside[:around].sum())
@@ -81,7 +76,7 @@ def gather_contexts(
 
 
 def listed_tokens(ids: np.ndarray, shares: np.ndarray, texts: Texts) -> list[dict[str, Any]]:
-    """A latent's own tokens, the most telling first, with the share of its activation at each."""
+    """A latent's own tokens, the most telling first, with the share of its activation at each token."""
     return [
         {"token": text, "id": int(token), "share": rounded(share)}
         for text, token, share in zip(texts(ids), ids, shares, strict=False)
@@ -91,7 +86,7 @@ def listed_tokens(ids: np.ndarray, shares: np.ndarray, texts: Texts) -> list[dic
 def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Texts) -> list[dict[str, Any]]:
     """The ``count`` tokens that each direction promotes and suppresses most, with their logits.
 
-    Raises ``FileError`` where the directions are not of the space that the unembedding reads.
+    Raises ``FileError`` if the directions are not in the space that the unembedding reads.
     """
     promoted, suppressed = extreme_logits(host, directions_FD, count)
     return [
@@ -109,13 +104,13 @@ def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Te
 def extreme_logits(
     host: Host, directions_FD: torch.Tensor, count: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Ids and logits, (F, T) each, of the T tokens that each direction promotes most, and of those it suppresses most.
+    """Ids and logits, (F, T) each, of the T tokens that each direction promotes most, and that it suppresses most.
 
-    T is ``count``, or the vocabulary's size where that is smaller. Raises as ``Host.direct_logits`` does.
+    T is ``count``, or the size of a smaller vocabulary. Raises as ``Host.direct_logits`` does.
     """
     parts = []
     for part_FD in directions_FD.split(_DIRECTIONS):
-        # An unembedding may be padded beyond the tokens that there are.
+        # An unembedding may be padded beyond the tokens of the tokenizer.
         logits_FV = host.direct_logits(part_FD)[:, : len(host.tokenizer)]
         most = min(count, logits_FV.shape[1])
         sides = (logits_FV.topk(most), logits_FV.topk(most, largest=False))
@@ -128,12 +123,12 @@ def extreme_logits(
 
 
 def token_ids(tokens: np.ndarray) -> list[int]:
-    """The tokens themselves, where there is no tokenizer to give their text."""
+    """The tokens themselves, if there is no tokenizer to give their texts."""
     return tokens.tolist()
 
 
 def token_texts(host: Host) -> Texts:
-    """A function from token ids to the text of each by itself: see ``host.tokenizer.token_text``."""
+    """A function from token ids to the text of each single token: see ``host.tokenizer.token_text``."""
     known = dict[int, str]()
 
     def texts(tokens: np.ndarray) -> list[str]:
@@ -146,7 +141,7 @@ def token_texts(host: Host) -> Texts:
 
 
 class _Memo(dict[int, Any]):
-    """The text of every token that occurs, looked up once."""
+    """The text of every token that occurs, each looked up once."""
 
     def __init__(self, texts: Texts, tokens: np.ndarray):
         unique = np.unique(tokens)
@@ -163,15 +158,15 @@ def _activations(
     device: torch.device,
 ) -> np.ndarray:
     """The activation (E, S) of each context's latent at each of its rows; 0 outside its window."""
-    found_ES = np.zeros(row_ES.shape, np.float32)
+    activation_ES = np.zeros(row_ES.shape, np.float32)
     row_U, place = np.unique(row_ES[inside_ES], return_inverse=True)
     order = np.argsort(place, kind="stable")
     flat, latent = np.flatnonzero(inside_ES)[order], np.repeat(latent_E, inside_ES.sum(1))[order]
     first = np.searchsorted(place[order], np.arange(0, len(row_U) + batch, batch))
     for number, part in enumerate(range(0, len(row_U), batch)):
         code_BF = encode(acts.rows_at(row_U[part : part + batch]).to(device, torch.float32))
-        wanted = slice(first[number], first[number + 1])
-        where = torch.from_numpy(place[order][wanted] - part).to(device)
-        values = code_BF[where, torch.from_numpy(latent[wanted]).to(device)]
-        found_ES.flat[flat[wanted]] = values.float().cpu().numpy()
-    return found_ES
+        firings = slice(first[number], first[number + 1])
+        row = torch.from_numpy(place[order][firings] - part).to(device)
+        values = code_BF[row, torch.from_numpy(latent[firings]).to(device)]
+        activation_ES.flat[flat[firings]] = values.float().cpu().numpy()
+    return activation_ES

@@ -1,4 +1,4 @@
-"""Whether a run, caches and a host model belong together: asked before any work is done."""
+"""Open runs, caches and host models, and check that they belong together before any work."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hiersae_cli.formats.run import Run
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import decoded
 
-_SAMPLE = 40  # characters shown of a text
+_LONGEST_SAMPLE = 40  # characters of a text in a message
 _HINT = "Give the cache that the run was trained on, or one of the same model and module."
 
 
 def open_acts(run: Run, paths: list[str], drop_outliers: bool = False) -> ActivationSet:
-    """The caches opened at the run's module; raises ``FileError`` where they are of another module, width or host.
+    """The caches at the run's module; raises ``FileError`` if they have another module, width or host.
 
-    Outliers are left out where the caches, the run's training or ``drop_outliers`` say so.
+    Outliers are left out if the caches, the run's training or ``drop_outliers`` leave them out.
     """
     for path in paths:
         with Activations(path) as cache:
@@ -30,7 +30,7 @@ def open_acts(run: Run, paths: list[str], drop_outliers: bool = False) -> Activa
 
 
 def require_match(run: Run, cache: Activations) -> None:
-    """Raise ``FileError`` where a cache is of another module, width or host than the run."""
+    """Raise ``FileError`` if a cache has another module, width or host than the run."""
     if run.module not in cache.modules:
         raise FileError(
             f"{cache.path}: holds {', '.join(cache.modules)}; {run.path} was trained on {run.module}", _HINT
@@ -44,7 +44,7 @@ def require_match(run: Run, cache: Activations) -> None:
     of_cache, of_run = cache.header["host"], run.header["host"]
     if of_cache["fingerprint"] != of_run["fingerprint"]:
         raise FileError(
-            f"{cache.path}: activations of {_shown(of_cache)}; {run.path} was trained on those of {_shown(of_run)}",
+            f"{cache.path}: activations of {_named(of_cache)}; {run.path} was trained on those of {_named(of_run)}",
             _HINT,
         )
 
@@ -52,13 +52,13 @@ def require_match(run: Run, cache: Activations) -> None:
 def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device) -> Host:
     """The host model at ``name``.
 
-    Raises ``FileError`` where the run is not of its activations, or its tokenizer is not that of the run or the caches.
+    Raises ``FileError`` if the run was trained on another host, or the run or a cache has another tokenizer.
     """
     host = Host.load(name, device, run.header["host"]["dtype"])
-    found = {"name": name, "fingerprint": host.fingerprint}
+    loaded = {"name": name, "fingerprint": host.fingerprint}
     if host.fingerprint != run.header["host"]["fingerprint"]:
         raise FileError(
-            f"{_shown(found)}: not the model that {run.path} was trained on, which is {_shown(run.header['host'])}",
+            f"{_named(loaded)}: not the model that {run.path} was trained on, which is {_named(run.header['host'])}",
             "Give that model with --model.",
         )
     _require_tokenizer(host, str(run.path), run.header)
@@ -68,7 +68,7 @@ def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device) ->
 
 
 def _require_tokenizer(host: Host, path: str, header: dict[str, Any]) -> None:
-    """Raise ``FileError`` where the tokens of a run or cache are of another tokenizer; older files do not say."""
+    """Raise ``FileError`` if a run or cache has another tokenizer; older files do not name theirs."""
     expected = header["host"].get("tokenizer")
     if expected in (None, host.tokenizer_fingerprint):
         return
@@ -76,13 +76,13 @@ def _require_tokenizer(host: Host, path: str, header: dict[str, Any]) -> None:
     if sample := header.get("sample"):
         text = decoded(host.tokenizer, sample["tokens"])
         if text != sample["text"]:
-            reason = f"it reads {text[:_SAMPLE]!r} where the text is {sample['text'][:_SAMPLE]!r}"
+            reason = f"it reads {text[:_LONGEST_SAMPLE]!r}, but the text is {sample['text'][:_LONGEST_SAMPLE]!r}"
     raise FileError(
         f"{host.name}: its tokenizer is not the one that {path} was made with: {reason}",
         "Put the model's own tokenizer back, or cache the text again with this one.",
     )
 
 
-def _shown(host: dict[str, str]) -> str:
-    """Two models may go by one name: the fingerprint tells them apart."""
+def _named(host: dict[str, str]) -> str:
+    """Name and fingerprint, because two models may have the same name."""
     return f"{host['name']} ({host['fingerprint'][:12]})"

@@ -1,4 +1,4 @@
-"""Which rows of a cache are looked at, where only a part of it is."""
+"""Choose rows of a cache, when a command reads only a part of it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Rows of one place in the cache: a few documents each.
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 4096  # of neighbours: a few documents
 _LEAST_BLOCKS = 16
 
 
-def spread_blocks(rows: int, wanted: int) -> list[tuple[int, int]]:
-    """First and past-the-last row of blocks of neighbours, spread evenly over the cache, ``wanted`` rows at most."""
-    if rows <= wanted:
+def spread_blocks(rows: int, most: int) -> list[tuple[int, int]]:
+    """First and past-the-last row of blocks of neighbours, spread evenly over the cache, ``most`` rows at most."""
+    if rows <= most:
         return [(0, rows)]
-    size = max(1, min(_BLOCK_ROWS, wanted // _LEAST_BLOCKS))
-    starts = np.linspace(0, rows - size, max(1, wanted // size)).astype(int).tolist()
+    size = max(1, min(_BLOCK_ROWS, most // _LEAST_BLOCKS))
+    starts = np.linspace(0, rows - size, max(1, most // size)).astype(int).tolist()
     return [(start, start + size) for start in starts]
 
 

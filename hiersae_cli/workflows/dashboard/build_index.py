@@ -1,7 +1,7 @@
-"""Building the dashboard's index: one pass over the rows of caches, resumable, then tables of every latent.
+"""Build the dashboard's index: a resumable pass over the rows of caches, then tables of every latent.
 
-Legend of shapes: R rows indexed, B rows of a batch, D width, F latents of a dictionary, T tokens listed for each,
-C latents listed for each, V tokens that occur.
+Legend of shapes: R indexed rows, B rows of a batch, b rows of these to measure, D width, F latents of a dictionary,
+T tokens listed for each latent, C latents listed for each latent.
 """
 
 from __future__ import annotations
@@ -42,22 +42,14 @@ from hiersae_cli.workflows.common.encoding import decoded, firings_of
 from hiersae_cli.workflows.common.evidence import extreme_logits, token_texts
 from hiersae_cli.workflows.common.rows import batches_of, spread_blocks
 
-_NEW_ROWS = 10**6  # indexed unless --tokens says otherwise
+_NEW_ROWS = 10**6  # of a new index without --tokens
 _COMMIT_ROWS = 1 << 16
-_ERROR_ROWS = 1 << 16  # held-out rows in which it is measured what each latent is worth
+_ERROR_ROWS = 1 << 16  # held-out rows in which the error without each latent is measured
 _LENS_TOKENS = 10
-_FATE_ROWS = 4096  # of a baseline latent's firings, from which its fate is told
+_FATE_ROWS = 4096  # of the firings of a baseline latent, which decide its fate
 _FATE_PARTS = 8
 
 Array = np.ndarray[Any, Any]
-
-
-def parents_of(model: SparseAutoencoder) -> Array:
-    """The parent (F,) of every latent, or ``NONE``; a flat dictionary has none."""
-    if isinstance(model, HierarchicalSAE):
-        found: Array = model.parent_F.cpu().numpy()
-        return found
-    return np.full(model.latents, NONE, np.int64)
 
 
 def ensure_index(
@@ -93,7 +85,7 @@ def ensure_index(
         if different := _different(existing.header["made_of"], made_of):
             raise FileError(
                 f"{path}: was built {different}",
-                "Give what it was built with, --rebuild to build it anew, or another place with --index.",
+                "Give what it was built with, --rebuild to build it again, or another place with --index.",
             )
         return existing
     if config.rebuild and not is_partial_of(path, made_of):
@@ -119,10 +111,10 @@ def _inputs(
     return {config.run: run.sha256, **of_baseline, **of_host, **acts.fingerprints()}
 
 
-def _different(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """How the inputs of an index differ from those wanted, to follow "was built"; "" if they do not."""
+def _different(saved: dict[str, Any], made_of: dict[str, Any]) -> str:
+    """How the inputs of an index differ from ``made_of``, to follow "was built"; "" if they do not."""
     flags = {"run": "run", "acts": "--acts", "baseline": "--baseline", "host": "--model"}
-    for name, value in wanted.items():
+    for name, value in made_of.items():
         if saved[name] == value:
             continue
         if name == "rows":
@@ -153,7 +145,7 @@ class _Builder:
         self._config, self._description, self._models, self._hardened = config, description, models, hardened
         self._acts, self._blocks, self._host = acts, blocks, host
         self._device, self._console = device, console
-        self._parent_F = parents_of(models[RUN])
+        self._parent_F = models[RUN].tree_F
         self._row_R = np.concatenate([np.arange(start, stop) for start, stop in blocks])
         split = acts.column("split")[self._row_R]
         usable = acts.rows_of(TRAIN, HELD_OUT)
@@ -168,7 +160,7 @@ class _Builder:
 
     @torch.inference_mode()
     def build(self) -> None:
-        """Make the index, or finish the one begun."""
+        """Build the index, or finish an unfinished one."""
         latents, width = self._models[RUN].latents, self._acts.width
         per_latent = ("active", "both", "error", *(("active_soft", "both_soft") if self._hardened else ()))
         sums = {name: np.zeros(latents) for name in per_latent}
@@ -213,11 +205,11 @@ class _Builder:
         split_B = self._split_R[rows]
         x_BD = self._acts.rows_at(np.arange(start, start + len(split_B))).to(self._device, torch.float32)
         for name, model in self._models.items():
-            found = _only(firings_of(model, x_BD, self._config.batch), split_B != DROPPED)
-            writer.append(name, found)
+            firings = _only(firings_of(model, x_BD, self._config.batch), split_B != DROPPED)
+            writer.append(name, firings)
             if name == RUN:
-                self._count(writer.sums, "", _only(found, split_B == HELD_OUT))
-                self._measure(writer.sums, model, x_BD, found, np.flatnonzero(self._measured_R[rows]))
+                self._count(writer.sums, "", _only(firings, split_B == HELD_OUT))
+                self._measure(writer.sums, model, x_BD, firings, np.flatnonzero(self._measured_R[rows]))
         held_out = torch.from_numpy(np.flatnonzero(split_B == HELD_OUT)).to(self._device)
         if self._hardened and len(held_out):
             hardened = self._hardened
@@ -236,16 +228,16 @@ class _Builder:
     def _measure(
         self, sums: dict[str, Array], model: SparseAutoencoder, x_BD: torch.Tensor, firings: Firings, row_b: Array
     ) -> None:
-        """Add what the error would grow by without each latent, in the rows ``row_b`` of the batch."""
+        """Add how much the error would grow without each latent, in the rows ``row_b`` of the batch."""
         if not len(row_b):
             return
         place_B = np.full(len(x_BD), NONE)
         place_B[row_b] = np.arange(len(row_b))
-        kept = place_B[firings.row_n] != NONE
-        place_n = place_B[firings.row_n[kept]] * model.latents + firings.latent_n[kept]
-        of_these = Firings(len(row_b), model.latents, place_n, firings.value_n[kept])
+        measured_n = place_B[firings.row_n] != NONE
+        place_n = place_B[firings.row_n[measured_n]] * model.latents + firings.latent_n[measured_n]
+        measured = Firings(len(row_b), model.latents, place_n, firings.value_n[measured_n])
         x_bD = x_BD[torch.from_numpy(row_b).to(x_BD.device)]
-        sums["error"] += error_without(x_bD, decoded(model, of_these), of_these, model.W_dec_FD)
+        sums["error"] += error_without(x_bD, decoded(model, measured), measured, model.W_dec_FD)
         sums["measured"] += len(row_b)
         sums["square"] += float(x_bD.double().square().sum())
         sums["sum"] += x_bD.double().sum(0).cpu().numpy()
@@ -253,53 +245,53 @@ class _Builder:
     def _tables(
         self, lists: dict[str, FiringLists], token_R: Array, sums: dict[str, Array]
     ) -> tuple[dict[str, Array], dict[int, str]]:
-        """What is known of every latent, and the texts of the tokens that the pages may show."""
+        """Tables of every latent, and the texts of the tokens that the pages may show."""
         variance = sums["square"][0] - np.square(sums["sum"]).sum() / max(sums["measured"][0], 1)
-        found: dict[str, Array] = {
+        tables: dict[str, Array] = {
             f"{RUN}/parent": self._parent_F,
             f"{RUN}/fvu_increase": (sums["error"] / variance if variance > 0 else sums["error"] * np.nan).astype("<f4"),
         }
         for name in ("active", "both", "active_soft", "both_soft"):
             if name in sums:
-                found[f"{RUN}/{name}"] = sums[name].astype("<i8")
+                tables[f"{RUN}/{name}"] = sums[name].astype("<i8")
         own = lists[RUN].own_tokens(token_R, self._split_R != DROPPED)
-        found[f"{RUN}/own_tokens"], found[f"{RUN}/own_shares"] = own
-        found |= self._lens()
+        tables[f"{RUN}/own_tokens"], tables[f"{RUN}/own_shares"] = own
+        tables |= self._lens()
         if BASELINE in lists:
             usable = int((self._split_R != DROPPED).sum())
             with self._console.progress("compare", lists[BASELINE].latents, "latents of the baseline") as progress:
-                found |= _fates(lists[RUN], lists[BASELINE], usable, progress.advance)
+                tables |= _fates(lists[RUN], lists[BASELINE], usable, progress.advance)
         if not self._host:
-            return found, {}
-        shown = [token_R] + [ids for name, ids in found.items() if name.endswith(("/promoted", "/suppressed"))]
-        ids = np.unique(np.concatenate([part.ravel() for part in shown]))
-        return found, dict(zip(ids.tolist(), token_texts(self._host)(ids), strict=True))
+            return tables, {}
+        tokens = [token_R] + [ids for name, ids in tables.items() if name.endswith(("/promoted", "/suppressed"))]
+        ids = np.unique(np.concatenate([part.ravel() for part in tokens]))
+        return tables, dict(zip(ids.tolist(), token_texts(self._host)(ids), strict=True))
 
     def _lens(self) -> dict[str, Array]:
         """Tokens promoted and suppressed, (F, T), with their logits."""
-        found: dict[str, Array] = {}
+        tables: dict[str, Array] = {}
         if not self._host:
-            return found
+            return tables
         try:
             for name, model in self._models.items():
                 sides = extreme_logits(self._host, model.W_dec_FD, _LENS_TOKENS)
                 for side, (ids, logits) in zip(("promoted", "suppressed"), sides, strict=True):
-                    found[f"{name}/{side}"], found[f"{name}/{side}_logits"] = ids.astype("<i4"), logits.astype("<f4")
+                    tables[f"{name}/{side}"], tables[f"{name}/{side}_logits"] = ids.astype("<i4"), logits.astype("<f4")
         except FileError as error:
             self._console.warn(f"no promoted tokens: {error.message}")
-        return found
+        return tables
 
 
-def _only(firings: Firings, wanted_B: Array) -> Firings:
-    """The firings of some rows; the others stay, and nothing fires in them."""
-    if wanted_B.all():
+def _only(firings: Firings, chosen_B: Array) -> Firings:
+    """The firings of the chosen rows; the other rows stay, without firings."""
+    if chosen_B.all():
         return firings
-    kept = wanted_B[firings.row_n]
-    return Firings(firings.rows, firings.latents, firings.place_n[kept], firings.value_n[kept])
+    chosen_n = chosen_B[firings.row_n]
+    return Firings(firings.rows, firings.latents, firings.place_n[chosen_n], firings.value_n[chosen_n])
 
 
 def _fates(ours: FiringLists, theirs: FiringLists, rows: int, advance: Any) -> dict[str, Array]:
-    """What became of each latent of the baseline: see ``metrics.fates``."""
+    """The fate of each latent of the baseline: see ``metrics.fates``."""
     latents, fired_F = theirs.latents, ours.fired_F
     verdict, covered = np.zeros(latents, "u1"), np.full(latents, np.nan, "<f4")
     part = np.full((latents, _FATE_PARTS), NONE, "<i4")
@@ -311,9 +303,9 @@ def _fates(ours: FiringLists, theirs: FiringLists, rows: int, advance: Any) -> d
         place_m, latent_m = ours.at(sampled)
         fate: Fate = fate_of(place_m, latent_m, len(sampled), len(fired), fired_F, rows)
         verdict[latent], covered[latent] = VERDICTS.index(fate.verdict), fate.covered
-        shown = slice(0, min(len(fate.part_C), _FATE_PARTS))
-        part[latent, shown], share[latent, shown] = fate.part_C[shown], fate.share_C[shown]
-        within[latent, shown], counted[latent, shown] = fate.within_C[shown], fate.counted_C[shown]
+        first = slice(0, min(len(fate.part_C), _FATE_PARTS))
+        part[latent, first], share[latent, first] = fate.part_C[first], fate.share_C[first]
+        within[latent, first], counted[latent, first] = fate.within_C[first], fate.counted_C[first]
         advance(1)
     names = ("verdict", "covered", "part", "share", "within", "counted")
     values = (verdict, covered, part, share, within, counted)

@@ -1,4 +1,4 @@
-"""The feature rows of a run for Neuronpedia and SAEDashboard -> a folder: ``batch-N.json`` and ``tree.json``."""
+"""Feature rows of a run for Neuronpedia and SAEDashboard: a folder of ``batch-N.json`` and ``tree.json``."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import NONE, FiringCounts
 from hiersae_cli.workflows.tree.statistics import statistics_of
 
-BATCH = 128  # features of a file
+BATCH = 128  # features in a file
 TREE_FILE = "tree.json"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file of this name may stand in such a folder."""
+    """Whether a file of this name belongs in such a folder."""
     return name == TREE_FILE or re.fullmatch(r"batch-\d+\.json", name) is not None
 
 
 def write_feature_rows(
     index: Index, host: Host, config: DashboardConfig, advance: Callable[[int], None], console: Console
 ) -> int:
-    """Write all rows, in place of those that were there; returns how many files of them there are.
+    """Write all rows and replace those of before; returns the number of files with rows.
 
     A row's ``feature_index`` is the place of its node in ``tree.json``, counted from 0.
     """
@@ -77,7 +77,7 @@ def _tree(index: Index, config: DashboardConfig) -> Tree:
     nodes = [
         Node(
             id=id,
-            parent=ids[overview.parent[place]] if overview.parent[place] != NONE else None,
+            parent=None if overview.parent[place] == NONE else ids[overview.parent[place]],
             level=overview.level[place],
             latent=overview.latent[place],
             statistics=statistics[place],
@@ -110,19 +110,19 @@ def _own_tokens(index: Index, latent: int) -> list[dict[str, Any]]:
 def _statistics(index: Index) -> list[dict[str, Any]]:
     """The statistics of every node in held-out rows."""
     tables, lists, held_out_R = index.dictionary.tables, index.dictionary.lists, index.contexts.held_out_R
-    found = []
+    by_suffix = []
     for suffix in ("", "_soft") if "active_soft" in tables else ("",):
         counts = FiringCounts(index.nodes.parent_F)
         counts.rows = int(held_out_R.sum())
         counts.active_F, counts.both_F = (tables[f"{name}{suffix}"].astype(float) for name in ("active", "both"))
-        found.append(counts)
+        by_suffix.append(counts)
     for latent in range(lists.latents):
         row_n, value_n = lists.of(latent)
-        found[0].sum_F[latent] = value_n[held_out_R[row_n]].sum(dtype=np.float64)
-    return statistics_of(found[0], found[1] if len(found) > 1 else None)
+        by_suffix[0].sum_F[latent] = value_n[held_out_R[row_n]].sum(dtype=np.float64)
+    return statistics_of(by_suffix[0], by_suffix[1] if len(by_suffix) > 1 else None)
 
 
 def _layer(module: str) -> int:
-    """The number of the block in a module's path, such as 2 in ``transformer.h.2``; 0 where there is none."""
+    """The number of the block in a module's path, such as 2 in ``transformer.h.2``; 0 if it has none."""
     numbers = re.findall(r"(?:^|\.)(\d+)(?=\.|$)", module)
     return int(numbers[0]) if numbers else 0

@@ -23,7 +23,6 @@ from hiersae_cli.formats.report import SCHEMA_VERSION as REPORT_VERSION
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.pages import static
-from hiersae_cli.sae import HierarchicalSAE
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.dashboard.build_index import ensure_index
 from hiersae_cli.workflows.dashboard.neuronpedia import TREE_FILE, is_ours, write_feature_rows
@@ -32,9 +31,9 @@ from hiersae_cli.workflows.label import default_author
 
 
 def run(config: DashboardConfig, console: Console | None = None) -> dict[str, Any]:
-    """Build the index or open it, and make what is asked for; returns the summary that ``--json`` prints.
+    """Build or open the index and write the outputs; returns the summary that ``--json`` prints.
 
-    Serving ends with Ctrl-C. Raises as ``open_dashboard`` does, and before any work where an output is in the way.
+    Serving ends with Ctrl-C. Raises as ``open_dashboard`` does, and before any work if an output exists.
     """
     console = console or Console.silent()
     if config.out:
@@ -75,13 +74,13 @@ def open_dashboard(config: DashboardConfig, console: Console | None = None) -> t
         console.warn(warning)
     host = load_host(config.model, run, acts, device) if config.model else None
     labels = Labels(config.run, run.sha256)
-    labels.current()  # a file that cannot be read is better known before the work than after it
+    labels.current()  # a file that cannot be read is an error before the work, not after it
     file = ensure_index(config, run, baseline, acts, host, device, console)
     encoder = TextEncoder(host, run, *_window(acts)) if host else None
     acts.close()
     warnings = [warning] if warning else []
-    shown = Index(file, _decoder(run), labels, _decoder(baseline) if baseline else None, report, encoder, warnings)
-    return shown, host
+    index = Index(file, _decoder(run), labels, _decoder(baseline) if baseline else None, report, encoder, warnings)
+    return index, host
 
 
 def _serve(config: DashboardConfig, index: Index, console: Console) -> None:
@@ -111,9 +110,9 @@ def _baseline(config: DashboardConfig, run: Run, device: torch.device) -> Run | 
         if ours != theirs:
             raise FileError(
                 f"{config.baseline}: its {what} ({theirs}) is not that of {config.run} ({ours})",
-                "A baseline is of the same activations.",
+                "Give a baseline that was trained on the same activations.",
             )
-    if isinstance(baseline.model, HierarchicalSAE):
+    if baseline.model.learned_F is not None:
         raise UsageError(
             f"--baseline {config.baseline}: a hierarchical run", "Give a flat one: batchtopk, topk, jumprelu …"
         )
@@ -135,5 +134,5 @@ def _window(acts: ActivationSet) -> tuple[int, int | None]:
 
 
 def _decoder(run: Run) -> np.ndarray:
-    found: np.ndarray = run.model.W_dec_FD.detach().float().cpu().numpy()
-    return found
+    decoder_FD: np.ndarray = run.model.W_dec_FD.detach().float().cpu().numpy()
+    return decoder_FD

@@ -1,4 +1,4 @@
-"""What fires on a text: the host model and a run's dictionary, on this machine.
+"""Which latents fire on a text, by the host model and a run's dictionary on this machine.
 
 Legend of shapes: S tokens, D width, F latents.
 """
@@ -22,9 +22,9 @@ class TextEncoder:
     """Encodes texts as they would be in a cache of the run's module, in one window.
 
     Args:
-        host: the model that the run is of.
+        host: the model whose activations the run was trained on.
         run: the run.
-        context: tokens that the host saw at once when the cache was made; longer texts are cut off there.
+        context: tokens that the host saw at once when the cache was made; longer texts are cut.
         bos: token that begins every window of the cache, if there is one.
     """
 
@@ -35,9 +35,9 @@ class TextEncoder:
 
     @torch.inference_mode()
     def __call__(self, text: str) -> tuple[list[str], list[list[tuple[int, float]]], int]:
-        """Texts of the tokens, (latent, activation) of what fires at each, and how many tokens were cut off.
+        """The tokens' texts, the (latent, activation) pairs that fire at each, and how many tokens were cut off.
 
-        Raises ``UsageError`` for a text of nothing, ``FileError`` for characters that the tokenizer lacks.
+        Raises ``UsageError`` for an empty text, ``FileError`` for characters that the tokenizer lacks.
         """
         if not text.strip():
             raise UsageError("there is no text", "Type or paste some.")

@@ -1,4 +1,4 @@
-"""``hiersae eval``: runs -> a report, or what a figure of a report is."""
+"""``hiersae eval``: runs -> a report, or the definition of a figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hiersae_cli.metrics.catalogue import explained
 
 
 def evaluate(config: EvalConfig, console: Console) -> tuple[dict[str, Any], str]:
-    """The report, or with ``--explain`` the definition of a figure, for which nothing heavy is loaded."""
+    """The report; with ``--explain`` the definition of a figure, without loading anything heavy."""
     if config.explain:
         return explained(config.explain)
     from hiersae_cli.workflows.eval.run import run

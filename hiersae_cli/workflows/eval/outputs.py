@@ -1,4 +1,4 @@
-"""What is made of a report: an answer on the terminal, ``report.json``, Markdown, HTML, plots and the file of edges."""
+"""The outputs of an evaluation: an answer on the terminal, ``report.json``, Markdown, HTML, plots, file of edges."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from hiersae_cli.formats.report import OWN, PLOTS, TREES
 from hiersae_cli.render.report_answer import answer
 from hiersae_cli.render.report_tables import doubts, lines, tables
 from hiersae_cli.render.report_writers import edges_csv, html, markdown
-from hiersae_cli.workflows.eval.subjects import Group, Subject
+from hiersae_cli.workflows.eval.passes import Encoded
+from hiersae_cli.workflows.eval.score import Evaluation
 
 
 def refuse(config: EvalConfig) -> None:
-    """Raise ``FileError``, before any work, where something that is to be written cannot be."""
+    """Raise ``FileError``, before any work, if an output cannot be written."""
     if config.plots and Path(config.plots).is_file():
         raise FileError(f"{config.plots}: this is a file, a folder was expected", "Choose another path for --plots.")
     plots = [str(Path(config.plots) / f"{name}.svg") for name in PLOTS] if config.plots else []
@@ -29,16 +30,16 @@ def refuse(config: EvalConfig) -> None:
             refuse_existing(path, config.overwrite)
 
 
-def publish(report: dict[str, Any], groups: list[Group], config: EvalConfig, console: Console) -> None:
-    """Write the report as whatever was asked for, then show what it says."""
-    written = []
-    plots = _plots(report, groups) if config.html or config.plots else {}
+def publish(report: dict[str, Any], evaluation: Evaluation, console: Console) -> None:
+    """Write the report in every form that was asked for, then show its answer."""
+    written, config = [], evaluation.config
+    plots = _plots(report, evaluation) if config.html or config.plots else {}
     if config.plots:
         for name, svg in plots.items():
             write_text(Path(config.plots) / f"{name}.svg", svg)
         written.append(("plots", config.plots))
     if config.edges:
-        write_text(config.edges, edges_csv(_edges(groups)))
+        write_text(config.edges, edges_csv(_edges(evaluation)))
         written.append(("edges", config.edges))
     if config.markdown:
         write_text(config.markdown, markdown(report))
@@ -55,7 +56,7 @@ def publish(report: dict[str, Any], groups: list[Group], config: EvalConfig, con
 
 
 def show(report: dict[str, Any], config: EvalConfig, console: Console) -> None:
-    """The answer on the terminal, what makes it doubtful, and all tables if they were asked for."""
+    """Show the answer, the reasons to doubt it, and all tables if they were asked for."""
     console.show("\n".join(answer(report)))
     console.show(f"\nWhole report: {' '.join(filter(None, (config.html, config.out))) or 'add -o report.json'}")
     hint = "" if config.full else "All tables: --full. "
@@ -71,32 +72,31 @@ def show(report: dict[str, Any], config: EvalConfig, console: Console) -> None:
         console.show(line)
 
 
-def _edges(groups: list[Group]) -> Iterator[dict[str, Any]]:
+def _edges(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Every edge of every tree of every run and control, latents by their ids as in ``tree.json``."""
-    for subject in (subject for group in groups for subject in group.subjects):
-        ids = subject.model.levels.ids
-        for suffix in subject.trees.trees if subject.trees else ():
-            columns = _columns(subject, suffix)
+    for scored in evaluation.scored:
+        ids, trees = scored.subject.model.levels.ids, scored.encoded.trees.trees
+        for suffix in trees:
+            columns = _columns(scored.encoded, suffix)
             for values in zip(*(column.tolist() for column in columns.values()), strict=True):
                 edge = dict(zip(columns, values, strict=True))
                 edge |= {"child": ids[edge["child"]], "parent": ids[edge["parent"]]}
-                yield {"subject": subject.name, "tree": TREES[suffix], **edge}
+                yield {"subject": scored.name, "tree": TREES[suffix], **edge}
 
 
-def _plots(report: dict[str, Any], groups: list[Group]) -> dict[str, str]:
-    """SVG texts by name; of several seeds the first stands for all."""
+def _plots(report: dict[str, Any], evaluation: Evaluation) -> dict[str, str]:
+    """SVG texts by name; the first of several seeds stands for all."""
     from hiersae_cli.render.report_plots import Plotted, draw  # matplotlib takes a second to load
 
     plotted = []
-    for group in groups:
-        subject = group.subjects[0]
-        fired_F, rows = subject.sums.fired_KF.sum(0, dtype=float), subject.data.rows_K.sum()
-        rates = [fired_F[part] / rows for part in subject.model.level_slices()]
-        edges = _columns(subject, OWN) if subject.trees and OWN in subject.trees.trees else {}
+    for group in evaluation.all_groups:
+        encoded = group.scored[0].encoded
+        fired_F, rows = encoded.codes.fired_KF.sum(0, dtype=float), encoded.data.rows_K.sum()
+        rates = [fired_F[part] / rows for part in encoded.subject.model.level_slices()]
+        edges = _columns(encoded, OWN) if OWN in encoded.trees.trees else {}
         plotted.append(Plotted(group.name, edges, rates))
     return draw(report, plotted)
 
 
-def _columns(subject: Subject, suffix: str) -> dict[str, np.ndarray]:
-    assert subject.trees is not None
-    return subject.trees.table(suffix, subject.sums, subject.data)
+def _columns(encoded: Encoded, suffix: str) -> dict[str, np.ndarray]:
+    return encoded.trees.table(suffix, encoded.codes, encoded.data)

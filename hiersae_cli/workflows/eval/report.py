@@ -1,19 +1,14 @@
-"""The report of ``hiersae eval``: from sums over the held-out rows to metrics, differences and tests.
-
-Legend of shapes: K blocks of documents, n weightings of the blocks.
-"""
+"""The report of ``hiersae eval``: from figures to estimates, differences and tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from hiersae_cli.config.evaluate import EvalConfig
-from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.formats.numbers import finite_or_none
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.report import (
     MORE_IS_BETTER,
@@ -27,7 +22,6 @@ from hiersae_cli.formats.report import (
 from hiersae_cli.metrics.catalogue import CHOW_LIU, SHUFFLED, SOFT, metric_of
 from hiersae_cli.metrics.intervals import (
     LEAST_SEEDS,
-    Bootstrap,
     Difference,
     Estimate,
     Figure,
@@ -37,51 +31,28 @@ from hiersae_cli.metrics.intervals import (
     mean,
     seeds_suffice,
 )
-from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.recovery import shuffled_parents
 from hiersae_cli.metrics.stability import mean_over_pairs, same_latents, shared_edges, shared_latents
+from hiersae_cli.workflows.eval.passes import Fitted
 from hiersae_cli.workflows.eval.sample import Sample
-from hiersae_cli.workflows.eval.subjects import Group, Subject, mismatches
-from hiersae_cli.workflows.eval.tasks import Tasks
-from hiersae_cli.workflows.eval.trees import LEAST_FIRINGS, TREE_METRICS, tree_figures
+from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup
+from hiersae_cli.workflows.eval.subjects import mismatches
+from hiersae_cli.workflows.eval.tasks import PreparedTasks
+from hiersae_cli.workflows.eval.trees import TREE_METRICS
 
-__all__ = ["LEAST_FIRINGS", "MEAN", "MORE_IS_BETTER", "ZERO", "build_report"]
-
-LEAST_DOCUMENTS = 10  # held out: below, nothing is called better or worse
+LEAST_DOCUMENTS = 10  # held out: with fewer, nothing is called better or worse
 
 SMALL_FVU, GOOD_RECOVERY = 0.05, 0.95  # a smaller FVU and a smaller share of the loss contradict each other
 
-ZERO, MEAN = "(zero)", "(mean)"  # names of the ablations among the interventions; no run folder is called so
 
-
-def build_report(
-    groups: list[Group],
-    control_groups: list[Group],
-    further: list[Subject],
-    loss: LossSums | None,
-    tasks: Tasks | None,
-    sample: Sample,
-    warnings: list[str],
-    acts: ActivationSet,
-    config: EvalConfig,
-) -> dict[str, Any]:
-    """What ``report.json`` holds; the first group is compared with each of the others.
-
-    Args:
-        groups, control_groups: what was measured: of runs, the first being the subject, and of controls.
-        further: runs for the stability of the first group's tree alone.
-        tasks: the downstream tasks, if any.
-        warnings: what is known to make the figures doubtful.
-    """
-    bootstrap = Bootstrap(sample.blocks, config.resamples, config.seed)
-    everything = [*groups, *control_groups]
-    subjects = [subject for group in everything for subject in group.subjects]
-    for subject in subjects:
-        subject.figures = _measure(subject, loss, bootstrap)
-    first, baselines = groups[0], groups[1:]
-    inputs = acts.fingerprints()
-    inputs |= {str(subject.run.path): subject.run.sha256 for subject in (*subjects, *further) if subject.run}
-    l0 = {subject.name: subject.figures["l0"].value for subject in subjects}
+def build_report(evaluation: Evaluation) -> dict[str, Any]:
+    """What ``report.json`` holds; the first group is compared with each of the others."""
+    config, sample, loss = evaluation.config, evaluation.sample, evaluation.loss
+    first, scored = evaluation.groups[0], evaluation.scored
+    further = [dictionary.subject for dictionary in evaluation.further]
+    runs = [subject.run for subject in [*(dictionary.subject for dictionary in scored), *further]]
+    inputs = {**evaluation.fingerprints, **{str(run.path): run.sha256 for run in runs if run}}
+    l0 = {dictionary.name: dictionary.figures["l0"].value for dictionary in scored}
     report = {
         **header(SCHEMA, SCHEMA_VERSION, config, inputs),
         "sample": {
@@ -90,229 +61,207 @@ def build_report(
             "blocks": sample.blocks,
             "loss_tokens": int(loss.tokens_K.sum()) if loss else 0,
             "left_alone": loss.left_alone if loss else 0,
-            "module": acts.module,
+            "module": evaluation.module,
         },
-        "warnings": warnings + contradictions(subjects) + _doubts(groups, sample),
-        "subjects": {subject.name: _described(subject) for subject in subjects},
-        "mismatches": {group.name: mismatches(first, group, l0) for group in baselines},
+        "warnings": [*evaluation.warnings, *contradictions(scored), *_doubts(evaluation.groups, sample)],
+        "subjects": {dictionary.name: _described(dictionary) for dictionary in scored},
+        "mismatches": {group.name: mismatches(first.group, group.group, l0) for group in evaluation.groups[1:]},
         "runs": {
-            subject.name: {
+            dictionary.name: {
                 metric: _as_json(metric, figure.estimate(config.confidence))
-                for metric, figure in subject.figures.items()
+                for metric, figure in dictionary.figures.items()
             }
-            for subject in subjects
+            for dictionary in scored
         },
-        "groups": {group.name: _group(group, further if group is first else [], config) for group in everything},
-        "paired": {group.name: _differences(first, group, config.confidence) for group in everything[1:]},
-        "control_trees": {group.name: _against_controls(group, config.confidence) for group in groups},
+        "groups": {
+            group.name: _group(group, evaluation.further if group is first else (), config)
+            for group in evaluation.all_groups
+        },
+        "paired": {group.name: _differences(first, group, evaluation) for group in evaluation.all_groups[1:]},
+        "control_trees": {group.name: _against_controls(group, evaluation) for group in evaluation.groups},
     }
-    if tasks:
-        report["tasks"] = _tasks(tasks, subjects, bootstrap, config)
-    report["tests"] = _correct(report, 1 - config.confidence)
-    return report
+    if evaluation.tasks:
+        report["tasks"] = _tasks(evaluation.tasks, evaluation)
+    return {**report, "tests": {"correction": "Holm", "level": 1 - config.confidence}}
 
 
-def _measure(subject: Subject, loss: LossSums | None, bootstrap: Bootstrap) -> dict[str, Figure]:
-    """Every metric of a dictionary, over the sample and over each resample."""
-    sums, data, name = subject.sums, subject.data, subject.name
-    rows = int(data.rows_K.sum())
-    found: dict[str, Figure] = {}
-
-    def add(metric: str, unit: str, n: int, statistic: Callable[[np.ndarray], np.ndarray]) -> None:
-        found[metric] = bootstrap.draws(statistic, n, unit)
-
-    add("fvu", "1", rows, partial(sums.fvu, data))
-    add("ev", "1", rows, lambda weights_nK: 1 - sums.fvu(data, weights_nK))
-    add("l0", "latents", rows, partial(sums.l0, data))
-    if len(sums.levels.widths) > 1:
-        for level in range(len(sums.levels.widths)):
-            add(f"l0_level_{level}", "latents", rows, partial(sums.l0, data, level=level))
-    found["dead"] = Share(sums.dead(), sums.levels.latents)
-    if loss and subject.run:
-        tokens = int(loss.tokens_K.sum())
-        add("ce_recovered", "1", tokens, partial(loss.recovered, name, ZERO))
-        add("ce_recovered_mean", "1", tokens, partial(loss.recovered, name, MEAN))
-        add("kl", "nats", tokens, partial(loss.kl, name))
-    if subject.trees:
-        found |= subject.trees.figures(sums, data, bootstrap)
-    if subject.tasks:
-        found |= subject.tasks.figures(bootstrap)
-    if subject.soft:
-        soft, edges = subject.soft
-        add(f"fvu{SOFT}", "1", rows, partial(soft.fvu, data))
-        add(f"l0{SOFT}", "latents", rows, partial(soft.l0, data))
-        found |= {f"{metric}{SOFT}": figure for metric, figure in tree_figures(edges, soft, data, bootstrap).items()}
-    return found
-
-
-def _tasks(tasks: Tasks, subjects: list[Subject], bootstrap: Bootstrap, config: EvalConfig) -> dict[str, Any]:
-    """The concepts, what probes on the activations reach, and by subject what is said of each concept."""
-    ceiling = tasks.ceiling_figures(bootstrap)
+def _tasks(tasks: PreparedTasks, evaluation: Evaluation) -> dict[str, Any]:
+    """The concepts, what probes reach on the activations, and by subject what is known of each concept."""
+    config, probed = evaluation.config, tasks.probed
     return {
         "labeller": config.labels or config.labeller,
-        "rows": {"fitted": len(tasks.fit.x_ND), "scored": len(tasks.held_out.x_ND)},
-        "concepts_found": tasks.found,
-        "concepts": tasks.described(),
+        "rows": {"fitted": len(probed.fit.x_ND), "scored": len(probed.held_out.x_ND)},
+        "concepts_found": probed.candidates,
+        "concepts": probed.described(),
         "ceiling": {
             name: _as_json(f"{name}_reconstruction", figure.estimate(config.confidence))
-            for name, figure in ceiling.items()
+            for name, figure in probed.ceiling_figures(evaluation.bootstrap).items()
         },
-        "subjects": {subject.name: subject.tasks.table(subject.model.levels) for subject in subjects if subject.tasks},
+        "subjects": {
+            dictionary.name: dictionary.tasks.table(dictionary.subject.model.levels)
+            for dictionary in evaluation.scored
+            if dictionary.tasks
+        },
     }
 
 
-def _group(group: Group, further: list[Subject], config: EvalConfig) -> dict[str, Any]:
+def _group(group: ScoredGroup, further: Sequence[Fitted], config: EvalConfig) -> dict[str, Any]:
     """The mean of every figure over the seeds, with what only several runs have: the stability of their trees."""
-    common = [metric for metric in group.subjects[0].figures if all(metric in each.figures for each in group.subjects)]
-    figures = {
-        metric: mean([subject.figures[metric] for subject in group.subjects], config.confidence) for metric in common
+    of_seeds = [dictionary.figures for dictionary in group.scored]
+    common = [metric for metric in of_seeds[0] if all(metric in figures for figures in of_seeds)]
+    means = {metric: mean([figures[metric] for figures in of_seeds], config.confidence) for metric in common}
+    means |= _stability(group, further, config)
+    in_json = {metric: _as_json(metric, estimate) for metric, estimate in means.items()}
+    if len(of_seeds) > 1:
+        for metric in common:
+            in_json[metric]["of_seeds"] = [finite_or_none(figures[metric].value) for figures in of_seeds]
+    return {
+        "subjects": [dictionary.name for dictionary in group.scored],
+        "seeds": group.group.seeds,
+        "figures": in_json,
     }
+
+
+def _stability(group: ScoredGroup, further: Sequence[Fitted], config: EvalConfig) -> dict[str, Estimate]:
+    """Means over the pairs of seeds that have trees; none for a single seed."""
+    trees = [(dictionary.subject.model, dictionary.encoded.own_F) for dictionary in group.scored]
+    trees += [(dictionary.subject.model, dictionary.own_tree()) for dictionary in further]
     shares: dict[str, dict[tuple[int, int], Share]] = {}
-    for (i, one), (j, two) in combinations(enumerate([*group.subjects, *further]), 2):
-        if one.own_F is None or two.own_F is None:
+    for (i, (model, own_F)), (j, (other, other_F)) in combinations(enumerate(trees), 2):
+        if own_F is None or other_F is None:
             continue
-        same_F = same_latents(one.model.W_dec_FD, two.model.W_dec_FD)
-        shuffled_F = shuffled_parents(one.own_F, one.model.levels, config.seed)
+        same_F = same_latents(model.W_dec_FD, other.W_dec_FD)
+        shuffled_F = shuffled_parents(own_F, model.levels, config.seed)
         for metric, share in (
-            ("stability", shared_edges(same_F, one.own_F, two.own_F)),
-            ("stability_shuffled", shared_edges(same_F, shuffled_F, two.own_F)),
-            ("stability_latents", shared_latents(same_F, two.model.latents)),
+            ("stability", shared_edges(same_F, own_F, other_F)),
+            ("stability_shuffled", shared_edges(same_F, shuffled_F, other_F)),
+            ("stability_latents", shared_latents(same_F, other.latents)),
         ):
             shares.setdefault(metric, {})[i, j] = share
-    figures |= {metric: mean_over_pairs(of_pairs, config.confidence) for metric, of_pairs in shares.items()}
-    shown = {metric: _as_json(metric, figure) for metric, figure in figures.items()}
-    if len(group.subjects) > 1:
-        for metric in common:
-            values = [subject.figures[metric].value for subject in group.subjects]
-            shown[metric]["of_seeds"] = [value if np.isfinite(value) else None for value in values]
-    return {"subjects": [subject.name for subject in group.subjects], "seeds": group.seeds, "figures": shown}
+    return {metric: mean_over_pairs(of_pairs, config.confidence) for metric, of_pairs in shares.items()}
 
 
 def _as_json(metric: str, estimate: Estimate) -> dict[str, Any]:
-    """A figure or a difference as the report holds it: no end of an interval lies where the metric cannot."""
+    """A figure or a difference as the report holds it, with the ends of its interval inside the metric's range."""
     clip = partial(metric_of(metric).clip, difference=isinstance(estimate, Difference))
     return {**estimate.as_json(), "low": clip(estimate.low), "high": clip(estimate.high)}
 
 
-def _differences(first: Group, other: Group, confidence: float) -> dict[str, Any]:
-    """The first group's figures minus the other's, for the metrics that both have.
+def _differences(first: ScoredGroup, other: ScoredGroup, evaluation: Evaluation) -> dict[str, Any]:
+    """The first group's figures minus the other's, for the metrics that both have, with their tests.
 
-    A run that is not hardened fires softly, so its figures are the other side of a hardened one's soft figures.
+    A run that is not hardened fires softly, so its figures are compared with the soft figures of a hardened run.
     Those of a hardened tree itself are compared with nothing: how often parent and child fire decides them all.
-    Those of control trees are compared with the run's own tree alone.
+    Those of control trees are only compared with the run's own tree.
     """
-    one, two = (group.subjects[0].figures for group in (first, other))
-    same_seeds = bool(first.seeds) and first.seeds == other.seeds
-    found = {}
-    for metric in dict.fromkeys([*one, *two]):
-        if metric in TREE_METRICS and (metric + SOFT in one or metric + SOFT in two):
+    metrics = dict.fromkeys(metric for group in (first, other) for metric in group.scored[0].figures)
+    same_seeds = bool(first.group.seeds) and first.group.seeds == other.group.seeds
+    differences = {}
+    for metric in metrics:
+        if metric in TREE_METRICS and metric + SOFT in metrics:
             continue
         if metric not in MORE_IS_BETTER and metric.endswith((CHOW_LIU, SHUFFLED)):
             continue
         ours, theirs = (_figures(group, metric, metric.removesuffix(SOFT)) for group in (first, other))
         if ours and theirs:
-            found[metric] = _as_json(metric, difference(ours, theirs, confidence, same_seeds))
-    return found
+            differences[metric] = difference(ours, theirs, evaluation.config.confidence, same_seeds)
+    return _tested(differences, seeds_suffice(len(first.scored), len(other.scored)), evaluation)
 
 
-def _against_controls(group: Group, confidence: float) -> dict[str, Any]:
+def _against_controls(group: ScoredGroup, evaluation: Evaluation) -> dict[str, Any]:
     """By control tree: the figures of each run's own tree minus those of the control over the same dictionary."""
-    found: dict[str, Any] = {}
+    by_control: dict[str, dict[str, Difference]] = {}
     for suffix in (SHUFFLED, CHOW_LIU):
         for metric, better in MORE_IS_BETTER.items():
             own, control = _figures(group, metric), _figures(group, metric + suffix)
             if better is not None and own and control and metric + suffix not in MORE_IS_BETTER:
-                compared = difference(own, control, confidence, same_seeds=True)
-                found.setdefault(suffix.lstrip("_"), {})[metric] = _as_json(metric, compared)
-    return found
+                compared = difference(own, control, evaluation.config.confidence, same_seeds=True)
+                by_control.setdefault(suffix.lstrip("_"), {})[metric] = compared
+    enough_seeds = seeds_suffice(len(group.scored))
+    return {name: _tested(differences, enough_seeds, evaluation) for name, differences in by_control.items()}
 
 
-def _figures(group: Group, *names: str) -> list[Figure]:
-    """The figure of each seed under the first of ``names`` that there is; empty where a seed has none."""
+def _figures(group: ScoredGroup, *names: str) -> list[Figure]:
+    """The figure of each seed under the first of ``names`` that all seeds have; empty if they have none of them."""
     for name in names:
-        found = [subject.figures[name] for subject in group.subjects if name in subject.figures]
-        if len(found) == len(group.subjects):
-            return found
+        figures = [dictionary.figures[name] for dictionary in group.scored if name in dictionary.figures]
+        if len(figures) == len(group.scored):
+            return figures
     return []
 
 
-def _correct(report: dict[str, Any], level: float) -> dict[str, Any]:
-    """Add to every difference its corrected p-value and the verdict. Each comparison of two is a family of tests."""
-    seeds = {name: len(group["subjects"]) for name, group in report["groups"].items()}
-    first = next(iter(seeds))
-    families = [(seeds_suffice(seeds[first], seeds[name]), of_group) for name, of_group in report["paired"].items()]
-    for name, of_group in report["control_trees"].items():
-        families += [(seeds_suffice(seeds[name]), compared) for compared in of_group.values()]
-    few_documents = report["sample"]["documents"] < LEAST_DOCUMENTS
-    for enough_seeds, compared in families:
-        tested = []
-        for metric, figure in compared.items():
-            figure |= {"p": None if few_documents else figure["p"], "p_holm": None, "verdict": ""}
-            if metric_of(metric).better is None or figure["value"] is None:
-                continue
-            if few_documents:
-                figure["verdict"] = TOO_FEW_DOCUMENTS
-            elif not enough_seeds:
-                figure["verdict"] = TOO_FEW_SEEDS
-            elif figure["p"] is not None:
-                tested.append((metric, figure))
-        for (metric, figure), p in zip(tested, holm([figure["p"] for _, figure in tested]), strict=True):
-            figure |= {"p_holm": p, "verdict": verdict(metric, figure["value"], p, level)}
-    return {"correction": "Holm", "level": level}
+def _tested(differences: dict[str, Difference], enough_seeds: bool, evaluation: Evaluation) -> dict[str, Any]:
+    """Differences as the report holds them, with corrected p-values and verdicts: together a family of tests."""
+    level = 1 - evaluation.config.confidence
+    few_documents = evaluation.sample.documents < LEAST_DOCUMENTS
+    rows = {metric: _as_json(metric, compared) for metric, compared in differences.items()}
+    tested = []
+    for metric, row in rows.items():
+        row |= {"p": None if few_documents else row["p"], "p_holm": None, "verdict": ""}
+        if metric_of(metric).better is None or row["value"] is None:
+            continue
+        if few_documents:
+            row["verdict"] = TOO_FEW_DOCUMENTS
+        elif not enough_seeds:
+            row["verdict"] = TOO_FEW_SEEDS
+        elif row["p"] is not None:
+            tested.append((metric, row))
+    for (metric, row), p in zip(tested, holm([row["p"] for _, row in tested]), strict=True):
+        row |= {"p_holm": p, "verdict": verdict(metric, row["value"], p, level)}
+    return rows
 
 
-def contradictions(subjects: list[Subject]) -> list[str]:
-    """Subjects whose FVU says that little is lost, and whose loss says that much is."""
+def contradictions(scored: Sequence[Scored]) -> list[str]:
+    """Dictionaries whose FVU says that little is lost, although their loss says that much is."""
     return [
-        f"{subject.name}: FVU {fvu.value:.2g} says that little is lost, but the host recovers only "
+        f"{dictionary.name}: FVU {fvu.value:.2g} says that little is lost, but the host recovers only "
         f"{recovered.value:.1%} of its loss: a few rows or directions probably hold most of the variance"
-        for subject in subjects
-        if (fvu := subject.figures["fvu"]).value < SMALL_FVU
-        and (recovered := subject.figures.get("ce_recovered"))
+        for dictionary in scored
+        if (fvu := dictionary.figures["fvu"]).value < SMALL_FVU
+        and (recovered := dictionary.figures.get("ce_recovered"))
         and recovered.value < GOOD_RECOVERY
     ]
 
 
-def _doubts(groups: list[Group], sample: Sample) -> list[str]:
-    found = []
+def _doubts(groups: Sequence[ScoredGroup], sample: Sample) -> list[str]:
+    doubts = []
     documents = f"{sample.documents} held-out document{'s' * (sample.documents != 1)}"
     if sample.documents < LEAST_DOCUMENTS:
         intervals = "intervals are rough" if sample.documents > 1 else "there are no intervals"
-        found.append(f"only {documents}: {intervals}, and nothing is called better or worse below {LEAST_DOCUMENTS}")
-    single = [group.name for group in groups if len(group.subjects) == 1]
+        doubts.append(f"only {documents}: {intervals}, and nothing is called better or worse below {LEAST_DOCUMENTS}")
+    single = [group.name for group in groups if len(group.scored) == 1]
     if single:
-        found.append(
+        doubts.append(
             f"one seed of {' and of '.join(single)}: intervals and tests say how figures vary with the documents, not "
             "with the training"
         )
-    few = [group.name for group in groups if 1 < len(group.subjects) < LEAST_SEEDS]
+    few = [group.name for group in groups if 1 < len(group.scored) < LEAST_SEEDS]
     if few:
-        found.append(
+        doubts.append(
             f"two seeds of {' and of '.join(few)}: the figures of both are shown; intervals and tests over seeds need "
             f"{LEAST_SEEDS}"
         )
-    return found
+    return doubts
 
 
-def _described(subject: Subject) -> dict[str, Any]:
-    model = subject.model
-    found = {
-        "tree": subject.tree,
-        "hard": subject.soft is not None,
-        "edges": len(subject.trees.edges[OWN].child_E) if subject.trees and OWN in subject.trees.edges else 0,
+def _described(dictionary: Scored) -> dict[str, Any]:
+    model, run, encoded = dictionary.subject.model, dictionary.subject.run, dictionary.encoded
+    properties = {
+        "tree": encoded.fitted.tree,
+        "hard": encoded.soft is not None,
+        "edges": len(encoded.trees.edges[OWN].child_E) if OWN in encoded.trees.edges else 0,
         "latents": model.latents,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    if not subject.run:
-        return {"arch": "control", "widths": list(model.widths), "k": list(model.k), **found}
-    config = subject.run.config
+    if not run:
+        return {"arch": "control", "widths": list(model.widths), "k": list(model.k), **properties}
     return {
-        "path": str(subject.run.path),
-        "arch": config.arch,
-        "widths": list(config.widths),
-        "k": list(config.k),
-        "tokens": None if subject.run.converted else config.tokens,
-        "seed": None if subject.run.converted else config.seed,
-        **found,
-        "sha256": subject.run.sha256,
+        "path": str(run.path),
+        "arch": run.config.arch,
+        "widths": list(run.config.widths),
+        "k": list(run.config.k),
+        "tokens": None if run.converted else run.config.tokens,
+        "seed": None if run.converted else run.config.seed,
+        **properties,
+        "sha256": run.sha256,
     }

@@ -1,4 +1,4 @@
-"""What ``hiersae eval`` says of trees: their edges, description length, hierarchy score, recovery of a known truth.
+"""Trees in ``hiersae eval``: their edges, description length, hierarchy score and recovery of a known truth.
 
 Legend of shapes: B rows of a batch, D width, F latents, N true features, E edges and P parents of a tree, K blocks of
 documents, n weightings of the blocks.
@@ -36,34 +36,33 @@ from hiersae_cli.synth import Truth
 Array = np.ndarray[Any, Any]
 Figures = dict[str, Figure]
 
-LEAST_FIRINGS = 20  # of a child in the sample: below, an edge's statistics are left out of the means
-BEYOND = 3.0  # deviations from which on an edge's firings together are more than those of the circular-shift null
+LEAST_FIRINGS = 20  # of a child in the sample: with fewer, its edge is left out of the means
+BEYOND = 3.0  # deviations above the circular-shift null from which an edge counts as beyond it
 
-# Figures of a tree's families: of parents with their children.
+# Figures of the families of a tree: parents with their children.
 _FAMILY_METRICS = ("or_distance", "sibling_overlap")
 TREE_METRICS = (*OF_EDGE, *_FAMILY_METRICS)
 
 _SHIFTS = 20
-_EDGES, _WEIGHTINGS = 512, 64  # of a table of statistics at a time
+_EDGES, _WEIGHTINGS = 512, 64  # in one table of statistics
 
 
 class TreeSums:
-    """What is summed over held-out rows for the trees of one dictionary.
+    """Sums over held-out rows for the trees of one dictionary.
 
     Args:
         model: the dictionary.
         learned_F: its tree, the index of each latent's parent or ``NONE``; None for a flat one.
-        fitted: its firings in training rows, that post-hoc trees and codes are fitted on; where there are none there
-            are no such figures.
-        truth: of synthetic activations.
-        moments: of the held-out rows' activations, gathered beside.
+        fitted: its firings in training rows. Post-hoc trees and codes are fitted on them; without rows there are none.
+        truth: the true features of synthetic activations.
+        moments: of the held-out rows' activations; the caller adds the rows.
         blocks: K.
-        seed: of the shuffled control and of the shifts.
+        seed: for the shuffled control and the shifts.
 
     Attributes:
-        trees: parents (F,) by ``OWN``, ``CHOW_LIU`` and ``SHUFFLED``, as far as there are any.
-        edges: what is summed over the edges of each.
-        codes: of each tree that has one, how supports are coded under it.
+        trees: parents (F,) by ``OWN``, ``CHOW_LIU`` and ``SHUFFLED``; a tree that does not exist is missing.
+        edges: sums over the edges of each tree.
+        codes: how supports are coded under each tree, if codes are fitted.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class TreeSums:
             self._detectors = DetectorSums(blocks, self._matching.nearest_F, len(truth))
 
     def add(self, x_BD: torch.Tensor, firings: Firings, block_B: torch.Tensor, truth_BN: torch.Tensor | None) -> None:
-        """Take in a batch, all of it on the CPU, with the true features of its rows where there is a truth."""
+        """Add a batch, which is on the CPU, with the true features of its rows if there is a truth."""
         for edges in self.edges.values():
             edges.add(firings, block_B)
         self._probes.add(x_BD, firings)
@@ -103,21 +102,24 @@ class TreeSums:
             self._detectors.add(firings, truth_BN, block_B)
 
     def add_stretch(self, firings: Firings) -> None:
-        """Take in rows that follow one another in a document, for the circular-shift null."""
+        """Add consecutive rows of a document, for the circular-shift null."""
         self._null.add(firings)
 
     def figures(self, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
         """All figures by their names in the report."""
-        found: Figures = {}
+        figures: Figures = {}
         for suffix, edges in self.edges.items():
-            found |= {f"{name}{suffix}": figure for name, figure in tree_figures(edges, sums, data, bootstrap).items()}
-        found |= self._over_edges(sums.fired_KF.sum(0), bootstrap) | self._description(sums, data, bootstrap)
+            of_tree = tree_figures(edges, sums, data, bootstrap)
+            figures |= {f"{name}{suffix}": figure for name, figure in of_tree.items()}
+        figures |= self._over_edges(sums.fired_KF.sum(0), bootstrap)
+        figures |= self._description(sums, data, bootstrap)
         if self._truth:
-            found |= self._detection(int(data.rows_K.sum()), bootstrap) | self._recovered_edges(self._truth, bootstrap)
-        return found
+            figures |= self._detection(int(data.rows_K.sum()), bootstrap)
+            figures |= self._recovered_edges(self._truth, bootstrap)
+        return figures
 
     def table(self, suffix: str, sums: CodeSums, data: DataSums) -> dict[str, Array]:
-        """Columns (E,) of what is known of every edge of a tree, as in the file of edges."""
+        """Columns (E,) with the statistics of every edge of a tree, as in the file of edges."""
         edges, fired_F, rows = self.edges[suffix], sums.fired_KF.sum(0, dtype=float), data.rows_K.sum()
         child_E, parent_E, both_E = edges.child_E, edges.parent_E, edges.both_KE.sum(0, dtype=float)
         columns = {
@@ -132,7 +134,7 @@ class TreeSums:
             "z_shift": self._null.scores(list(self.trees).index(suffix))[child_E],
             "hierarchy_hit": hierarchy_hits(self._near_FN, child_E, parent_E).astype(int),
         }
-        # The same columns for every tree, for they stand below each other in one file.
+        # Every tree has the same columns, because all are in one file.
         fitted_F = self.codes[suffix].on_F if suffix in self.codes else np.full(len(fired_F), np.nan)
         return {**columns, "p_child_given_parent_fitted": fitted_F[child_E]}
 
@@ -144,7 +146,7 @@ class TreeSums:
         if not self.codes:
             return {}
 
-        def a_token(code: SupportCode, edges: EdgeSums | None) -> Draws:
+        def per_token(code: SupportCode, edges: EdgeSums | None) -> Draws:
             both_KF = np.zeros_like(sums.fired_KF)
             if edges:
                 both_KF[:, edges.child_E] = edges.both_KE
@@ -152,43 +154,43 @@ class TreeSums:
             return bootstrap.draws(lambda w_nK: (w_nK @ bits_K) / (w_nK @ data.rows_K), rows, "bits")
 
         return {
-            "bits_per_token": a_token(self._flat, None),
-            "bits_per_token_tree": a_token(self.codes[OWN], self.edges[OWN]),
-            "bits_per_token_chow_liu": a_token(self.codes[CHOW_LIU], self.edges[CHOW_LIU]),
+            "bits_per_token": per_token(self._flat, None),
+            "bits_per_token_tree": per_token(self.codes[OWN], self.edges[OWN]),
+            "bits_per_token_chow_liu": per_token(self.codes[CHOW_LIU], self.edges[CHOW_LIU]),
         }
 
     def _over_edges(self, fired_F: Array, bootstrap: Bootstrap) -> Figures:
-        """Figures that are shares of edges, or rest on weights alone."""
-        found: Figures = {}
+        """Figures that are shares of edges, or depend only on the weights."""
+        figures: Figures = {}
         for number, (suffix, edges) in enumerate(self.edges.items()):
             known_E = fired_F[edges.child_E] >= LEAST_FIRINGS
             child_E, parent_E = edges.child_E[known_E], edges.parent_E[known_E]
             z_E = self._null.scores(number)[child_E]
             measured = int(np.isfinite(z_E).sum())
             if measured:
-                found[f"beyond_shift{suffix}"] = Share(int((z_E > BEYOND).sum()), measured)
+                figures[f"beyond_shift{suffix}"] = Share(int((z_E > BEYOND).sum()), measured)
             if len(child_E):
                 hits_E = hierarchy_hits(self._near_FN, child_E, parent_E)
-                found[f"hierarchy_score{suffix}"] = Share(int(hits_E.sum()), len(hits_E))
+                figures[f"hierarchy_score{suffix}"] = Share(int(hits_E.sum()), len(hits_E))
             cosine_P = sibling_cosine(self.trees[suffix], self._decoder_FD)
             if len(cosine_P):
-                found[f"sibling_cosine{suffix}"] = _mean_over_units(cosine_P, bootstrap)
-        return found
+                figures[f"sibling_cosine{suffix}"] = bootstrap.mean_over_units(cosine_P)
+        return figures
 
     def _detection(self, rows: int, bootstrap: Bootstrap) -> Figures:
         matched_F = self._matching.matched_F != NONE
         cosine_F = self._matching.cosine_F[matched_F]
-        found: Figures = {
-            "mcc": _mean_over_units(cosine_F, bootstrap),
+        figures: Figures = {
+            "mcc": bootstrap.mean_over_units(cosine_F),
             "uniqueness": Share(len(np.unique(self._matching.nearest_F)), len(matched_F)),
         }
         blocks = bootstrap.weights_RK.shape[1]
         whole = self._detectors.scores(np.ones((1, blocks)))
         resampled = self._detectors.scores(bootstrap.weights_RK)
-        return found | {name: Draws(float(whole[name][0]), resampled[name], rows, "1", blocks) for name in whole}
+        return figures | {name: Draws(float(whole[name][0]), resampled[name], rows, "1", blocks) for name in whole}
 
     def _recovered_edges(self, truth: Truth, bootstrap: Bootstrap) -> Figures:
-        found: Figures = {}
+        figures: Figures = {}
         parent_N = truth.parent_N.numpy()
         reachable_N = within_reach(truth.probability_N.numpy(), len(self._decoder_FD))
         for prefix, suffix in (("edge", OWN), ("ancestor", OWN), ("edge", CHOW_LIU), ("edge", SHUFFLED)):
@@ -197,17 +199,17 @@ class TreeSums:
             tree_F, ancestors = self.trees[suffix], prefix == "ancestor"
             edges = edge_recovery(self._matching, tree_F, parent_N, reachable_N, ancestors=ancestors)
             if edges.recovered or edges.reachable:
-                found[f"{prefix}_f1{suffix}"] = bootstrap.over_units(edges.units, edge_f1)
+                figures[f"{prefix}_f1{suffix}"] = bootstrap.over_units(edges.units, edge_f1)
             if suffix == OWN and edges.recovered and edges.reachable:
-                found[f"{prefix}_precision"] = Share(edges.correct, edges.recovered)
-                found[f"{prefix}_recall"] = Share(edges.found, edges.reachable)
-        return found
+                figures[f"{prefix}_precision"] = Share(edges.correct, edges.recovered)
+                figures[f"{prefix}_recall"] = Share(edges.found, edges.reachable)
+        return figures
 
 
 def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
-    """Means over the edges of a tree, and over its families, as far as children fire often enough in the sample.
+    """Means over the edges of a tree, and over its families, whose children fire often enough in the sample.
 
-    A family is a parent with its children; only those of two children or more have siblings.
+    A family is a parent with its children; only families of two or more children have siblings.
     """
     known_E = sums.fired_KF[:, edges.child_E].sum(0) >= LEAST_FIRINGS
     if not known_E.any():
@@ -246,10 +248,6 @@ def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Boo
     }
 
 
-def _mean_over_units(values_n: Array, bootstrap: Bootstrap) -> Figure:
-    return bootstrap.over_units(values_n[None], lambda sums_nR: sums_nR[0] / len(values_n))
-
-
 def _of_edges(counts: Sequence[Array], n_rows: Array) -> list[Array]:
     n_parent, n_child, n_both = counts
     values = edge_statistics(n_parent, n_child, n_both, n_rows)
@@ -257,24 +255,24 @@ def _of_edges(counts: Sequence[Array], n_rows: Array) -> list[Array]:
 
 
 def _means(counts_KE: Sequence[Array], weights_nK: Array, statistics: Callable[..., Sequence[Array]]) -> Array:
-    """Means over edges of some statistics of weighted counts, (statistics, n), leaving out where they are not defined.
+    """Means over edges of some statistics of weighted counts, (statistics, n); undefined values are left out.
 
-    ``statistics`` is given which weightings a part is of, then counts (part, edges). Few edges and weightings at a
-    time: such tables stay in the processor's cache.
+    ``statistics`` takes the part of the weightings, then counts (part, edges). A part has few edges and weightings, so
+    its tables stay in the processor's cache.
     """
     sums: Any = 0.0
     defined: Any = 0.0
     weightings = range(0, max(len(weights_nK), 1), _WEIGHTINGS)
     for first in range(0, max(counts_KE[0].shape[1], 1), _EDGES):
         counted = [weights_nK @ counts[:, first : first + _EDGES].astype(float) for counts in counts_KE]
-        found = []
+        parts = []
         for start in weightings:
             part = slice(start, start + _WEIGHTINGS)
             values_Sne = np.stack(statistics(part, *(counts_ne[part] for counts_ne in counted)))
             known_Sne = np.isfinite(values_Sne)
-            found.append((np.where(known_Sne, values_Sne, 0.0).sum(2), known_Sne.sum(2)))
-        sums = sums + np.concatenate([part_sums for part_sums, _ in found], 1)
-        defined = defined + np.concatenate([part_defined for _, part_defined in found], 1)
+            parts.append((np.where(known_Sne, values_Sne, 0.0).sum(2), known_Sne.sum(2)))
+        sums = sums + np.concatenate([part_sums for part_sums, _ in parts], 1)
+        defined = defined + np.concatenate([part_defined for _, part_defined in parts], 1)
     return np.divide(sums, defined, out=np.full(sums.shape, np.nan), where=defined > 0)
 
 

@@ -13,18 +13,19 @@ from hiersae_cli.render.experiment_tables import markdown
 
 
 def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[dict[str, Any], str]:
-    """Compare runs: what they gave as data, and as tables in Markdown; the plots are written to ``config.out``.
+    """Compare runs: their results as data, and as tables in Markdown; writes plots to ``config.out``.
 
-    Raises ``FileError`` where a folder holds no finished run, or a plot is in the way, and ``UsageError`` where two
-    folders have one name, since runs go by it.
+    Raises ``FileError`` if a folder holds no finished run or a plot exists, and ``UsageError`` if two folders have the
+    same name, by which runs are told apart.
     """
     console = console or Console.silent()
     runs = [experiment_run.read(path) for path in config.runs]
-    if len({each.name for each in runs}) < len(runs):
+    if len({run.name for run in runs}) < len(runs):
         raise UsageError(
-            f"RUN {' '.join(config.runs)}: two of one name cannot be told apart", "Give each once, or rename a folder."
+            f"RUN {' '.join(config.runs)}: two runs have the same name",
+            "Give each once, or rename a folder.",
         )
-    if len({each.configuration for each in runs}) > 1:
+    if len({run.configuration for run in runs}) > 1:
         console.warn("the runs are of different machines, so of different hosts and sizes: they do not compare")
     written: list[str] = []
     if config.out:
@@ -37,5 +38,5 @@ def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[d
             atomic.write_text(path, text)
             console.say(f"plot: {path}")
         written = [str(path) for path in plots]
-    summary = {"runs": {each.name: each.info for each in runs}, "plots": written}
+    summary = {"runs": {run.name: run.info for run in runs}, "plots": written}
     return summary, markdown(runs, config.confidence)

@@ -1,4 +1,4 @@
-"""Taking a finished file over from another run of the experiment, where its configuration and fingerprints agree."""
+"""Reuse finished files of other runs of the experiment, if their configuration and fingerprints agree."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hiersae_cli.formats.activations import Activations
 from hiersae_cli.formats.host import DESCRIPTION
 from hiersae_cli.formats.run import RunFolder
 
-_PATHS = ("texts", "model")  # what lies elsewhere in every run: the fingerprints say that it is the same
+_PATHS = ("texts", "model")  # they differ between runs; the fingerprints say whether the files are the same
 
 
 def host_agrees(folder: Path, config: LMConfig, sha256: str) -> bool:
-    """Whether ``folder`` is a host of this configuration, trained on the text of this digest."""
+    """Whether ``folder`` is a host of this configuration, trained on the text with this SHA-256."""
     try:
         described = atomic.read_json(folder / DESCRIPTION)
         return _same(described["config"], config.recorded()) and described["text_sha256"] == sha256
@@ -30,7 +30,7 @@ def host_agrees(folder: Path, config: LMConfig, sha256: str) -> bool:
 
 
 def cache_agrees(path: Path, config: CacheConfig, host: str, text: str) -> bool:
-    """Whether ``path`` is a finished cache of this configuration, of the host and of the text of these fingerprints."""
+    """Whether ``path`` is a finished cache of this configuration, host and text, the last two by fingerprint."""
     if not path.is_file():
         return False
     try:
@@ -43,7 +43,7 @@ def cache_agrees(path: Path, config: CacheConfig, host: str, text: str) -> bool:
 
 
 def run_agrees(folder: Path, config: TrainConfig, cache: str) -> bool:
-    """Whether ``folder`` is a finished run of this configuration on the cache of this fingerprint."""
+    """Whether ``folder`` is a finished run of this configuration on the cache with this fingerprint."""
     try:
         run = RunFolder(folder)
         header = run.read_header()
@@ -54,13 +54,13 @@ def run_agrees(folder: Path, config: TrainConfig, cache: str) -> bool:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links; whole or not at all."""
+    """Link a file to a second name, or copy it if the file system has no links; atomic."""
     with atomic.replacing(target) as temporary:
         _link(source, temporary)
 
 
 def link_folder(source: Path, target: Path, names: Iterable[str] = ()) -> None:
-    """The same for the files of a folder, all or those of these names."""
+    """The same for the files of a folder: all, or only those with these names."""
     with atomic.replacing_folder(target) as temporary:
         for file in sorted(source.iterdir()):
             if file.is_file() and (not names or file.name in names):
@@ -74,6 +74,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _same(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    ours, theirs = ({key: value for key, value in each.items() if key not in _PATHS} for each in (saved, wanted))
+def _same(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether two configurations agree apart from paths."""
+    ours, theirs = ({key: value for key, value in side.items() if key not in _PATHS} for side in (expected, saved))
     return ours == theirs

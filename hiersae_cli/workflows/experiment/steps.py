@@ -1,7 +1,7 @@
-"""The steps of the experiment for one data set and one seed of the host: each by the workflow of its own command.
+"""The steps of the experiment for one data set and one seed of the host, each by the workflow of its own command.
 
-Every step is left out where its file is there, for files get their names when they are whole; a step that was stopped
-goes on, or begins again. Host, samples, cache and dictionaries are taken over from another run where they agree.
+A step is skipped if its file exists, because files get their names when they are complete; a step that was stopped
+resumes or begins again. Host, samples, cache and dictionaries are reused from another run if they agree.
 
 Legend of shapes: N characters.
 """
@@ -39,21 +39,21 @@ from hiersae_cli.workflows import lm
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.dashboard import run as dashboard
 from hiersae_cli.workflows.eval import run as evaluate
-from hiersae_cli.workflows.experiment import reuse as takeover
+from hiersae_cli.workflows.experiment import reuse
 from hiersae_cli.workflows.train import run as train
 from hiersae_cli.workflows.tree import run as export_tree
 
 PROMPT, TEMPERATURE, TOP_K = " ", 0.8, 200  # of the samples that time the host
 _EVALUATION_SEQUENCES = 64
-_RUN_FILES = ("config.json", "model.safetensors", "metrics.jsonl")  # an index beside them is of another baseline
+_RUN_FILES = ("config.json", "model.safetensors", "metrics.jsonl")  # an index next to them has another baseline
 
 
 class Unit:
     """A data set and a seed of its host, in a folder of the run.
 
     Args:
-        others: the same folder in the other runs, from which what agrees is taken over.
-        log: takes what each step that was carried out was: its name, seconds, and what it was taken over from.
+        others: the same folder in the other runs, whose files are reused if they agree.
+        log: receives the name and seconds of each step that is carried out, and the folder that it was reused from.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Unit:
         self._check_host()
 
     def results(self) -> dict[str, Any]:
-        """What the files of all steps say: ``host``, ``samples``, ``report``, ``check``."""
+        """The contents of the files of all steps: ``host``, ``samples``, ``report``, ``check``."""
         return {
             "host": atomic.read_json(self.host / DESCRIPTION),
             "samples": atomic.read_json(self.folder / "samples.json"),
@@ -99,15 +99,15 @@ class Unit:
         done: bool,
         make: Callable[[], object],
         agrees: Callable[[Path], bool] | None = None,
-        take: Callable[[Path], None] | None = None,
+        link: Callable[[Path], None] | None = None,
     ) -> None:
         if done:
             return
         started, worked = time.monotonic(), time.process_time()
         source = next((other for other in self._others if agrees and agrees(other)), None)
-        if source and take:
-            take(source)
-            self._console.say(f"{self.folder / name}: taken over from {source / name}, which is the same")
+        if source and link:
+            link(source)
+            self._console.say(f"{self.folder / name}: reused from {source / name}, which is the same")
         else:
             self._console.say(f"{self.folder / name}:")
             make()
@@ -127,7 +127,7 @@ class Unit:
             LMConfig,
             texts=[str(self.data.text)],
             out=str(self.host),
-            # Half a character more, so that rounding cannot take one away.
+            # Half a character more, so that rounding cannot lose one.
             validation=(self.data.validation + 0.5) / characters,
             seed=self.seed,
             device=self._device,
@@ -136,8 +136,8 @@ class Unit:
             "host",
             (self.host / DESCRIPTION).exists(),
             lambda: lm.run(config, self._console),
-            lambda other: takeover.host_agrees(other / "host", config, self.data.sha256),
-            lambda other: takeover.link_folder(other / "host", self.host),
+            lambda other: reuse.host_agrees(other / "host", config, self.data.sha256),
+            lambda other: reuse.link_folder(other / "host", self.host),
         )
 
     @cached_property
@@ -156,8 +156,8 @@ class Unit:
 
         def agrees(other: Path) -> bool:
             try:
-                found = atomic.read_json(other / path.name)
-                return bool(found["host"] == self._loaded.fingerprint and found["asked"] == asked)
+                samples = atomic.read_json(other / path.name)
+                return bool(samples["host"] == self._loaded.fingerprint and samples["asked"] == asked)
             except (HierSAEError, KeyError, TypeError):
                 return False
 
@@ -166,11 +166,11 @@ class Unit:
             path.exists(),
             lambda: atomic.write_json(path, {"host": self._loaded.fingerprint, "asked": asked, **self._samples()}),
             agrees,
-            lambda other: takeover.link_file(other / path.name, path),
+            lambda other: reuse.link_file(other / path.name, path),
         )
 
     def _samples(self) -> dict[str, Any]:
-        """Texts drawn one at a time, and the tokens a second of each."""
+        """Texts sampled one at a time, and the tokens per second of each."""
         host, rates, texts = self._loaded, [], []
         prompt = host.tokenizer.encode(PROMPT, add_special_tokens=False)
         generator = torch.Generator(device=self._device).manual_seed(self.seed)
@@ -202,8 +202,8 @@ class Unit:
             "acts.h5",
             self.acts.exists(),
             lambda: cache.run(config, self._console),
-            lambda other: takeover.cache_agrees(other / "acts.h5", config, self._loaded.fingerprint, sha256_file(text)),
-            lambda other: takeover.link_file(other / "acts.h5", self.acts),
+            lambda other: reuse.cache_agrees(other / "acts.h5", config, self._loaded.fingerprint, sha256_file(text)),
+            lambda other: reuse.link_file(other / "acts.h5", self.acts),
         )
 
     def _train(self, name: str, step: str, seed: int) -> None:
@@ -215,15 +215,15 @@ class Unit:
 
         def agrees(other: Path) -> bool:
             with Activations(self.acts) as acts:
-                return takeover.run_agrees(other / name, config, acts.fingerprint)
+                return reuse.run_agrees(other / name, config, acts.fingerprint)
 
         self._step(
             name,
             run.config_file.exists() and run.is_complete(),
             lambda: train.run(config, self._console),
-            # What was begun here goes on here.
+            # A run that was begun here resumes.
             None if run.config_file.exists() else agrees,
-            lambda other: takeover.link_folder(other / name, folder, _RUN_FILES),
+            lambda other: reuse.link_folder(other / name, folder, _RUN_FILES),
         )
 
     def _evaluate(self) -> None:
@@ -238,9 +238,9 @@ class Unit:
             markdown=str(self.folder / "report.md"),
             html=str(self.folder / "report.html"),
             device=self._device,
-            overwrite=True,  # what an evaluation that was stopped has left
+            overwrite=True,  # the files of an evaluation that was stopped
         )
-        # The report is the last that an evaluation writes.
+        # An evaluation writes the report last.
         self._step("report.json", self.report.exists(), lambda: evaluate.run(config, self._console))
 
     def _export(self, seed: int) -> None:
@@ -273,8 +273,8 @@ class Unit:
 def untouched(host: Host, module: str, model: Any, tokens_N: torch.Tensor) -> dict[str, Any]:
     """The host's loss before, with and after reconstructions of ``model`` in place of what ``module`` gives.
 
-    Raises ``HierSAEError`` where the loss before or after is not, bit for bit, the one that the host's files give, or
-    where these files have changed.
+    Raises ``HierSAEError`` if the loss before or after differs in any bit from that of the host's files, or if these
+    files have changed.
     """
 
     def loss(of: Host) -> float:
@@ -286,13 +286,13 @@ def untouched(host: Host, module: str, model: Any, tokens_N: torch.Tensor) -> di
     with host.spliced(module, lambda x_BTD: model(x_BTD.flatten(0, 1)).view_as(x_BTD)):
         spliced = loss(host)
     after = loss(host)
-    anew = Host.load(host.name, host.device)
-    wanted = loss(anew)
-    if not before == after == wanted or anew.fingerprint != host.fingerprint:
+    reloaded = Host.load(host.name, host.device)
+    expected = loss(reloaded)
+    if not before == after == expected or reloaded.fingerprint != host.fingerprint:
         raise HierSAEError(
             f"{host.name}: not the model that it was: loss {before!r} before and {after!r} after the hooks, "
-            f"{wanted!r} of its files",
-            "A result of this run would be of a changed host.",
+            f"{expected!r} of its files",
+            "Results of this run would describe a changed host.",
         )
     return {"loss_before": before, "loss_spliced": spliced, "loss_after": after, "fingerprint": host.fingerprint}
 

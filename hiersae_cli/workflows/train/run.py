@@ -27,7 +27,7 @@ _MEDIAN_ROWS = 16_384
 
 
 def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
-    """Train a model; an unfinished run of the same configuration is gone on with, to the same result.
+    """Train a model; an unfinished run of the same configuration is resumed, with the same result.
 
     Returns the last line of metrics with where the run is. Raises ``UsageError`` and ``FileError``.
     """
@@ -78,19 +78,19 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], console: Console) -> bool:
-    """Make the folder, or check that it holds the same run unfinished; True where there is one to go on with."""
+    """Make the folder, or check that it holds the same run unfinished; True if there is one to resume."""
     if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
         saved = folder.read_header()
         difference = first_difference(saved["config"], wanted["config"])
         for key in ("module", "width", "host"):
             difference = difference or first_difference({key: saved[key]}, {key: wanted[key]})
-        # The caches' content decides, not where they lie.
+        # The content of the caches decides, not their paths.
         if not difference and list(saved["inputs"].values()) != list(wanted["inputs"].values()):
             difference = "the caches are not those it was begun with"
         if difference:
             raise FileError(
                 f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
-                "Give the same flags to go on with it, or --overwrite to begin again.",
+                "Give the same flags to resume it, or --overwrite to begin again.",
             )
         return True
     if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
@@ -152,7 +152,7 @@ def _loop(
 
 
 def _shown(figures: dict[str, Any]) -> dict[str, str]:
-    """What the live display says beside the speed."""
+    """The figures that the live display shows next to the speed."""
     if not figures:
         return {}
     shown = {
@@ -186,7 +186,7 @@ class Interval:
         self._latest = {name: value for name, value in step.items() if not isinstance(value, torch.Tensor)}
 
     def close(self, trainer: Trainer) -> dict[str, Any]:
-        """The line: FVU as a ratio of sums over the interval, means of the rest; then begin anew."""
+        """The line: FVU as a ratio of sums over the interval, means of the other figures; then begin again."""
         sums = self._sums
         rows, steps = float(sums["rows"]), float(sums["steps"])
         variance = float(sums["square"] - sums["sum"].square().sum() / rows)

@@ -17,7 +17,7 @@ from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.synth import Stream, block_seed, generator
 from hiersae_cli.workflows.common import advice
 
-SYNTH_MODULE = "synth"  # what stands for the module's path where activations are of no model
+SYNTH_MODULE = "synth"  # the module's path if activations come from no model
 _MOMENT_BLOCKS, _BLOCK = 8, 2048
 
 
@@ -43,17 +43,17 @@ class Source(Protocol):
         """Batches (B, D) of ``size`` rows, from batch number ``first`` on."""
 
     def extent(self, tokens: int) -> str:
-        """In words, what ``tokens`` rows of it are."""
+        """What ``tokens`` rows of it are, in words."""
 
     def cautions(self, tokens: int) -> list[str]:
         """What is doubtful about training on ``tokens`` rows of it."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the open files."""
 
 
 def open_source(config: TrainConfig, device: torch.device) -> Source:
-    """Where a run's rows come from; raises ``UsageError`` and ``FileError`` where it cannot be read or made."""
+    """The source of a run's rows; raises ``UsageError`` and ``FileError`` if it cannot be read or made."""
     return DrawnRows(config, device) if config.synth else CachedRows(config)
 
 

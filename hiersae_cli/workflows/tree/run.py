@@ -1,6 +1,6 @@
 """``hiersae export-tree``: run folder + acts.h5 (+ host) -> tree.json, or another format.
 
-Legend of shapes: B rows of a batch, F latents of all levels, numbered through from the coarsest.
+Legend of shapes: B rows of a batch, D width, F latents of all levels, the coarsest first.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
 from hiersae_cli.metrics.own_tokens import ActivationByToken
 from hiersae_cli.render.tree_writers import context_text, edge_statistic, export
-from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
+from hiersae_cli.sae import SparseAutoencoder
 from hiersae_cli.workflows.common.evidence import gather_contexts, gather_tokens, listed_tokens, token_ids, token_texts
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.common.rows import batches_of, spread_blocks
-from hiersae_cli.workflows.eval.report import LEAST_FIRINGS
+from hiersae_cli.workflows.eval.trees import LEAST_FIRINGS
 from hiersae_cli.workflows.tree.statistics import edges_of, statistics_of
 
-_SHOWN_PARENTS = 10
-_SHOWN_EVIDENCE = 60  # characters
+_MOST_PARENTS = 10  # in the table
+_LONGEST_CONTEXT = 60  # characters in the table
 
 
 def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, Any]:
     """Write the tree of a run with its statistics and evidence; returns the summary that ``--json`` prints.
 
-    Statistics are those of held-out rows; contexts come from all rows looked at. Raises ``UsageError`` and
-    ``FileError``, before any work, where run, caches and host do not belong together or the output exists.
+    Statistics come from held-out rows, contexts from all rows that are read. Raises ``UsageError`` and ``FileError``,
+    before any work, if run, caches and host do not belong together or the output exists.
     """
     console = console or Console.silent()
     started = time.monotonic()
@@ -59,21 +59,23 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     steps = trained.config.steps
     if trained.steps_done < steps:
         console.warn(f"{trained.path}: training not ended (step {trained.steps_done:,} of {steps:,})")
-    parent_F = _parents(trained.model, root)
+    parent_F = trained.model.tree_F
+    if root is not None:
+        parent_F[root] = NONE
     counts, soft, top, by_token, looked_at = _pass(config, trained, acts, parent_F, device, console)
-    kept_F = _select(config, counts, soft or counts, root)
+    chosen_F = _select(config, counts, soft or counts, root)
     statistics = statistics_of(counts, soft)
-    evidence = _evidence(config, trained.model, acts, host, top, by_token, kept_F, device, console)
+    evidence = _evidence(config, trained.model, acts, host, top, by_token, chosen_F, device, console)
     nodes = [
         Node(
             levels.ids[latent],
-            levels.ids[parent_F[latent]] if parent_F[latent] != NONE else None,
+            levels.parent_id(parent_F[latent]),
             *levels.place(latent),
             statistics=statistics[latent],
             evidence=evidence[latent],
             label=labels.get(levels.ids[latent]),
         )
-        for latent in np.flatnonzero(kept_F).tolist()
+        for latent in np.flatnonzero(chosen_F).tolist()
     ]
     tree = Tree(_header(config, trained, acts, counts, looked_at, host), nodes)
     export(config.out, tree, config.format)
@@ -83,18 +85,8 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     return summary
 
 
-def _parents(model: SparseAutoencoder, root: int | None) -> np.ndarray:
-    """The parent (F,) of every latent, or ``NONE``: a flat dictionary has only roots, and ``root`` is one."""
-    parent_F = np.full(model.latents, NONE, np.int64)
-    if isinstance(model, HierarchicalSAE):
-        parent_F[:] = model.parent_F.cpu().numpy()
-    if root is not None:
-        parent_F[root] = NONE
-    return parent_F
-
-
 def _labels(trained: Run, console: Console) -> dict[str, str]:
-    """The labels beside the run; none where they cannot be read or are of other weights, with a warning."""
+    """The labels in the run's folder; none, with a warning, if they cannot be read or belong to other weights."""
     try:
         return {id: label.text for id, label in Labels(trained.path, trained.sha256).current().items()}
     except FileError as error:
@@ -120,9 +112,9 @@ def _pass(
     device: torch.device,
     console: Console,
 ) -> tuple[FiringCounts, FiringCounts | None, TopFirings, ActivationByToken, int]:
-    """Read the rows once: counts over held-out rows, of all the strongest firings, activations by token and number.
+    """Read the rows once: counts over held-out rows; strongest firings, activations by token and number of all rows.
 
-    A hardened tree's soft firings are counted too: of its hard ones, a child's are all within its parent's.
+    The soft firings of a hardened tree are counted too, since a child's hard firings are all within its parent's.
     """
     held_out = acts.usable(HELD_OUT)
     usable = acts.rows_of(TRAIN, HELD_OUT)
@@ -143,11 +135,12 @@ def _pass(
             counted = held_out[row]
             counts.add(int(held_out[start:stop].sum()), latent[counted], value[counted], with_parent[counted])
             if soft and trained.hardened:
-                found = firings(trained.hardened.encode(x_BD, hard=False), parents)
-                soft.add(int(held_out[start:stop].sum()), *(column[held_out[found[0] + start]] for column in found[1:]))
+                row_soft, *columns = firings(trained.hardened.encode(x_BD, hard=False), parents)
+                counted = held_out[row_soft + start]
+                soft.add(int(held_out[start:stop].sum()), *(column[counted] for column in columns))
             allowed = usable[row]
             row, latent, value = row[allowed], latent[allowed], value[allowed]
-            # A window is known by its first row.
+            # The first row of a window identifies it.
             top.add(latent, value, row, row - position[row])
             by_token.add(tokens[start:stop][usable[start:stop]], tokens[row], latent, value)
             looked_at += int(usable[start:stop].sum())
@@ -156,35 +149,35 @@ def _pass(
 
 
 def _select(config: ExportTreeConfig, counts: FiringCounts, soft: FiringCounts, root: int | None) -> np.ndarray:
-    """Which latents (F,) bool are written: what ``--root``, ``--min-rate`` and ``--max-children`` leave.
+    """Which latents (F,) bool to write, by ``--root``, ``--min-rate`` and ``--max-children``.
 
-    Latents are ordered by level, so one pass from the front reaches every descendant and one from the back
-    every ancestor.
+    Latents are ordered by level, so a pass from the front reaches every descendant and a pass from the back every
+    ancestor.
     """
     parent_F = counts.parent_F
     has_parent = np.flatnonzero(parent_F != NONE)
-    kept_F = counts.active_F >= config.min_rate * counts.rows
+    chosen_F = counts.active_F >= config.min_rate * counts.rows
     if root is not None:
         inside_F = np.arange(len(parent_F)) == root
         for latent in has_parent:
             inside_F[latent] |= inside_F[parent_F[latent]]
-        kept_F &= inside_F
-        kept_F[root] = True
-    if not kept_F.any():
+        chosen_F &= inside_F
+        chosen_F[root] = True
+    if not chosen_F.any():
         most = counts.active_F.max() / counts.rows
         raise UsageError(f"--min-rate {config.min_rate:g}: leaves no latent; the highest rate is {most:.3g}")
     for latent in has_parent[::-1]:
-        kept_F[parent_F[latent]] |= kept_F[latent]
+        chosen_F[parent_F[latent]] |= chosen_F[latent]
     if config.max_children:
         information_F = edges_of(soft)["mi_bits"]
-        child = has_parent[kept_F[has_parent]]
+        child = has_parent[chosen_F[has_parent]]
         child = child[np.lexsort((child, -information_F[child], parent_F[child]))]
         _, first, number = np.unique(parent_F[child], return_index=True, return_inverse=True)
         rank = np.arange(len(child)) - first[number]
-        kept_F[child[rank >= config.max_children]] = False
+        chosen_F[child[rank >= config.max_children]] = False
         for latent in has_parent:
-            kept_F[latent] &= kept_F[parent_F[latent]]
-    return kept_F
+            chosen_F[latent] &= chosen_F[parent_F[latent]]
+    return chosen_F
 
 
 def _evidence(
@@ -194,27 +187,29 @@ def _evidence(
     host: Host | None,
     top: TopFirings,
     by_token: ActivationByToken,
-    kept_F: np.ndarray,
+    chosen_F: np.ndarray,
     device: torch.device,
     console: Console,
 ) -> list[dict[str, Any]]:
-    """Own tokens, contexts, and with a host tokens promoted and suppressed, of latents kept; empty for the others."""
+    """Own tokens, contexts, and with a host promoted and suppressed tokens, of chosen latents; none of the others."""
     texts = token_texts(host) if host else token_ids
     with torch.inference_mode():
-        contexts = gather_contexts(acts, model.encode, top, kept_F, config.context_tokens, texts, config.batch, device)
-    evidence: list[dict[str, Any]] = [{"contexts": found} for found in contexts]
+        contexts = gather_contexts(
+            acts, model.encode, top, chosen_F, config.context_tokens, texts, config.batch, device
+        )
+    evidence: list[dict[str, Any]] = [{"contexts": of_latent} for of_latent in contexts]
     for latent, ids, shares in zip(range(model.latents), *by_token.own_tokens(), strict=True):
-        if kept_F[latent]:
+        if chosen_F[latent]:
             evidence[latent]["tokens"] = listed_tokens(ids[ids != NONE], shares, texts)
     if host and config.top_tokens:
-        kept = np.flatnonzero(kept_F)
-        directions_FD = model.W_dec_FD.detach()[torch.from_numpy(kept).to(device)]
+        chosen = np.flatnonzero(chosen_F)
+        directions_FD = model.W_dec_FD.detach()[torch.from_numpy(chosen).to(device)]
         try:
             tokens = gather_tokens(host, directions_FD, config.top_tokens, token_texts(host))
         except FileError as error:
             console.warn(f"no promoted tokens: {error.message}")
         else:
-            for latent, lists in zip(kept.tolist(), tokens, strict=True):
+            for latent, lists in zip(chosen.tolist(), tokens, strict=True):
                 evidence[latent] |= lists
     return evidence
 
@@ -261,15 +256,15 @@ def _summary(config: ExportTreeConfig, tree: Tree, looked_at: int, held_out: int
 
 def _show(tree: Tree, summary: dict[str, Any], console: Console, seconds: float) -> None:
     parents = [node for node in tree.nodes if tree.children(node.id)]
-    parents = sorted(parents, key=lambda node: (-len(_live(tree, node)), -len(tree.children(node.id))))[:_SHOWN_PARENTS]
+    parents = sorted(parents, key=lambda node: (-len(_live(tree, node)), -len(tree.children(node.id))))[:_MOST_PARENTS]
     if parents:
         rows = [_table_row(tree, node) for node in parents]
         columns = ["parent", "rate", "children", "dead", "I/I_max", "name", "strongest context"]
-        shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+        filled = [number for number in range(len(columns)) if any(row[number] for row in rows)]
         console.table(
             "Parents with the most children",
-            [columns[number] for number in shown],
-            [[row[number] for number in shown] for row in rows],
+            [columns[number] for number in filled],
+            [[row[number] for number in filled] for row in rows],
         )
     console.say(
         f"{summary['file']}: {summary['nodes']:,} features, {summary['edges']:,} with a parent; "
@@ -282,7 +277,7 @@ def _show(tree: Tree, summary: dict[str, Any], console: Console, seconds: float)
 
 
 def _shares(nodes: list[Node]) -> list[float]:
-    """I/I_max of the nodes that fire often enough for it to be known, as ``hiersae eval`` has it."""
+    """I/I_max of the nodes that fire often enough, as in ``hiersae eval``."""
     known = [edge_statistic(node, "mi_over_max") for node in nodes if node.statistics["n_active"] >= LEAST_FIRINGS]
     return [share for share in known if share is not None]
 
@@ -295,10 +290,10 @@ def _table_row(tree: Tree, node: Node) -> list[str]:
     children = tree.children(node.id)
     shares = _shares(children)
     text = context_text(node)
-    if len(text) > _SHOWN_EVIDENCE:
+    if len(text) > _LONGEST_CONTEXT:
         middle = text.find("⟪")
-        first = max(0, min(middle - _SHOWN_EVIDENCE // 2, len(text) - _SHOWN_EVIDENCE))
-        text = text[first : first + _SHOWN_EVIDENCE]
+        first = max(0, min(middle - _LONGEST_CONTEXT // 2, len(text) - _LONGEST_CONTEXT))
+        text = text[first : first + _LONGEST_CONTEXT]
     return [
         node.id,
         f"{node.statistics['rate']:.2%}",

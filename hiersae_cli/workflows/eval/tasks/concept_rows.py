@@ -1,4 +1,4 @@
-"""Labels of a cache's rows: the text is put together again from its tokens, and every token given its labels.
+"""Labels of a cache's rows: tokens are joined to texts, and a labeller gives every token its labels.
 
 Legend of shapes: N rows, G families of concepts, W rows of a stretch of text.
 """
@@ -16,16 +16,16 @@ from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows.common.evidence import token_texts
 
-_RUN_UP = 16  # documents before a wanted one, of the same source, from which its labels are worked out
+_RUN_UP = 16  # documents of the same source before a wanted one, which help to label it
 
 
 def label_rows(
     acts: ActivationSet, row_N: np.ndarray, host: Host, labeller: str, labels_file: str
 ) -> tuple[Concepts, list[str]]:
-    """The concepts of rows (N,), ascending, by a labeller's name or by the user's file; and what to warn of.
+    """The concepts of rows (N,), ascending, by a labeller's name or the user's file; and what to warn of.
 
-    A document that is a part of a longer text is labelled with up to 16 parts before it, so that a string or a
-    speech that begins there is known.
+    A document that is part of a longer text is labelled together with up to 16 parts before it, in which a string or
+    a speech may begin.
     """
     label: Labeller
     label, families = (LabelsFile(labels_file), LabelsFile.families) if labels_file else LABELLERS[labeller]
@@ -49,25 +49,25 @@ def label_rows(
         passages.append(Passage(names[document[first]], text, anchors))
         place_of.append(place_W)
     labels = label(passages, vocabulary)
-    found_GN = np.full((len(vocabulary.families), len(row_N)), UNKNOWN, np.int32)
+    label_GN = np.full((len(vocabulary.families), len(row_N)), UNKNOWN, np.int32)
     for (first, last), place_W, labels_GC in zip(stretches, place_of, labels, strict=True):
         inside = np.flatnonzero((row_N >= first) & (row_N < last))
         place = place_W[row_N[inside] - first]
-        standing = place < labels_GC.shape[1]
-        found_GN[:, inside[standing]] = labels_GC[:, place[standing]]
+        labelled = place < labels_GC.shape[1]
+        label_GN[:, inside[labelled]] = labels_GC[:, place[labelled]]
     warnings = []
     if labels_file and shifted:
         warnings.append(
             f"{labels_file}: {shifted:,} documents have another length in the cache's tokens than in the text, so "
-            "labels in them may be shifted"
+            "their labels may be shifted"
         )
-    return Concepts.of(vocabulary, found_GN), warnings
+    return Concepts.of(vocabulary, label_GN), warnings
 
 
 def _stretches(
     wanted: np.ndarray, document_N: np.ndarray, names: list[str], offsets: np.ndarray
 ) -> list[tuple[int, int]]:
-    """First and past-the-last row of stretches of one source each, that hold the wanted documents and their run-up."""
+    """First and past-the-last row of stretches that hold the wanted documents and their run-up, each of one source."""
     numbers, starts = np.unique(document_N, return_index=True)
     ends = np.append(starts[1:], len(document_N))
     row_of = {int(number): place for place, number in enumerate(numbers)}
@@ -76,17 +76,17 @@ def _stretches(
         before = number - 1
         return before in row_of and names[before] == names[number] and 0 <= offsets[before] < offsets[number]
 
-    found: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for number in wanted.tolist():
         first = number
         while number - first < _RUN_UP and follows(first):
             first -= 1
         start, stop = int(starts[row_of[first]]), int(ends[row_of[number]])
-        if found and (start < found[-1][1] or (start == found[-1][1] and follows(first))):
-            found[-1] = found[-1][0], stop
+        if stretches and (start < stretches[-1][1] or (start == stretches[-1][1] and follows(first))):
+            stretches[-1] = stretches[-1][0], stop
         else:
-            found.append((start, stop))
-    return found
+            stretches.append((start, stop))
+    return stretches
 
 
 def _pieces(acts: ActivationSet, host: Host, tokens: np.ndarray, position: np.ndarray) -> Any:
@@ -96,10 +96,10 @@ def _pieces(acts: ActivationSet, host: Host, tokens: np.ndarray, position: np.nd
 
     def pieces(first: int, last: int) -> list[str]:
         ids = tokens[first:last]
-        found = joined(texts(ids))
+        words = joined(texts(ids))
         if bos is not None:
             for place in np.flatnonzero((ids == bos) & (position[first:last] == 0)):
-                found[place] = ""  # no text of the document
-        return found
+                words[place] = ""  # not in the document
+        return words
 
     return pieces

@@ -1,0 +1,190 @@
+"""What each suite trains: rows, widths, L0, options.
+
+Run by ``python -m benchmarks.trees``, whose help describes the suites.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import Any
+
+from hiersae_cli.config.base import typed
+from hiersae_cli.config.synth import Shape, SynthConfig
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.device import resolve_device
+from hiersae_cli.errors import UsageError
+from hiersae_cli.workflows.common.advice import TOY
+
+HIER, BATCHTOPK, SAELENS = "hier", "batchtopk", "saelens"
+_HIER = {
+    "k_start": 1.5,
+    "coarse_weight": 1.0,
+    "coherence_weight": 1.0,
+    "tree_weight": 1.0,
+    "orphan_weight": 1.0,
+    "relevel": True,
+    "lr": 3e-3,
+    "curriculum": "anneal=0.7",
+    "batch": 512,
+}
+# The options of training, suite by suite for ours, and by kind for flat dictionaries; --set and --set-flat change them.
+HIER_OPTIONS: dict[str, dict[str, Any]] = {
+    # A level of three latents needs a wide start to find its features at all, and has no place to move them to. Here
+    # the second pass finds edges instead of losing them.
+    "toy": {name: value for name, value in TOY.items() if name not in ("arch", "widths", "k", "tokens")},
+    "synthtree-1k": _HIER,
+    "synthsaebench-16k": _HIER,
+    "cache": {"lr": 3e-3},  # the others as `hiersae train` has them
+}
+FLAT_OPTIONS: dict[str, dict[str, Any]] = {BATCHTOPK: {"lr": 3e-3}, SAELENS: {"lr": 1e-3}}
+SAELENS_OPTIONS = ("lr", "batch")
+_SHARES = {2: (7.1, 2.9), 3: (3.7, 3.4, 2.9)}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The sizes of a comparison.
+
+    Attributes:
+        samples: activations of each training.
+        l0: the L0 of every dictionary, of all its levels together.
+        levels: widths of ours, one hierarchy each; flat dictionaries have as many latents.
+        shares: how the levels share L0, by the number of levels.
+        nested: widths of SAELens' nested dictionaries, one Matryoshka each.
+        seeds: trainings of each architecture.
+        held_out: rows to measure on.
+        tries: trainings of ours with other seeds, of which the one with the lowest training FVU counts.
+        shape: of the truth, if it is not the preset's own.
+    """
+
+    samples: int
+    l0: float
+    levels: tuple[tuple[int, ...], ...]
+    shares: dict[int, tuple[float, ...]]
+    nested: tuple[tuple[int, ...], ...] = ()
+    seeds: int = 3
+    held_out: int = 100_000
+    tries: int = 1
+    shape: Shape = Shape()
+
+
+# The second hierarchy of a suite, and the second Matryoshka, have widths that do not fit the levels of the truth.
+SUITES = {
+    "toy": Suite(2 * 10**6, 1.16, ((3, 17), (5, 15)), {2: (0.49, 0.67)}, seeds=10, tries=8),
+    "synthtree-1k": Suite(
+        8 * 10**6, 12, ((32, 128, 352), (50, 150, 312), (160, 352)), _SHARES, ((32, 96, 384), (50, 150, 312))
+    ),
+    "synthsaebench-16k": Suite(
+        5 * 10**6, 25, ((128, 512, 3456), (200, 800, 3096)), _SHARES, ((128, 384, 1536, 2048), (200, 600, 2400, 896))
+    ),
+    "cache": Suite(2 * 10**6, 32, ((256, 3840),), {2: (1, 1)}),
+}
+_GPU_SAMPLES = {"synthsaebench-16k": 200 * 10**6}
+_QUICK: dict[str, dict[str, Any]] = {
+    "toy": {"samples": 400_000, "seeds": 2, "tries": 1},
+    "synthtree-1k": {"samples": 100_000, "seeds": 1},
+    "synthsaebench-16k": {
+        "samples": 100_000,
+        "seeds": 1,
+        "levels": ((16, 64, 432), (25, 100, 387)),
+        "nested": ((16, 48, 192, 256), (25, 75, 300, 112)),
+        "shape": Shape(features=2048, width=192, roots=16),
+    },
+    "cache": {"samples": 100_000, "seeds": 1, "levels": ((64, 960),)},
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A dictionary to train.
+
+    Attributes:
+        name: of its run folder: what is trained, L0, samples, options that were changed, seed.
+        kind: hier, batchtopk or saelens.
+        config: of ours; of SAELens the fields count that ``peers_saelens.train`` reads.
+        tries: trainings of which the best counts.
+    """
+
+    name: str
+    kind: str
+    config: TrainConfig
+    tries: int = 1
+
+
+def choose(options: argparse.Namespace) -> Suite:
+    """The suite with what the command line changes; raises ``UsageError`` if its widths cannot be compared."""
+    suite = SUITES[options.suite]
+    if resolve_device(options.device).type == "cuda":
+        suite = replace(suite, samples=_GPU_SAMPLES.get(options.suite, suite.samples))
+    if options.quick:
+        suite = replace(suite, held_out=20_000, **_QUICK[options.suite])
+    changes = {field.name: getattr(options, f"truth_{field.name}") for field in fields(Shape)}
+    suite = replace(suite, shape=replace(suite.shape, **{name: value for name, value in changes.items() if value}))
+    if options.widths:
+        nested = tuple(options.widths) if suite.nested else ()
+        suite = replace(suite, levels=tuple(options.widths), nested=nested)
+    if len({sum(widths) for widths in suite.levels}) > 1:
+        raise UsageError("--widths: all must have the same sum", "Otherwise no flat dictionary has as many latents.")
+    return replace(
+        suite,
+        samples=options.samples or suite.samples,
+        seeds=options.seeds or suite.seeds,
+        tries=options.tries or suite.tries,
+    )
+
+
+def rows_of(options: argparse.Namespace, suite: Suite, path: str) -> SynthConfig:
+    """The rows of a suite with a known truth: as many to train on as a training takes, and those to measure on."""
+    shape = {f"truth_{field.name}": getattr(suite.shape, field.name) for field in fields(Shape)}
+    rows = suite.samples + suite.held_out
+    return SynthConfig(preset=options.suite, rows=rows, held_out=suite.held_out, out=path, **shape)
+
+
+def trainings(options: argparse.Namespace, suite: Suite, acts: str, l0: float, folder: str) -> list[Training]:
+    """The trainings of a suite at one L0, as far as ``--only`` allows; raises ``UsageError`` for bad options."""
+    latents = sum(suite.levels[0])
+    kinds = [(f"hier-{_joined(widths)}", HIER, widths) for widths in suite.levels]
+    kinds.append((BATCHTOPK, BATCHTOPK, (latents,)))
+    if suite.nested:
+        kinds.append(("saelens-batchtopk", SAELENS, (latents,)))
+    kinds += [(f"saelens-matryoshka-{_joined(accumulate(w))}", SAELENS, w) for w in suite.nested]
+    plan = []
+    for name, kind, widths in kinds:
+        if not name.startswith(tuple(options.only.split(","))):
+            continue
+        settings, variant = _settings(kind, options)
+        arch = variant or {HIER: HIER, BATCHTOPK: BATCHTOPK}.get(kind, "matryoshka" if len(widths) > 1 else BATCHTOPK)
+        changes = [f"{key}={value}" for key, value in (options.set if kind == HIER else options.set_flat)]
+        label = "-".join([name, *filter(None, [variant]), f"l{l0:g}", typed(suite.samples), *changes])
+        k = _k(widths, l0, suite.shares) if kind == HIER else (l0,)
+        for seed in range(options.seed_base, options.seed_base + suite.seeds):
+            run = f"{label}-seed{seed}"
+            sizes = {"widths": widths, "k": k, "tokens": suite.samples, "seed": seed, "device": options.device}
+            config = TrainConfig(acts=[acts], out=f"{folder}/{run}", **{"arch": arch, **sizes, **settings})
+            plan.append(Training(run, kind, config, suite.tries if kind == HIER else 1))
+    return plan
+
+
+def _settings(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The options of a kind of training, and its variant: "" for none."""
+    if kind == HIER:
+        return {**HIER_OPTIONS[options.suite], **dict(options.set)}, options.ablate
+    settings = {**FLAT_OPTIONS[kind], **dict(options.set_flat)}
+    if kind == BATCHTOPK:
+        return settings, options.control
+    unknown = [name for name in settings if name not in SAELENS_OPTIONS]
+    if unknown:
+        raise UsageError(f"--set-flat {unknown[0]}: not of SAELens", "Leave its dictionaries out: --only batchtopk.")
+    return settings, ""
+
+
+def _k(widths: tuple[int, ...], l0: float, shares: dict[int, tuple[float, ...]]) -> tuple[float, ...]:
+    """How the levels of a hierarchy share L0."""
+    parts = shares.get(len(widths), (1.0,) * len(widths))
+    return tuple(min(width, l0 * part / sum(parts)) for width, part in zip(widths, parts, strict=True))
+
+
+def _joined(numbers: Any) -> str:
+    return "-".join(map(str, numbers))

@@ -1,0 +1,28 @@
+"""The rows of a context: those around a row, as far as its window goes.
+
+Legend of shapes: R rows, E rows to look around, W rows of a context.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def rows_around(row_E: Array, around: int, document_R: Array, *consecutive: Array) -> tuple[Array, Array]:
+    """The rows (E, W) from ``around`` before each of ``row_E`` to ``around`` after it, and which lie in its window.
+
+    Args:
+        document_R: the number of each row's document.
+        consecutive: columns (R,) that grow by one from row to row within a window, such as the position.
+    """
+    row_EW = row_E[:, None] + np.arange(-around, around + 1)
+    inside_EW = (row_EW >= 0) & (row_EW < len(document_R))
+    row_EW = row_EW.clip(0, len(document_R) - 1)
+    inside_EW &= document_R[row_EW] == document_R[row_E][:, None]
+    for column_R in consecutive:
+        inside_EW &= column_R[row_EW] - column_R[row_E][:, None] == row_EW - row_E[:, None]
+    return row_EW, inside_EW

@@ -1,0 +1,139 @@
+"""From sums over held-out rows to figures: every metric of every dictionary, over the sample and over each resample.
+
+Legend of shapes: K blocks of documents, n weightings of the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.metrics.catalogue import SOFT
+from hiersae_cli.metrics.intervals import Bootstrap, Figure, Share
+from hiersae_cli.metrics.loss import LossSums
+from hiersae_cli.workflows.eval.passes import MEAN, ZERO, Encoded, Fitted
+from hiersae_cli.workflows.eval.sample import Sample
+from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject
+from hiersae_cli.workflows.eval.tasks import PreparedTasks, TaskResults
+from hiersae_cli.workflows.eval.trees import tree_figures
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A dictionary with its figures.
+
+    Attributes:
+        encoded: the dictionary and its sums.
+        tasks: its results in the downstream tasks, if there are any.
+        figures: every metric by its name in the report.
+    """
+
+    encoded: Encoded
+    tasks: TaskResults | None
+    figures: Mapping[str, Figure]
+
+    @property
+    def subject(self) -> Subject:
+        """The dictionary itself."""
+        return self.encoded.subject
+
+    @property
+    def name(self) -> str:
+        """Its key in the report."""
+        return self.subject.name
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A group of seeds, or a control, with the figures of each."""
+
+    group: SeedGroup
+    scored: tuple[Scored, ...]
+
+    @property
+    def name(self) -> str:
+        """Its key in the report."""
+        return self.group.name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that a report is made from.
+
+    Attributes:
+        config: of the command.
+        module, fingerprints: the module of the activations, and the caches' fingerprints by path.
+        sample: the held-out rows.
+        groups: the measured runs, then each configuration of baselines.
+        controls: untrained dictionaries, one a group.
+        further: runs that only the stability of the first group's trees is compared with.
+        loss: the host's losses, if there is a host.
+        tasks: the downstream tasks, if there are any.
+        bootstrap: the resamples of documents behind the figures.
+        warnings: known reasons to doubt the figures.
+    """
+
+    config: EvalConfig
+    module: str
+    fingerprints: Mapping[str, str]
+    sample: Sample
+    groups: tuple[ScoredGroup, ...]
+    controls: tuple[ScoredGroup, ...]
+    further: tuple[Fitted, ...]
+    loss: LossSums | None
+    tasks: PreparedTasks | None
+    bootstrap: Bootstrap
+    warnings: tuple[str, ...]
+
+    @property
+    def all_groups(self) -> tuple[ScoredGroup, ...]:
+        """The groups of runs, then the controls."""
+        return (*self.groups, *self.controls)
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Every dictionary."""
+        return [scored for group in self.all_groups for scored in group.scored]
+
+
+def score(encoded: Encoded, loss: LossSums | None, tasks: TaskResults | None, bootstrap: Bootstrap) -> Scored:
+    """The figures of a dictionary; its losses are left out of a control's."""
+    return Scored(encoded, tasks, _figures(encoded, loss, tasks, bootstrap))
+
+
+def _figures(
+    encoded: Encoded, loss: LossSums | None, tasks: TaskResults | None, bootstrap: Bootstrap
+) -> dict[str, Figure]:
+    codes, data, subject = encoded.codes, encoded.data, encoded.subject
+    rows = int(data.rows_K.sum())
+    figures: dict[str, Figure] = {}
+
+    def add(metric: str, unit: str, n: int, statistic: Callable[[np.ndarray], np.ndarray]) -> None:
+        figures[metric] = bootstrap.draws(statistic, n, unit)
+
+    add("fvu", "1", rows, partial(codes.fvu, data))
+    add("ev", "1", rows, lambda weights_nK: 1 - codes.fvu(data, weights_nK))
+    add("l0", "latents", rows, partial(codes.l0, data))
+    if len(codes.levels.widths) > 1:
+        for level in range(len(codes.levels.widths)):
+            add(f"l0_level_{level}", "latents", rows, partial(codes.l0, data, level=level))
+    figures["dead"] = Share(codes.dead(), codes.levels.latents)
+    if loss and subject.run:
+        tokens = int(loss.tokens_K.sum())
+        add("ce_recovered", "1", tokens, partial(loss.recovered, subject.name, ZERO))
+        add("ce_recovered_mean", "1", tokens, partial(loss.recovered, subject.name, MEAN))
+        add("kl", "nats", tokens, partial(loss.kl, subject.name))
+    figures |= encoded.trees.figures(codes, data, bootstrap)
+    if tasks:
+        figures |= tasks.figures(bootstrap)
+    if encoded.soft:
+        soft, edges = encoded.soft.codes, encoded.soft.edges
+        add(f"fvu{SOFT}", "1", rows, partial(soft.fvu, data))
+        add(f"l0{SOFT}", "latents", rows, partial(soft.l0, data))
+        of_edges = tree_figures(edges, soft, data, bootstrap)
+        figures |= {f"{metric}{SOFT}": figure for metric, figure in of_edges.items()}
+    return figures

@@ -49,7 +49,8 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     """All figures as plain values: of people (or of simulated raters), and of language models by themselves."""
     rules = Rules(**study.design["rules"])
     people = [answer for answer in answers if answer.kind in (HUMAN, SIMULATED)]
-    models = [answer for answer in answers if answer.kind == MODEL and _scored(study, answer)]
+    by_models = [answer for answer in answers if answer.kind == MODEL]
+    scored = [answer for answer in by_models if _scored(study, answer)]
     excluded = exclusions(study, people, rules)
     included = people
     if not settings.keep_all:
@@ -63,8 +64,8 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         "answers_analysed": len(analysed),
         **figures(study, analysed, settings),
         "models": {
-            name: figures(study, [answer for answer in models if answer.name == name], settings)
-            for name in sorted({answer.name for answer in models})
+            name: figures(study, [answer for answer in scored if answer.name == name], settings)
+            for name in sorted({answer.name for answer in by_models})
         },
     }
 
@@ -283,16 +284,16 @@ def departures(
     if not registered:
         sentences.append("the pre-registration is missing")
     elif f"`{design_sha256}`" not in registered or f"`{study.sha256}`" not in registered:
-        sentences.append("the pre-registration is of another design or of other items")
+        sentences.append("the pre-registration belongs to another design or to other items")
     if settings.confidence != design["confidence"]:
-        sentences.append(f"the level is {settings.confidence}; registered was {design['confidence']}")
+        sentences.append(f"the level is {settings.confidence} instead of the registered {design['confidence']}")
     if settings.resamples != design["resamples"]:
-        sentences.append(f"{settings.resamples} resamples; registered were {design['resamples']}")
+        sentences.append(f"{settings.resamples} resamples instead of the registered {design['resamples']}")
     if settings.keep_all:
         sentences.append("nobody is left out, against the registered rules")
     answered = Counter(answer.rater for answer in answers if answer.kind != MODEL)
     if len(answered) != design["raters"]:
-        sentences.append(f"{len(answered)} raters answered; registered were {design['raters']}")
+        sentences.append(f"{len(answered)} raters answered instead of the registered {design['raters']}")
     unfinished = sum(count < len(session(study, rater)) for rater, count in answered.items())
     if unfinished and not stopped and not simulated:
         sentences.append(

@@ -23,7 +23,7 @@ from hiersae_cli.formats.activations import (
     TRAIN,
     Activations,
     ActivationsWriter,
-    CacheRows,
+    RowColumns,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
 from hiersae_cli.formats.activations.summary import row_uses, summary_of
@@ -147,7 +147,7 @@ def _open_writer(
     held_out = choose_held_out(len(windows.names), config.held_out, config.seed)
     split = np.where(held_out[windows.document], HELD_OUT, TRAIN).astype(np.uint8)
     split[windows.position < config.drop_positions] = DROPPED
-    rows = CacheRows(
+    rows = RowColumns(
         windows.tokens, windows.document, windows.position, split, windows.names, windows.offsets, held_out
     )
     made_by = {
@@ -188,7 +188,7 @@ def _sample(host: Host, windows: Windows) -> dict[str, Any]:
     return {"tokens": tokens, "text": decoded(host.tokenizer, tokens)}
 
 
-def _sha256(rows: CacheRows) -> str:
+def _sha256(rows: RowColumns) -> str:
     digest = hashlib.sha256()
     for column in (rows.tokens, rows.document, rows.position, rows.split):
         digest.update(column.data)

@@ -10,11 +10,15 @@ Definitions, over tokens that have a successor in their window:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 
 from hiersae_cli.host.model import Host
+from hiersae_cli.metrics.reconstruction import Statistic
+
+ZERO, MEAN = "(zero)", "(mean)"  # the ablations among the interventions; no run folder has such a name
 
 Replace = Callable[[torch.Tensor], torch.Tensor]
 
@@ -64,6 +68,14 @@ class LossSums:
             self.ce_K[name] += self._ce(spliced, target_BT, counted_BT, block_B)
             kl_BT = (clean.exp() * (clean - spliced)).sum(-1).double() * counted_BT
             self.kl_K[name] += self._by_block(kl_BT, block_B)
+
+    def statistics(self, name: str) -> dict[str, Statistic]:
+        """Every metric of the intervention ``name``, as ``CodeSums.statistics``; needs ``ZERO`` and ``MEAN``."""
+        return {
+            "ce_recovered": partial(self.recovered, name, ZERO),
+            "ce_recovered_mean": partial(self.recovered, name, MEAN),
+            "kl": partial(self.kl, name),
+        }
 
     def ce(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
         """Mean loss in nats per token, (n,)."""

@@ -10,11 +10,16 @@ Definitions:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
+
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 _GATHERED = 1 << 14  # firings whose decoder rows are gathered at once
 
@@ -84,6 +89,16 @@ class CodeSums:
         """Add a batch."""
         self.error_K += by_block((x_BD - reconstruction_BD).double().square().sum(1), block_B, len(self.error_K))
         add_by_block(self.fired_KF, block_B.cpu().numpy()[firings.row_n], firings.latent_n)
+
+    def statistics(self, data: DataSums) -> dict[str, Statistic]:
+        """Every metric of the codes by name, as a function of the weightings of the blocks, (n, K) to (n,)."""
+        levels = range(len(self.levels.widths)) if len(self.levels.widths) > 1 else ()
+        return {
+            "fvu": partial(self.fvu, data),
+            "ev": lambda weights_nK: 1 - self.fvu(data, weights_nK),
+            "l0": partial(self.l0, data),
+            **{f"l0_level_{level}": partial(self.l0, data, level=level) for level in levels},
+        }
 
     def dead(self) -> int:
         """The number of latents that never fired."""

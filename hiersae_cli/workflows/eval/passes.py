@@ -24,15 +24,13 @@ from hiersae_cli.formats.report import OWN
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.description import FiringRows, most_informative_parents
 from hiersae_cli.metrics.firings import Firings
-from hiersae_cli.metrics.loss import LossSums
+from hiersae_cli.metrics.loss import MEAN, ZERO, LossSums
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums, Moments
 from hiersae_cli.sae.controls import controls
 from hiersae_cli.workflows.common.encoding import decoded, firings_of
 from hiersae_cli.workflows.eval.sample import Sample, SampleWindows
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject, unlike
 from hiersae_cli.workflows.eval.trees import TreeSums
-
-ZERO, MEAN = "(zero)", "(mean)"  # the ablations among the interventions; no run folder has such a name
 
 _NULL_ROWS = 65_536  # held-out rows for the circular-shift null
 _READ_ROWS = 4096  # at a time

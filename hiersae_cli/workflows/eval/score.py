@@ -5,17 +5,15 @@ Legend of shapes: K blocks of documents, n weightings of the blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
 
 from hiersae_cli.config.evaluate import EvalConfig
-from hiersae_cli.metrics.catalogue import SOFT
+from hiersae_cli.metrics.catalogue import SOFT, metric_of
 from hiersae_cli.metrics.intervals import Bootstrap, Figure, Share
 from hiersae_cli.metrics.loss import LossSums
-from hiersae_cli.workflows.eval.passes import MEAN, ZERO, Encoded, Fitted
+from hiersae_cli.metrics.reconstruction import Statistic
+from hiersae_cli.workflows.eval.passes import Encoded, Fitted
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject
 from hiersae_cli.workflows.eval.tasks import PreparedTasks, TaskResults
@@ -110,30 +108,20 @@ def _figures(
 ) -> dict[str, Figure]:
     codes, data, subject = encoded.codes, encoded.data, encoded.subject
     rows = int(data.rows_K.sum())
-    figures: dict[str, Figure] = {}
 
-    def add(metric: str, unit: str, n: int, statistic: Callable[[np.ndarray], np.ndarray]) -> None:
-        figures[metric] = bootstrap.draws(statistic, n, unit)
+    def drawn(statistics: Mapping[str, Statistic], n: int) -> dict[str, Figure]:
+        return {name: bootstrap.draws(statistic, n, metric_of(name).unit) for name, statistic in statistics.items()}
 
-    add("fvu", "1", rows, partial(codes.fvu, data))
-    add("ev", "1", rows, lambda weights_nK: 1 - codes.fvu(data, weights_nK))
-    add("l0", "latents", rows, partial(codes.l0, data))
-    if len(codes.levels.widths) > 1:
-        for level in range(len(codes.levels.widths)):
-            add(f"l0_level_{level}", "latents", rows, partial(codes.l0, data, level=level))
+    figures = drawn(codes.statistics(data), rows)
     figures["dead"] = Share(codes.dead(), codes.levels.latents)
     if loss and subject.run:
-        tokens = int(loss.tokens_K.sum())
-        add("ce_recovered", "1", tokens, partial(loss.recovered, subject.name, ZERO))
-        add("ce_recovered_mean", "1", tokens, partial(loss.recovered, subject.name, MEAN))
-        add("kl", "nats", tokens, partial(loss.kl, subject.name))
+        figures |= drawn(loss.statistics(subject.name), int(loss.tokens_K.sum()))
     figures |= encoded.trees.figures(codes, data, bootstrap)
     if tasks:
         figures |= tasks.figures(bootstrap)
     if encoded.soft:
         soft, edges = encoded.soft.codes, encoded.soft.edges
-        add(f"fvu{SOFT}", "1", rows, partial(soft.fvu, data))
-        add(f"l0{SOFT}", "latents", rows, partial(soft.l0, data))
-        of_edges = tree_figures(edges, soft, data, bootstrap)
-        figures |= {f"{metric}{SOFT}": figure for metric, figure in of_edges.items()}
+        of_codes = drawn(soft.statistics(data), rows)
+        soft_figures = {name: of_codes[name] for name in ("fvu", "l0")} | tree_figures(edges, soft, data, bootstrap)
+        figures |= {f"{name}{SOFT}": figure for name, figure in soft_figures.items()}
     return figures

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from hiersae_cli.config.cache import CacheConfig
-from hiersae_cli.formats.activations import SCHEMA, SCHEMA_VERSION, ActivationsWriter, CacheRows
+from hiersae_cli.formats.activations import SCHEMA, SCHEMA_VERSION, ActivationsWriter, RowColumns
 from hiersae_cli.formats.activations.layout import STORAGE
 from hiersae_cli.formats.provenance import header
 
@@ -21,7 +21,7 @@ WIDTHS = {"h.1": 5, "h.0": 3}
 class Content:
     """What a cache is made of: columns of every row, and by module the rows as stored (bfloat16 as its bits)."""
 
-    rows: CacheRows
+    rows: RowColumns
     stored: dict[str, np.ndarray]
     values: dict[str, np.ndarray]
 
@@ -46,7 +46,7 @@ def content(count: int, dtype: str = "float32", seed: int = 0, widths: dict[str,
         else:
             stored[module] = x.astype(STORAGE[dtype])
             values[module] = stored[module].astype(np.float32)
-    rows = CacheRows(tokens, document, position, split, names, np.arange(len(names)) * 7, held_out)
+    rows = RowColumns(tokens, document, position, split, names, np.arange(len(names)) * 7, held_out)
     return Content(rows, stored, values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import UsageError
+from hiersae_cli.formats.numbers import finite_or_none, rounded_or_none
 from hiersae_cli.formats.tree import Node, Tree
-from hiersae_cli.levels import MOST_LEVELS, Levels, current_id, latent_id, parse_id
+from hiersae_cli.levels import MOST_LEVELS, NO_PARENT, Levels, current_id, latent_id, parse_id
 from hiersae_cli.render.report_writers import edges_csv
 from hiersae_cli.render.tree_writers import write_csv
 
@@ -103,3 +105,14 @@ def test_pandas_joins_parents_to_children():
     nodes[16:] = [Node(node.id, f"a{node.latent % 16}", 1, node.latent) for node in nodes[16:]]
     frame = pandas.read_csv(io.StringIO(write_csv(Tree({}, nodes))))
     assert frame.id.nunique() == 128 and len(frame.merge(frame, left_on="parent", right_on="id")) == 112
+
+
+def test_the_id_of_a_parent_is_none_for_roots():
+    levels = Levels((2, 3))
+    assert [levels.parent_id(parent) for parent in (NO_PARENT, 0, 4)] == [None, "a0", "b2"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_has_none_for_numbers_that_are_not_finite(value: float):
+    assert finite_or_none(value) is None and rounded_or_none(value) is None
+    assert finite_or_none(1 / 3) == 1 / 3 and rounded_or_none(1 / 3) == 0.333333

@@ -1,13 +1,14 @@
-"""Some recipes of docs/contributing.md, followed: what a new architecture, verb or tree format needs is enough."""
+"""Some recipes of docs/contributing.md, followed: what a new architecture, verb, tree format or task needs."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from hiersae_cli import load_run
 from hiersae_cli.cli.flags import register
 from hiersae_cli.cli.verbs import LOOK, Verb
+from hiersae_cli.config import evaluate as evaluate_config
 from hiersae_cli.config.architectures import ARCHITECTURES, Architecture
 from hiersae_cli.config.base import Config, argument, option
 from hiersae_cli.config.convert import ConvertConfig
@@ -24,11 +26,14 @@ from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.tree import Node, Tree
+from hiersae_cli.metrics import catalogue
+from hiersae_cli.metrics.intervals import Bootstrap, Figure
 from hiersae_cli.render import tree_writers
 from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 from hiersae_cli.workflows import convert
 from hiersae_cli.workflows.eval import evaluate
+from hiersae_cli.workflows.eval.tasks.base import DownstreamTask, ProbedConcepts, TaskCodes, TaskInputs
 from hiersae_cli.workflows.train import run as train
 
 
@@ -87,3 +92,39 @@ def test_a_tree_format_is_a_function_and_a_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(tree_writers.WRITERS, "ids", lambda tree: "\n".join(node.id for node in tree.nodes))
     tree_writers.export(tmp_path / "tree.ids", Tree({}, [Node("a0", None, 0, 0), Node("b0", "a0", 1, 0)]), "ids")
     assert (tmp_path / "tree.ids").read_text() == "a0\nb0"
+
+
+class SilentRows(DownstreamTask[None, float]):
+    """The share of held-out rows in which no latent fires."""
+
+    name, metrics = "silence", ("silent_rows",)
+
+    def prepare(self, inputs: TaskInputs, probed: ProbedConcepts) -> None: ...
+
+    def measure(self, codes: TaskCodes, prepared: None) -> float:
+        return 1 - len(np.unique(codes.held_out.row_n)) / codes.held_out.rows
+
+    def figures(self, result: float, probed: ProbedConcepts, bootstrap: Bootstrap) -> dict[str, Figure]:
+        return {"silent_rows": bootstrap.mean_over_units(np.array([result]))}
+
+
+def test_a_downstream_task_is_a_module_and_a_name(
+    tiny_acts: Path, tiny_host: Path, tiny_flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("hiersae_cli.workflows.eval.tasks.silence")
+    module.TASK = SilentRows()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(evaluate_config, "TASKS", (*evaluate_config.TASKS, "silence"))
+    silent = replace(catalogue.BY_NAME["dead"], name="silent_rows", section=catalogue.PROBES)
+    monkeypatch.setitem(catalogue.BY_NAME, "silent_rows", silent)
+    config = EvalConfig(
+        runs=[str(tiny_flat)],
+        acts=[str(tiny_acts)],
+        model=str(tiny_host),
+        tasks=evaluate_config.parse_tasks("silence"),
+        resamples=100,
+        controls=False,
+    )
+    report, _ = evaluate(config, Console.silent())
+    assert 0 <= report["runs"][tiny_flat.name]["silent_rows"]["value"] < 1
+    assert report["tasks"]["concepts"]

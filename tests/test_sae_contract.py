@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
-from hiersae_cli.sae import build
+from hiersae_cli.levels import NO_PARENT
+from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.sae.base import StepContext
 from hiersae_cli.sae.training import Trainer
 
@@ -67,6 +68,20 @@ def make_data(rows: int, seed: int = 0) -> torch.Tensor:
     directions = torch.randn(12, WIDTH, generator=torch.Generator().manual_seed(99))
     weights = torch.rand(rows, 12, generator=generator) * (torch.rand(rows, 12, generator=generator) < 0.2)
     return weights @ directions + 0.01 * torch.randn(rows, WIDTH, generator=generator) + 0.5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_model_gives_its_tree_as_a_copy(variant: str) -> None:
+    model = build(make_config(variant), WIDTH)
+    if model.learned_F is None:
+        assert str(VARIANTS[variant]["arch"]) != "hier" and (model.tree_F == NO_PARENT).all()
+        return
+    assert isinstance(model, HierarchicalSAE)
+    model.parent_F[-1] = 0
+    tree_F = model.tree_F
+    assert tree_F.tolist() == model.learned_F.tolist() == model.parent_F.tolist()
+    tree_F[-1] = NO_PARENT
+    assert model.parent_F[-1] == 0
 
 
 def train(arch: str, steps: int = 50, scale: float = 1.0, **changes: object) -> Trainer:

@@ -15,7 +15,7 @@ from hiersae_cli import load_run
 from hiersae_cli.config.evaluate import TASKS, EvalConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.activations import CacheRows
+from hiersae_cli.formats.activations import RowColumns
 from hiersae_cli.formats.report import TOO_FEW_DOCUMENTS
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.host.model import Host
@@ -185,7 +185,7 @@ class Planted:
         tokens = np.array(model.tokenizer(text)["input_ids"], np.int32)
         document = (np.arange(ROWS) // 200).astype(np.int32)
         held_out = np.arange(document[-1] + 1) % 4 == 3
-        rows = CacheRows(
+        rows = RowColumns(
             tokens, document, (np.arange(ROWS) % 50).astype(np.int32), held_out[document].astype(np.uint8),
             ["planted.txt"] * len(held_out), np.arange(len(held_out)) * 200, held_out,
         )  # fmt: skip

@@ -27,7 +27,7 @@ from hiersae_cli.config.base import parse_count
 from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.train import TrainConfig
-from hiersae_cli.formats.activations import HELD_OUT, SCHEMA, SCHEMA_VERSION, TRAIN, ActivationsWriter, CacheRows
+from hiersae_cli.formats.activations import HELD_OUT, SCHEMA, SCHEMA_VERSION, TRAIN, ActivationsWriter, RowColumns
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA as RUN_SCHEMA
 from hiersae_cli.formats.run import SCHEMA_VERSION as RUN_VERSION
@@ -104,7 +104,7 @@ def make_cache(path: Path, source: Source, rows: int) -> None:
     split = np.where(held_out[document], HELD_OUT, TRAIN).astype(np.uint8)
     position = (np.arange(total) % DOCUMENT).astype(np.int32)
     names = [str(number) for number in range(documents)]
-    columns = CacheRows(np.zeros(total, np.int32), document, position, split, names, np.arange(documents), held_out)
+    columns = RowColumns(np.zeros(total, np.int32), document, position, split, names, np.arange(documents), held_out)
     config = CacheConfig(texts=[], model="none", module=[MODULE])
     made_by = {"host": {"name": "none", "fingerprint": "", "dtype": "float16"}, "first_row": 0, "total_rows": total}
     base = {**header(SCHEMA, SCHEMA_VERSION, config, {}), **made_by}

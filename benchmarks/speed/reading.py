@@ -25,7 +25,7 @@ import torch
 
 from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.config.train import TrainConfig
-from hiersae_cli.formats.activations import SCHEMA, SCHEMA_VERSION, ActivationSet, ActivationsWriter, CacheRows
+from hiersae_cli.formats.activations import SCHEMA, SCHEMA_VERSION, ActivationSet, ActivationsWriter, RowColumns
 from hiersae_cli.formats.activations.stream import ShuffledRows
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.sae import build
@@ -41,7 +41,7 @@ def make_cache(path: Path, rows: int, width: int, compression: str = "none") -> 
     part = (generator.normal(size=(65_536, 16)) @ generator.normal(size=(16, width))).astype("<f4")
     part += generator.normal(scale=0.3, size=part.shape).astype("<f4")
     zeros = np.zeros(rows, np.int32)
-    columns = CacheRows(zeros, zeros, zeros, zeros.astype(np.uint8), ["random"], np.zeros(1), np.zeros(1, bool))
+    columns = RowColumns(zeros, zeros, zeros, zeros.astype(np.uint8), ["random"], np.zeros(1), np.zeros(1, bool))
     config = CacheConfig(texts=[], model="none", module=[MODULE])
     made_by = {"host": {"name": "none", "fingerprint": "", "dtype": "float32"}, "first_row": 0, "total_rows": rows}
     base = header(SCHEMA, SCHEMA_VERSION, config, {})

@@ -121,7 +121,7 @@ def exclusive(folder: str | Path, wait: bool = True) -> Iterator[None]:
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
-    """Raise ``FileError`` if the file ``path`` cannot be written: it exists, without ``overwrite``, or is a folder.
+    """Raise ``FileError`` if the file ``path`` must not be written: it is a folder, or exists without ``overwrite``.
 
     Nothing is removed: the old file stays until the new one takes its place.
     """
@@ -133,7 +133,7 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
 
 
 def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]) -> None:
-    """Raise ``FileError`` if the folder ``path`` cannot be written: it is a file, or it is not empty.
+    """Raise ``FileError`` if the folder ``path`` must not be written: it is a file, or not empty.
 
     With ``overwrite``, a folder may be replaced if all names in it are ``ours``. Nothing is removed here.
     """

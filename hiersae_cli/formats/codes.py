@@ -155,7 +155,7 @@ class Codes:
     def _require_sizes(self) -> None:
         columns = {name: self.file[name] for name in _COLUMNS}
         if any(columns[name].ndim != 1 or columns[name].dtype != kind for name, kind in _COLUMNS.items()):
-            raise ValueError("a column is of another type or shape")
+            raise ValueError("a column has another type or shape")
         if len(columns["indptr"]) != self.rows + 1 or len(columns["values"]) != self.firings:
             raise ValueError("its columns do not fit together")
         if columns["indptr"][0] != 0 or columns["indptr"][-1] != self.firings or sum(self.widths) != self.latents:

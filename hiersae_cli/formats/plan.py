@@ -175,7 +175,7 @@ def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
         if name not in hints:
             raise UsageError(f"{step}.{name} cannot be set", f"Options of {step}: {', '.join(sorted(hints))}.")
         if not _has_type(value, hints[name]):
-            raise UsageError(f"{step}.{name} cannot be {value!r}", "It is of another type: see docs/commands.md.")
+            raise UsageError(f"{step}.{name} cannot be {value!r}", "It has another type: see docs/commands.md.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

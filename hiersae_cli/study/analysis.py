@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hiersae_cli.formats.numbers import finite_or_none
 from hiersae_cli.formats.study import Item, StudyFiles
 from hiersae_cli.metrics.agreement import alpha_resampled, crossed_mean, krippendorff_alpha
 from hiersae_cli.metrics.intervals import Share, holm
@@ -48,7 +49,8 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     """All figures as plain values: of people (or of simulated raters), and of language models by themselves."""
     rules = Rules(**study.design["rules"])
     people = [answer for answer in answers if answer.kind in (HUMAN, SIMULATED)]
-    models = [answer for answer in answers if answer.kind == MODEL and _scored(study, answer)]
+    by_models = [answer for answer in answers if answer.kind == MODEL]
+    scored = [answer for answer in by_models if _scored(study, answer)]
     excluded = exclusions(study, people, rules)
     included = people
     if not settings.keep_all:
@@ -62,8 +64,8 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         "answers_analysed": len(analysed),
         **figures(study, analysed, settings),
         "models": {
-            name: figures(study, [answer for answer in models if answer.name == name], settings)
-            for name in sorted({answer.name for answer in models})
+            name: figures(study, [answer for answer in scored if answer.name == name], settings)
+            for name in sorted({answer.name for answer in by_models})
         },
     }
 
@@ -166,8 +168,8 @@ def _share(table: AnswerTable, task: str, condition: str, settings: Settings) ->
         "value": share.value if share else None,
         "low": share.low if share else None,
         "high": share.high if share else None,
-        "clustered_low": _none_if_nan(max(clustered.low, 0.0)),
-        "clustered_high": _none_if_nan(min(clustered.high, 1.0)),
+        "clustered_low": finite_or_none(max(clustered.low, 0.0)),
+        "clustered_high": finite_or_none(min(clustered.high, 1.0)),
     }
 
 
@@ -178,10 +180,10 @@ def _difference(table: AnswerTable, task: str, first: str, other: str, settings:
         "task": task,
         "first": first,
         "other": other,
-        "value": _none_if_nan(mean.value),
-        "low": _none_if_nan(mean.low),
-        "high": _none_if_nan(mean.high),
-        "p": _none_if_nan(mean.p),
+        "value": finite_or_none(mean.value),
+        "low": finite_or_none(mean.low),
+        "high": finite_or_none(mean.high),
+        "p": finite_or_none(mean.p),
         "pairs": mean.n,
         "raters": int(np.isfinite(cells_RS).any(1).sum()),
         "sets": int(np.isfinite(cells_RS).any(0).sum()),
@@ -200,7 +202,7 @@ def _agreement(table: AnswerTable, task: str, condition: str, settings: Settings
     return {
         "task": task,
         "condition": condition,
-        "alpha": _none_if_nan(alpha),
+        "alpha": finite_or_none(alpha),
         "low": ends[0],
         "high": ends[1],
         "items": int(((value_RU >= 0).sum(0) >= 2).sum()),
@@ -243,10 +245,10 @@ def _equations(table: AnswerTable, task: str, settings: Settings) -> list[dict[s
                     "first": reference,
                     "other": name,
                     "clusters": clusters,
-                    "odds_ratio": _none_if_nan(math.exp(-model.params[place])),
-                    "low": _none_if_nan(math.exp(-ends[place][1])),
-                    "high": _none_if_nan(math.exp(-ends[place][0])),
-                    "p": _none_if_nan(float(model.pvalues[place])),
+                    "odds_ratio": finite_or_none(math.exp(-model.params[place])),
+                    "low": finite_or_none(math.exp(-ends[place][1])),
+                    "high": finite_or_none(math.exp(-ends[place][0])),
+                    "p": finite_or_none(float(model.pvalues[place])),
                 }
             )
     return ratios
@@ -282,16 +284,16 @@ def departures(
     if not registered:
         sentences.append("the pre-registration is missing")
     elif f"`{design_sha256}`" not in registered or f"`{study.sha256}`" not in registered:
-        sentences.append("the pre-registration is of another design or of other items")
+        sentences.append("the pre-registration belongs to another design or to other items")
     if settings.confidence != design["confidence"]:
-        sentences.append(f"the level is {settings.confidence}; registered was {design['confidence']}")
+        sentences.append(f"the level is {settings.confidence} instead of the registered {design['confidence']}")
     if settings.resamples != design["resamples"]:
-        sentences.append(f"{settings.resamples} resamples; registered were {design['resamples']}")
+        sentences.append(f"{settings.resamples} resamples instead of the registered {design['resamples']}")
     if settings.keep_all:
         sentences.append("nobody is left out, against the registered rules")
     answered = Counter(answer.rater for answer in answers if answer.kind != MODEL)
     if len(answered) != design["raters"]:
-        sentences.append(f"{len(answered)} raters answered; registered were {design['raters']}")
+        sentences.append(f"{len(answered)} raters answered instead of the registered {design['raters']}")
     unfinished = sum(count < len(session(study, rater)) for rater, count in answered.items())
     if unfinished and not stopped and not simulated:
         sentences.append(
@@ -313,7 +315,3 @@ def _scored(study: StudyFiles, answer: Answer) -> bool:
 
 def _who(answer: Answer) -> Who:
     return answer.kind, answer.rater, answer.name
-
-
-def _none_if_nan(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -53,7 +53,7 @@ TASKS = {
         "accuracy",
         0.2,
         "Which of these five texts does not belong?",
-        "In four of them the marks point to one thing that they share; in the fifth the marks stand anywhere.",
+        "In four of them the marks point to one thing that they share; in the fifth they are at random places.",
     ),
     CHILD: Task(
         "Child intruder",
@@ -74,14 +74,14 @@ TASKS = {
         "words",
         None,
         "What do the marks have in common?",
-        "A few words, as specific as the texts allow. Somebody else will look for the texts by them.",
+        "A few words, as specific as the texts allow. Another rater will use them to find the texts.",
     ),
     MATCH: Task(
         "Label matching",
         "accuracy",
         0.25,
         "Which group do these words describe?",
-        "Another rater wrote them about one of the four groups, having seen other texts of it.",
+        "Another rater wrote them about one of the four groups, after reading other texts of it.",
     ),
     CHECK: Task("Attention check", "accuracy", None, "A check of attention", ""),
 }

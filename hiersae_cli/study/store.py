@@ -96,7 +96,7 @@ class Store:
 
     Raises:
         UsageError: the URL is invalid, or its driver is not installed.
-        FileError: the database cannot be reached, or is of another study.
+        FileError: the database cannot be reached, or belongs to another study.
     """
 
     def __init__(self, url: str, study: str):

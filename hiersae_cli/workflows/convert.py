@@ -122,7 +122,7 @@ def _check_place(foreign: ForeignDictionary, source: Path, acts: ActivationSet, 
         console.warn(f"{source}: was trained on {foreign.module}; the name does not say whether that is {acts.module}")
     name = str(acts.host["name"])
     if foreign.model and Path(foreign.model).name.lower() != Path(name).name.lower():
-        console.warn(f"{source}: was trained on the model {foreign.model}, but the activations come from {name}")
+        console.warn(f"{source}: was trained on the model {foreign.model}; the activations come from {name}")
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from hiersae_cli.formats.activations import (
     TRUTH_VERSION,
     Activations,
     ActivationsWriter,
-    CacheRows,
+    RowColumns,
     TrueFirings,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
@@ -78,7 +78,7 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
     return _report(config, console, time.monotonic() - started)
 
 
-def _rows(config: SynthConfig) -> CacheRows:
+def _rows(config: SynthConfig) -> RowColumns:
     """Documents of equal length; the held-out ones are spread evenly."""
     row = np.arange(config.rows)
     document = (row // _DOCUMENT_ROWS).astype(np.int32)
@@ -87,7 +87,7 @@ def _rows(config: SynthConfig) -> CacheRows:
     held_out_count = min(count, max(1, round(held_out_rows / _DOCUMENT_ROWS))) if held_out_rows else 0
     held_out = np.zeros(count, bool)
     held_out[np.linspace(0, count, held_out_count, endpoint=False).astype(int)] = True
-    return CacheRows(
+    return RowColumns(
         tokens=np.zeros(config.rows, np.int32),
         document=document,
         position=(row % _DOCUMENT_ROWS).astype(np.int32),

@@ -11,7 +11,7 @@ from hiersae_cli.formats.activations.layout import (
 )
 from hiersae_cli.formats.activations.reader import Activations
 from hiersae_cli.formats.activations.truth import TrueFirings
-from hiersae_cli.formats.activations.writer import ActivationsWriter, CacheRows, join_shards
+from hiersae_cli.formats.activations.writer import ActivationsWriter, RowColumns, join_shards
 
 __all__ = [
     "DROPPED",
@@ -23,7 +23,7 @@ __all__ = [
     "ActivationSet",
     "Activations",
     "ActivationsWriter",
-    "CacheRows",
+    "RowColumns",
     "TrueFirings",
     "join_shards",
 ]

@@ -35,7 +35,7 @@ _BLOCK_BYTES = 8 << 20  # of rows read at once when the whole file is read
 
 
 @dataclass(frozen=True)
-class CacheRows:
+class RowColumns:
     """The columns of the rows and the documents, known before the model runs; those of the rows have shape (N,)."""
 
     tokens: np.ndarray
@@ -49,10 +49,10 @@ class CacheRows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def between(self, start: int, stop: int) -> CacheRows:
+    def between(self, start: int, stop: int) -> RowColumns:
         """A contiguous part of the rows; the table of documents stays whole."""
         part = slice(start, stop)
-        return CacheRows(
+        return RowColumns(
             self.tokens[part],
             self.document[part],
             self.position[part],
@@ -91,7 +91,7 @@ class ActivationsWriter:
 
     @classmethod
     def create(
-        cls, path: str | Path, header: dict[str, Any], rows: CacheRows, modules: dict[str, int], dtype: str
+        cls, path: str | Path, header: dict[str, Any], rows: RowColumns, modules: dict[str, int], dtype: str
     ) -> ActivationsWriter:
         """Make ``<path>.partial`` at its full size, complete except for the activations.
 

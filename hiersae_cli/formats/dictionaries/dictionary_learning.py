@@ -33,7 +33,7 @@ def read(path: Path) -> ForeignDictionary:
         raise damaged(path / _CONFIG, "it does not say trainer.dict_class")
     name = trainer["dict_class"]
     if name not in _CLASSES:
-        raise unsupported(path / _CONFIG, f"it is of class {name}", f"Supported classes: {', '.join(_CLASSES)}.")
+        raise unsupported(path / _CONFIG, f"its class is {name}", f"Supported classes: {', '.join(_CLASSES)}.")
     state = _state(file)
     try:
         arch, widths, k, tensors = _converted(file, name, state, trainer)

@@ -23,7 +23,7 @@ from hiersae_cli.formats.activations import (
     TRAIN,
     Activations,
     ActivationsWriter,
-    CacheRows,
+    RowColumns,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
 from hiersae_cli.formats.activations.summary import row_uses, summary_of
@@ -39,7 +39,7 @@ from hiersae_cli.workflows.cache.writing import NotFiniteError, write_rows
 from hiersae_cli.workflows.common.outliers import SINKS, FirstLook
 
 _SAMPLE_TOKENS = 64
-# Tokens of a forward pass: enough to keep the cores busy. More fill memory, and on a CPU exceed its caches.
+# Tokens in a forward pass: enough to keep the cores busy. More tokens cost memory, and exceed the caches of a CPU.
 _MOST_BATCH_TOKENS = {"cpu": 2048, "cuda": 131_072, "mps": 16_384}
 
 
@@ -84,7 +84,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
 
 
 def _dtype(config: CacheConfig, example: dict[str, torch.Tensor]) -> str:
-    """The storage type: the one that is asked for, or that of the model's activations."""
+    """The storage type: that of ``--dtype``, or for ``auto`` that of the model's activations."""
     if config.dtype != "auto":
         return config.dtype
     name = str(functools.reduce(torch.promote_types, (x.dtype for x in example.values()))).removeprefix("torch.")
@@ -147,7 +147,7 @@ def _open_writer(
     held_out = choose_held_out(len(windows.names), config.held_out, config.seed)
     split = np.where(held_out[windows.document], HELD_OUT, TRAIN).astype(np.uint8)
     split[windows.position < config.drop_positions] = DROPPED
-    rows = CacheRows(
+    rows = RowColumns(
         windows.tokens, windows.document, windows.position, split, windows.names, windows.offsets, held_out
     )
     made_by = {
@@ -188,7 +188,7 @@ def _sample(host: Host, windows: Windows) -> dict[str, Any]:
     return {"tokens": tokens, "text": decoded(host.tokenizer, tokens)}
 
 
-def _sha256(rows: CacheRows) -> str:
+def _sha256(rows: RowColumns) -> str:
     digest = hashlib.sha256()
     for column in (rows.tokens, rows.document, rows.position, rows.split):
         digest.update(column.data)

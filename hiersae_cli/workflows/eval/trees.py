@@ -19,6 +19,7 @@ from hiersae_cli.metrics.description import FiringRows, SupportCode, chow_liu, m
 from hiersae_cli.metrics.firings import NONE, Firings
 from hiersae_cli.metrics.hierarchy_score import ProbeSums, hierarchy_hits, nearest_latents
 from hiersae_cli.metrics.intervals import Bootstrap, Draws, Figure, Share
+from hiersae_cli.metrics.ratio import ratio
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums, Moments
 from hiersae_cli.metrics.recovery import (
     DetectorSums,
@@ -273,7 +274,7 @@ def _means(counts_KE: Sequence[Array], weights_nK: Array, statistics: Callable[.
             parts.append((np.where(known_Sne, values_Sne, 0.0).sum(2), known_Sne.sum(2)))
         sums = sums + np.concatenate([part_sums for part_sums, _ in parts], 1)
         defined = defined + np.concatenate([part_defined for _, part_defined in parts], 1)
-    return np.divide(sums, defined, out=np.full(sums.shape, np.nan), where=defined > 0)
+    return ratio(sums, defined)
 
 
 def _coded(parent_F: Array, fitted: FiringRows) -> SupportCode:

@@ -85,7 +85,7 @@ class Unit:
         self._check_host()
 
     def results(self) -> dict[str, Any]:
-        """The contents of the files of all steps: ``host``, ``samples``, ``report``, ``check``."""
+        """What the files of the steps hold, by ``host``, ``samples``, ``report`` and ``check``."""
         return {
             "host": atomic.read_json(self.host / DESCRIPTION),
             "samples": atomic.read_json(self.folder / "samples.json"),

@@ -112,9 +112,10 @@ def _pass(
     device: torch.device,
     console: Console,
 ) -> tuple[FiringCounts, FiringCounts | None, TopFirings, ActivationByToken, int]:
-    """Read the rows once: counts over held-out rows; strongest firings, activations by token and number of all rows.
+    """Read the rows once.
 
-    The soft firings of a hardened tree are counted too, since a child's hard firings are all within its parent's.
+    Returns the counts over held-out rows, those of the soft firings of a hardened tree (a child's hard firings are all
+    within its parent's), the strongest firings and the activations by token over all rows, and the number of rows.
     """
     held_out = acts.usable(HELD_OUT)
     usable = acts.rows_of(TRAIN, HELD_OUT)

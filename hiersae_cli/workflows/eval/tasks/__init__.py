@@ -1,4 +1,4 @@
-"""Downstream tasks: what a dictionary's latents tell about concepts that people can name. Each task is one module."""
+"""Downstream tasks: how a dictionary's latents relate to concepts that people can name. Each task is one module."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Ablation(DownstreamTask[None, dict[str, Ablated]]):
     metrics = ("tpp", "tpp_level_0", "tpp_level_1")
 
     def prepare(self, inputs: TaskInputs, probed: ProbedConcepts) -> None:
-        """Nothing."""
+        """There is nothing to prepare."""
 
     def measure(self, codes: TaskCodes, prepared: None) -> dict[str, Ablated]:
         """Ablate latents of all levels for all concepts, then coarse latents for wide ones and fine for narrow ones."""

@@ -16,15 +16,9 @@ from hiersae_cli.metrics.absorption import absorption
 from hiersae_cli.metrics.detection import sums_by_block
 from hiersae_cli.metrics.intervals import Bootstrap, Figure
 from hiersae_cli.metrics.probing import f1_of
+from hiersae_cli.metrics.ratio import ratio
 from hiersae_cli.metrics.splitting import latents_split
-from hiersae_cli.workflows.eval.tasks.base import (
-    Array,
-    DownstreamTask,
-    ProbedConcepts,
-    TaskCodes,
-    TaskInputs,
-    ratio,
-)
+from hiersae_cli.workflows.eval.tasks.base import Array, DownstreamTask, ProbedConcepts, TaskCodes, TaskInputs
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What downstream tasks have in common: concepts with their probes, a dictionary's codes, and the form of a task.
+"""What downstream tasks share: concepts with their probes, a dictionary's codes, and the base class of a task.
 
 Legend of shapes: N rows, D width, F latents, C concepts, K blocks of documents, n weightings of the blocks.
 """
@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class TaskInputs:
-    """What tasks are prepared from.
+    """The inputs of every task.
 
     Attributes:
         fit_rows: training rows (N,), ascending, that probes are fitted on.
@@ -156,11 +156,11 @@ class ProbedConcepts:
         }
 
     def mean_over_concepts(self, statistic: Callable[[Array], Array], bootstrap: Bootstrap) -> Draws:
-        """The mean of what is defined of ``statistic``, which maps weights of the blocks (n, K) to values (n, C)."""
+        """The mean of the defined values of ``statistic``, which maps weights of the blocks (n, K) to values (n, C)."""
         return bootstrap.draws(lambda weights_nK: mean_known(statistic(weights_nK)), len(self.block_N), "1")
 
     def over_all(self, statistic: Callable[[Array], Array]) -> Array:
-        """The values (C,) of such a statistic over all held-out rows."""
+        """The values (C,) of ``statistic``, as above, over all held-out rows."""
         values_C: Array = statistic(np.ones((1, self.blocks)))[0]
         return values_C
 
@@ -247,7 +247,7 @@ Result = TypeVar("Result")
 
 
 class DownstreamTask(ABC, Generic[Prepared, Result]):
-    """A task: what is measured of a dictionary's codes, and what the report says of it.
+    """A task: how a dictionary's codes are measured, and what the report says about the result.
 
     A new task is a module with such a class and ``TASK``, an instance, named in ``config.evaluate.TASKS`` like the
     module; its metrics go into ``metrics.catalogue``.
@@ -266,7 +266,7 @@ class DownstreamTask(ABC, Generic[Prepared, Result]):
 
     @abstractmethod
     def prepare(self, inputs: TaskInputs, probed: ProbedConcepts) -> Prepared:
-        """What the task needs once for all dictionaries; the probes are ready."""
+        """What the task needs for all dictionaries, computed once; the probes are fitted by then."""
 
     @abstractmethod
     def measure(self, codes: TaskCodes, prepared: Prepared) -> Result:
@@ -279,11 +279,6 @@ class DownstreamTask(ABC, Generic[Prepared, Result]):
     def table(self, result: Result, probed: ProbedConcepts, levels: Levels) -> dict[str, Sequence[Any]]:
         """Columns (C,) for the report's table of concepts; values that are not a number are undefined."""
         return {}
-
-
-def ratio(of: Array, to: Array) -> Array:
-    """``of / to``; NaN where ``to`` is not positive."""
-    return np.divide(of, to, out=np.full(np.shape(of), np.nan), where=to > 0)
 
 
 def _values(firings: Firings) -> csr_array:

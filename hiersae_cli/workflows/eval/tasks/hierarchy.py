@@ -34,7 +34,7 @@ class Detected:
         answers: its firing against the concept.
         edge_C: by tree, whether it joins the latent to that of the concept's parent; for shuffled parents, the share
             of shuffles that do.
-        level_C: the latent's level in its own tree; ``NONE`` without a latent.
+        level_C: the level of the latent in the dictionary's own tree; ``NONE`` without a latent.
     """
 
     latent_C: Array
@@ -51,7 +51,7 @@ class Hierarchy(DownstreamTask[None, Detected]):
     columns_first = True
 
     def prepare(self, inputs: TaskInputs, probed: ProbedConcepts) -> None:
-        """Nothing."""
+        """There is nothing to prepare."""
 
     def measure(self, codes: TaskCodes, prepared: None) -> Detected:
         """Detectors are chosen on the rows to fit on, and give their answers for the held-out rows."""
@@ -87,7 +87,7 @@ class Hierarchy(DownstreamTask[None, Detected]):
         return figures
 
     def table(self, result: Detected, probed: ProbedConcepts, levels: Levels) -> dict[str, Sequence[Any]]:
-        """Each concept's latent, its level, how well it detects, and whether the own tree has the edge."""
+        """Each concept's latent, its level, how well it detects the concept, and whether the own tree has the edge."""
         known_C = result.latent_C != NONE
         edge_C = result.edge_C.get(OWN, np.zeros(len(known_C), bool))
         return {

@@ -29,7 +29,7 @@ class Probing(DownstreamTask[None, _Answers]):
     metrics = tuple(f"probe_{what}_{seen}" for what in ("f1", "accuracy") for seen in _SEEN)
 
     def prepare(self, inputs: TaskInputs, probed: ProbedConcepts) -> None:
-        """Nothing."""
+        """There is nothing to prepare."""
 
     def measure(self, codes: TaskCodes, prepared: None) -> _Answers:
         """The answers of all probes for the held-out rows."""

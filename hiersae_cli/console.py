@@ -48,10 +48,10 @@ def _write(text: str, stream: TextIO) -> None:
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        _abandon(stream)
+        _discard(stream)
 
 
-def _abandon(stream: TextIO) -> None:
+def _discard(stream: TextIO) -> None:
     """Discard the content of a stream's buffer, and everything written later."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -82,14 +82,14 @@ class Progress:
 
     def short_line(self, figures: Mapping[str, str], room: int) -> str:
         """The same in at most ``room`` characters; the last parts are left out if they do not fit."""
-        parts = [f"{_short(self.done)}/{_short(self.total)}", f"{_rate(self.rate)}/s", self._remaining()]
+        parts = [f"{_abbreviated(self.done)}/{_abbreviated(self.total)}", f"{_rate(self.rate)}/s", self._remaining()]
         parts += [f"{name} {value}" for name, value in figures.items()]
         while len(parts) > 1 and len(" · ".join(parts)) > room:
             parts.pop()
         return " · ".join(parts)
 
     def _remaining(self) -> str:
-        return _clock((self.total - self.done) / self.rate if self.rate else float("inf"))
+        return _duration((self.total - self.done) / self.rate if self.rate else float("inf"))
 
 
 class Console:
@@ -124,7 +124,7 @@ class Console:
             try:
                 print(text, flush=True)
             except BrokenPipeError:
-                _abandon(sys.stdout)
+                _discard(sys.stdout)
         elif text and not self.quiet:
             _write(text, sys.stdout)
 
@@ -223,10 +223,10 @@ def _styled(text: str, kind: str) -> str:
 
 
 def _rate(rate: float) -> str:
-    return f"{rate:.1g}" if 0 < rate < 1 else _short(round(rate))
+    return f"{rate:.1g}" if 0 < rate < 1 else _abbreviated(round(rate))
 
 
-def _short(number: int) -> str:
+def _abbreviated(number: int) -> str:
     """``438k`` for 438,272."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         scaled = number / size
@@ -235,7 +235,7 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _clock(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds == float("inf"):
         return "?"
     minutes, seconds = divmod(int(seconds), 60)

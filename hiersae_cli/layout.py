@@ -37,52 +37,54 @@ def table_lines(
         style: adds colours; it must not change how wide a text is.
     """
     visible = list(range(len(columns)))
-    if _total(columns, rows, visible) > width:
+    if _table_width(columns, rows, visible) > width:
         rows = [[split_interval(cell)[0] for cell in row] for row in rows]
     for column in spare:
-        if _total(columns, rows, visible) > width:
+        if _table_width(columns, rows, visible) > width:
             visible.remove(column)
-    lines = [*_wrapped(title, width), ""]
-    for part in _parts(columns, rows, visible, width, together):
-        lines += [*_part(columns, rows, part, width, style or (lambda text, _: text)), ""]
+    lines = [*_wrap(title, width), ""]
+    for part in _split_columns(columns, rows, visible, width, together):
+        lines += [*_part_lines(columns, rows, part, width, style or (lambda text, _: text)), ""]
     return lines
 
 
-def _parts(columns: Sequence[str], rows: Rows, visible: list[int], width: int, together: int) -> list[list[int]]:
+def _split_columns(
+    columns: Sequence[str], rows: Rows, visible: list[int], width: int, together: int
+) -> list[list[int]]:
     """The columns of each of the tables that replace one: as many as fit next to the first column."""
     first, *others = visible
     singles = len(others) % together
     units = [[column] for column in others[:singles]]
     for start in range(singles, len(others), together):
         members = others[start : start + together]
-        fits = _total(columns, rows, [first, *members]) <= width
+        fits = _table_width(columns, rows, [first, *members]) <= width
         units += [members] if fits else [[column] for column in members]
     parts = [[first]]
     for members in units:
-        if len(parts[-1]) > 1 and _total(columns, rows, [*parts[-1], *members]) > width:
+        if len(parts[-1]) > 1 and _table_width(columns, rows, [*parts[-1], *members]) > width:
             parts.append([first])
         parts[-1] += members
     return parts
 
 
-def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style: Style) -> list[str]:
-    widths = [_width(columns, rows, column) for column in part]
+def _part_lines(columns: Sequence[str], rows: Rows, part: list[int], width: int, style: Style) -> list[str]:
+    widths = [_column_width(columns, rows, column) for column in part]
     widths[0] = min(widths[0], max(width // 2, width - _MARGIN - sum(w + _GAP for w in widths[1:])))
     if _MARGIN + sum(widths) + _GAP * (len(widths) - 1) > width:  # two columns: more would be several tables
         widths[-1] = max(1, width - _MARGIN - _GAP * (len(widths) - 1) - sum(widths[:-1]))
     for number, column in enumerate(part):  # widen a column to its whole name while there is room
         room = width - _MARGIN - sum(widths) - _GAP * (len(widths) - 1)
-        widths[number] += min(max(0, _cells(columns[column]) - widths[number]), max(0, room))
+        widths[number] += min(max(0, _display_width(columns[column]) - widths[number]), max(0, room))
     right = [number > 0 and _is_numeric(rows, column) for number, column in enumerate(part)]
 
     def line_up(cells: Sequence[str], kind: str = "") -> list[str]:
-        wrapped = [_wrapped(cell, w) for cell, w in zip(cells, widths, strict=True)]
+        wrapped = [_wrap(cell, w) for cell, w in zip(cells, widths, strict=True)]
         aligned = []
         for place in range(max(map(len, wrapped))):
             texts = []
             for lines, w, to_the_right, cell in zip(wrapped, widths, right, cells, strict=True):
                 text = lines[place] if place < len(lines) else ""
-                space = " " * (w - _cells(text))
+                space = " " * (w - _display_width(text))
                 text = style(text, kind or cell) if text else ""
                 texts.append(space + text if to_the_right else text + space)
             aligned.append((" " * _MARGIN + (" " * _GAP).join(texts)).rstrip())
@@ -98,14 +100,14 @@ def _part(columns: Sequence[str], rows: Rows, part: list[int], width: int, style
     return lines
 
 
-def _total(columns: Sequence[str], rows: Rows, visible: list[int]) -> int:
-    return _MARGIN + sum(_width(columns, rows, column) for column in visible) + _GAP * (len(visible) - 1)
+def _table_width(columns: Sequence[str], rows: Rows, visible: list[int]) -> int:
+    return _MARGIN + sum(_column_width(columns, rows, column) for column in visible) + _GAP * (len(visible) - 1)
 
 
-def _width(columns: Sequence[str], rows: Rows, column: int) -> int:
+def _column_width(columns: Sequence[str], rows: Rows, column: int) -> int:
     """The width of the widest cell, or of the longest word of the column's name, which is wrapped."""
     words = _ENDS_OF_WORDS.split(columns[column])
-    return max(map(_cells, [*words, *(row[column] for row in rows if len(row) > 1)]))
+    return max(map(_display_width, [*words, *(row[column] for row in rows if len(row) > 1)]))
 
 
 def _is_numeric(rows: Rows, column: int) -> bool:
@@ -119,12 +121,12 @@ def split_interval(cell: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (cell, "")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     """``text`` in lines of at most ``width``, broken at spaces if possible; at least one line."""
     lines = []
     for line in text.split("\n"):
-        while _cells(line) > width:
-            end = next(end for end in range(len(line), 0, -1) if end == 1 or _cells(line[:end]) <= width)
+        while _display_width(line) > width:
+            end = next(end for end in range(len(line), 0, -1) if end == 1 or _display_width(line[:end]) <= width)
             space = line.rfind(" ", 1, end + 1)
             end = space if space > 0 else end
             lines.append(line[:end].rstrip())
@@ -133,7 +135,7 @@ def _wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def _cells(text: str) -> int:
+def _display_width(text: str) -> int:
     """The width of ``text`` on a terminal, where East Asian characters take two columns."""
     if text.isascii():
         return len(text)

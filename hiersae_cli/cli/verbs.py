@@ -210,7 +210,8 @@ VERBS = (
         "convert",
         ConvertConfig,
         "convert:run",
-        "Convert dictionaries of other tools to runs, and runs to dictionaries of SAELens or sparsify.",
+        "Convert dictionaries from and to other tools. "
+        "Reads SAELens, sparsify and dictionary_learning, writes the first two.",
         SHARE,
     ),
 )

@@ -74,7 +74,7 @@ class StudyNewConfig(Config):
 
 
 @dataclass(kw_only=True)
-class _WithAnswers(Config):
+class _AnswersConfig(Config):
     """What the commands that read or write answers share."""
 
     study: str = argument(help="Folder made by 'hiersae study new'.", metavar="STUDY")
@@ -84,7 +84,7 @@ class _WithAnswers(Config):
 
 
 @dataclass(kw_only=True)
-class StudyServeConfig(_WithAnswers):
+class StudyServeConfig(_AnswersConfig):
     """Where raters answer."""
 
     host_address: str = option(
@@ -107,7 +107,7 @@ class StudyServeConfig(_WithAnswers):
 
 
 @dataclass(kw_only=True)
-class StudyAnalyzeConfig(_WithAnswers):
+class StudyAnalyzeConfig(_AnswersConfig):
     """What is computed from the answers, and where it is written."""
 
     out: str = option("", "--out", "-o", help="Folder to write results to. Default: STUDY/analysis.", metavar="DIR")
@@ -124,7 +124,7 @@ class StudyAnalyzeConfig(_WithAnswers):
 
 
 @dataclass(kw_only=True)
-class StudyRateConfig(_WithAnswers):
+class StudyRateConfig(_AnswersConfig):
     """Which language model answers the items."""
 
     endpoint: str = option(

@@ -81,19 +81,19 @@ def _require(condition: bool, name: str, value: int, message: str) -> None:
 
 
 TRUTH = "Truth of synthetic activations"
-_PRESETS_OWN = "0 takes the preset's number."
+_ZERO_HELP = "0 takes the preset's number."
 
 
 @dataclass(kw_only=True)
 class TruthConfig(Config):
     """The flags of a truth, shared by the verbs that draw activations from a truth."""
 
-    truth_features: int = option(0, parse=parse_count, help=f"True features. {_PRESETS_OWN}", group=TRUTH)
-    truth_width: int = option(0, help=f"Dimensions of an activation. {_PRESETS_OWN}", group=TRUTH)
-    truth_roots: int = option(0, help=f"Trees of true features. {_PRESETS_OWN}", group=TRUTH)
-    truth_branching: int = option(0, help=f"Children of each feature that has any. {_PRESETS_OWN}", group=TRUTH)
-    truth_depth: int = option(0, help=f"Levels of a tree below its root. {_PRESETS_OWN}", group=TRUTH)
-    truth_seed: int = option(0, help=f"Seed of the true directions. {_PRESETS_OWN}", group=TRUTH)
+    truth_features: int = option(0, parse=parse_count, help=f"True features. {_ZERO_HELP}", group=TRUTH)
+    truth_width: int = option(0, help=f"Dimensions of an activation. {_ZERO_HELP}", group=TRUTH)
+    truth_roots: int = option(0, help=f"Trees of true features. {_ZERO_HELP}", group=TRUTH)
+    truth_branching: int = option(0, help=f"Children of each feature that has any. {_ZERO_HELP}", group=TRUTH)
+    truth_depth: int = option(0, help=f"Levels of a tree below its root. {_ZERO_HELP}", group=TRUTH)
+    truth_seed: int = option(0, help=f"Seed of the true directions. {_ZERO_HELP}", group=TRUTH)
 
     def shape(self) -> Shape:
         """The truth's sizes."""

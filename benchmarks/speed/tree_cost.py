@@ -67,8 +67,8 @@ def main() -> None:
         trainer.step(batch_BD)
     step = seconds(lambda: trainer.step(batch_BD), options.steps)
     fired = [code.fired for code in model.step(batch_BD, StepContext()).codes]
-    count = seconds(lambda: model._count(fired), options.steps)
-    choose = seconds(lambda: model._refresh(1.0), 3) / config.tree_every
+    count = seconds(lambda: model._count_firings(fired), options.steps)
+    choose = seconds(lambda: model._update_tree(1.0), 3) / config.tree_every
     if options.relevel:
         choose += seconds(model._moves, 3) / config.tree_every / 2
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, latents {options.widths}, d {options.d}")

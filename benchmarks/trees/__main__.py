@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     add("--only", default="", metavar="NAME[,NAME]", help="beginnings of the names to train")
     add("--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="training option of hier")
     add("--set-flat", type=setting, action="append", default=[], metavar="KEY=VALUE", help="the same of flat ones")
-    add("--ablate", default="", choices=ablations.PARTS, help="a part that hier lacks: see ablations.py")
+    add("--ablate", default="", choices=ablations.ABLATIONS, help="a part that hier lacks: see ablations.py")
     add("--control", default="", choices=["priced"], help="what batchtopk has of hier: see ablations.py")
     add("--quick", action="store_true", help="a small version, to see that all works")
     add("--device", default="auto")

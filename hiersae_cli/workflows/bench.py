@@ -121,7 +121,7 @@ class Gated(Case):
         grouped = read = 0.0
         if isinstance(model, HierarchicalSAE):
             for level in range(1, len(codes)):
-                blocks = model._blocks(level)
+                blocks = model.child_blocks(level)
                 if blocks is not None:
                     parent_n = fired[level - 1].latent_n - model.parts[level - 1].start
                     children_P = blocks.first_P.diff()

@@ -1,4 +1,4 @@
-/* Kernels for the CPU: products in ragged groups and at single places, comparison with bounds, and Adam's moves of rows.
+/* Kernels for the CPU: products in ragged groups and at single places, comparison with bounds, Adam's moves of rows.
  * native.py compiles them for this machine.
  *
  * Legend of shapes: B rows, D width, F latents, C children of a level, p pairs, g groups, r touched rows, n places.
@@ -70,7 +70,8 @@ INLINE void tile(const float *const *a, const float *const *b, int64_t width, in
 /* Row, child and value where scale * (x . w) + offset > bound, among the children of each pair's parent, in any order.
  *
  * Pairs are sorted by parent; group g has pairs first_g[g] to first_g[g + 1], and children child_g[g] to
- * child_g[g] + width_g[g]. scale_C may be NULL. Returns n, or -1 without memory. Beyond `capacity` results are only counted.
+ * child_g[g] + width_g[g]. scale_C may be NULL. Returns n, or -1 without memory. Results beyond
+ * `capacity` are only counted.
  */
 int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_C, const float *bound_C,
                       const float *scale_C, int64_t width, const int64_t *row_p, int64_t groups,

@@ -187,7 +187,7 @@ def test_training_does_not_go_on_with_a_converted_run(made: Weights, tiny_acts: 
     before = (run / "model.safetensors").read_bytes()
     done = hiersae("train", tiny_acts, "--arch", "topk", "--widths", "48", "--k", K, "-o", run)
     assert done.returncode == 1
-    assert "dictionary of sparsify, which cannot be trained on" in done.stderr
+    assert "dictionary of sparsify, which cannot be trained further" in done.stderr
     assert (run / "model.safetensors").read_bytes() == before
 
 

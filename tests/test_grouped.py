@@ -100,6 +100,6 @@ def test_a_hardened_model_gives_the_codes_of_dense_products(
     monkeypatch.setattr(model, "_read", lambda *given: reads.append(given) or type(model)._read(model, *given))
     grouped = model.codes(x)
     assert len(reads) == 1, "the first level alone is read densely"
-    monkeypatch.setattr(model, "_blocks", lambda level: None)
+    monkeypatch.setattr(model, "child_blocks", lambda level: None)
     assert torch.allclose(dense(grouped), dense(model.codes(x)), atol=1e-5)
     assert len(reads) == 1 + 1 + 2

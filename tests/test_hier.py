@@ -195,12 +195,12 @@ def test_a_child_goes_down_a_level_and_what_lies_within_nothing_comes_up() -> No
         8, HierOptions(widths=(2, 2), k=(1, 1), relevel=True, tree_every=1, curriculum="anneal=1.0")
     ).train()
     model.initialise(torch.zeros(8), 0)
-    model._count(patterns(fired))
+    model._count_firings(patterns(fired))
     before = model.W_dec_FD.detach().clone()
     order = model.after_step(StepContext(1, 0.5))
     assert order is not None and order.tolist() == [0, 3, 2, 1]
     assert torch.allclose(model.W_dec_FD, before[order])
-    model._count(patterns(fired[:, order]))
+    model._count_firings(patterns(fired[:, order]))
     assert model.after_step(StepContext(3, 0.5)) is None, "each level has what belongs to it"
 
 

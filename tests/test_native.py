@@ -86,7 +86,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 @needs_compiler
 def test_more_places_than_were_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everything(1)
-    monkeypatch.setattr(native, "_LEAST_ROOM", 1)
+    monkeypatch.setattr(native, "_LEAST_CAPACITY", 1)
     assert all(torch.equal(*pair) for pair in zip(everything(1), expected, strict=True))
 
 

@@ -293,7 +293,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, preset: str
     process.kill()
     process.communicate()
     again = hiersae(*arguments)
-    assert again.returncode == 0 and "going on from step" in again.stderr, again.stderr
+    assert again.returncode == 0 and "resuming from step" in again.stderr, again.stderr
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -1,4 +1,4 @@
-"""``hiersae train``: the loop, its files, going on after an interruption, and refusals."""
+"""``hiersae train``: the loop, its files, resuming after an interruption, and refusals."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert "training not ended" in hiersae("eval", run, "--acts", tiny_acts).stderr
     again = hiersae(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stderr
+    assert "resuming from step" in again.stderr
     first, second = load_file(finished / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert metrics(run) == metrics(finished)

@@ -1,16 +1,16 @@
-"""How long the dashboard's index takes to build, how large it is, and how fast its pages are; beside SAEDashboard.
+"""How long the dashboard's index takes to build, its size, and the speed of its pages; with SAEDashboard.
 
     OMP_NUM_THREADS=2 python -m benchmarks.dashboard ACTS HOST [--latents 4096] [--l0 32] [--tokens 1M] [--json FILE]
     OMP_NUM_THREADS=2 python -m benchmarks.dashboard ACTS HOST --latents 100000 --tokens 100k --no-folder
     OMP_NUM_THREADS=2 python -m benchmarks.dashboard ACTS HOST --peer PEER/bin/python [--peer-features 256]
 
-Runs are given (--run, --baseline) or made: random directions with thresholds so that as many latents fire, one with a
-tree and one flat. Every step is the real command in a process of its own; its peak memory counts pages of mapped files
-too. Pages are fetched from the server, one after another.
+Pass the runs as --run and --baseline; otherwise the script makes one with a tree and one flat, of random directions
+with thresholds that give --l0. Every step is the real command in a separate process; its peak memory includes pages of
+mapped files. Pages are fetched from the server, one after another.
 
 --peer builds a page of SAEDashboard and a folder of ours for the same flat run on the same tokens, a part of ACTS.
-Theirs is of the first --peer-features latents (its time and size grow with them), ours of all; what a latent costs is
-compared.
+Theirs has the first --peer-features latents, because its time and size grow with them; ours has all. The costs of one
+latent are compared.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PEER_SCRIPT = Path(__file__).with_name("peer_saedashboard.py")
 
 
 def make_run(path: Path, acts: ActivationSet, arch: str, latents: int, l0: float) -> None:
-    """A run of random directions: as many latents fire, in a tree where ``arch`` has one."""
+    """Make a run of random directions with mean L0 ``l0``, and with a random tree if ``arch`` has one."""
     parents = max(1, latents // 8)
     sizes: dict[str, Any] = {"widths": (latents,), "k": (l0,)}
     if arch == "hier":
@@ -59,13 +59,13 @@ def make_run(path: Path, acts: ActivationSet, arch: str, latents: int, l0: float
         if isinstance(model, HierarchicalSAE):
             draw = torch.Generator().manual_seed(0)
             model.parent_F[parents:] = torch.randint(0, parents, (latents - parents,), generator=draw)
-        left_BD = x_BD - model.b_dec_D
+        residual_BD = x_BD - model.b_dec_D
         for level, part in enumerate(model.level_slices()):
-            score = torch.relu(left_BD @ model.W_enc_FD[part].T).square()
-            least = score.flatten().topk(round(float(config.k[level]) * len(x_BD))).values[-1]
+            score = torch.relu(residual_BD @ model.W_enc_FD[part].T).square()
+            lowest = score.flatten().topk(round(float(config.k[level]) * len(x_BD))).values[-1]
             price = model.price_on_F[0] if isinstance(model, HierarchicalSAE) else 1.0
-            model.threshold_L[level] = least / price
-            left_BD = left_BD - torch.where(score >= least, score.sqrt(), 0.0) @ model.W_dec_FD[part]
+            model.threshold_L[level] = lowest / price
+            residual_BD = residual_BD - torch.where(score >= lowest, score.sqrt(), 0.0) @ model.W_dec_FD[part]
     folder = RunFolder(path)
     folder.write_header(
         {
@@ -83,7 +83,7 @@ def command(*args: object) -> list[str]:
 
 
 def timed(*args: object) -> tuple[dict[str, Any], float, float]:
-    """What a command prints as JSON, its seconds, and its peak memory in GB."""
+    """The JSON that a command prints, its seconds, and its peak memory in GB."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(command(*args, "--json", "--quiet"), stdout=out)
@@ -101,15 +101,15 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, int, resource.struct_r
 
 
 def served_pages(flags: list[object], ids: list[str]) -> dict[str, Any]:
-    """Milliseconds of pages from the real server, once what is read at first is there."""
+    """Milliseconds of pages from the real server, after it has started."""
     started = time.perf_counter()
     process = subprocess.Popen(command("dashboard", *flags, "--serve", "--port", 0), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         address = ""
         for line in process.stderr:
-            if found := re.search(r"http://\S+/", line):
-                address = found[0]
+            if match := re.search(r"http://\S+/", line):
+                address = match[0]
                 break
         if not address:
             raise SystemExit("the server did not start")
@@ -133,7 +133,7 @@ def served_pages(flags: list[object], ids: list[str]) -> dict[str, Any]:
 
 
 def fetched(address: str) -> tuple[float, int]:
-    """Seconds and bytes of an answer."""
+    """Seconds and bytes of a response."""
     started = time.perf_counter()
     with urllib.request.urlopen(address, timeout=60) as response:
         size = len(response.read())
@@ -141,7 +141,7 @@ def fetched(address: str) -> tuple[float, int]:
 
 
 def sampled_ids(widths: list[int]) -> list[str]:
-    """Nodes of every level, parents first: they have the longest pages."""
+    """Latents of every level, evenly spaced, parents first."""
     share = SAMPLED_PAGES // len(widths)
     return [
         latent_id(level, latent)
@@ -151,32 +151,38 @@ def sampled_ids(widths: list[int]) -> list[str]:
 
 
 def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Index, server and folder of a run beside its baseline."""
+    """Measure index, server and folder of a run and its baseline."""
     acts = ActivationSet([arguments.acts])
     run, baseline = (Path(arguments.run or scratch / "hier"), Path(arguments.baseline or scratch / "flat"))
-    for path, arch, given in ((run, "hier", arguments.run), (baseline, "batchtopk", arguments.baseline)):
-        if not given and not path.exists():
+    for path, arch, existing in ((run, "hier", arguments.run), (baseline, "batchtopk", arguments.baseline)):
+        if not existing and not path.exists():
             make_run(path, acts, arch, arguments.latents, arguments.l0)
     acts.close()
     index = scratch / "index.h5"
     flags = [run, "--acts", arguments.acts, "--baseline", baseline, "--model", arguments.host, "--index", index]
     flags += ["--tokens", arguments.tokens]
-    found: dict[str, Any] = {"latents": arguments.latents, "tokens": arguments.tokens, "cpus": torch.get_num_threads()}
-    _, found["index_seconds"], found["index_peak_gb"] = timed("dashboard", *flags, "--rebuild")
-    found["index_bytes"] = index.stat().st_size
+    figures: dict[str, Any] = {
+        "latents": arguments.latents,
+        "tokens": arguments.tokens,
+        "cpus": torch.get_num_threads(),
+    }
+    _, figures["index_seconds"], figures["index_peak_gb"] = timed("dashboard", *flags, "--rebuild")
+    figures["index_bytes"] = index.stat().st_size
     widths = RunFolder(run).read_header()["config"]["widths"]
-    found["served"] = served_pages(flags, sampled_ids(widths))
+    figures["served"] = served_pages(flags, sampled_ids(widths))
     if arguments.folder:
         folder = scratch / "pages"
-        made, found["folder_seconds"], found["folder_peak_gb"] = timed("dashboard", *flags, "-o", folder, "--overwrite")
-        found["folder_bytes"] = made["bytes"]
+        output, figures["folder_seconds"], figures["folder_peak_gb"] = timed(
+            "dashboard", *flags, "-o", folder, "--overwrite"
+        )
+        figures["folder_bytes"] = output["bytes"]
     if arguments.peer:
-        found["peer"] = beside(arguments, scratch, baseline)
-    return found
+        figures["peer"] = compare_with_peer(arguments, scratch, baseline)
+    return figures
 
 
-def beside(arguments: argparse.Namespace, scratch: Path, flat: Path) -> dict[str, Any]:
-    """SAEDashboard and ours, for the same latents on the same tokens."""
+def compare_with_peer(arguments: argparse.Namespace, scratch: Path, flat: Path) -> dict[str, Any]:
+    """Measure SAEDashboard and ours on the same flat run and tokens."""
     acts = ActivationSet([arguments.acts])
     position, tokens = acts.column("position"), acts.column("tokens")
     module = acts.module
@@ -185,11 +191,11 @@ def beside(arguments: argparse.Namespace, scratch: Path, flat: Path) -> dict[str
     windows = arguments.peer_tokens // context
     whole = position[: windows * context].reshape(windows, context)
     if not (whole == np.arange(context)).all():
-        raise SystemExit(f"{arguments.acts}: begins with windows that are not whole: no tokens for SAEDashboard")
+        raise SystemExit(f"{arguments.acts}: SAEDashboard needs whole windows, which it does not start with")
     np.save(scratch / "tokens.npy", tokens[: windows * context].reshape(windows, context))
     timed("convert", flat, "--to", "sae-lens", "-o", scratch / "sae", "--overwrite")
     layer = re.findall(r"\d+", module)[0]
-    given = [
+    peer_arguments = [
         arguments.host,
         scratch / "sae",
         scratch / "tokens.npy",
@@ -197,15 +203,15 @@ def beside(arguments: argparse.Namespace, scratch: Path, flat: Path) -> dict[str
         arguments.peer_features,
         scratch / "p.html",
     ]
-    done = subprocess.run([arguments.peer, str(PEER_SCRIPT), *map(str, given)], capture_output=True, text=True)
+    done = subprocess.run([arguments.peer, str(PEER_SCRIPT), *map(str, peer_arguments)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"SAEDashboard failed:\n{done.stderr[-2000:]}")
     theirs = json.loads(done.stdout.splitlines()[-1])
     folder, index = scratch / "peer-pages", scratch / "peer.h5"
     flags = [flat, "--acts", arguments.acts, "--model", arguments.host, "--index", index]
     flags += ["--tokens", windows * context, "-o", folder, "--rebuild", "--overwrite"]
-    made, seconds, peak = timed("dashboard", *flags)
-    ours = {"seconds": seconds, "bytes": made["bytes"], "features": made["features"], "peak_gb": peak}
+    output, seconds, peak = timed("dashboard", *flags)
+    ours = {"seconds": seconds, "bytes": output["bytes"], "features": output["features"], "peak_gb": peak}
     ratios = {
         name: (theirs[name] / theirs["features"]) / (ours[name] / ours["features"]) for name in ("seconds", "bytes")
     }
@@ -216,8 +222,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("acts", help="a cache of the host's activations")
     parser.add_argument("host", help="the host model")
-    parser.add_argument("--run", help="run with a tree, in place of a made one")
-    parser.add_argument("--baseline", help="flat run, in place of a made one")
+    parser.add_argument("--run", help="run with a tree (default: a random one)")
+    parser.add_argument("--baseline", help="flat run (default: a random one)")
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--l0", type=float, default=32)
     parser.add_argument("--tokens", type=parse_count, default=10**6)
@@ -225,16 +231,16 @@ def main() -> None:
     parser.add_argument("--peer", metavar="PYTHON", help="Python of an environment that has sae-dashboard")
     parser.add_argument("--peer-features", type=int, default=256)
     parser.add_argument("--peer-tokens", type=parse_count, default=2**17)
-    parser.add_argument("--scratch", help="folder for what is made, kept and used again")
+    parser.add_argument("--scratch", help="folder for all files, which later runs use again")
     parser.add_argument("--json", help="file to write the figures to")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(arguments.scratch or temporary)
         scratch.mkdir(parents=True, exist_ok=True)
-        found = measure(arguments, scratch)
-    print(json.dumps(found, indent=2))
+        figures = measure(arguments, scratch)
+    print(json.dumps(figures, indent=2))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(found, indent=2) + "\n")
+        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A dashboard of SAEDashboard, as published, for the same latents on the same tokens: run by its own Python.
+"""A dashboard of SAEDashboard, as published, for the same latents on the same tokens. A separate Python runs it.
 
-    PYTHON benchmarks/peer_saedashboard.py HOST SAE TOKENS.npy LAYER FEATURES PAGE.html
+    PYTHON benchmarks/dashboard/peer_saedashboard.py HOST SAE TOKENS.npy LAYER FEATURES PAGE.html
 
-Prints seconds, bytes and versions as JSON. It needs other versions of transformers and typer than hiersae, so it has an
-environment of its own: python -m venv PEER && PEER/bin/pip install sae-dashboard 'pyarrow<20' (newer ones need NumPy 2,
-which sae-dashboard does not take). HOST is a GPT-2 in Hugging Face's form, SAE a folder of SAELens.
+Prints seconds, bytes and versions as JSON. It needs other versions of transformers and typer than hiersae, so give it a
+separate environment: python -m venv PEER && PEER/bin/pip install sae-dashboard 'pyarrow<20' (newer ones need NumPy 2,
+which sae-dashboard does not support). HOST is a GPT-2 in Hugging Face's format, SAE a folder of SAELens.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 
 def load_host(folder: str) -> HookedTransformer:
-    """The host as its library wants it, weights as they are."""
-    found = GPT2LMHeadModel.from_pretrained(folder)
-    sizes = found.config
+    """The host as a model of TransformerLens, with unprocessed weights."""
+    gpt2 = GPT2LMHeadModel.from_pretrained(folder)
+    sizes = gpt2.config
     config = HookedTransformerConfig(
         n_layers=sizes.n_layer,
         d_model=sizes.n_embd,
@@ -46,7 +46,7 @@ def load_host(folder: str) -> HookedTransformer:
         device="cpu",
     )
     model = HookedTransformer(config)
-    model.load_state_dict(convert_gpt2_weights(found, config), strict=False)
+    model.load_state_dict(convert_gpt2_weights(gpt2, config), strict=False)
     model.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(Path(folder) / "tokenizer.json"))
     return model
 

@@ -1,12 +1,12 @@
-"""Tokens a second of a training step and of encoding, ours beside its peers, and what each part of our step costs.
+"""Tokens a second of a training step and of encoding, of ours and its peers, and the cost of each part of our step.
 
     python -m benchmarks.speed --latents 16384,131072 --d 512 --k 32 --batch 2048 --json speed.json \\
         --plot speed.html
 
-Every implementation and size is a process of its own; they take turns for --rounds, forwards and backwards. A row has
-the median over the steps of all rounds. A step is all of it: forward, backward, clipping where it is the tool's own
-default, the optimizer, decoder rows' norm. Peers: ``pip install -r benchmarks/requirements-speed.txt``; one that is
-absent is reported.
+Every implementation and size runs in a separate process; they take turns for --rounds, forwards and backwards. A row
+has the median over the steps of all rounds. A step includes forward, backward, clipping if it is the tool's default,
+the optimizer, and the decoder rows' norm. Peers: ``pip install -r benchmarks/requirements-speed.txt``; missing ones are
+reported.
 
 Legend of shapes: B rows, D width.
 """
@@ -19,6 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from hiersae_cli.workflows import bench
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One process's work."""
+    """Measure an implementation in this process."""
     if name in bench.CASES:
         keep_freed_memory()  # as ``hiersae train`` does
     size = bench.Size(
@@ -45,54 +46,58 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         options.device,
     )
     try:
-        found_version = version(CASES[name].package)
+        package_version = version(CASES[name].package)
         case = CASES[name](size)
     except (ImportError, PackageNotFoundError) as error:
         return {"implementation": name, "absent": str(error)}
-    found = bench.measure(case, options.warmup, options.steps)
+    timings = bench.measure(case, options.warmup, options.steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if options.device != "cpu":
         peak = torch.cuda.max_memory_allocated() / 2**20
     return {
         "implementation": name,
-        "version": found_version,
+        "version": package_version,
         "latents": size.latents,
         "peak_mb": round(peak),
         "dtype": size.dtype,
         "device": size.device,
-        **found,
+        **asdict(timings),
     }
 
 
 def child(name: str, latents: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure in a process of its own."""
-    given = [
+    """Measure an implementation in a separate process."""
+    flags = [
         f"--{key}={getattr(options, key)}"
         for key in ("d", "k", "batch", "dtype", "moments", "device", "steps", "warmup")
     ]
-    given += ["--compile"] if options.compile else []
-    command = [sys.executable, "-m", "benchmarks.speed", "--one", name, f"--latents={latents}", *given]
+    flags += ["--compile"] if options.compile else []
+    command = [sys.executable, "-m", "benchmarks.speed", "--one", name, f"--latents={latents}", *flags]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-        return {"implementation": name, "latents": latents, "failed": last}
+        last_line = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        return {"implementation": name, "latents": latents, "failed": last_line}
     return {"latents": latents, **json.loads(done.stdout.splitlines()[-1])}
 
 
 def joined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row of all rounds."""
-    if any("steps" not in one for one in rounds):
-        return next(one for one in rounds if "steps" not in one)
-    found = {key: [value for one in rounds for value in one[key]] for key in ("steps", "codes")}
+    """The row for all rounds of an implementation; a failed or missing one if there is any."""
+    for measured in rounds:
+        if "steps" not in measured:
+            return measured
     last, batch = rounds[-1], rounds[-1].pop("batch")
-    found["parts"] = {part: statistics.median(one["parts"][part] for one in rounds) for part in last["parts"]}
-    found["counted"] = last["counted"]
+    timings = bench.Timings(
+        steps=[seconds for measured in rounds for seconds in measured["steps"]],
+        codes=[seconds for measured in rounds for seconds in measured["codes"]],
+        parts={part: statistics.median(measured["parts"][part] for measured in rounds) for part in last["parts"]},
+        counted=last["counted"],
+    )
     return {
         **last,
-        **bench.summary(found, batch),
-        "steps": len(found["steps"]),
-        "codes": len(found["codes"]),
-        "peak_mb": max(one["peak_mb"] for one in rounds),
+        **bench.summary(timings, batch),
+        "steps": len(timings.steps),
+        "codes": len(timings.codes),
+        "peak_mb": max(measured["peak_mb"] for measured in rounds),
     }
 
 
@@ -107,8 +112,8 @@ def show(rows: list[dict[str, Any]], rates: dict[str, Any]) -> None:
         if "step_ms" not in row:
             print(f"| {name} | {row['latents']:,} | {row.get('absent') or row.get('failed')} | | | | | |")
             continue
-        base = ours.get(row["latents"])
-        ratios = [f"{row[key] / base[key]:.2f}" if base else "" for key in ("step_ms", "encode_ms")]
+        our_row = ours.get(row["latents"])
+        ratios = [f"{row[key] / our_row[key]:.2f}" if our_row else "" for key in ("step_ms", "encode_ms")]
         print(
             f"| {name} {row['version']} | {row['latents']:,} "
             f"| {row['step_ms']:.1f} | {row['tokens_per_s']:,} | {ratios[0]} "
@@ -118,13 +123,13 @@ def show(rows: list[dict[str, Any]], rates: dict[str, Any]) -> None:
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
-    """Tokens a second by latents, both logarithmic."""
+    """Draw tokens a second by latents, both on logarithmic axes."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     for name in dict.fromkeys(row["implementation"] for row in rows if "step_ms" in row):
-        own = [row for row in rows if row["implementation"] == name and "step_ms" in row]
-        figure.add_scatter(x=[row["latents"] for row in own], y=[row["tokens_per_s"] for row in own], name=name)
+        points = [row for row in rows if row["implementation"] == name and "step_ms" in row]
+        figure.add_scatter(x=[row["latents"] for row in points], y=[row["tokens_per_s"] for row in points], name=name)
     figure.update_xaxes(type="log", title="latents")
     figure.update_yaxes(type="log", title="tokens a second, training")
     figure.write_html(path, include_plotlyjs=True)
@@ -141,7 +146,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products")
     parser.add_argument("--moments", choices=("float32", "bfloat16"), default="float32", help="of our row-adam")
-    parser.add_argument("--compile", action="store_true", help="our row-adam's moves by torch.compile")
+    parser.add_argument("--compile", action="store_true", help="compile our row-adam's moves with torch.compile")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--implementations", default=",".join(CASES))
     parser.add_argument("--steps", type=int, default=10)
@@ -155,16 +160,16 @@ def main() -> None:
         print(json.dumps(measure(options.one, options)))
         return
     names = options.implementations.split(",")
-    wrong = [name for name in names if name not in CASES]
-    if wrong:
-        parser.error(f"--implementations {wrong[0]}: one of {', '.join(CASES)}")
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        parser.error(f"--implementations {unknown[0]}: one of {', '.join(CASES)}")
     rates, rows = bench.machine(options.device), []
     for latents in options.latents:
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(options.rounds):
             for name in names if number % 2 == 0 else names[::-1]:
-                found[name].append({**child(name, latents, options), "batch": options.batch})
-        rows += [joined(rounds) for rounds in found.values()]
+                rounds[name].append({**child(name, latents, options), "batch": options.batch})
+        rows += [joined(results) for results in rounds.values()]
     for row in rows:
         if row["implementation"] == "hiersae" and "counted" in row:
             row["at_best"] = bench.bounds(row["counted"], rates, options.dtype)

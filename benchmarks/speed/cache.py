@@ -1,11 +1,11 @@
-"""``hiersae cache`` against the bare forward pass: tokens/s of both over the same batches of the same text.
+"""``hiersae cache`` against the plain forward pass: tokens/s of both over the same batches of the same text.
 
     python -m benchmarks.speed.cache --model host --layer 2 TEXT
         [--tokens 200k] [--batch 32] [--repeats 5] [--device cpu]
 
-Both run alternately in one process, on the same windows in the same batches. The bare pass stops after the
-hooked block, as the cache's does, and throws its result away; the cache's time is from its first batch to the finished
-file, with the writing, the statistics and the fingerprint. Prints JSON: the medians, and their ratio.
+Both run alternately in one process, on the same windows in the same batches. The plain pass stops after the hooked
+block, as the cache's does, and drops its result. The cache's time is from its first batch to the finished file, with
+writing, statistics and fingerprint. Prints JSON: the medians, and their ratio.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hiersae_cli.workflows.cache.run import run
 
 
 def bare(host: Host, module: str, tokens: torch.Tensor, context: int, batch: int) -> float:
-    """Tokens/s of the truncated forward pass alone over whole windows."""
+    """Tokens/s of only the truncated forward pass, over whole windows."""
     windows = tokens[: len(tokens) // context * context].reshape(-1, context)
     started = time.monotonic()
     for part in windows.split(batch):
@@ -39,7 +39,7 @@ def bare(host: Host, module: str, tokens: torch.Tensor, context: int, batch: int
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Medians of both, alternating, after one round that does not count."""
+    """The medians of both, which alternate, after one round that does not count."""
     host = Host.load(options.model, resolve_device(options.device))
     module = host.layer_path(options.layer)
     figures: dict[str, list[float]] = {"bare": [], "cache": []}
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             tokens=parse_count(options.tokens),
             device=options.device,
             batch=options.batch,
-            document_tokens=0,  # whole windows alone, for both
+            document_tokens=0,  # only whole windows, for both
             held_out=0.0,
             overwrite=True,
             out=str(out),

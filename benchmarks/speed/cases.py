@@ -1,4 +1,4 @@
-"""The peers that ``speed.py`` times beside ours: a training step, and encoding.
+"""The peers that ``python -m benchmarks.speed`` times: a training step, and encoding.
 
 Legend of shapes: B rows, D width.
 """
@@ -12,7 +12,7 @@ from hiersae_cli.workflows.bench import Case, Size
 
 
 class Sparsify(Case):
-    """sparsify's SparseCoder (TopK) with Adam, which is one of its optimizers, and its normalisation."""
+    """sparsify's SparseCoder (TopK) with its normalisation and Adam, one of its optimizers."""
 
     package = "eai-sparsify"
 
@@ -39,7 +39,7 @@ class Sparsify(Case):
 
 
 class SAELens(Case):
-    """SAELens' own training step, of TopK."""
+    """SAELens' own training step for TopK."""
 
     package = "sae-lens"
     kind = "TopK"
@@ -74,13 +74,13 @@ class SAELens(Case):
 
 
 class SAELensBatchTopK(SAELens):
-    """SAELens' own training step, of BatchTopK."""
+    """SAELens' own training step for BatchTopK."""
 
     kind = "BatchTopK"
 
 
 class DictionaryLearning(Case):
-    """dictionary_learning's own update, of its TopK trainer."""
+    """The update of dictionary_learning's TopK trainer."""
 
     package = "dictionary-learning"
 

@@ -4,9 +4,9 @@
         [--controls]
 
 Draws activations from a random dictionary with a two-level tree and Zipfian rates, with noise, and writes them as a
-cache (about 1.3 GB with the defaults, deleted afterwards); the run under measurement is that dictionary, with its
-threshold set so that as many latents fire. Seconds are of the wall clock and of the processor: where other work runs
-beside, the second are the honest ones. Nested parts count towards the ones that they are in.
+cache (about 1.3 GB with the defaults, deleted afterwards). It measures a run with that dictionary and a threshold that
+gives the same L0. Seconds are of the wall clock and of the processor; with other work on the machine, trust those of
+the processor. The time of an outer part includes its inner parts.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ PART = 16_384
 
 
 class Parts:
-    """Seconds spent in functions that are named, by the wall clock and by the processor."""
+    """The seconds spent in watched functions, by the wall clock and by the processor."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
 
-    def watch(self, owner: Any, name: str, what: str) -> None:
-        """Count the time of every call of ``owner.name``."""
+    def watch(self, owner: Any, name: str, label: str) -> None:
+        """Add the time of every call of ``owner.name`` to the part ``label``."""
         function: Callable[..., Any] = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -60,7 +60,7 @@ class Parts:
             try:
                 return function(*args, **kwargs)
             finally:
-                spent = self.seconds.setdefault(what, [0.0, 0.0])
+                spent = self.seconds.setdefault(label, [0.0, 0.0])
                 spent[0] += time.perf_counter() - wall
                 spent[1] += time.process_time() - processor
 
@@ -78,19 +78,21 @@ class Source:
         rate_P = np.arange(1, parents + 1) ** -0.7
         self.rate_P = np.minimum(rate_P * (l0 / 4) / rate_P.sum(), 0.5)
         self.parent_F = np.concatenate([np.full(parents, -1), generator.permutation(latents - parents) % parents])
-        own_P = np.bincount(self.parent_F[parents:], minlength=parents)
-        # Three of four active latents are children, so three of each parent's fire with it on average.
-        self.given_F = np.concatenate([np.zeros(parents), np.minimum(3 / own_P, 1.0)[self.parent_F[parents:]]])
+        children_P = np.bincount(self.parent_F[parents:], minlength=parents)
+        # Three of four active latents are children, so on average three children fire with a parent.
+        self.child_rate_F = np.concatenate(
+            [np.zeros(parents), np.minimum(3 / children_P, 1.0)[self.parent_F[parents:]]]
+        )
         self.children = [np.flatnonzero(self.parent_F == parent) for parent in range(parents)]
 
     def draw(self, rows: int, seed: int) -> np.ndarray:
-        """Activations (rows, D) float32."""
+        """Draw activations (rows, D), float32."""
         generator = np.random.default_rng(seed)
         x_BD = generator.normal(scale=0.02, size=(rows, self.decoder_FD.shape[1])).astype(np.float32)
         for parent, rate in enumerate(self.rate_P):
             row_n = np.flatnonzero(generator.random(rows) < rate)
             children = self.children[parent]
-            fires = generator.random((len(row_n), len(children))) < self.given_F[children]
+            fires = generator.random((len(row_n), len(children))) < self.child_rate_F[children]
             value = generator.uniform(1, 2, fires.shape).astype(np.float32) * fires
             x_BD[row_n] += self.decoder_FD[parent] * 2 + value @ self.decoder_FD[children]
         return x_BD
@@ -129,13 +131,13 @@ def make_run(path: Path, source: Source, arch: str, l0: float) -> None:
         model.W_enc_FD.copy_(model.W_dec_FD)
         if arch == "hier":
             model.parent_F.copy_(torch.from_numpy(source.parent_F))  # type: ignore[operator, union-attr]
-        x_BD, left_BD = (torch.from_numpy(source.draw(512, 1)),) * 2
+        x_BD, residual_BD = (torch.from_numpy(source.draw(512, 1)),) * 2
         for level, part in enumerate(model.level_slices()):
-            score = torch.relu(left_BD @ model.W_enc_FD[part].T).square()
-            least = score.flatten().topk(round(float(config.k[level]) * len(x_BD))).values[-1]
+            score = torch.relu(residual_BD @ model.W_enc_FD[part].T).square()
+            lowest = score.flatten().topk(round(float(config.k[level]) * len(x_BD))).values[-1]
             price = model.price_on_F[0] if arch == "hier" else 1.0  # type: ignore[index]
-            model.threshold_L[level] = least / price
-            left_BD = left_BD - torch.where(score >= least, score.sqrt(), 0.0) @ model.W_dec_FD[part]
+            model.threshold_L[level] = lowest / price
+            residual_BD = residual_BD - torch.where(score >= lowest, score.sqrt(), 0.0) @ model.W_dec_FD[part]
     folder = RunFolder(path)
     host = {"name": "none", "fingerprint": "", "dtype": "float16"}
     folder.write_header({**header(RUN_SCHEMA, RUN_VERSION, config, {}), "module": MODULE, "width": width, "host": host})
@@ -150,7 +152,7 @@ def main() -> None:
     parser.add_argument("--l0", type=float, default=32)
     parser.add_argument("--arch", choices=("batchtopk", "hier"), default="batchtopk")
     parser.add_argument("--controls", action="store_true", help="measure control dictionaries too")
-    parser.add_argument("--scratch", help="folder for the cache, kept and used again")
+    parser.add_argument("--scratch", help="folder for the cache, which later runs use again")
     parser.add_argument("--json", help="file to write the figures to")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -160,20 +162,20 @@ def main() -> None:
         if not (folder / "acts.h5").exists():
             make_cache(folder / "acts.h5", source, arguments.rows)
         make_run(folder / arguments.arch, source, arguments.arch, arguments.l0)
-        found = measure(folder / arguments.arch, folder / "acts.h5", arguments)
+        figures = measure(folder / arguments.arch, folder / "acts.h5", arguments)
     print(f"{'':42}wall s   processor s")
-    for what, (wall, processor) in found["seconds"].items():
-        print(f"{what:40}{wall:8.1f} {processor:12.1f}")
-    quality = f"L0 {found['l0']:.1f}, FVU {found['fvu']:.3f}"
-    print(f"peak memory {found['peak_gb']:.2f} GB, {quality}, {found['threads']} threads")
+    for label, (wall, processor) in figures["seconds"].items():
+        print(f"{label:40}{wall:8.1f} {processor:12.1f}")
+    quality = f"L0 {figures['l0']:.1f}, FVU {figures['fvu']:.3f}"
+    print(f"peak memory {figures['peak_gb']:.2f} GB, {quality}, {figures['threads']} threads")
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(found, indent=2) + "\n")
+        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def measure(run: Path, acts: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds by part, peak memory, and the figures that tell that the case is what it is meant to be."""
+    """Seconds by part, peak memory, and figures that show whether the dictionary is as intended."""
     parts = Parts()
-    for owner, name, what in (
+    for owner, name, label in (
         (evaluate, "run", "all"),
         (evaluate, "fit", "  training rows"),
         (evaluate, "encode", "  held-out rows"),
@@ -187,7 +189,7 @@ def measure(run: Path, acts: Path, arguments: argparse.Namespace) -> dict[str, A
         (evaluate, "score", "  figures and intervals"),
         (trees, "nearest_latents", "    probes (hierarchy score)"),
     ):
-        parts.watch(owner, name, what)
+        parts.watch(owner, name, label)
     config = EvalConfig(runs=[str(run)], acts=[str(acts)], tokens=arguments.rows, controls=arguments.controls)
     report = evaluate.run(config)
     figures = report["runs"][run.name]

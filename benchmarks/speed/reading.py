@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.reading [--gigabytes 1,10] [--width 256] [--compression gzip] [--repeats 5] [--json FILE]
 
-Makes caches of random activations (deleted afterwards), then, in one process, alternates between the same
-training steps fed by the shuffled reader and fed from a tensor in memory, drawn by a random permutation; the
-time ratio is that of the medians. Peak memory is of ``hiersae train`` in a process of its own.
+Makes caches of random activations, which are deleted afterwards. Then, in one process, the same training steps
+alternate between the shuffled reader and a random permutation of a tensor in memory; the time ratio is that of the
+medians. Peak memory is that of ``hiersae train`` in a separate process.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from hiersae_cli.sae import build
 from hiersae_cli.sae.training import Trainer
 
 MODULE = "random"
-STEPS = 150  # of each timed stretch
+STEPS = 150  # in each timed stretch
 
 
 def make_cache(path: Path, rows: int, width: int, compression: str = "none") -> None:
-    """Random activations of low rank with noise, so that training on them is ordinary."""
+    """Make a cache of random activations of low rank with noise, so that training on them is ordinary."""
     generator = np.random.default_rng(0)
     part = (generator.normal(size=(65_536, 16)) @ generator.normal(size=(16, width))).astype("<f4")
     part += generator.normal(scale=0.3, size=part.shape).astype("<f4")
@@ -55,7 +55,7 @@ def make_cache(path: Path, rows: int, width: int, compression: str = "none") -> 
 
 
 def from_memory(tensor: torch.Tensor, batch: int, seed: int) -> Iterator[torch.Tensor]:
-    """Batches of a permutation, epoch after epoch: what the reader is measured against."""
+    """Batches of random permutations, epoch after epoch: the reader is compared with these."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(tensor), generator=generator)
@@ -65,7 +65,7 @@ def from_memory(tensor: torch.Tensor, batch: int, seed: int) -> Iterator[torch.T
 
 
 def time_ratio(path: Path, config: TrainConfig, repeats: int) -> dict[str, float]:
-    """Seconds of ``STEPS`` steps from each source, medians of alternating stretches, and their ratio."""
+    """The seconds of ``STEPS`` steps from each source, as medians of alternating stretches, and their ratio."""
     acts = ActivationSet([str(path)])
     tensor = acts.caches[0].read(MODULE)
     model = build(config, acts.width)
@@ -84,7 +84,7 @@ def time_ratio(path: Path, config: TrainConfig, repeats: int) -> dict[str, float
                 trainer.step(next(source))
             if repeat:  # the first is warm-up
                 seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    medians = {name: statistics.median(stretches) for name, stretches in seconds.items()}
     return {
         **{f"seconds_{name}": value for name, value in medians.items()},
         "ratio": medians["hdf5"] / medians["memory"],
@@ -118,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         sizes = options.gigabytes.split(",")
         paths = [Path(folder) / f"{size}gb.h5" for size in sizes]
-        # Peaks first: Linux counts this process's own memory to a child's peak, so it must still be small.
+        # Peaks first, while this process is small: Linux adds its memory to a child's peak.
         for size, path in zip(sizes, paths, strict=True):
             make_cache(path, int(float(size) * 1e9) // (4 * options.width), options.width, options.compression)
             result[f"peak_mb_{size}gb"] = round(peak_megabytes(path, Path(folder) / "run", config))

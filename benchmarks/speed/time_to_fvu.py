@@ -1,12 +1,12 @@
-"""How long the hierarchy trains until it has the FVU of a flat dictionary of as many latents and the same L0.
+"""How long the hierarchy trains to reach the FVU of a flat dictionary with as many latents and the same L0.
 
     python -m benchmarks.speed.time_to_fvu acts.h5 --json FILE [--latents 16384] [--tokens 1M]
         [--shares 0.3,0.4,0.5,0.6] [--seeds 3] [--lr-flat 0.003] [--lr-hier 0.006] [--dtype bfloat16]
 
-The flat one is BatchTopK of ours, trained on --tokens activations. The hierarchy is trained anew on each of --shares of
-them, every training with its whole schedule, its gate closed at three steps of four and at the end (``--open-every 4
---harden``), and the first share whose FVU is not above the flat one's counts. FVU is that of held-out rows. Seconds are
-those of all steps, reading included, without start and evaluation; every training has the machine to itself.
+The flat dictionary is our BatchTopK, trained on --tokens activations. The hierarchy is trained on each share of them,
+with a whole schedule each time, its gate closed in three of four steps and at the end (``--open-every 4 --harden``).
+The result is the first share whose FVU is not above that of the flat dictionary, on held-out rows. Seconds are those of
+all steps, with reading, without start and evaluation. Run nothing else on the machine at the same time.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.trees.rows import CachedRows, moments
 from hiersae_cli.config.base import parse_count, parse_numbers
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import keep_freed_memory
 from hiersae_cli.errors import HierSAEError
+from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.metrics.reconstruction import Moments
 from hiersae_cli.sae import build
 from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows import bench
+from hiersae_cli.workflows.train.sources import open_source
 
-_HELD_OUT, _FITTING, _CALIBRATION_BATCHES = 50_000, 50_000, 32
+_HELD_OUT, _CALIBRATION_BATCHES = 50_000, 32
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training."""
+    """The result of one training."""
 
     model: str
     seed: int
@@ -48,32 +50,44 @@ class Row:
     l0: float
 
 
-def trained(name: str, config: TrainConfig, rows: CachedRows, console: Console) -> Row:
-    """Train, and measure on held-out rows."""
-    centre_D, scale = moments(rows)
-    model = build(config, rows.width)
+def train_and_measure(name: str, config: TrainConfig, held_out: list[torch.Tensor], console: Console) -> Row:
+    """Train a dictionary, and measure it on held-out batches (B, D)."""
+    source = open_source(config, torch.device("cpu"))
+    mean, mean_square = source.moments()
+    centre_D, scale = torch.from_numpy(mean).float(), (source.width / (mean_square - float(mean @ mean))) ** 0.5
+    model = build(config, source.width)
     model.initialise(centre_D * scale, config.seed)
     trainer = Trainer(model.train(), config, scale)
-    stream = rows.training(config.seed)
-    first_BD = next(stream)  # the buffer is filled when the first batch is asked for
-    begun = time.monotonic()
+    stream = source.batches(config.batch)
+    first_BD = next(stream)  # the first request fills the buffer
+    started = time.monotonic()
     with console.progress(name, config.steps, "steps") as progress:
         for number in range(config.steps):
             trainer.step(first_BD if number == 0 else next(stream))
             progress.advance(1)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     trainer.finish(islice(stream, _CALIBRATION_BATCHES))
+    source.close()
     model.eval()
-    error, active, data = 0.0, 0, Moments(centre_D * scale)
+    error, active, moments = 0.0, 0, Moments(centre_D * scale)
     with torch.inference_mode():
-        for raw_BD, _ in rows.held_out():
+        for raw_BD in held_out:
             x_BD = raw_BD * scale
             codes = model.codes(x_BD)
             error += float((x_BD - model.reconstruct(codes)).square().sum())
             active += sum(len(code.fired) for code in codes)
-            data.add(x_BD)
-    fvu = error / (data.rows * float(data.covariance_DD.trace()))
-    return Row(name, config.seed, config.tokens, config.lr, round(seconds, 2), fvu, active / data.rows)
+            moments.add(x_BD)
+    fvu = error / (moments.rows * float(moments.covariance_DD.trace()))
+    return Row(name, config.seed, config.tokens, config.lr, round(seconds, 2), fvu, active / moments.rows)
+
+
+def read_held_out(path: str, batch: int) -> list[torch.Tensor]:
+    """Batches (B, D) of the first held-out rows of a cache."""
+    acts = ActivationSet([path])
+    row_H = np.flatnonzero(acts.usable(HELD_OUT))[:_HELD_OUT]
+    batches = [acts.rows_at(row_H[start : start + batch]).float() for start in range(0, len(row_H), batch)]
+    acts.close()
+    return batches
 
 
 def main() -> None:
@@ -95,8 +109,8 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()  # as ``hiersae train`` does
     console = Console()
-    rows = CachedRows(options.acts, _HELD_OUT, _FITTING, torch.device("cpu"))
-    common: dict[str, Any] = {"batch": options.batch, "dtype": options.dtype}
+    held_out = read_held_out(options.acts, options.batch)
+    common: dict[str, Any] = {"acts": [options.acts], "batch": options.batch, "dtype": options.dtype}
     flat = {"arch": "batchtopk", "widths": (options.latents,), "k": (options.l0,), "lr": options.lr_flat}
     hier = {
         "arch": "hier",
@@ -107,27 +121,30 @@ def main() -> None:
         "open_every": 4,
         "harden": True,
     }
-    found: list[Row] = []
+    rows: list[Row] = []
     print("| seed | model | tokens | seconds | FVU | L0 |\n| --- | --- | ---: | ---: | ---: | ---: |")
     for seed in range(options.seeds):
         plan = [("flat", 1.0, flat)] + [("hier", share, hier) for share in options.shares]
-        for name, share, more in plan:
+        for name, share, settings in plan:
             tokens = round(options.tokens * share) // options.batch * options.batch
-            row = trained(name, TrainConfig(**common, **more, seed=seed, tokens=tokens), rows, console)
-            found.append(row)
+            config = TrainConfig(**common, **settings, seed=seed, tokens=tokens)
+            row = train_and_measure(name, config, held_out, console)
+            if name == "flat":
+                flat_fvu = row.fvu
+            rows.append(row)
             print(
                 f"| {seed} | {name} | {row.tokens:,} | {row.seconds:.1f} | {row.fvu:.5f} | {row.l0:.1f} |", flush=True
             )
-            if name == "hier" and row.fvu <= next(one.fvu for one in found if one.seed == seed and one.model == "flat"):
+            if name == "hier" and row.fvu <= flat_fvu:
                 break
     for seed in range(options.seeds):
-        own = [row for row in found if row.seed == seed]
-        reached = [row for row in own[1:] if row.fvu <= own[0].fvu]
-        ratio = f"{min(row.seconds for row in reached) / own[0].seconds:.2f}" if reached else "not reached"
-        print(f"seed {seed}: time to the flat one's FVU, as a share of its time: {ratio}")
+        flat_row, *hier_rows = (row for row in rows if row.seed == seed)
+        reached = [row.seconds for row in hier_rows if row.fvu <= flat_row.fvu]
+        ratio = f"{min(reached) / flat_row.seconds:.2f}" if reached else "not reached"
+        print(f"seed {seed}: time to the flat dictionary's FVU, as a share of its training time: {ratio}")
     machine = bench.machine("cpu")
     print("machine:", json.dumps(machine))
-    options.json.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in found]}, indent=1))
+    options.json.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
 
 
 if __name__ == "__main__":

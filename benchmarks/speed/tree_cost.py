@@ -1,9 +1,9 @@
-"""What the tree's statistics cost of a training step: counting what fires together, and choosing parents anew.
+"""The cost of the tree in a training step: counting joint firings, and choosing parents.
 
     python -m benchmarks.speed.tree_cost [--widths 1024,15360] [--k 16,16] [--d 512] [--batch 2048]
         [--steps 5] [--relevel]
 
-Processor time, on random activations of a sparse code: ratios of one process, so other work beside it matters little.
+Times are processor time in one process, on random activations with a sparse code, so other work hardly matters.
 """
 
 from __future__ import annotations
@@ -17,27 +17,21 @@ import torch
 from hiersae_cli.config.base import parse_counts, parse_numbers
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.sae import HierarchicalSAE, StepContext, build
+from hiersae_cli.sae.releveling import exchange
 from hiersae_cli.sae.training import Trainer
+from hiersae_cli.workflows import bench
 
 
-def activations(rows: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    """Rows (B, D) with 32 of 4,096 random directions each, and a little noise."""
-    directions_ND = torch.randn(4096, width, generator=generator)
-    directions_ND /= directions_ND.norm(dim=1, keepdim=True)
-    active_BK = torch.randint(0, 4096, (rows, 32), generator=generator)
-    return directions_ND[active_BK].sum(1) + 0.1 * torch.randn(rows, width, generator=generator)
-
-
-def seconds(of: Callable[[], object], times: int) -> float:
-    """Processor time of one call, the mean of ``times``."""
-    begun = time.process_time()
+def seconds(job: Callable[[], object], times: int) -> float:
+    """The mean processor time of a call."""
+    started = time.process_time()
     for _ in range(times):
-        of()
-    return (time.process_time() - begun) / times
+        job()
+    return (time.process_time() - started) / times
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=parse_counts, default=(1024, 15360))
     parser.add_argument("--k", type=parse_numbers, default=(16.0, 16.0))
@@ -62,15 +56,15 @@ def main() -> None:
     assert isinstance(model, HierarchicalSAE)
     model.initialise(torch.zeros(options.d), 0)
     trainer = Trainer(model.train(), config, 1.0)
-    batch_BD = activations(options.batch, options.d, generator)
-    for _ in range(3):  # thresholds and allocations settle
+    batch_BD = bench.activations(options.batch, options.d, generator)
+    for _ in range(3):  # until thresholds and allocations settle
         trainer.step(batch_BD)
     step = seconds(lambda: trainer.step(batch_BD), options.steps)
     fired = [code.fired for code in model.step(batch_BD, StepContext()).codes]
-    count = seconds(lambda: model._count(fired), options.steps)
-    choose = seconds(lambda: model._refresh(1.0), 3) / config.tree_every
+    count = seconds(lambda: model._count_firings(fired), options.steps)
+    choose = seconds(lambda: model._update_tree(1.0), 3) / config.tree_every
     if options.relevel:
-        choose += seconds(model._moves, 3) / config.tree_every / 2
+        choose += seconds(lambda: exchange(model.parts, model.own_counts, model.counts), 3) / config.tree_every / 2
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, latents {options.widths}, d {options.d}")
     for name, value in (("step", step), ("counting", count), ("parents and prices", choose)):
         print(f"{name:20} {1000 * value:9.1f} ms  {value / step:7.1%} of the step")

@@ -1,10 +1,10 @@
-"""Does the analysis of a study recover what was planted? Many simulated studies, their intervals against the truth.
+"""Does the analysis of a study recover a known effect? The intervals of many simulated studies against the truth.
 
     python -m benchmarks.study.calibration --studies 200
     python -m benchmarks.study.calibration --studies 2000 --json calibration.json
 
-Every study has its own raters and items; the truth is the difference in the population of both. Without ``--effect``
-the effects are 0 (how often is one found where there is none?), 0.5 and 1 in logits. Vectorised, on one core.
+Every study has new raters and items; the truth is the difference in the population of both. Without ``--effect`` the
+effects are 0 (how often is an effect reported if there is none?), 0.5 and 1 in logits. Vectorised, on one core.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ CONFIDENCE = 0.95
 def calibrate(
     cell: int, effect: float, task: str, size: tuple[int, int], answered: float, studies: int, resamples: int
 ) -> dict:
-    """How many intervals of the difference cover the truth, and how many leave out 0."""
+    """The shares of the intervals of the difference that cover the truth, and that exclude 0."""
     raters = Raters(effect={HIERARCHY: effect})
     chance = TASKS[task].chance or 0.0
     true = truth(raters, HIERARCHY, chance) - truth(raters, FLAT, chance)
-    covers, found, widths, errors = 0, 0, [], []
+    covers, detections, widths, errors = 0, 0, [], []
     for study in range(studies):
         p_RSC = probabilities(raters, PAIR, chance, size, (cell, study, 0))
         draw = np.random.default_rng((cell, study, 1))
         y_RSC = (draw.random(p_RSC.shape) < p_RSC).astype(float)
         y_RSC[draw.random(p_RSC.shape[:2]) >= answered] = np.nan
-        got = crossed_mean(y_RSC[..., 0] - y_RSC[..., 1], CONFIDENCE, resamples, study)
-        covers += got.low <= true <= got.high
-        found += not got.low <= 0 <= got.high
-        widths.append(got.high - got.low)
-        errors.append(got.value - true)
+        estimate = crossed_mean(y_RSC[..., 0] - y_RSC[..., 1], CONFIDENCE, resamples, study)
+        covers += estimate.low <= true <= estimate.high
+        detections += not estimate.low <= 0 <= estimate.high
+        widths.append(estimate.high - estimate.low)
+        errors.append(estimate.value - true)
     planned = planned_power(raters, PAIR, chance, size, true, CONFIDENCE) if effect and answered == 1 else None
     return {
         "task": task,
@@ -53,7 +53,7 @@ def calibrate(
         "true_difference": true,
         "studies": studies,
         "coverage": covers / studies,
-        "found": found / studies,
+        "found": detections / studies,
         "power_planned": planned,
         "mean_error": float(np.mean(errors)),
         "mean_width": float(np.mean(widths)),
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--effect", type=float, action="append")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    begin, rows = time.monotonic(), []
+    started, rows = time.monotonic(), []
     print(
         f"{'task':8} {'raters':>6} {'sets':>5} {'answ.':>5} {'effect':>6} {'truth':>7} {'cover':>6} {'found':>6} "
         f"{'plan':>6}"
@@ -84,9 +84,9 @@ def main() -> None:
                         f"{row['coverage']:6.3f} {row['found']:6.3f} {planned:>6}",
                         flush=True,
                     )
-    covered = float(np.mean([row["coverage"] for row in rows]))
-    false = float(np.mean([row["found"] for row in rows if not row["effect_logit"]] or [np.nan]))
-    print(f"all: coverage {covered:.4f}, false positives {false:.4f}; {time.monotonic() - begin:.0f} s")
+    coverage = float(np.mean([row["coverage"] for row in rows]))
+    false_positives = float(np.mean([row["found"] for row in rows if not row["effect_logit"]] or [np.nan]))
+    print(f"all: coverage {coverage:.4f}, false positives {false_positives:.4f}; {time.monotonic() - started:.0f} s")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -5,19 +5,19 @@
         [--control priced] [--tries N] [--acts FILE] [--quick] [--device cpu]
 
 Suites:
-    toy                  20 features: ours, and a flat BatchTopK of ours
-    synthtree-1k         the same with 1,024 features and 512 latents, and BatchTopK and Matryoshka of SAELens
-    synthsaebench-16k    the same with 16,384 features and 4,096 latents; 200M samples on a GPU, 5M on a CPU
+    toy                  20 features: our hierarchy and our flat BatchTopK
+    synthtree-1k         the same for 1,024 features and 512 latents, and SAELens' BatchTopK and Matryoshka
+    synthsaebench-16k    the same for 16,384 features and 4,096 latents; 200M samples on a GPU, 5M on a CPU
     cache                activations of a language model: --acts acts.h5, from ``hiersae cache``
 
-Each step is a command of ``hiersae``: the rows are drawn by ``synth`` (8M rows of synthtree-1k are 6 GB), dictionaries
-are trained by ``train``, those of SAELens are read by ``convert``, and ``eval`` measures all of them, seeds together.
-FOLDER holds the rows (acts.h5), the runs, and a report for each L0. What is there already is not made again, so an
-interrupted benchmark resumes, and several may share a FOLDER if they train different seeds or names.
+Each step is a command of ``hiersae``: ``synth`` draws the rows (8M rows of synthtree-1k are 6 GB), ``train`` trains the
+dictionaries, ``convert`` reads those of SAELens, and ``eval`` measures all of them, with the seeds of each as a group.
+FOLDER holds the rows (acts.h5), the runs, and a report for each L0. Existing files are not made again, so an
+interrupted benchmark resumes, and several processes may share a FOLDER if they train different seeds or names.
 
---only takes the beginnings of names: hier, batchtopk, saelens-matryoshka. SAELens keeps a running mean of its
-thresholds over hundreds of steps, which ours sets again at the end: so its L0 is far off after a short training, as
-with --quick.
+--only takes the beginnings of names: hier, batchtopk, saelens-matryoshka. SAELens' threshold is a running mean over
+hundreds of steps, while ours is set again at the end. So SAELens' L0 is far off after a short training, as with
+--quick.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from hiersae_cli.workflows.eval import evaluate
 from hiersae_cli.workflows.train import run as train
 from hiersae_cli.workflows.train.sources import open_source
 
-_NEXT_TRY = 10**6  # between the seeds of tries, so that no two trainings begin alike
+_NEXT_TRY = 10**6  # added to the seed of each try, so that no two trainings have the same seed
 
 
 def run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """The benchmark from start to end; returns the report of each L0."""
+    """Run the benchmark; returns the report of each L0."""
     suite = choose(options)
     folder = Path(options.out)
     acts = options.acts or str(folder / "acts.h5")
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
 
 
 def make_rows(options: argparse.Namespace, suite: Suite, acts: str, console: Console) -> None:
-    """Draw the rows of a suite, if they are not there."""
+    """Draw the rows of a suite, unless they exist."""
     if options.suite == "cache" and not options.acts:
         raise UsageError("cache: needs --acts acts.h5", "Make it with 'hiersae cache'.")
     if options.suite != "cache" and not Path(acts).exists():
@@ -74,7 +74,7 @@ def make_rows(options: argparse.Namespace, suite: Suite, acts: str, console: Con
 
 
 def train_best(training: Training, console: Console) -> str:
-    """The run folder of a training; of several tries that with the lowest FVU of its last steps."""
+    """Train a dictionary; returns its run folder, of several tries the one with the lowest FVU in its last steps."""
     if training.kind == SAELENS:
         return train_peer(training.config, console)
     fvu = {}
@@ -90,7 +90,7 @@ def train_best(training: Training, console: Console) -> str:
 
 
 def train_peer(config: TrainConfig, console: Console) -> str:
-    """A run made of a dictionary that SAELens has trained on the same rows."""
+    """Train a dictionary with SAELens on the same rows, and convert it to a run; returns the run folder."""
     folder = RunFolder(config.out)
     if folder.config_file.exists():
         return config.out
@@ -98,20 +98,20 @@ def train_peer(config: TrainConfig, console: Console) -> str:
 
     device = resolve_device(config.device)
     source = open_source(config, device)
-    theirs = folder.path.with_name(f"{folder.path.name}.sae-lens")
-    peers_saelens.train(config, source.batches(config.batch), source.width, device, theirs)
+    saelens_folder = folder.path.with_name(f"{folder.path.name}.sae-lens")
+    peers_saelens.train(config, source.batches(config.batch), source.width, device, saelens_folder)
     source.close()
-    convert.run(ConvertConfig(source=str(theirs), acts=config.acts, out=config.out), console)
-    shutil.rmtree(theirs)
+    convert.run(ConvertConfig(source=str(saelens_folder), acts=config.acts, out=config.out), console)
+    shutil.rmtree(saelens_folder)
     header = folder.read_header()
-    seeded = {**header["config"], "seed": config.seed}
-    rows = {path: digest for path, digest in header["inputs"].items() if path in config.acts}
-    folder.write_header({**header, "config": seeded, "inputs": rows})  # so that its seeds are measured as a group
+    config_with_seed = {**header["config"], "seed": config.seed}
+    inputs = {path: digest for path, digest in header["inputs"].items() if path in config.acts}
+    folder.write_header({**header, "config": config_with_seed, "inputs": inputs})  # so that eval groups its seeds
     return config.out
 
 
 def measure(runs: list[str], acts: str, suite: Suite, report: Path, console: Console) -> dict[str, Any]:
-    """The report of the runs: the first group of seeds against all others."""
+    """Evaluate the runs: the first group of seeds against all others; returns the report."""
     first = [path for path in runs if _without_seed(path) == _without_seed(runs[0])]
     config = EvalConfig(
         runs=first,
@@ -134,7 +134,7 @@ def setting(text: str) -> tuple[str, Any]:
     """``KEY=VALUE`` of ``TrainConfig``: numbers, True, tuples (``3,3,4``), anything else text."""
     name, _, value = text.partition("=")
     if name not in {field.name for field in fields(TrainConfig)}:
-        raise argparse.ArgumentTypeError(f"{name} is no option of training")
+        raise argparse.ArgumentTypeError(f"{name} is not an option of training")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -152,16 +152,23 @@ def parser() -> argparse.ArgumentParser:
     add("--acts", help="cache to train and measure on, for the suite cache")
     add("--seeds", type=int, help="trainings of each architecture")
     add("--seed-base", type=int, default=0, help="the first seed")
-    add("--tries", type=int, help="trainings of ours with other seeds, of which the one with the lowest FVU counts")
+    add("--tries", type=int, help="trainings of ours with different seeds; only that with the lowest FVU counts")
     add("--samples", type=parse_count, metavar="COUNT", help="activations of each training")
-    add("--l0", type=parse_numbers, metavar="N[,N…]", help="several give a frontier, with a report each")
-    add("--widths", type=parse_counts, action="append", metavar="N,N…", help="of a hierarchy; may be repeated")
+    add("--l0", type=parse_numbers, metavar="N[,N…]", help="several give a frontier, with a report for each")
+    add("--widths", type=parse_counts, action="append", metavar="N,N…", help="widths of a hierarchy; may be repeated")
     add("--only", default="", metavar="NAME[,NAME]", help="beginnings of the names to train")
     add("--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="training option of hier")
-    add("--set-flat", type=setting, action="append", default=[], metavar="KEY=VALUE", help="the same of flat ones")
-    add("--ablate", default="", choices=ablations.PARTS, help="a part that hier lacks: see ablations.py")
-    add("--control", default="", choices=["priced"], help="what batchtopk has of hier: see ablations.py")
-    add("--quick", action="store_true", help="a small version, to see that all works")
+    add(
+        "--set-flat",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="the same for flat dictionaries",
+    )
+    add("--ablate", default="", choices=ablations.ABLATIONS, help="a part that hier lacks: see ablations.py")
+    add("--control", default="", choices=["priced"], help="a part of hier that batchtopk gets: see ablations.py")
+    add("--quick", action="store_true", help="a small version, to check that everything works")
     add("--device", default="auto")
     for name in asdict(PRESETS["toy"]):
         add(f"--truth-{name}", type=parse_count, default=0, metavar="COUNT", help="shape of the truth")

@@ -1,6 +1,6 @@
 """Variants for ``--ablate`` and ``--control``: architectures that are not worth an option of ``hiersae train``.
 
-Training and evaluation know them by name once ``VARIANTS`` are among ``ARCHITECTURES``.
+Training and evaluation find them by name once ``VARIANTS`` have been added to ``ARCHITECTURES``.
 Legend of shapes: B rows, D width, F latents, C latents of one level.
 """
 
@@ -19,27 +19,27 @@ from hiersae_cli.sae.tree import smoothed
 
 
 class HardFromTheStart(HierarchicalSAE):
-    """The gate is closed in every step: a child never fires without the parent that it has at the time."""
+    """The gate is closed in every step: a child never fires without its current parent."""
 
     def _codes(
-        self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
+        self, centred_BD: torch.Tensor, target_l0: Sequence[float], closed: bool
     ) -> tuple[list[SparseCode], list[torch.Tensor]]:
-        return super()._codes(centred_BD, wanted, closed=True)
+        return super()._codes(centred_BD, target_l0, closed=True)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """With the gate marked as closed, which it is at inference too."""
+        """With the gate marked as closed, because it is closed at inference too."""
         return {**super().weights(), "hard": torch.tensor(True)}
 
 
 class ReadsTheActivation(HierarchicalSAE):
     """Every level's encoder reads the activation, not what the levels above leave of it."""
 
-    def _input(self, left: list[torch.Tensor]) -> torch.Tensor:
-        return left[0]
+    def _encoder_input(self, residuals: list[torch.Tensor]) -> torch.Tensor:
+        return residuals[0]
 
 
 class RandomTree(HierarchicalSAE):
-    """Every place has a parent drawn once and for all; whatever latent stands there, and whenever they fire."""
+    """Every latent has a random parent that never changes, whatever fires together."""
 
     def _best_parents(self, level: int) -> torch.Tensor:
         width, above = self.widths[level], self.widths[level - 1]
@@ -48,13 +48,13 @@ class RandomTree(HierarchicalSAE):
 
 
 class Priced(BatchTopK):
-    """A flat dictionary with the hierarchy's price, no tree: a firing costs its code length by its latent's own rate.
+    """A flat dictionary with the hierarchy's price but no tree: a firing costs its code length at its latent's rate.
 
-    The price fades in, and counts are forgotten, as in the hierarchy.
+    The price fades in, and old counts are forgotten, as in the hierarchy.
 
     Args:
         width: D.
-        options: of which ``tree_weight``, ``tree_every`` and ``curriculum`` count.
+        options: only ``tree_weight``, ``tree_every`` and ``curriculum`` matter in addition to those of BatchTopK.
     """
 
     price_F: torch.Tensor
@@ -86,20 +86,24 @@ class Priced(BatchTopK):
 
     def after_step(self, context: StepContext) -> torch.Tensor | None:
         if (context.number + 1) % self.every == 0:
-            self._refresh(self.curriculum.at(context.progress).tree)
+            self._update_prices(self.curriculum.at(context.progress).tree)
         return super().after_step(context)
 
     def finish(self) -> None:
-        self._refresh(1.0)
+        self._update_prices(1.0)
 
     @torch.no_grad()
-    def _refresh(self, tree: float) -> None:
-        self.price_F.copy_(price_of(smoothed(self.fired_F, self.rows), tree * self.weight))
+    def _update_prices(self, strength: float) -> None:
+        self.price_F.copy_(price_of(smoothed(self.fired_F, self.rows), strength * self.weight))
         self.fired_F *= KEEP
         self.rows *= KEEP
 
 
-PARTS = {"hard": HardFromTheStart, "activation": ReadsTheActivation, "random-tree": RandomTree}  # by what they lack
+ABLATIONS = {
+    "hard": HardFromTheStart,
+    "activation": ReadsTheActivation,
+    "random-tree": RandomTree,
+}  # the part that each lacks
 VARIANTS = {
-    name: Architecture(f"{__name__}:{model.__name__}", HierOptions, levels=True) for name, model in PARTS.items()
+    name: Architecture(f"{__name__}:{model.__name__}", HierOptions, levels=True) for name, model in ABLATIONS.items()
 } | {"priced": Architecture(f"{__name__}:Priced", HierOptions)}

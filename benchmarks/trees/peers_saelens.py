@@ -1,4 +1,4 @@
-"""Dictionaries trained by SAELens, as published: its classes, its trainer, its defaults."""
+"""Dictionaries trained by SAELens as published: its classes, its trainer, its defaults."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hiersae_cli.config.train import TrainConfig
 def train(config: TrainConfig, batches: Iterator[torch.Tensor], width: int, device: torch.device, folder: Path) -> None:
     """Train BatchTopK, or Matryoshka BatchTopK, and save it for inference in ``folder``.
 
-    It reads ``widths`` (of the nested dictionaries, or of the only one), ``k``, ``tokens``, ``batch``, ``lr`` and
-    ``seed`` of the configuration.
+    Uses ``widths`` (of the nested dictionaries, or of the only one), ``k``, ``tokens``, ``batch``, ``lr`` and ``seed``
+    of the configuration.
     """
     common = {"d_in": width, "d_sae": sum(config.widths), "k": config.k[0], "device": str(device)}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

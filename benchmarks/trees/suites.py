@@ -1,6 +1,6 @@
-"""What each suite trains: rows, widths, L0, options.
+"""The trainings of each suite: rows, widths, L0, options.
 
-Run by ``python -m benchmarks.trees``, whose help describes the suites.
+``python -m benchmarks.trees --help`` describes the suites.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _HIER = {
     "curriculum": "anneal=0.7",
     "batch": 512,
 }
-# The options of training, suite by suite for ours, and by kind for flat dictionaries; --set and --set-flat change them.
+# The options of training, by suite for ours and by kind for flat dictionaries; --set and --set-flat change them.
 HIER_OPTIONS: dict[str, dict[str, Any]] = {
-    # A level of three latents needs a wide start to find its features at all, and has no place to move them to. Here
-    # the second pass finds edges instead of losing them.
+    # A level of three latents finds its features only with a wide start, and has no room to move them. Here the
+    # second pass finds edges instead of losing them.
     "toy": {name: value for name, value in TOY.items() if name not in ("arch", "widths", "k", "tokens")},
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
-    "cache": {"lr": 3e-3},  # the others as `hiersae train` has them
+    "cache": {"lr": 3e-3},  # the others are the defaults of `hiersae train`
 }
 FLAT_OPTIONS: dict[str, dict[str, Any]] = {BATCHTOPK: {"lr": 3e-3}, SAELENS: {"lr": 1e-3}}
 SAELENS_OPTIONS = ("lr", "batch")
@@ -49,14 +49,14 @@ class Suite:
 
     Attributes:
         samples: activations of each training.
-        l0: the L0 of every dictionary, of all its levels together.
-        levels: widths of ours, one hierarchy each; flat dictionaries have as many latents.
+        l0: the L0 of every dictionary, the sum over its levels.
+        levels: the widths of each of our hierarchies; flat dictionaries have as many latents.
         shares: how the levels share L0, by the number of levels.
-        nested: widths of SAELens' nested dictionaries, one Matryoshka each.
+        nested: the widths of each Matryoshka dictionary of SAELens.
         seeds: trainings of each architecture.
         held_out: rows to measure on.
-        tries: trainings of ours with other seeds, of which the one with the lowest training FVU counts.
-        shape: of the truth, if it is not the preset's own.
+        tries: trainings of ours with different seeds, of which only the one with the lowest training FVU is measured.
+        shape: the shape of the truth, if it differs from the preset.
     """
 
     samples: int
@@ -101,10 +101,10 @@ class Training:
     """A dictionary to train.
 
     Attributes:
-        name: of its run folder: what is trained, L0, samples, options that were changed, seed.
-        kind: hier, batchtopk or saelens.
-        config: of ours; of SAELens the fields count that ``peers_saelens.train`` reads.
-        tries: trainings of which the best counts.
+        name: the name of its run folder: kind, widths, L0, samples, changed options, seed.
+        kind: "hier", "batchtopk" or "saelens".
+        config: the configuration; SAELens uses only the fields that ``peers_saelens.train`` reads.
+        tries: trainings, of which only the best is measured.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Training:
 
 
 def choose(options: argparse.Namespace) -> Suite:
-    """The suite with what the command line changes; raises ``UsageError`` if its widths cannot be compared."""
+    """The suite, changed by the command line; raises ``UsageError`` if its widths cannot be compared."""
     suite = SUITES[options.suite]
     if resolve_device(options.device).type == "cuda":
         suite = replace(suite, samples=_GPU_SAMPLES.get(options.suite, suite.samples))
@@ -136,14 +136,14 @@ def choose(options: argparse.Namespace) -> Suite:
 
 
 def rows_of(options: argparse.Namespace, suite: Suite, path: str) -> SynthConfig:
-    """The rows of a suite with a known truth: as many to train on as a training takes, and those to measure on."""
+    """The rows of a suite with a known truth: enough for a training, and those to measure on."""
     shape = {f"truth_{field.name}": getattr(suite.shape, field.name) for field in fields(Shape)}
     rows = suite.samples + suite.held_out
     return SynthConfig(preset=options.suite, rows=rows, held_out=suite.held_out, out=path, **shape)
 
 
 def trainings(options: argparse.Namespace, suite: Suite, acts: str, l0: float, folder: str) -> list[Training]:
-    """The trainings of a suite at one L0, as far as ``--only`` allows; raises ``UsageError`` for bad options."""
+    """The trainings of a suite at one L0 that ``--only`` selects; raises ``UsageError`` for bad options."""
     latents = sum(suite.levels[0])
     kinds = [(f"hier-{_joined(widths)}", HIER, widths) for widths in suite.levels]
     kinds.append((BATCHTOPK, BATCHTOPK, (latents,)))
@@ -168,7 +168,7 @@ def trainings(options: argparse.Namespace, suite: Suite, acts: str, l0: float, f
 
 
 def _settings(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The options of a kind of training, and its variant: "" for none."""
+    """The options of a kind of training, and its variant, or ""."""
     if kind == HIER:
         return {**HIER_OPTIONS[options.suite], **dict(options.set)}, options.ablate
     settings = {**FLAT_OPTIONS[kind], **dict(options.set_flat)}
@@ -176,12 +176,12 @@ def _settings(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], s
         return settings, options.control
     unknown = [name for name in settings if name not in SAELENS_OPTIONS]
     if unknown:
-        raise UsageError(f"--set-flat {unknown[0]}: not of SAELens", "Leave its dictionaries out: --only batchtopk.")
+        raise UsageError(f"--set-flat {unknown[0]}: SAELens has no such option", "Train only ours: --only batchtopk.")
     return settings, ""
 
 
 def _k(widths: tuple[int, ...], l0: float, shares: dict[int, tuple[float, ...]]) -> tuple[float, ...]:
-    """How the levels of a hierarchy share L0."""
+    """The L0 of each level of a hierarchy."""
     parts = shares.get(len(widths), (1.0,) * len(widths))
     return tuple(min(width, l0 * part / sum(parts)) for width, part in zip(widths, parts, strict=True))
 

@@ -1,10 +1,10 @@
-"""What every sparse autoencoder of this project is: tensors in, tensors out, no files.
+"""The base class of all sparse autoencoders: tensors in, tensors out, no files.
 
 Legend of shapes: B rows of a batch, D width of the activations, F latents, C latents of one level, L levels,
 n active latents of all rows.
 
 Every architecture here is positively homogeneous: ReLU pre-activations, and a selection that compares
-pre-activations with each other. So scaling the input by s scales codes and biases by s and nothing
+pre-activations with each other. So scaling the input and the biases by s scales the codes by s and changes nothing
 else, and a scale used in training folds into the saved biases and thresholds exactly.
 """
 
@@ -23,19 +23,19 @@ from hiersae_cli.levels import NO_PARENT, Levels
 from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients, SparseCode, dense
 from hiersae_cli.sae.parts import DENSE, SELECTION, profiled
 
-# Candidates for selection are found from a product that may be rounded, and before the threshold of the batch is known:
-# this share of the last threshold leaves room for both.
+# Candidates for selection come from a product that may be rounded, before the threshold of the batch is known. They
+# must exceed this share of the last threshold, which leaves room for both.
 _SLACK = 0.7
-_THRESHOLD_RATE = 0.05  # of the running mean of batches' thresholds in training
+_THRESHOLD_RATE = 0.05  # weight of a batch in the running mean of thresholds in training
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where in training a step stands.
+    """The place of a step in training.
 
     Attributes:
-        number: steps done before it.
-        progress: share of training done, in [0, 1).
+        number: how many steps came before it.
+        progress: share of training done before it, in [0, 1).
     """
 
     number: int = 0
@@ -44,13 +44,13 @@ class StepContext:
 
 @dataclass
 class Step:
-    """What one training step gives.
+    """The result of a training step.
 
     Attributes:
         loss: scalar to minimise.
-        codes: the code of each level; the latents of all are numbered as one.
-        error: scalar, summed squared reconstruction error.
-        figures: more for the log: tensors are sums over the rows, anything else describes the moment.
+        codes: the code of each level; latents are numbered across levels.
+        error: scalar, the sum of squared reconstruction errors.
+        figures: more for the log: tensors are sums over the rows, other values describe this step.
     """
 
     loss: torch.Tensor
@@ -60,7 +60,7 @@ class Step:
 
 
 class LevelReading(Protocol):
-    """Pre-activations of one level, as a selection needs them; see ``Reading``."""
+    """Pre-activations of one level, as ``_select`` needs them; see ``Reading``."""
 
     @property
     def at(self) -> Callable[[Pattern], torch.Tensor]: ...
@@ -70,34 +70,34 @@ class LevelReading(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """Pre-activations of one level, all of them.
+    """All pre-activations of one level.
 
     Attributes:
-        dense_BC: all of them, without gradients, in whatever type the product is taken in: to find candidates in.
-        at: those at the places of a pattern, (n,), exact, not negative, with gradients.
+        dense_BC: all pre-activations, without gradients, in the type of the product: only to find candidates.
+        at: a function that gives those at the places of a pattern, (n,): exact, not negative, with gradients.
     """
 
     dense_BC: torch.Tensor
     at: Callable[[Pattern], torch.Tensor]
 
     def above(self, bound_C: torch.Tensor, part: slice, latents: int) -> tuple[Pattern, torch.Tensor]:
-        """Where pre-activations of the latents ``part`` exceed a bound, about, and what they are there, exactly."""
+        """The places where pre-activations of latents ``part`` exceed about a bound, and their exact values there."""
         pattern = Pattern.above(self.dense_BC, bound_C, part.start, latents)
         return pattern, self.at(pattern)
 
 
 class SparseAutoencoder(nn.Module):
-    """Base of the architectures: parameters, decoding, scale, refinement, and selection by batch.
+    """Base of the architectures: parameters, decoding, scale, refinement, and selection over a batch.
 
     Args:
         width: D.
-        options: ``widths``, the latents of each level, one for a flat dictionary; ``k``, the wanted L0 of each level;
-            ``refine``, whether a second pass corrects the first code by what it leaves unexplained (``_read_again``).
+        options: ``widths``, the number of latents of each level, one number for a flat dictionary; ``k``, the target L0
+            of each level; ``refine``, whether a second pass corrects the first code (see ``_read_refined``).
 
     Attributes:
-        training_only: how names of tensors begin that only training reads: saved weights leave them out.
-        encoder_gradients, decoder_gradients: what takes the gradients of single rows of ``W_enc_FD`` and ``W_dec_FD``;
-            None leaves them to autograd, as whole matrices. See ``collect_row_gradients``.
+        training_only: prefixes of the names of tensors that only training needs; saved weights leave them out.
+        encoder_gradients, decoder_gradients: these collect the gradients of single rows of ``W_enc_FD`` and
+            ``W_dec_FD``; if None, autograd makes gradients of whole matrices. See ``collect_row_gradients``.
     """
 
     threshold_L: torch.Tensor
@@ -134,7 +134,7 @@ class SparseAutoencoder(nn.Module):
         return np.full(self.latents, NO_PARENT) if learned_F is None else learned_F
 
     def initialise(self, bias_D: torch.Tensor, seed: int) -> None:
-        """Random unit decoder rows, encoder rows equal to them, and the decoder's bias, which is the data's centre."""
+        """Set random unit decoder rows, the same encoder rows, and the decoder's bias: the centre of the data."""
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(self.latents, self.width, generator=generator)
         with torch.no_grad():
@@ -143,11 +143,11 @@ class SparseAutoencoder(nn.Module):
             self.b_dec_D.copy_(bias_D)
 
     def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
-        """The code of each level for activations (B, D), each row by itself: at inference no row sees its batch."""
+        """The code of each level for activations (B, D). At inference a row's code does not depend on its batch."""
         raise NotImplementedError
 
     def encode(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """The code (B, F) of activations (B, D), as ``codes``."""
+        """The code (B, F) of activations (B, D): the levels of ``codes`` in one tensor."""
         return dense(self.codes(x_BD))
 
     def reconstruct(self, codes: Sequence[SparseCode]) -> torch.Tensor:
@@ -167,20 +167,20 @@ class SparseAutoencoder(nn.Module):
         raise NotImplementedError
 
     def after_step(self, context: StepContext) -> torch.Tensor | None:
-        """What a model does after the optimizer's step, without gradients.
+        """Update what gradients do not train, after the optimizer's step.
 
-        Returns the new order (F,) of the latents if it has changed: see ``permute``.
+        Returns the new order (F,) of the latents, as ``permute`` takes it, or None if it has not changed.
         """
         return None
 
     def finish(self) -> None:
-        """What a model does after the last step, before ``calibrate``."""
+        """Update the model after the last step, before ``calibrate``."""
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[torch.Tensor]) -> None:
-        """Set the thresholds of inference to the mean of those that give each batch (B, D) the wanted L0.
+        """Set the thresholds of inference to the mean of those that give each batch (B, D) the target L0.
 
-        The running mean of training lags behind weights that still move. The model must be in training mode.
+        The running mean of training lags behind the weights. The model must be in training mode.
         """
         for number, x_BD in enumerate(batches):
             self._threshold_rate = 1 / (number + 1)
@@ -188,47 +188,50 @@ class SparseAutoencoder(nn.Module):
         self._threshold_rate = _THRESHOLD_RATE
 
     def _calibrate_on(self, x_BD: torch.Tensor) -> None:
-        """Let the thresholds follow a batch, by ``_threshold_rate``: selection does that in training mode."""
+        """Move the thresholds towards those of a batch by ``_threshold_rate``, as selection does in training mode."""
         self.codes(x_BD)
 
     def collect_row_gradients(self) -> tuple[RowGradients, RowGradients]:
-        """Have backward passes collect the gradients of single rows of encoder and decoder, and return both owners.
+        """Collect the gradients of single rows of encoder and decoder from now on; returns both collections.
 
-        Matrices of zeros are never made then; an optimizer such as ``RowAdam`` takes the rows.
+        Backward passes then make no matrices of zeros. An optimizer such as ``RowAdam`` takes the rows.
         """
-        self.encoder_gradients, self.decoder_gradients = owners = RowGradients(), RowGradients()
-        return owners
+        self.encoder_gradients, self.decoder_gradients = collections = RowGradients(), RowGradients()
+        return collections
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Take out of the decoder's gradient what would only change its rows' length."""
+        """Remove the part of the decoder's gradient that would only change the length of its rows."""
         gradient = self.W_dec_FD.grad
         if gradient is not None:
             gradient -= (gradient * self.W_dec_FD.data).sum(1, keepdim=True) * self.W_dec_FD.data
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
-        """Give the decoder's rows length 1."""
+        """Scale the decoder's rows to length 1."""
         self.W_dec_FD.div_(self.W_dec_FD.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The tensors that inference reads, by name."""
-        return {name: t for name, t in self.state_dict().items() if not name.startswith(self.training_only)}
+        """The tensors that inference needs, by name."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.training_only)}
 
     def load_weights(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Read what ``weights`` gave; raises ``RuntimeError`` if some are missing or do not fit."""
-        self.load_state_dict({n: t for n, t in self.state_dict().items() if n.startswith(self.training_only)} | tensors)
+        """Load the tensors that ``weights`` returned; raises ``RuntimeError`` if some are missing or do not fit."""
+        training_tensors = {
+            name: tensor for name, tensor in self.state_dict().items() if name.startswith(self.training_only)
+        }
+        self.load_state_dict(training_tensors | tensors)
 
     def level_slices(self) -> list[slice]:
-        """Which latents belong to each level."""
+        """The latents of each level, as slices of F."""
         return list(self.levels.slices)
 
     def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
-        """What each level's encoder reads, (B, D) each, for the loss that revives dead latents."""
+        """The input (B, D) of each level's encoder, for the loss that revives dead latents."""
         return [x_BD - self.b_dec_D]
 
     def fold_scale(self, scale: float) -> None:
-        """Make a model of activations x * ``scale`` one of x: codes and reconstructions in the units of x."""
+        """Turn a model of activations x * ``scale`` into one of x: codes and reconstructions have the units of x."""
         with torch.no_grad():
             for bias in (self.b_enc_F, self.b_dec_D, *([self.b_refine_F] if self.refine else [])):
                 bias.div_(scale)
@@ -236,7 +239,7 @@ class SparseAutoencoder(nn.Module):
                 threshold_L.div_(scale**2)
 
     def permute(self, order_F: torch.Tensor) -> None:
-        """Move the latents to new places: the one at place f comes from place ``order_F[f]``."""
+        """Reorder the latents: the new latent f is the old latent ``order_F[f]``."""
         with torch.no_grad():
             for tensor in self.per_latent():
                 tensor.copy_(tensor[order_F])
@@ -247,43 +250,43 @@ class SparseAutoencoder(nn.Module):
         return [self.W_enc_FD, self.b_enc_F, self.W_dec_FD, *refine]
 
     def _read(self, input_BD: torch.Tensor, part: slice) -> Reading:
-        """What the latents of ``part`` make of an input."""
+        """The pre-activations of the latents ``part`` for an input (B, D)."""
         with torch.no_grad(), profiled(DENSE):
             dense_BC = nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part])
         return Reading(dense_BC, self._at(input_BD))
 
     def _at(self, input_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
-        """Pre-activations of an input at the places of a pattern."""
+        """A function that gives the pre-activations of an input at the places of a pattern."""
         return lambda pattern: torch.relu(self._dots(input_BD, pattern) + self.b_enc_F[pattern.latent_n])
 
-    def _read_again(self, code: SparseCode, left_BD: torch.Tensor, part: slice) -> Reading:
-        """Pre-activations once more, from a first code and what all first codes leave unexplained (B, D).
+    def _read_refined(self, code: SparseCode, residual_BD: torch.Tensor, part: slice) -> Reading:
+        """The pre-activations of the second pass, from a first code and the residual (B, D) after all first codes.
 
-        One step of ISTA with a learned step size for each latent: what other latents have explained no longer
-        disturbs. Source: Gregor, LeCun (2010), Learning Fast Approximations of Sparse Coding.
+        It is one step of ISTA with a learned step size for each latent, so that what other latents explain no longer
+        interferes. Source: Gregor, LeCun (2010), Learning Fast Approximations of Sparse Coding.
         """
         with torch.no_grad(), profiled(DENSE):
             weights_CD = self.refine_F[part, None] * self.W_enc_FD[part]
-            dense_BC = nn.functional.linear(left_BD, weights_CD, self.b_refine_F[part])
+            dense_BC = nn.functional.linear(residual_BD, weights_CD, self.b_refine_F[part])
             column_n = code.pattern.latent_n - part.start
             places = (code.pattern.row_n, column_n)
             dense_BC.index_put_(places, code.value_n.to(dense_BC.dtype), accumulate=True)
-        return Reading(dense_BC, self._at_again(code, left_BD))
+        return Reading(dense_BC, self._at_refined(code, residual_BD))
 
     def _dots(self, input_BD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-        """The products (n,) of an input with encoder rows at the places of a pattern."""
+        """The dot products (n,) of an input with encoder rows, at the places of a pattern."""
         return pattern.dots(input_BD, self.W_enc_FD, self.encoder_gradients)
 
     def _decoded(self, code: SparseCode) -> torch.Tensor:
-        """What a code adds to the reconstruction, (B, D)."""
+        """The part (B, D) of the reconstruction that comes from a code."""
         return code.decode(self.W_dec_FD, self.decoder_gradients)
 
-    def _at_again(self, code: SparseCode, left_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
-        """Pre-activations of ``_read_again`` at the places of a pattern."""
+    def _at_refined(self, code: SparseCode, residual_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
+        """A function that gives the pre-activations of ``_read_refined`` at the places of a pattern."""
 
         def at(pattern: Pattern) -> torch.Tensor:
             latent_n = pattern.latent_n
-            step_n = self.refine_F[latent_n] * self._dots(left_BD, pattern)
+            step_n = self.refine_F[latent_n] * self._dots(residual_BD, pattern)
             return torch.relu(code.at(pattern) + step_n + self.b_refine_F[latent_n])
 
         return at
@@ -297,49 +300,49 @@ class SparseAutoencoder(nn.Module):
         price: Callable[[Pattern], torch.Tensor] | None = None,
         least_price_C: torch.Tensor | float = 1.0,
     ) -> SparseCode:
-        """The latents of ``part`` whose energy z^2 is worth ``threshold`` times their price, 1 unless given.
+        """Select the latents of ``part`` whose score, z^2 divided by their price, is at least ``threshold``.
 
-        In training those that are worth most, such that ``k`` a row are kept on average (BatchTopK); ``threshold``, a
-        scalar, follows in place as a running mean of the least worth kept, for inference.
+        In training, select the highest scores of the batch instead, ``k`` a row on average (BatchTopK), and update
+        ``threshold``, a scalar, in place: it is the running mean of the lowest selected score, for inference.
         Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
 
         Args:
-            price: the prices (n,) at the places of a pattern.
-            least_price_C: a lower bound of the prices of each latent.
+            price: gives the prices (n,) at the places of a pattern; 1 everywhere if None.
+            least_price_C: a lower bound on the prices of each latent.
         """
         with profiled(SELECTION):
             with torch.no_grad():
                 least, bound = threshold, _SLACK * threshold
-                pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
+                pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
                 if self.training:
                     count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
-                    least = least_kept(worth_n, count)
-                    while least < bound:  # others than the candidates may be worth more
+                    least = nth_largest(score_n, count)
+                    while least < bound:  # a latent that is no candidate may have a higher score
                         bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
-                        pattern, worth_n = self._worth(reading, part, bound * least_price_C, price)
-                        least = least_kept(worth_n, count)
+                        pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
+                        least = nth_largest(score_n, count)
                     threshold.lerp_(least.to(threshold.dtype), 1.0 if threshold == 0 else self._threshold_rate)
-                pattern = pattern.where((worth_n >= least) & (worth_n > 0))
+                pattern = pattern.where((score_n >= least) & (score_n > 0))
             return SparseCode(pattern, reading.at(pattern))
 
-    def _worth(
+    def _energy_per_price(
         self,
         reading: LevelReading,
         part: slice,
         least_energy_C: torch.Tensor,
         price: Callable[[Pattern], torch.Tensor] | None,
     ) -> tuple[Pattern, torch.Tensor]:
-        """Where energies may exceed a bound, and their worth there (n,)."""
+        """The places where energies may exceed a bound, and their scores there (n,): energy divided by price."""
         pattern, value_n = reading.above(least_energy_C.sqrt(), part, self.latents)
         energy_n = value_n.square()
         return pattern, energy_n / price(pattern) if price else energy_n
 
 
 def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:
-    """The point (D,) with the smallest sum of distances to some rows (B, D), by Weiszfeld's iteration.
+    """The point (D,) with the smallest sum of distances to the rows (B, D), by Weiszfeld's iteration.
 
-    Unlike the mean it is not drawn towards what fires now and then. Source: Weiszfeld (1937); as the first bias of a
-    decoder, Bricken et al. (2023), Towards Monosemanticity.
+    Unlike the mean it hardly moves towards features that fire rarely. Source: Weiszfeld (1937); as a decoder's initial
+    bias, Bricken et al. (2023), Towards Monosemanticity.
     """
     x_BD = x_BD.double()
     centre_D = x_BD.mean(0)
@@ -349,8 +352,8 @@ def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:
     return centre_D.float()
 
 
-def least_kept(score_n: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count``-th largest of some scores; 0 if there are fewer."""
+def nth_largest(score_n: torch.Tensor, count: int) -> torch.Tensor:
+    """The ``count``-th largest score; 0 if there are fewer."""
     if len(score_n) < count:
         return score_n.new_zeros(())
     return score_n.topk(count, sorted=False).values.min()

@@ -1,4 +1,4 @@
-"""Dictionaries that nobody has trained: what a score owes to sparse codes as such. Legend of shapes: see ``base``."""
+"""Untrained dictionaries: the scores that any sparse code would get. Legend of shapes: see ``base``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RANDOM, NEURONS, PCA = "random", "neurons", "pca"
 def controls(mean_D: torch.Tensor, covariance_DD: torch.Tensor, latents: int, k: float, seed: int) -> dict[str, TopK]:
     """Controls for a dictionary of ``latents`` and mean L0 ``k``, by name, in evaluation mode on the mean's device.
 
-    ``random`` has F unit rows drawn at random; ``neurons`` the coordinates of the activations and ``pca`` their
-    principal directions, each with both signs, so 2 D rows, the largest variance first. The encoder is the decoder's
-    transpose; the k largest projections of x - mean (k rounded) are the code. For ``neurons`` and ``pca``, whose
-    directions are orthogonal, these are the k that leave the least error.
+    ``random`` has F random unit rows. ``neurons`` has the coordinates of the activations and ``pca`` their principal
+    directions, each with both signs, so 2 D rows, the largest variance first. The encoder is the decoder's transpose,
+    and the code has the k largest projections of x - mean (k rounded). For ``neurons`` and ``pca``, whose directions
+    are orthogonal, these are the k with the smallest error.
 
     Args:
-        mean_D, covariance_DD: of the activations.
+        mean_D, covariance_DD: mean and covariance of the activations.
     """
     generator = torch.Generator().manual_seed(seed)
     random_FD = torch.randn(latents, len(mean_D), generator=generator)

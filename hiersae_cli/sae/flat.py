@@ -1,4 +1,4 @@
-"""Flat dictionaries: the baselines. Legend of shapes: see ``base``."""
+"""Flat dictionaries, the baselines. Legend of shapes: see ``base``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class _Flat(SparseAutoencoder):
         centred_BD, whole = x_BD - self.b_dec_D, slice(0, self.latents)
         code = self._sparse(self._read(centred_BD, whole), first=self.refine)
         if self.refine:
-            left_BD = centred_BD - self._decoded(code)
-            code = self._sparse(self._read_again(code, left_BD, whole), first=False)
+            residual_BD = centred_BD - self._decoded(code)
+            code = self._sparse(self._read_refined(code, residual_BD, whole), first=False)
         return [code]
 
     def _sparse(self, reading: Reading, first: bool) -> SparseCode:
-        """The code that the pre-activations give; ``first`` where it will be refined."""
+        """The code of these pre-activations; ``first`` if it will be refined."""
         raise NotImplementedError
 
     def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
@@ -50,15 +50,15 @@ class BatchTopK(_Flat):
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK whose first latents, up to the end of each group, must reconstruct without those that follow.
+    """BatchTopK whose latents form nested prefixes, each of which must reconstruct without the latents that follow.
 
-    The loss is the sum of the errors of all these nested prefixes, the last of which is the whole dictionary. Only
-    training knows of the groups: the model is as flat as any.
+    The loss is the sum of the errors of all prefixes; the last is the whole dictionary. The prefixes matter only in
+    training: the model is flat.
 
     Args:
         width: D.
-        options: ``widths`` is the latents that each prefix adds to the one before it, ``k`` one number, the wanted L0
-            of the whole.
+        options: ``widths`` are the numbers of latents that each prefix adds to the one before it; ``k`` is one number,
+            the target L0 of the whole dictionary.
 
     Source: Bussmann et al. (2025), Learning Multi-Level Features with Matryoshka Sparse Autoencoders.
     """
@@ -70,9 +70,9 @@ class Matryoshka(BatchTopK):
 
     def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         (code,) = self.codes(x_BD)
-        left_BD, errors, start = x_BD - self.b_dec_D, [], 0
+        residual_BD, errors, start = x_BD - self.b_dec_D, [], 0
         for size in self.groups:
-            left_BD = left_BD - self._decoded(code.among(slice(start, start + size)))
-            errors.append(left_BD.square().sum())
+            residual_BD = residual_BD - self._decoded(code.among(slice(start, start + size)))
+            errors.append(residual_BD.square().sum())
             start += size
         return Step(torch.stack(errors).sum() / x_BD.numel(), [code], errors[-1].detach(), {})

@@ -1,4 +1,4 @@
-"""The hierarchical sparse autoencoder: levels of latents, each on what the levels before it leave, and a soft tree.
+"""The hierarchical sparse autoencoder: levels of latents, each on the residual of those before, and a soft tree.
 
 Legend of shapes: B rows, D width, L levels, F latents of all levels, C latents of one level, n active latents.
 """
@@ -23,27 +23,27 @@ from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
 from hiersae_cli.sae.releveling import exchange
 from hiersae_cli.sae.tree import CoActivation
 
-BASE_PRICE = 6.0  # bits: the price of every firing while the tree is not in force
-PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, none is impossible
-KEEP = 0.9  # of the counts, at each refresh of the tree
-_LETTING_GO = 0.2  # of training: how long the coarse loss takes to let go of the decoder
+BASE_PRICE = 6.0  # bits: the price of every firing before the tree takes effect
+PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, and none is impossible
+KEEP = 0.9  # share of the counts that each update of the tree keeps
+_RELEASE_SHARE = 0.2  # share of training in which the coarse loss's gradient to the decoder fades out
 
 
 class HierarchicalSAE(SparseAutoencoder):
-    """Two levels or more: each is a sparse code of what the levels before it leave unexplained.
+    """Two or more levels: each is a sparse code of the residual that the levels before it leave.
 
-    A latent fires if the energy that it explains, z^2, is worth its price; each level's threshold is set so that the
-    wanted number fire. The price is the code length of the firing, log2((1 - q) / q) bits. There q is the latent's
-    probability of firing, given whether its parent, a latent of the level above, fires. So a child is cheap when its
-    parent fires and costly when not. The bits saved are the mutual information of parent and child: the tree is soft,
-    and information holds it. ``harden`` closes the gate: a child then fires only where its parent does.
+    A latent fires if its energy z^2, divided by its price, exceeds the threshold of its level, which is set so that the
+    level has its target L0. The price is the code length of the firing, log2((1 - q) / q) bits, where q is the latent's
+    probability of firing given whether its parent, a latent of the level above, fires. So a child is cheap when its
+    parent fires and costly when it does not. The bits saved are the mutual information of parent and child: the tree is
+    soft. ``harden`` closes the gate: a child then fires only if its parent does.
 
     Args:
         width: D.
-        options: the flags of the architecture say what each does. ``coarse_weight`` weighs the error of what each
-            level but the last reconstructs with the levels above it. ``tree_weight`` mixes the constant price, at 0,
-            with the code length, at 1. If the curriculum keeps the gate closed all along, no tree can be learned: each
-            parent then has as many children as any other.
+        options: see ``HierOptions`` for what each does. ``coarse_weight`` is the weight of the errors of the
+            reconstructions from the first level, the first two, and so on, without the last. ``tree_weight`` goes from
+            a constant price, at 0, to the code length, at 1. If the curriculum keeps the gate closed from the start, no
+            tree can be learned: all parents then have equally many children.
     """
 
     parent_F: torch.Tensor
@@ -57,18 +57,19 @@ class HierarchicalSAE(SparseAutoencoder):
         super().__init__(width, options)
         self.options, self.curriculum = options, options.phases
         self.parts = self.level_slices()
-        # Firings of each level but the first with the level above; to move latents, of each but the last with its own.
-        fixed = self.curriculum.closed >= 1
-        self.counts = _modules(CoActivation(*pair) for pair in pairwise(self.widths) if not fixed)
-        movable = self.widths[:-1] if options.relevel and not fixed else ()
-        self.own_counts = _modules(CoActivation(size, size) for size in movable)
+        # Firings of each level but the first with the level above it. To move latents between levels, also firings of
+        # each level but the last with itself.
+        tree_is_given = self.curriculum.closed >= 1
+        self.counts = _module_list(CoActivation(*pair) for pair in pairwise(self.widths) if not tree_is_given)
+        movable = self.widths[:-1] if options.relevel and not tree_is_given else ()
+        self.own_counts = _module_list(CoActivation(size, size) for size in movable)
         self.register_buffer("parent_F", torch.full((self.latents,), NO_PARENT))
         self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("hard", torch.tensor(False))
-        self._blocks_version = (0, 0)  # address and version of the ``parent_F`` behind ``_cached_blocks``
+        self._blocks_version = (0, 0)  # address and version of ``parent_F`` when ``_cached_blocks`` was filled
         self._cached_blocks: dict[int, Blocks | None] = {}
-        if fixed:
+        if tree_is_given:
             for above, part in pairwise(self.parts):
                 place_C = torch.arange(part.stop - part.start)
                 self.parent_F[part] = above.start + place_C * (above.stop - above.start) // len(place_C)
@@ -80,7 +81,7 @@ class HierarchicalSAE(SparseAutoencoder):
         return parent_F.copy()  # on the CPU it shares memory with the model
 
     def codes(self, x_BD: torch.Tensor, hard: bool | None = None) -> list[SparseCode]:
-        """Codes; ``hard`` closes the gate or, False, leaves it open, whatever the model was saved as."""
+        """The code of each level; ``hard`` closes (True) or opens (False) the gate, None leaves it as it was saved."""
         return self._codes(x_BD - self.b_dec_D, self.k, bool(self.hard) if hard is None else hard)[0]
 
     def encode(self, x_BD: torch.Tensor, hard: bool | None = None) -> torch.Tensor:
@@ -90,16 +91,16 @@ class HierarchicalSAE(SparseAutoencoder):
     def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         options, phase = self.options, self.curriculum.at(context.progress)
         closed = self._gate_is_closed(phase, context.number)
-        l0 = self._wanted_l0(phase)
-        codes, left = self._codes(x_BD - self.b_dec_D, [k for k in l0 if k > 0], closed)
-        errors = [left_BD.square().sum() for left_BD in self._leave(left, codes)[1:]]
+        l0 = self._target_l0(phase)
+        codes, residuals = self._codes(x_BD - self.b_dec_D, [k for k in l0 if k > 0], closed)
+        errors = [residual_BD.square().sum() for residual_BD in self._residuals(residuals, codes)[1:]]
         coarse = errors[: len(self.parts) - 1]
         if options.coarse_weight and context.progress > options.coarse_rows:
-            hold = max(0.0, 1 - (context.progress - options.coarse_rows) / _LETTING_GO)
-            coarse = self._coarse_errors(x_BD, codes, hold)
+            decoder_share = max(0.0, 1 - (context.progress - options.coarse_rows) / _RELEASE_SHARE)
+            coarse = self._coarse_errors(x_BD, codes, decoder_share)
         loss = errors[-1] + options.coarse_weight * sum(coarse, x_BD.new_zeros(()))
         if self.training and not closed:
-            self._count([code.fired for code in codes])
+            self._count_firings([code.fired for code in codes])
         figures = {
             "phase": phase.name,
             "tree": phase.tree,
@@ -112,13 +113,13 @@ class HierarchicalSAE(SparseAutoencoder):
         return Step(loss, codes, errors[-1].detach(), figures)
 
     def _gate_is_closed(self, phase: Phase, step_number: int) -> bool:
-        """Whether children fire only with their parents. Under the tree the gate opens every ``open_every`` steps."""
+        """Whether children fire only with their parents. With a tree the gate opens every ``open_every`` steps."""
         if phase.closed or bool(self.hard):
             return True
         return phase.tree > 0 and step_number % self.options.open_every > 0
 
-    def _wanted_l0(self, phase: Phase) -> list[float]:
-        """The L0 of each level in a phase; 0 for levels that have not begun."""
+    def _target_l0(self, phase: Phase) -> list[float]:
+        """The target L0 of each level in a phase; 0 for levels that have not started."""
         wide = 1 + (self.options.k_start - 1) * phase.wide
         first, *finer = (min(width, k * wide) for width, k in zip(self.widths, self.k, strict=True))
         return [first, *(k * phase.fine for k in finer)]
@@ -126,7 +127,7 @@ class HierarchicalSAE(SparseAutoencoder):
     def after_step(self, context: StepContext) -> torch.Tensor | None:
         options, phase = self.options, self.curriculum.at(context.progress)
         if phase.closed:
-            return self._lay_out()
+            return self._sort_children()
         turn, remainder = divmod(context.number + 1, options.tree_every)
         if remainder:
             return None
@@ -135,8 +136,8 @@ class HierarchicalSAE(SparseAutoencoder):
             if order_F is not None:
                 self.permute(order_F)
                 return order_F
-        self._refresh(phase.tree)
-        return self._lay_out() if phase.tree and options.open_every > 1 else None
+        self._update_tree(phase.tree)
+        return self._sort_children() if phase.tree and options.open_every > 1 else None
 
     def _calibrate_on(self, x_BD: torch.Tensor) -> None:
         closed = bool(self.curriculum.closed) or bool(self.hard)
@@ -144,29 +145,41 @@ class HierarchicalSAE(SparseAutoencoder):
 
     def finish(self) -> None:
         if not self.curriculum.closed:
-            self._refresh(1.0)
+            self._update_tree(1.0)
 
     @torch.no_grad()
     def harden(self) -> None:
-        """Close the gate for good, and lay the children of each parent side by side.
+        """Close the gate permanently, and sort each level by parent.
 
-        Children come in the order of their parents, root children last. The order changes nothing that the model
-        computes but the order of the latents.
+        The children of a parent are then side by side, in the order of the parents, with root children last. Sorting
+        changes only the order of the latents, not what the model computes.
         """
-        self._lay_out()
+        self._sort_children()
         self.hard.fill_(True)
 
+    def child_blocks(self, level: int) -> Blocks | None:
+        """The blocks of children of each parent in a level after the first; None if it is not sorted by parent."""
+        version = (self.parent_F.data_ptr(), self.parent_F._version)
+        if version != self._blocks_version:
+            self._blocks_version, self._cached_blocks = version, {}
+        if level not in self._cached_blocks:
+            above, parent_C = self.parts[level - 1], self.parent_F[self.parts[level]]
+            local_C = torch.where(parent_C == NO_PARENT, NO_PARENT, parent_C - above.start)
+            self._cached_blocks[level] = Blocks.of(local_C, above.stop - above.start)
+        return self._cached_blocks[level]
+
     @torch.no_grad()
-    def _lay_out(self) -> torch.Tensor | None:
-        """Lay children out as ``harden`` does; returns the order (F,), or None where they are already."""
-        if all(self._blocks(level) for level in range(1, len(self.parts))):
+    def _sort_children(self) -> torch.Tensor | None:
+        """Sort the latents as ``harden`` does; returns the order (F,), or None if they are sorted already."""
+        if all(self.child_blocks(level) for level in range(1, len(self.parts))):
             return None
         place_F = torch.zeros(self.latents, dtype=torch.long)
         orders = []
         for part in self.parts:
             parent_C = self.parent_F[part].cpu()
-            last = torch.full_like(parent_C, self.latents)
-            order_C = torch.where(parent_C == NO_PARENT, last, place_F[parent_C.clamp_min(0)]).argsort(stable=True)
+            after_all_C = torch.full_like(parent_C, self.latents)
+            key_C = torch.where(parent_C == NO_PARENT, after_all_C, place_F[parent_C.clamp_min(0)])
+            order_C = key_C.argsort(stable=True)
             place_F[part.start + order_C] = torch.arange(part.start, part.stop)
             orders.append(part.start + order_C)
         order_F = torch.cat(orders).to(self.parent_F.device)
@@ -181,7 +194,7 @@ class HierarchicalSAE(SparseAutoencoder):
         place_F = torch.empty_like(order_F)
         place_F[order_F] = torch.arange(len(order_F), device=order_F.device)
         parent_F = torch.where(self.parent_F == NO_PARENT, NO_PARENT, place_F[self.parent_F.clamp_min(0)])
-        # One level up or none: where a latent has changed its level, the edges to it wait for new counts.
+        # A parent is one level up. Latents whose parent is not, after a swap, have no parent until the next update.
         for level, part in enumerate(self.parts):
             above = self.parts[level - 1] if level else slice(0, 0)
             parent_C = parent_F[part]
@@ -199,106 +212,99 @@ class HierarchicalSAE(SparseAutoencoder):
             counts.permute(order_C, order_C)
 
     def revival_inputs(self, x_BD: torch.Tensor, codes: list[SparseCode]) -> list[torch.Tensor]:
-        left = self._leave([x_BD - self.b_dec_D], codes[: len(self.parts) - 1])
-        left += left[-1:] * (len(self.parts) - len(left))  # levels may have no code yet
-        return [self._input(left[: level + 1]) for level in range(len(left))]
+        residuals = self._residuals([x_BD - self.b_dec_D], codes[: len(self.parts) - 1])
+        residuals += residuals[-1:] * (len(self.parts) - len(residuals))  # levels may have no code yet
+        return [self._encoder_input(residuals[: level + 1]) for level in range(len(residuals))]
 
-    def _input(self, left: list[torch.Tensor]) -> torch.Tensor:
-        """What the encoder of the next level reads, of x - b_dec and what is left after each level before it."""
-        return left[-1]
+    def _encoder_input(self, residuals: list[torch.Tensor]) -> torch.Tensor:
+        """What the encoder of the next level reads, given x - b_dec and the residual after each level before it."""
+        return residuals[-1]
 
     def _best_parents(self, level: int) -> torch.Tensor:
-        """The parent (C,) of each latent of a level but the first, as its number in the level above, or none."""
+        """The parent (C,) of each latent of a level after the first, numbered in the level above, or ``NO_PARENT``."""
         return self.counts[level - 1].best_parents(self.options.least_containment)
 
-    def _leave(
-        self, left: list[torch.Tensor], codes: Sequence[SparseCode], rows_FD: torch.Tensor | None = None
+    def _residuals(
+        self, residuals: list[torch.Tensor], codes: Sequence[SparseCode], rows_FD: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """``left``, which begins with x - b_dec (B, D), continued by what is left after each of ``codes``.
+        """Append to ``residuals``, in place, those still missing: x - b_dec (B, D), then the residual after each code.
 
-        ``rows_FD`` stand in for the decoder's rows where they are given.
+        ``rows_FD`` replaces the decoder's rows if given.
         """
-        for code in codes[len(left) - 1 :]:
-            left.append(left[-1] - (self._decoded(code) if rows_FD is None else code.decode(rows_FD)))
-        return left
+        for code in codes[len(residuals) - 1 :]:
+            residuals.append(residuals[-1] - (self._decoded(code) if rows_FD is None else code.decode(rows_FD)))
+        return residuals
 
-    def _coarse_errors(self, x_BD: torch.Tensor, codes: Sequence[SparseCode], hold: float) -> list[torch.Tensor]:
-        """The errors of all levels but the last, whose gradients reach the decoder only by the share ``hold``."""
-        rows_FD, bias_D = (torch.lerp(weight.detach(), weight, hold) for weight in (self.W_dec_FD, self.b_dec_D))
-        left = self._leave([x_BD - bias_D], codes[: len(self.parts) - 1], rows_FD)
-        return [left_BD.square().sum() for left_BD in left[1:]]
+    def _coarse_errors(
+        self, x_BD: torch.Tensor, codes: Sequence[SparseCode], decoder_share: float
+    ) -> list[torch.Tensor]:
+        """The errors after each level but the last. Of their gradients the decoder gets only ``decoder_share``."""
+        rows_FD, bias_D = (
+            torch.lerp(weight.detach(), weight, decoder_share) for weight in (self.W_dec_FD, self.b_dec_D)
+        )
+        residuals = self._residuals([x_BD - bias_D], codes[: len(self.parts) - 1], rows_FD)
+        return [residual_BD.square().sum() for residual_BD in residuals[1:]]
 
     def _codes(
-        self, centred_BD: torch.Tensor, wanted: Sequence[float], closed: bool
+        self, centred_BD: torch.Tensor, target_l0: Sequence[float], closed: bool
     ) -> tuple[list[SparseCode], list[torch.Tensor]]:
-        """The code of each of the first levels, as many as ``wanted`` has L0s, of x - b_dec (B, D).
+        """The codes of x - b_dec (B, D) for the first levels, one for each number of ``target_l0``.
 
-        With it what these codes leave, see ``_leave``, as far as it has been computed.
+        Also returns the residuals that were computed on the way, which ``_residuals`` continues.
         """
-        left, codes = [centred_BD], list[SparseCode]()
-        first_L = self.threshold_first_L if self.refine else self.threshold_L
-        for level, k in enumerate(wanted):
-            input_BD = self._input(self._leave(left, codes))
-            gated = self._behind_gate(level, codes, input_BD) if closed else None
+        residuals, codes = [centred_BD], list[SparseCode]()
+        first_threshold_L = self.threshold_first_L if self.refine else self.threshold_L
+        for level, k in enumerate(target_l0):
+            input_BD = self._encoder_input(self._residuals(residuals, codes))
+            gated = self._gated_reading(level, codes, input_BD) if closed else None
             reading = gated or self._read(input_BD, self.parts[level])
-            codes.append(self._sparse(reading, level, codes, first_L[level], k, closed))
+            codes.append(self._sparse(reading, level, codes, first_threshold_L[level], k, closed))
         if not self.refine:
-            return codes, left
-        left_BD, refined = self._leave(left, codes)[-1], list[SparseCode]()
-        for level, k in enumerate(wanted):
-            gated = self._behind_gate(level, refined, left_BD, codes[level]) if closed else None
-            again = gated or self._read_again(codes[level], left_BD, self.parts[level])
-            refined.append(self._sparse(again, level, refined, self.threshold_L[level], k, closed))
+            return codes, residuals
+        residual_BD, refined = self._residuals(residuals, codes)[-1], list[SparseCode]()
+        for level, k in enumerate(target_l0):
+            gated = self._gated_reading(level, refined, residual_BD, codes[level]) if closed else None
+            reading = gated or self._read_refined(codes[level], residual_BD, self.parts[level])
+            refined.append(self._sparse(reading, level, refined, self.threshold_L[level], k, closed))
         return refined, [centred_BD]
 
-    def _behind_gate(
-        self, level: int, above: Sequence[SparseCode], input_BD: torch.Tensor, code: SparseCode | None = None
+    def _gated_reading(
+        self, level: int, codes_above: Sequence[SparseCode], input_BD: torch.Tensor, code: SparseCode | None = None
     ) -> GatedReading | None:
-        """What a level reads where the gate is closed, with ``code`` for the second time.
+        """A level's pre-activations behind a closed gate; with its first ``code``, those of the second pass.
 
-        None for the first level, and where children are not laid out by parent.
+        None for the first level, and if the level is not sorted by parent.
         """
-        blocks = self._blocks(level) if level else None
+        blocks = self.child_blocks(level) if level else None
         if blocks is None:
             return None
         part, first = self.parts[level], self.parts[level - 1].start
-        at = self._at(input_BD) if code is None else self._at_again(code, input_BD)
+        at = self._at(input_BD) if code is None else self._at_refined(code, input_BD)
         bias_F, scale_C = (self.b_enc_F, None) if code is None else (self.b_refine_F, self.refine_F[part])
         weights = (self.W_enc_FD[part], bias_F[part], scale_C)
-        return GatedReading(input_BD, *weights, at, above[-1].fired, self.parent_F[part], first, blocks, code)
-
-    def _blocks(self, level: int) -> Blocks | None:
-        """Where the children of each parent lie in a level but the first; None where not side by side."""
-        version = (self.parent_F.data_ptr(), self.parent_F._version)
-        if version != self._blocks_version:
-            self._blocks_version, self._cached_blocks = version, {}
-        if level not in self._cached_blocks:
-            above, parent_C = self.parts[level - 1], self.parent_F[self.parts[level]]
-            local_C = torch.where(parent_C == NO_PARENT, NO_PARENT, parent_C - above.start)
-            self._cached_blocks[level] = Blocks.of(local_C, above.stop - above.start)
-        return self._cached_blocks[level]
+        return GatedReading(input_BD, *weights, at, codes_above[-1].fired, self.parent_F[part], first, blocks, code)
 
     def _sparse(
         self,
         reading: LevelReading,
         level: int,
-        above: list[SparseCode],
+        codes_above: list[SparseCode],
         threshold: torch.Tensor,
         k: float,
         closed: bool,
     ) -> SparseCode:
-        """A level's code: the pre-activations whose energy is worth its price, given the code of the level above.
+        """A level's code: the latents whose energy is worth its price, given the code of the level above.
 
-        A root child's two prices are equal, so its (absent) parent does not matter.
+        A root child has the same price either way, so that it has no parent does not matter.
         """
         part = self.parts[level]
-        if not level or isinstance(reading, GatedReading):  # behind a gate no price but that with the parent is paid
+        if not level or isinstance(reading, GatedReading):  # behind a gate the parent always fires
             return self._select(
                 reading, part, threshold, k, lambda pattern: self.price_on_F[pattern.latent_n], self.price_on_F[part]
             )
-        announced = above[-1].fired
-        fired_BC = torch.zeros(announced.rows, self.widths[level - 1], dtype=torch.bool, device=threshold.device)
-        fired_BC[announced.row_n, announced.latent_n - self.parts[level - 1].start] = True
+        parents = codes_above[-1].fired
+        fired_BC = torch.zeros(parents.rows, self.widths[level - 1], dtype=torch.bool, device=threshold.device)
+        fired_BC[parents.row_n, parents.latent_n - self.parts[level - 1].start] = True
         parent_F, off_F = self.parent_F, self.price_off_F
         if closed:
             off_F = off_F.masked_fill(parent_F != NO_PARENT, math.inf)
@@ -312,9 +318,9 @@ class HierarchicalSAE(SparseAutoencoder):
         return self._select(reading, part, threshold, k, price, torch.minimum(self.price_on_F, off_F)[part])
 
     def _coherence(self) -> torch.Tensor:
-        """How much decoder rows of one level, the last apart, resemble each other: mean over rows of summed cos^2.
+        """How similar the decoder rows of each level but the last are: the mean over rows of the summed cos^2.
 
-        It is what keeps a frequent feature from being split over a level that has to give place to rarer ones.
+        It keeps several latents of a level from sharing one frequent feature, which would leave no room for rarer ones.
         Only positive cosines count. Source: after Korznikov et al. (2025), OrtSAE.
         """
         penalty = self.W_dec_FD.new_zeros(())
@@ -323,23 +329,23 @@ class HierarchicalSAE(SparseAutoencoder):
             penalty = penalty + cosine_CC.relu().square().sum() / len(cosine_CC)
         return penalty
 
-    def _count(self, fired: list[Pattern]) -> None:
+    def _count_firings(self, fired: list[Pattern]) -> None:
         nothing = fired[0].where(torch.zeros_like(fired[0].row_n, dtype=torch.bool))
         fired = fired + [nothing] * (len(self.parts) - len(fired))  # levels may have no code yet
         for level, counts in enumerate(self.counts):
             counts.add(fired[level], fired[level + 1], self.parts[level].start, self.parts[level + 1].start)
-        for part, counts, own in zip(self.parts, self.own_counts, fired, strict=False):
-            counts.add(own, own, part.start, part.start)
+        for part, counts, pattern in zip(self.parts, self.own_counts, fired, strict=False):
+            counts.add(pattern, pattern, part.start, part.start)
 
     def _forget(self, keep: float) -> None:
         for counts in [*self.counts, *self.own_counts]:
             counts.forget(keep)
 
     @torch.no_grad()
-    def _refresh(self, tree: float) -> None:
-        """Take parents and prices again from the counts; ``tree`` says how far the tree is in force, 0 to 1."""
-        weight = tree * self.options.tree_weight
-        orphans = 1 + tree * (self.options.orphan_weight - 1)
+    def _update_tree(self, strength: float) -> None:
+        """Choose parents and prices from the counts; ``strength`` of the tree, 0 to 1, weighs the prices."""
+        weight = strength * self.options.tree_weight
+        orphan_factor = 1 + strength * (self.options.orphan_weight - 1)
         for level, part in enumerate(self.parts):
             counts = self.counts[max(level - 1, 0)]
             if level:
@@ -351,16 +357,16 @@ class HierarchicalSAE(SparseAutoencoder):
             for price_F, rate_C in zip((self.price_on_F, self.price_off_F), rates, strict=True):
                 price_F[part] = price_of(rate_C, weight)
             if level:
-                self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphans)
+                self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphan_factor)
         self._forget(KEEP)
 
 
 def price_of(rate: torch.Tensor, weight: float) -> torch.Tensor:
-    """The price of firings of these rates: from the constant one, at ``weight`` 0, to the code length, at 1."""
+    """The price in bits of firings with these rates: a constant at ``weight`` 0, the code length at 1."""
     bits = torch.log2((1 - rate) / rate).clamp(*PRICE_RANGE)
     return (1 - weight) * BASE_PRICE + weight * bits
 
 
-def _modules(counts: Iterable[CoActivation]) -> list[CoActivation]:
-    """A list whose tensors are the model's own: saved, restored and moved between devices with it."""
+def _module_list(counts: Iterable[CoActivation]) -> list[CoActivation]:
+    """A list whose tensors belong to the model: saved, restored and moved between devices with it."""
     return cast("list[CoActivation]", torch.nn.ModuleList(counts))

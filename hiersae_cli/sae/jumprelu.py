@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from hiersae_cli.config.architectures import JumpReLUOptions
-from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext, least_kept
+from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext, nth_largest
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
-# Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about its rate a step, which is so little of a
-# logarithm that thresholds would lag behind the weights, and L0 with them, for most of a training of some 1,000 steps.
-_UNIT = 10.0
+# Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about the learning rate in each step. For a plain
+# logarithm that is so little that thresholds, and L0, would lag behind the weights for the first 1,000 steps or so.
+_NATS = 10.0
 
 
 class JumpReLU(SparseAutoencoder):
-    """z where z exceeds its latent's threshold, else 0; the loss pulls L0 to ``k``.
+    """z if it exceeds its latent's threshold, else 0; the loss pulls L0 to ``k``.
 
-    The loss is the reconstruction error plus ``l0_weight`` (L0 / k - 1)^2, with L0 the batch's mean: the source's
-    form for a wanted L0. The logarithm of a threshold is what is learned, through straight-through gradients with a
-    rectangle kernel. Thresholds begin where the first batch has the wanted L0.
+    The loss is the reconstruction error plus ``l0_weight`` (L0 / k - 1)^2, with the batch's mean L0: the source's form
+    for a target L0. The logarithms of the thresholds are learned through straight-through gradients with a rectangle
+    kernel. Thresholds start where the first batch has the target L0.
 
     Args:
         width: D.
@@ -41,7 +41,7 @@ class JumpReLU(SparseAutoencoder):
         # The unit is sqrt(D) in training: see ``training.Trainer``.
         self.bandwidth = options.bandwidth * math.sqrt(width)
         self.log_threshold_F = nn.Parameter(torch.zeros(self.latents))
-        self.register_buffer("threshold_F", torch.zeros(self.latents))  # of inference; 0 before the first step
+        self.register_buffer("threshold_F", torch.zeros(self.latents))  # for inference; 0 before the first step
 
     def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
         reading = self._read(x_BD - self.b_dec_D, slice(0, self.latents))
@@ -50,60 +50,60 @@ class JumpReLU(SparseAutoencoder):
 
     def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         reading = self._read(x_BD - self.b_dec_D, slice(0, self.latents))
-        pre_BF = reading.dense_BC  # negative ones too: as zeros they would all lie in the kernel of a low threshold
+        pre_BF = reading.dense_BC  # not clamped: zeros would all lie in the kernel of a low threshold
         if not self.threshold_F.any():
-            self._begin(pre_BF)
-        threshold_F = (_UNIT * self.log_threshold_F).exp()
+            self._start_thresholds(pre_BF)
+        threshold_F = (_NATS * self.log_threshold_F).exp()
         pattern = Pattern.above(pre_BF, threshold_F)
         code = SparseCode(pattern, reading.at(pattern))
-        left_BD = x_BD - self.reconstruct([code])
-        error = left_BD.square().sum()
-        slope_F, near_F = self._near(pre_BF, threshold_F, left_BD.detach())
-        # Whether a latent near its threshold fires is a jump, whose slope is taken for the kernel's: 0 in value here.
-        moved_F = (threshold_F - threshold_F.detach()) / self.bandwidth
-        l0 = (len(pattern) - (near_F * moved_F).sum()) / len(x_BD)
-        loss = (error + (slope_F * threshold_F.detach() * moved_F).sum()) / x_BD.numel()
+        residual_BD = x_BD - self.reconstruct([code])
+        error = residual_BD.square().sum()
+        slope_F, near_F = self._near_threshold(pre_BF, threshold_F, residual_BD.detach())
+        # Firing is a jump at the threshold; the kernel stands in for its slope. These terms have the value 0.
+        shift_F = (threshold_F - threshold_F.detach()) / self.bandwidth
+        l0 = (len(pattern) - (near_F * shift_F).sum()) / len(x_BD)
+        loss = (error + (slope_F * threshold_F.detach() * shift_F).sum()) / x_BD.numel()
         return Step(loss + self.l0_weight * (l0 / self.k[0] - 1).square(), [code], error.detach(), {})
 
     def after_step(self, context: StepContext) -> torch.Tensor | None:
         with torch.no_grad():
-            self.threshold_F.copy_((_UNIT * self.log_threshold_F).exp())
+            self.threshold_F.copy_((_NATS * self.log_threshold_F).exp())
         return super().after_step(context)
 
     def fold_scale(self, scale: float) -> None:
         super().fold_scale(scale)
         with torch.no_grad():
-            self.log_threshold_F.sub_(math.log(scale) / _UNIT)
+            self.log_threshold_F.sub_(math.log(scale) / _NATS)
             self.threshold_F.div_(scale)
 
     def per_latent(self) -> list[torch.Tensor]:
         return [*super().per_latent(), self.log_threshold_F]
 
     @torch.no_grad()
-    def _near(
-        self, pre_BF: torch.Tensor, threshold_F: torch.Tensor, left_BD: torch.Tensor
+    def _near_threshold(
+        self, pre_BF: torch.Tensor, threshold_F: torch.Tensor, residual_BD: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums by latent, (F,), over what lies within half a bandwidth of its threshold.
+        """Sums (F,) over the rows in which a latent's pre-activation is within half a bandwidth of its threshold.
 
-        What a unit more of activation would take from the squared error; and the number of such rows.
+        The first is how much one more unit of activation would reduce the squared error; the second counts the rows.
         """
         near_BF = (pre_BF - threshold_F).abs() < self.bandwidth / 2
-        gain_BF = 2 * nn.functional.linear(left_BD, self.W_dec_FD)
-        return gain_BF.masked_fill_(~near_BF, 0.0).sum(0, dtype=left_BD.dtype), near_BF.sum(0)
+        gain_BF = 2 * nn.functional.linear(residual_BD, self.W_dec_FD)
+        return gain_BF.masked_fill_(~near_BF, 0.0).sum(0, dtype=residual_BD.dtype), near_BF.sum(0)
 
     @torch.no_grad()
-    def _begin(self, pre_BF: torch.Tensor) -> None:
-        """One threshold for all latents, such that the first batch has the wanted L0."""
-        least = self._least(pre_BF).clamp_min(1e-3 * self.bandwidth)
-        self.log_threshold_F.copy_(least.log() / _UNIT)
+    def _start_thresholds(self, pre_BF: torch.Tensor) -> None:
+        """Set one threshold for all latents, with which the first batch has the target L0."""
+        threshold = self._lowest_active(pre_BF).clamp_min(1e-3 * self.bandwidth)
+        self.log_threshold_F.copy_(threshold.log() / _NATS)
 
     def _calibrate_on(self, x_BD: torch.Tensor) -> None:
-        """Move all thresholds by one factor: the penalty leaves L0 a little off ``k``."""
+        """Scale all thresholds by one factor, because the penalty leaves L0 slightly off ``k``."""
         pre_BF = self._read(x_BD - self.b_dec_D, slice(0, self.latents)).dense_BC
-        threshold_F = (_UNIT * self.log_threshold_F).exp()
-        factor = self._least(pre_BF / threshold_F)
+        threshold_F = (_NATS * self.log_threshold_F).exp()
+        factor = self._lowest_active(pre_BF / threshold_F)
         self.threshold_F.lerp_(threshold_F * factor, self._threshold_rate)
 
-    def _least(self, score_BF: torch.Tensor) -> torch.Tensor:
-        """The least of the scores that are kept where the wanted L0 are."""
-        return least_kept(score_BF.flatten(), max(1, round(self.k[0] * len(score_BF))))
+    def _lowest_active(self, score_BF: torch.Tensor) -> torch.Tensor:
+        """The lowest of the scores that are active at the target L0."""
+        return nth_largest(score_BF.flatten(), max(1, round(self.k[0] * len(score_BF))))

@@ -1,4 +1,4 @@
-"""One optimizer step, the same for every architecture, and all that it remembers between steps.
+"""The training step, the same for every architecture, and its state between steps.
 
 Legend of shapes: B rows, D width, F latents.
 """
@@ -20,19 +20,21 @@ from hiersae_cli.sae.kernels.row_adam import RowAdam
 from hiersae_cli.sae.kernels.sparse import SparseCode, rows_of
 from hiersae_cli.sae.parts import BACKWARD, DECODING, OPTIMIZER, profiled
 
-_TRIED = 4  # dead latents for each that may fire, by turns: of more at once the same few would always be the best
+# Dead latents that take part in a revival loss, for each that may be active in it. They take turns, because among all
+# of them the same few would always be the best.
+_DEAD_PER_ACTIVE = 4
 
 
 class Trainer:
     """Adam with warm-up and linear decay, unit decoder rows, gradient clipping and dead-latent revival.
 
-    The model is trained on x * scale, with scale such that the mean squared deviation from the mean is D;
-    ``folded`` gives it back for x itself.
+    The model is trained on x * scale, whose mean squared deviation from the mean is D; ``folded`` returns its weights
+    for x itself.
 
     Args:
         model: an initialised model, on its device.
         config: the training configuration.
-        scale: what activations are multiplied with.
+        scale: the factor of the activations.
     """
 
     def __init__(self, model: SparseAutoencoder, config: TrainConfig, scale: float):
@@ -43,10 +45,10 @@ class Trainer:
         by_row: list[torch.nn.Parameter] = []
         if config.optimizer == "row-adam":
             by_row = [model.W_enc_FD, model.W_dec_FD]
-            owners = model.collect_row_gradients()
+            row_gradients = model.collect_row_gradients()
             compiled = "compiled" if config.compile else ""
             moments = getattr(torch, config.moments)
-            self.row_adam = RowAdam(by_row, owners, (False, True), moments, implementation=compiled)
+            self.row_adam = RowAdam(by_row, row_gradients, (False, True), moments, implementation=compiled)
         others = [p for p in model.parameters() if not any(p is matrix for matrix in by_row)]
         self.optimizer = torch.optim.Adam(others, lr=config.lr, fused=fused)
         self.silent_F = torch.zeros(model.latents, dtype=torch.long, device=device)
@@ -55,8 +57,8 @@ class Trainer:
     def step(self, x_BD: torch.Tensor) -> dict[str, Any]:
         """Train on a batch of raw activations (B, D); returns the figures of the step.
 
-        Tensors among them are sums over the rows or over steps (``rows`` and ``steps`` count them), left on the
-        device; the rest describes the moment.
+        Tensors are sums over the rows or the steps, which ``rows`` and ``steps`` count, and stay on the device; other
+        values describe this step.
         """
         model, config = self.model, self.config
         context = StepContext(self.step_number, self.step_number / config.steps)
@@ -73,13 +75,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with profiled(BACKWARD):
             loss.backward()
-        if self.row_adam is None:  # which keeps the rows' length itself
+        if self.row_adam is None:  # RowAdam keeps the length of the rows itself
             model.project_decoder_gradient()
-        rate = config.lr * self._rate(context.progress)
+        lr = config.lr * self._lr_factor(context.progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         with profiled(OPTIMIZER):
-            norm = self._move(rate)
+            norm = self._optimize(lr)
         fired_n = torch.cat([code.fired.latent_n for code in out.codes])
         self.silent_F += len(x_BD)
         self.silent_F[fired_n] = 0
@@ -87,12 +89,12 @@ class Trainer:
             model.normalise_decoder()
         order_F = model.after_step(context)
         if order_F is not None:
-            self._follow(order_F)
+            self._permute_state(order_F)
         self.step_number += 1
-        one = torch.ones((), device=x_BD.device)
+        step_count = torch.ones((), device=x_BD.device)
         return {
-            "steps": one,
-            "rows": one * len(x_BD),
+            "steps": step_count,
+            "rows": step_count * len(x_BD),
             "sum": x_BD.sum(0),
             "square": x_BD.square().sum(),
             "loss": loss.detach(),
@@ -104,35 +106,35 @@ class Trainer:
             **out.figures,
         }
 
-    def _move(self, rate: float) -> torch.Tensor:
-        """Clip the gradients and take the optimizers' step; returns the norm before clipping."""
+    def _optimize(self, lr: float) -> torch.Tensor:
+        """Clip the gradients and step the optimizers; returns the norm before clipping."""
         clip = self.config.clip or math.inf
         if self.row_adam is None:
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         else:
-            gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
-            others = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
-            norm = (others.square() + self.row_adam.gather()).sqrt()
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            other_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
+            norm = (other_norm.square() + self.row_adam.gather()).sqrt()
             scale = (clip / (norm + 1e-6)).clamp_max(1.0)  # as clip_grad_norm_
             for gradient in gradients:
                 gradient *= scale
-            self.row_adam.step(rate, scale)
+            self.row_adam.step(lr, scale)
         self.optimizer.step()
         return norm
 
     @torch.no_grad()
     def finish(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
-        """End training: set the thresholds of inference to the mean of those that give the wanted L0 on ``batches``.
+        """End training: set the thresholds of inference to the mean of those that give the target L0 on ``batches``.
 
-        With ``harden``, returns FVU and L0 on the same batches with the gate open and closed.
+        With ``harden``, close the gate, and return FVU and L0 on the same batches with the gate open and closed.
         """
         model = self.model
         if self.row_adam is not None:
-            self.row_adam.catch_up(self.config.lr * self._rate(1 - 1 / self.config.steps))
+            self.row_adam.catch_up(self.config.lr * self._lr_factor(1 - 1 / self.config.steps))
         model.finish()
         hardened = model if self.config.harden and isinstance(model, HierarchicalSAE) else None
         if hardened:
-            batches = list(batches)  # gone through more than once
+            batches = list(batches)  # they are read more than once
         model.calibrate(self._scaled(x_BD) for x_BD in batches)
         if not hardened:
             return {}
@@ -140,12 +142,12 @@ class Trainer:
         return self._gate_figures(hardened, batches)
 
     def _gate_figures(self, model: HierarchicalSAE, batches: Iterable[torch.Tensor]) -> dict[str, float]:
-        """FVU and L0 with the gate open, their names ending in ``_soft``, and closed."""
+        """FVU and L0 with the gate closed, and, in names that end in ``_soft``, with the gate open."""
         rows, square, total_D = 0, 0.0, torch.zeros_like(model.b_dec_D)
         sums = dict.fromkeys(("fvu_soft", "l0_soft", "fvu", "l0"), 0.0)
         for raw_BD in batches:
             x_BD = self._scaled(raw_BD)
-            y_BD = x_BD - model.b_dec_D  # near the mean: sums of squares of small numbers
+            y_BD = x_BD - model.b_dec_D  # near the mean, so that the squares are small numbers
             rows, square, total_D = rows + len(y_BD), square + float(y_BD.square().sum()), total_D + y_BD.sum(0)
             for hard, suffix in ((False, "_soft"), (True, "")):
                 code_BF = model.encode(x_BD, hard=hard)
@@ -159,13 +161,13 @@ class Trainer:
         return float((self.silent_F > self.config.dead_after).float().mean())
 
     def folded(self) -> dict[str, torch.Tensor]:
-        """The weights of inference for activations as they are in the cache, on the CPU."""
+        """The weights of inference for unscaled activations, on the CPU."""
         model = deepcopy(self.model).cpu()
         model.fold_scale(self.scale)
         return model.weights()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that the next step depends on."""
+        """All tensors that the next step depends on, by name."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, group in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in group.items()}
@@ -175,8 +177,8 @@ class Trainer:
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Go on from what ``state`` gave."""
-        self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+        """Load the tensors that ``state`` returned."""
+        self.model.load_state_dict(_without_prefix(tensors, "model."))
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("adam."):
@@ -184,12 +186,12 @@ class Trainer:
                 slots.setdefault(int(number), {})[slot] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         if self.row_adam is not None:
-            self.row_adam.restore({n.removeprefix("rows."): v for n, v in tensors.items() if n.startswith("rows.")})
+            self.row_adam.restore(_without_prefix(tensors, "rows."))
         self.silent_F.copy_(tensors["silent"])
         self.step_number = int(tensors["step"])
 
     def require_finite(self, loss: float) -> None:
-        """Raise where training has diverged: going on would only spoil what is saved."""
+        """Raise ``HierSAEError`` if the loss is not finite: more steps would only spoil the saved weights."""
         if not math.isfinite(loss):
             raise HierSAEError(
                 f"training diverged at step {self.step_number}: the loss is {loss}",
@@ -197,11 +199,11 @@ class Trainer:
             )
 
     def _scaled(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """Raw activations as the model sees them."""
+        """Raw activations on the model's device, times ``scale``."""
         return x_BD.to(self.model.b_dec_D.device, torch.float32) * self.scale
 
-    def _follow(self, order_F: torch.Tensor) -> None:
-        """Move the state of each latent to the place to which the model has moved the latent."""
+    def _permute_state(self, order_F: torch.Tensor) -> None:
+        """Reorder the state of each latent as the model has reordered its latents."""
         self.silent_F = self.silent_F[order_F]
         if self.row_adam is not None:
             self.row_adam.permute(order_F)
@@ -210,15 +212,15 @@ class Trainer:
                 if name != "step":
                     slot.copy_(slot[order_F])
 
-    def _rate(self, progress: float) -> float:
-        """The learning rate's share of its peak."""
+    def _lr_factor(self, progress: float) -> float:
+        """The learning rate as a share of its peak."""
         config = self.config
         rising = (progress + 1 / config.steps) / config.warmup if config.warmup else 1.0
         falling = (1 - progress) / config.decay if config.decay else 1.0
         return min(1.0, rising, falling)
 
-    def _some(self, dead_F: torch.Tensor, count: int) -> torch.Tensor:
-        """Those ``count`` of the dead latents whose turn it is."""
+    def _next_dead(self, dead_F: torch.Tensor, count: int) -> torch.Tensor:
+        """The ``count`` dead latents whose turn it is, as a mask (F,)."""
         dead = dead_F.nonzero().squeeze(1)
         if len(dead) <= count:
             return dead_F
@@ -226,17 +228,17 @@ class Trainer:
         return torch.zeros_like(dead_F).index_fill_(0, dead[turn % len(dead)], True)
 
     def _revival_loss(self, x_BD: torch.Tensor, codes: list[SparseCode], dead_F: torch.Tensor) -> torch.Tensor:
-        """How much of the reconstruction's error the dead latents leave unexplained, as a share of it.
+        """The share of the reconstruction's error that the dead latents leave unexplained.
 
-        Source: the auxiliary loss of Gao et al. (2024), k_aux = D / 2, each level reading what its encoder reads; here
-        of some of the dead at a time.
+        Source: the auxiliary loss of Gao et al. (2024), k_aux = D / 2. Each level gets the input of its encoder, and
+        only some of the dead latents take part in a step.
         """
         model = self.model
-        most = max(1, model.width // 2)
+        most_active = max(1, model.width // 2)
         with torch.no_grad():
             error_BD = x_BD - model.reconstruct(codes)
             inputs = model.revival_inputs(x_BD, codes)
-        dead_F = self._some(dead_F, _TRIED * most)
+        dead_F = self._next_dead(dead_F, _DEAD_PER_ACTIVE * most_active)
         pre, decoder = [], []
         for part, input_BD in zip(model.level_slices(), inputs, strict=True):
             dead = dead_F[part].nonzero().squeeze(1) + part.start
@@ -245,9 +247,14 @@ class Trainer:
                 pre.append(torch.relu(input_BD @ encoder_DF + model.b_enc_F[dead]))
                 decoder.append(rows_of(model.W_dec_FD, dead, model.decoder_gradients))
         pre_BF, decoder_FD = torch.cat(pre, 1), torch.cat(decoder)
-        k = min(pre_BF.shape[1], most)
+        k = min(pre_BF.shape[1], most_active)
         if k < pre_BF.shape[1]:
             values, places = pre_BF.topk(k, dim=1, sorted=False)
             pre_BF = torch.zeros_like(pre_BF).scatter(1, places, values)
-        left = (error_BD - pre_BF @ decoder_FD).square().sum()
-        return left / error_BD.square().sum().clamp_min(1e-12)
+        unexplained = (error_BD - pre_BF @ decoder_FD).square().sum()
+        return unexplained / error_BD.square().sum().clamp_min(1e-12)
+
+
+def _without_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The soft tree: which coarse latent each fine latent belongs to, learned from what fires together.
+"""The soft tree: the parent of each fine latent, learned from the latents that fire together.
 
 Legend of shapes: B rows, P coarse latents (parents), F fine latents (children).
 """
@@ -14,16 +14,16 @@ from torch import nn
 from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae.kernels.sparse import Pattern
 
-LEAST_COUNT = 10.0  # firings of a child below which nothing is said of its parent
-# Share of the rows above which a latent is no parent. A latent of rate p contains a share p of any other by chance, and
-# no child of it has a lift above 1 / p: at rate .996 every child lies within it, and none fires any likelier for it.
+LEAST_COUNT = 10.0  # firings that a child must have before it gets a parent
+# A latent that fires in a larger share of the rows is no parent. A latent of rate p contains a share p of any other by
+# chance, and no child of it has a lift above 1 / p: at rate .996 it contains every child and predicts none.
 MOST_PARENT_RATE = 0.75
 
 
 class CoActivation(nn.Module):
-    """Streaming counts of firings and of firings together, forgetting slowly.
+    """Running counts of firings and of joint firings, which forget slowly.
 
-    Counts are gathered sparsely: a row adds (its active parents) x (its active children) numbers.
+    The work is sparse: a row adds (its active parents) x (its active children) numbers.
     """
 
     rows: torch.Tensor
@@ -40,40 +40,39 @@ class CoActivation(nn.Module):
 
     @torch.no_grad()
     def add(self, parents: Pattern, children: Pattern, first_parent: int = 0, first_child: int = 0) -> None:
-        """Count the firings of a batch; latents are numbered from ``first_parent`` and ``first_child`` on."""
+        """Count the firings of a batch; parents have numbers from ``first_parent``, children from ``first_child``."""
         parent, child = parents.latent_n - first_parent, children.latent_n - first_child
         self.rows += parents.rows
         self.parent_P += parent.bincount(minlength=len(self.parent_P))
         self.child_F += child.bincount(minlength=len(self.child_F))
-        # Pair every firing child with each parent that fires in its row; rows are sorted in both lists.
+        # Pair every active child with each active parent of its row; both lists are sorted by row.
         first_B = parents.first_B
         repeats = first_B.diff()[children.row_n]
         within = torch.arange(int(repeats.sum()), device=child.device)
         within -= (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
         pair_parent = parent[first_B[children.row_n].repeat_interleave(repeats) + within]
-        flat = child.repeat_interleave(repeats) * self.both_FP.shape[1] + pair_parent
-        self.both_FP.view(-1).scatter_add_(0, flat, torch.ones_like(flat, dtype=self.both_FP.dtype))
+        cell = child.repeat_interleave(repeats) * self.both_FP.shape[1] + pair_parent
+        self.both_FP.view(-1).scatter_add_(0, cell, torch.ones_like(cell, dtype=self.both_FP.dtype))
 
     @torch.no_grad()
     def forget(self, keep: float) -> None:
-        """Scale every count by ``keep``: what lies back counts less."""
+        """Scale every count by ``keep``, so that older firings count less."""
         for counts in (self.rows, self.parent_P, self.child_F, self.both_FP):
             counts *= keep
 
     @torch.no_grad()
     def permute(self, parents_P: torch.Tensor, children_F: torch.Tensor) -> None:
-        """Follow a new order: the parent at place p comes from place ``parents_P[p]``, and children likewise."""
+        """Reorder the counts: the new parent p is the old parent ``parents_P[p]``, and the same for children."""
         self.parent_P.copy_(self.parent_P[parents_P])
         self.child_F.copy_(self.child_F[children_F])
         self.both_FP.copy_(self.both_FP[children_F][:, parents_P])
 
     @torch.no_grad()
     def best_parents(self, least_containment: float = 0.0) -> torch.Tensor:
-        """The parent (F,) with the most mutual information, or ``NO_PARENT``.
+        """For each child (F,) the parent with the most mutual information, or ``NO_PARENT``.
 
-        None is given where no latent that ``may_be_parent`` contains the child beyond chance by more than
-        ``least_containment`` (as ``containment``), where the bias-corrected information is not positive, or where the
-        child hardly fires.
+        A child has no parent if it hardly fires, if the bias-corrected information is not positive, or if its
+        ``containment`` is at most ``least_containment`` in every latent that ``may_be_parent``.
         """
         information_FP = mutual_information(self.both_FP, self.child_F[:, None], self.parent_P, self.rows)
         allowed_FP = (self._excess() > least_containment) & may_be_parent(self.parent_P, self.rows)
@@ -88,34 +87,35 @@ class CoActivation(nn.Module):
 
     @torch.no_grad()
     def containment(self) -> torch.Tensor:
-        """How far each child's firing lies within each parent's, (F, P), beyond chance; 0 where the child hardly fires.
+        """How much each parent contains each child, beyond chance, (F, P); 0 for children that hardly fire.
 
-        (P(p | c) - P(p)) / (1 - P(p)): 1 where c fires only with p, 0 where p is no likelier with c than without.
+        (P(p | c) - P(p)) / (1 - P(p)): 1 if c fires only with p, 0 if p is no more likely with c than without.
         """
         return self._excess().clamp_min(0) * (self.child_F >= LEAST_COUNT)[:, None]
 
     def _excess(self) -> torch.Tensor:
+        """``containment`` before it is clamped, also of children that hardly fire."""
         rate_P = self.parent_P / self.rows.clamp_min(1)
-        given_FP = self.both_FP / self.child_F.clamp_min(1)[:, None]
-        return (given_FP - rate_P) / (1 - rate_P).clamp_min(1e-6)
+        containment_FP = self.both_FP / self.child_F.clamp_min(1)[:, None]
+        return (containment_FP - rate_P) / (1 - rate_P).clamp_min(1e-6)
 
     @torch.no_grad()
     def child_rates(self, parent_F: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """P(child | its parent on) and P(child | off), (F,) each; P(child) twice for a root child."""
-        given = parent_F >= 0
-        at = parent_F.clamp_min(0)
-        both_F = self.both_FP.gather(1, at[:, None]).squeeze(1)
-        parent_F_count = self.parent_P[at]
-        on_F = smoothed(both_F, parent_F_count)
-        off_F = smoothed(self.child_F - both_F, self.rows - parent_F_count)
+        """P(child | parent on) and P(child | parent off), (F,) each; both are P(child) for a root child."""
+        has_parent = parent_F >= 0
+        place_F = parent_F.clamp_min(0)
+        both_F = self.both_FP.gather(1, place_F[:, None]).squeeze(1)
+        parent_count_F = self.parent_P[place_F]
+        on_F = smoothed(both_F, parent_count_F)
+        off_F = smoothed(self.child_F - both_F, self.rows - parent_count_F)
         rate_F = smoothed(self.child_F, self.rows)
-        return torch.where(given, on_F, rate_F), torch.where(given, off_F, rate_F)
+        return torch.where(has_parent, on_F, rate_F), torch.where(has_parent, off_F, rate_F)
 
 
 def may_be_parent(fired: Any, rows: Any) -> Any:
-    """Whether latents that fire in ``fired`` of ``rows`` rows may be parents, in learned and post-hoc trees alike.
+    """Whether latents that fire in ``fired`` of ``rows`` rows may be parents; see ``MOST_PARENT_RATE``.
 
-    Tensors or arrays of any shape, or numbers; see ``MOST_PARENT_RATE``.
+    Learned and post-hoc trees share this rule. Takes numbers, or tensors or arrays of any shape.
     """
     return fired <= MOST_PARENT_RATE * rows
 
@@ -139,8 +139,8 @@ def mutual_information(
         ratio = (cell * rows / (of_child * of_parent).clamp_min(1e-30)).where(full, torch.ones_like(cell))
         information += cell / rows * ratio.log2()
         occupied += full
-    sides = sum(((side > 0).to(both.dtype) + (side < rows).to(both.dtype)) for side in (child, parent))
-    return information + (sides - occupied - 1) / (2 * rows * math.log(2))
+    occupied_margins = sum(((margin > 0).to(both.dtype) + (margin < rows).to(both.dtype)) for margin in (child, parent))
+    return information + (occupied_margins - occupied - 1) / (2 * rows * math.log(2))
 
 
 def smoothed(count: torch.Tensor, of: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""``hiersae bench``: seconds of a training step and of encoding, of its parts, and what the machine could do at best.
+"""``hiersae bench``: the time of a training step, of its parts and of encoding, and the best the machine could do.
 
 Legend of shapes: B rows, D width.
 """
@@ -24,16 +24,16 @@ from hiersae_cli.sae.kernels.grouped import implementation_for
 from hiersae_cli.sae.parts import PARTS, PREFIX, profiled
 from hiersae_cli.sae.training import Trainer
 
-BATCHES = 4  # different ones, by turns
-THREE_LEVELS = 100_000  # latents from which on ours has three levels
-_DIRECTIONS, _ACTIVE, _NOISE = 4096, 32, 0.1  # of the drawn activations
+BATCHES = 4  # different batches, which take turns
+THREE_LEVELS = 100_000  # above this number of latents our hierarchy has three levels
+_DIRECTIONS, _ACTIVE, _NOISE = 4096, 32, 0.1  # of the random activations
 _FLOAT32 = 4  # bytes
-_STEP = "the rest"  # of a step: what no part is named for
+_STEP = "the rest"  # the time of a step outside its named parts
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is timed: ``latents`` in all, of activations of width ``d``; the rest as ``BenchConfig`` has it."""
+    """The size of a measurement: the total number of ``latents``, the width ``d``; the rest as in ``BenchConfig``."""
 
     latents: int
     d: int
@@ -45,24 +45,36 @@ class Size:
     device: str
 
 
+@dataclass(frozen=True)
+class Timings:
+    """The measurements of one case.
+
+    Attributes:
+        steps, codes: seconds of each training step and of each encoding.
+        parts: milliseconds of each part of a step; empty for other tools.
+        counted: operations and bytes of a step; empty for other tools.
+    """
+
+    steps: list[float]
+    codes: list[float]
+    parts: dict[str, float]
+    counted: dict[str, float]
+
+
 class Case:
-    """One implementation of one size: a training step, and encoding, as functions of a batch (B, D).
+    """An implementation at one size: a training step and encoding, as functions of a batch (B, D).
 
     Attributes:
         package: the distribution whose version is reported with the result.
-        parts: milliseconds of each part of a step, if known.
-        counted: operations and bytes of a step, if known.
     """
 
     package = "hiersae"
 
     def __init__(self, size: Size):
         self.size = size
-        self.parts: dict[str, float] = {}
-        self.counted: dict[str, float] = {}
 
     def step(self, x_BD: torch.Tensor) -> None:
-        """A whole training step."""
+        """Take a whole training step."""
         raise NotImplementedError
 
     def encode(self, x_BD: torch.Tensor) -> object:
@@ -71,12 +83,12 @@ class Case:
 
 
 class Gated(Case):
-    """The hierarchy behind a closed gate, its tree balanced, with the optimizer that follows touched rows."""
+    """The hierarchy with a closed gate, a balanced tree, and the optimizer that updates only touched rows."""
 
     def __init__(self, size: Size):
         super().__init__(size)
         config = TrainConfig(
-            acts=["drawn"], batch=size.batch, tokens=10**6 * size.batch, dtype=size.dtype, **self.training()
+            acts=["random"], batch=size.batch, tokens=10**6 * size.batch, dtype=size.dtype, **self.training()
         )
         self.model = build(config, size.d)
         self.model.initialise(torch.zeros(size.d), 0)
@@ -94,7 +106,7 @@ class Gated(Case):
         }
 
     def shape(self) -> dict[str, Any]:
-        """Widths and L0s, with so many parents that the dense and the grouped product have the same size."""
+        """Widths and L0s, with about as many operations in the dense product as in the grouped one."""
         latents, k = self.size.latents, self.size.k
         if latents > THREE_LEVELS:
             first = 512 if latents < 300_000 else 1024
@@ -112,45 +124,45 @@ class Gated(Case):
             model.harden()
         return model.codes(x_BD)
 
-    def count(self, x_BD: torch.Tensor) -> None:
-        """Operations and bytes of a step, from what was active in it."""
+    def count(self, x_BD: torch.Tensor) -> dict[str, float]:
+        """Operations and bytes of a step on a batch (B, D), from its active latents."""
         model, width = self.model, self.size.d
         codes = model.train().step(x_BD, StepContext(0, 0.5)).codes
         fired = [code.fired for code in codes]
         first = model.widths[0] if len(codes) > 1 else model.latents
-        grouped = read = 0.0
+        grouped_places = read_rows = 0.0
         if isinstance(model, HierarchicalSAE):
             for level in range(1, len(codes)):
-                blocks = model._blocks(level)
+                blocks = model.child_blocks(level)
                 if blocks is not None:
                     parent_n = fired[level - 1].latent_n - model.parts[level - 1].start
                     children_P = blocks.first_P.diff()
-                    grouped += float(children_P[parent_n].sum())
-                    read += float(children_P[parent_n.unique()].sum())
+                    grouped_places += float(children_P[parent_n].sum())
+                    read_rows += float(children_P[parent_n.unique()].sum())
         places = sum(len(pattern) for pattern in fired)
         touched = sum(len(pattern.latent_n.unique()) for pattern in fired)
-        moment = 2 if self.size.moments == "bfloat16" else _FLOAT32
-        self.counted = {
+        moment_bytes = 2 if self.size.moments == "bfloat16" else _FLOAT32
+        return {
             "touched_rows": touched,
             "dense_flop": 2.0 * len(x_BD) * width * first,
-            "grouped_flop": 2.0 * width * grouped,
-            "grouped_bytes": read * width * _FLOAT32,
-            # Two products forward, four backward: each reads a row of D numbers for every active place.
+            "grouped_flop": 2.0 * width * grouped_places,
+            "grouped_bytes": read_rows * width * _FLOAT32,
+            # Two products forward and four backward. Each reads a row of D numbers for every active place.
             "sparse_bytes": 6.0 * places * width * _FLOAT32,
-            # Encoder and decoder: weight and two moments, read and written; the gradient, written and read twice.
-            "optimizer_bytes": 2.0 * touched * width * (2 * _FLOAT32 + 4 * moment + 3 * _FLOAT32),
+            # Encoder and decoder: read and write a weight and two moments, write the gradient once and read it twice.
+            "optimizer_bytes": 2.0 * touched * width * (2 * _FLOAT32 + 4 * moment_bytes + 3 * _FLOAT32),
         }
 
 
 class Open(Gated):
-    """The hierarchy with its gate open, and dense Adam: the defaults of training."""
+    """The hierarchy with an open gate and dense Adam, the defaults of training."""
 
     def training(self) -> dict[str, Any]:
         return {**self.shape(), "curriculum": "none"}
 
 
 class Flat(Gated):
-    """BatchTopK of ours with dense Adam."""
+    """Our BatchTopK with dense Adam."""
 
     def training(self) -> dict[str, Any]:
         return {"arch": "batchtopk", "widths": (self.size.latents,), "k": (self.size.k,)}
@@ -160,9 +172,9 @@ CASES: dict[str, type[Case]] = {"hiersae": Gated, "hiersae-open": Open, "hiersae
 
 
 def run(config: BenchConfig, console: Console | None = None) -> dict[str, Any]:
-    """``{"machine": …, "rows": […]}``, a row for every size and model: the defaults' columns of ``table``, and more.
+    """``{"machine": …, "rows": […]}``, with a row for every size and model: see ``summary``.
 
-    Raises ``UsageError`` for a device that is not there.
+    Raises ``UsageError`` if the device is missing.
     """
     console = console or Console.silent()
     device = str(resolve_device(config.device))
@@ -172,35 +184,35 @@ def run(config: BenchConfig, console: Console | None = None) -> dict[str, Any]:
         for latents in config.latents:
             size = Size(latents, config.d, config.k, config.batch, config.dtype, config.moments, config.compile, device)
             for name, case in CASES.items():
-                found = measure(case(size), config.warmup, config.steps)
-                rows.append({"model": name, "latents": latents, **summary(found, config.batch)})
+                timings = measure(case(size), config.warmup, config.steps)
+                rows.append({"model": name, "latents": latents, **summary(timings, config.batch)})
                 if name == "hiersae":
-                    rows[-1]["at_best"] = bounds(found["counted"], rates, config.dtype)
+                    rows[-1]["at_best"] = bounds(timings.counted, rates, config.dtype)
                 progress.advance(1)
     return {"machine": rates, "rows": rows}
 
 
-def measure(case: Case, warmup: int, steps: int) -> dict[str, Any]:
-    """Seconds of each step and each encoding; of ours also the parts of a step in ms, and what was counted."""
+def measure(case: Case, warmup: int, steps: int) -> Timings:
+    """Time ``steps`` training steps and encodings of a case, after ``warmup`` that do not count."""
     size, generator = case.size, torch.Generator().manual_seed(0)
     batches = [activations(size.batch, size.d, generator).to(size.device) for _ in range(BATCHES)]
     _seconds(case.step, batches, warmup)
-    taken = _seconds(case.step, batches, steps)
+    step_seconds = _seconds(case.step, batches, steps)
+    parts, counted = dict[str, float](), dict[str, float]()
     if isinstance(case, Gated):
-        case.parts = part_times(case.step, batches, steps)
-        case.count(batches[0])
+        parts = part_times(case.step, batches, steps)
+        counted = case.count(batches[0])
     _seconds(case.encode, batches, min(warmup, 2))
-    codes = _seconds(case.encode, batches, steps)
-    return {"steps": taken, "codes": codes, "parts": case.parts, "counted": case.counted}
+    return Timings(step_seconds, _seconds(case.encode, batches, steps), parts, counted)
 
 
 def part_times(step: Callable[[torch.Tensor], None], batches: list[torch.Tensor], steps: int) -> dict[str, float]:
-    """Milliseconds of each labelled part of a step, parts within it excepted, and of the rest of the step."""
+    """Milliseconds of each labelled part of a step, without the parts inside it, and of the rest of the step."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for number in range(steps):
             with profiled(_STEP):
                 step(batches[number % len(batches)])
-    spent = dict.fromkeys((*PARTS, _STEP), 0.0)
+    spent = dict.fromkeys((*PARTS, _STEP), 0.0)  # microseconds
     for event in profiler.events():
         name = event.name.removeprefix(PREFIX)
         if name in spent and event.device_type.name == "CPU":
@@ -213,16 +225,16 @@ def part_times(step: Callable[[torch.Tensor], None], batches: list[torch.Tensor]
     return {name: 1e-3 * microseconds / steps for name, microseconds in spent.items() if microseconds}
 
 
-def summary(found: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Medians of what ``measure`` has found, as rates."""
-    step, code = statistics.median(found["steps"]), statistics.median(found["codes"])
+def summary(timings: Timings, batch: int) -> dict[str, Any]:
+    """The median times and rates of a case, as a row of the result."""
+    step, code = statistics.median(timings.steps), statistics.median(timings.codes)
     return {
         "step_ms": round(1e3 * step, 2),
         "tokens_per_s": round(batch / step),
         "encode_ms": round(1e3 * code, 2),
         "encode_tokens_per_s": round(batch / code),
-        "parts": {part: round(spent, 2) for part, spent in found["parts"].items()},
-        "counted": found["counted"],
+        "parts": {part: round(milliseconds, 2) for part, milliseconds in timings.parts.items()},
+        "counted": timings.counted,
     }
 
 
@@ -235,20 +247,20 @@ def activations(rows: int, width: int, generator: torch.Generator) -> torch.Tens
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the machine can do: a large product in each type, and a copy, in units of 1e9 a second."""
+    """The rates of the machine for a large product in each type, and a copy, in 1e9 operations or bytes a second."""
     a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
-    long = torch.zeros(1 << 26, device=device)
-    other = torch.ones_like(long)
+    source = torch.zeros(1 << 26, device=device)
+    target = torch.ones_like(source)
     work: dict[str, tuple[Callable[[torch.Tensor], object], int]] = {
         "gflops_float32": (lambda a: torch.mm(a, b), 2 * 2048**3),
         "gflops_bfloat16": (lambda a: torch.mm(a.bfloat16(), b.bfloat16()), 2 * 2048**3),
-        "gbytes_copied": (lambda _: other.copy_(long), 2 * _FLOAT32 * len(long)),
+        "gbytes_copied": (lambda _: target.copy_(source), 2 * _FLOAT32 * len(source)),
     }
-    rates = {what: round(amount / min(_seconds(of, [a], 7)) / 1e9, 1) for what, (of, amount) in work.items()}
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    rates = {name: round(amount / min(_seconds(job, [a], 7)) / 1e9, 1) for name, (job, amount) in work.items()}
+    device_name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return {
         **rates,
-        "device": name,
+        "device": device_name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "kernels": implementation_for(torch.empty(0, device=device)),
@@ -256,7 +268,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def bounds(counted: dict[str, float], rates: dict[str, Any], dtype: str) -> dict[str, float]:
-    """Milliseconds that the counted work takes at the machine's rates."""
+    """The milliseconds that the counted work would take at the machine's rates."""
     grouped = max(counted["grouped_flop"] / rates["gflops_float32"], counted["grouped_bytes"] / rates["gbytes_copied"])
     return {
         "dense product": round(counted["dense_flop"] / rates[f"gflops_{dtype}"] / 1e6, 2),
@@ -300,12 +312,12 @@ def parts_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _seconds(of: Callable[[torch.Tensor], object], batches: list[torch.Tensor], times: int) -> list[float]:
-    """Seconds of each of ``times`` calls."""
+def _seconds(job: Callable[[torch.Tensor], object], batches: list[torch.Tensor], times: int) -> list[float]:
+    """The seconds of each of ``times`` calls of ``job``, which take turns with the batches."""
     seconds = []
     for number in range(times):
         started = time.perf_counter()
-        of(batches[number % len(batches)])
+        job(batches[number % len(batches)])
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)

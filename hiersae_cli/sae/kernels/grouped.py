@@ -1,12 +1,12 @@
-"""Pre-activations only of the children of active parents: products in ragged groups, one per parent.
+"""Pre-activations of only the children of active parents: products in ragged groups, one group for each parent.
 
-The pairs (row, active parent) are sorted by parent, and a parent's children are stored next to each other, so each
-parent is one product of its rows with one block of weights. The groups are ragged both ways. Four implementations give
-the same numbers up to rounding: gathered products, which are the definition; on the CPU a kernel in C, or PyTorch's
-products if it cannot be compiled; Triton on CUDA.
+The pairs (row, active parent) are sorted by parent, and a parent's children are side by side. So each parent needs one
+product of its rows with one block of weights, of any height and width. Four implementations give the same numbers up to
+rounding: gathered products, which are the definition; on the CPU a kernel in C, or PyTorch's products if it cannot be
+compiled; Triton on CUDA.
 
 Legend of shapes: B rows, D width, P parents, C children of the level (root children among them), p pairs, g groups of
-pairs with one parent, m places of all pairs, n places found.
+pairs with one parent, m places of all pairs, n places above the bound.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hiersae_cli.sae.kernels import native
 from hiersae_cli.sae.kernels.pairs import Pairs
 from hiersae_cli.sae.kernels.sparse import can_sample, places_of, sampled_products
 
-# Rows of a group from which on a matrix product of its own is faster on the CPU than a dot product for each place.
+# Rows of a group from which a matrix product is faster on the CPU than a dot product for each place.
 _LEAST_ROWS = 12
 # Numbers in a block of the reference's gathered rows.
 _BLOCK = 1 << 22
@@ -33,33 +33,34 @@ def above(
     scale_C: torch.Tensor | None = None,
     implementation: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where scale * (x . w) + offset exceeds a bound at the children of active parents, in any order.
+    """The places where scale * (x . w) + offset exceeds a bound, among the children of active parents, in any order.
 
-    Returns rows, children and the values that exceed, (n,) each. Root children are no part of it.
+    Returns rows, children and values, (n,) each. Root children are not included.
 
     Args:
-        scale_C: 1 unless given.
-        implementation: reference, cpu, native or triton; that of the device unless given.
+        scale_C: None for 1.
+        implementation: "reference", "cpu", "native" or "triton"; by default the fastest for the device.
     """
     implementation = implementation or implementation_for(x_BD)
     if implementation == "native":
         return native.above(x_BD, w_CD, offset_C, bound_C, scale_C, pairs.row_p, *pairs.groups)
-    by_place = _cpu if implementation == "cpu" else _triton if implementation == "triton" else _reference
-    found = []
-    for part, value_m in by_place(x_BD, w_CD, offset_C - bound_C, pairs, scale_C):
+    products = _cpu if implementation == "cpu" else _triton if implementation == "triton" else _reference
+    matches = []
+    for part, value_m in products(x_BD, w_CD, offset_C - bound_C, pairs, scale_C):
         place_n = places_of(value_m > 0)
         pair_n = torch.searchsorted(part.first_p, place_n, right=True) - 1
         child_n = part.child_p[pair_n] + place_n - part.first_p[pair_n]
-        found.append((part.row_p[pair_n], child_n, value_m[place_n] + bound_C[child_n]))
-    row_n, child_n, value_n = (torch.cat(column) for column in zip(*found, strict=True))
+        matches.append((part.row_p[pair_n], child_n, value_m[place_n] + bound_C[child_n]))
+    row_n, child_n, value_n = (torch.cat(column) for column in zip(*matches, strict=True))
     return row_n, child_n, value_n
 
 
 def implementation_for(x_BD: torch.Tensor) -> str:
     """The fastest implementation for rows of this device and type: native, cpu, triton or reference."""
     if x_BD.device.type == "cpu":
-        tiles = torch.is_autocast_enabled("cpu") and has_fast_bfloat16(x_BD.device)  # PyTorch's products use them
-        return "native" if native.takes(x_BD) and not tiles else "cpu"
+        # PyTorch's products use the processor's instructions for bfloat16; the kernel does not.
+        fast_bfloat16 = torch.is_autocast_enabled("cpu") and has_fast_bfloat16(x_BD.device)
+        return "native" if native.takes(x_BD) and not fast_bfloat16 else "cpu"
     if x_BD.is_cuda and x_BD.dtype == torch.float32:
         from hiersae_cli.sae.kernels.grouped_triton import available
 
@@ -85,14 +86,14 @@ def _reference(
 def _cpu(
     x_BD: torch.Tensor, w_CD: torch.Tensor, offset_C: torch.Tensor, pairs: Pairs, scale_C: torch.Tensor | None
 ) -> Values:
-    """Groups of many rows by a matrix product each; the others by dot products, which have no cost for each group."""
+    """Large groups by a matrix product each; small ones by dot products, which have no cost for each group."""
     rows_P = pairs.parent_p.bincount(minlength=len(pairs.blocks.first_P) - 1)
     many_p = rows_P[pairs.parent_p] >= (_LEAST_ROWS if can_sample(x_BD) else 1)
     many, few = pairs.where(many_p), pairs.where(~many_p)
-    found = [(many, _by_group(x_BD, w_CD, offset_C, many, scale_C))]
+    values = [(many, _by_group(x_BD, w_CD, offset_C, many, scale_C))]
     if len(few.row_p):
-        found.append((few, _by_place(x_BD, w_CD, offset_C, few, scale_C)))
-    return found
+        values.append((few, _by_place(x_BD, w_CD, offset_C, few, scale_C)))
+    return values
 
 
 def _by_group(
@@ -106,11 +107,11 @@ def _by_group(
     for first, width, input_D, part in zip(child_g.tolist(), width_g.tolist(), inputs, parts, strict=True):
         if width:
             block = slice(first, first + width)
-            into = part.view(-1, width)
+            output = part.view(-1, width)
             if scale_C is None:
-                torch.addmm(offset_C[block], input_D, w_CD[block].T, out=into)
+                torch.addmm(offset_C[block], input_D, w_CD[block].T, out=output)
             else:
-                torch.mm(input_D, w_CD[block].T, out=into).mul_(scale_C[block]).add_(offset_C[block])
+                torch.mm(input_D, w_CD[block].T, out=output).mul_(scale_C[block]).add_(offset_C[block])
     return value_m
 
 

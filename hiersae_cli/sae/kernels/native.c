@@ -1,16 +1,16 @@
-/* The CPU's kernels: products in ragged groups and at single places, what exceeds a bound, and Adam's moves of rows.
- * Compiled for this machine by native.py.
+/* Kernels for the CPU: products in ragged groups and at single places, comparison with bounds, Adam's moves of rows.
+ * native.py compiles them for this machine.
  *
  * Legend of shapes: B rows, D width, F latents, C children of a level, p pairs, g groups, r touched rows, n places.
- * All matrices are dense and in order of rows. What is computed does not depend on the number of threads. Arguments
- * called `bfloat16` say whether numbers behind void pointers are that or float; inline functions get them as constants.
+ * All matrices are dense and row-major. Results do not depend on the number of threads. An argument called `bfloat16`
+ * says whether numbers behind void pointers are bfloat16 or float; inline functions get it as a constant.
  */
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-/* Tiles whose sums fit the processor's registers. */
+/* Sizes of tiles whose sums fit the processor's registers. */
 #if defined __AVX512F__
 enum { LANES = 16, ROWS = 6, CHILDREN = 4 };
 #elif defined __AVX__
@@ -18,7 +18,7 @@ enum { LANES = 8, ROWS = 3, CHILDREN = 3 };
 #else
 enum { LANES = 4, ROWS = 4, CHILDREN = 4 };
 #endif
-enum { ROWS_A_TASK = 48, PLACES_AHEAD = 4, COLUMNS_A_LOOK = 64 };
+enum { ROWS_PER_TASK = 48, PLACES_AHEAD = 4, COLUMNS_PER_CHECK = 64 };
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
@@ -35,20 +35,20 @@ INLINE float load(const void *numbers, int64_t place, int bfloat16) {
     return x.number;
 }
 
-/* As bfloat16 one of the two neighbours, by the lower 16 bits of `draw`, such that the mean is right. */
+/* With bfloat16, round to one of the two neighbours by the lower 16 bits of `draw`, so that the mean is exact. */
 INLINE void store(void *numbers, int64_t place, float number, uint32_t draw, int bfloat16) {
     union { float number; uint32_t bits; } x = {number};
     if (bfloat16) ((uint16_t *)numbers)[place] = (x.bits + (draw & 0xffff)) >> 16;
     else ((float *)numbers)[place] = number;
 }
 
-/* Numbers without a pattern: the finaliser of MurmurHash3 (Appleby). */
+/* A hash: the finaliser of MurmurHash3 (Appleby). */
 INLINE uint32_t mixed(uint32_t x) {
     x ^= x >> 16, x *= 0x85ebca6bu, x ^= x >> 13, x *= 0xc2b2ae35u;
     return x ^ x >> 16;
 }
 
-/* dot[i][j] = a[i] . b[j]; each is summed in the same order, wherever in a tile it stands. `rows` is a constant. */
+/* dot[i][j] = a[i] . b[j], each summed in the same order whatever its place in the tile. `rows` is a constant. */
 INLINE void tile(const float *const *a, const float *const *b, int64_t width, int rows, float dot[ROWS][CHILDREN]) {
     lanes total[ROWS][CHILDREN] = {0};
     int64_t whole = width / LANES * LANES;
@@ -67,47 +67,48 @@ INLINE void tile(const float *const *a, const float *const *b, int64_t width, in
         }
 }
 
-/* Where scale * (x . w) + offset > bound at the children of each pair's parent: row, child and value, in any order.
+/* Row, child and value where scale * (x . w) + offset > bound, among the children of each pair's parent, in any order.
  *
- * Pairs lie in order of parents; group g has pairs first_g[g] to first_g[g + 1], and children child_g[g] to
- * child_g[g] + width_g[g]. scale_C may be NULL. Returns n, or -1 without memory; what is beyond `room` is counted alone.
+ * Pairs are sorted by parent; group g has pairs first_g[g] to first_g[g + 1], and children child_g[g] to
+ * child_g[g] + width_g[g]. scale_C may be NULL. Returns n, or -1 without memory. Results beyond
+ * `capacity` are only counted.
  */
 int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_C, const float *bound_C,
                       const float *scale_C, int64_t width, const int64_t *row_p, int64_t groups,
-                      const int64_t *first_g, const int64_t *child_g, const int64_t *width_g, int64_t room,
+                      const int64_t *first_g, const int64_t *child_g, const int64_t *width_g, int64_t capacity,
                       int64_t *row_n, int64_t *child_n, float *value_n) {
-    int64_t tasks = 0, found = 0;
-    for (int64_t g = 0; g < groups; g++) tasks += (first_g[g + 1] - first_g[g] + ROWS_A_TASK - 1) / ROWS_A_TASK;
+    int64_t tasks = 0, matches = 0;
+    for (int64_t g = 0; g < groups; g++) tasks += (first_g[g + 1] - first_g[g] + ROWS_PER_TASK - 1) / ROWS_PER_TASK;
     int64_t(*task)[2] = malloc((tasks ? tasks : 1) * sizeof *task);
     if (!task) return -1;
     int64_t number = 0;
     for (int64_t g = 0; g < groups; g++)
-        for (int64_t p = first_g[g]; p < first_g[g + 1]; p += ROWS_A_TASK) task[number][0] = g, task[number++][1] = p;
+        for (int64_t p = first_g[g]; p < first_g[g + 1]; p += ROWS_PER_TASK) task[number][0] = g, task[number++][1] = p;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t t = 0; t < tasks; t++) {
         int64_t g = task[t][0], low = task[t][1], last = child_g[g] + width_g[g] - 1;
-        int64_t high = low + ROWS_A_TASK < first_g[g + 1] ? low + ROWS_A_TASK : first_g[g + 1];
+        int64_t high = low + ROWS_PER_TASK < first_g[g + 1] ? low + ROWS_PER_TASK : first_g[g + 1];
         for (int64_t p = low; p < high; p += ROWS)
             for (int64_t c = child_g[g]; c <= last; c += CHILDREN) {
-                /* Past the end the last one stands again, and is left out below. */
+                /* Past the end the last one is repeated, and skipped below. */
                 const float *a[ROWS], *b[CHILDREN];
                 for (int i = 0; i < ROWS; i++) a[i] = x_BD + row_p[p + i < high ? p + i : high - 1] * width;
                 for (int j = 0; j < CHILDREN; j++) b[j] = w_CD + (c + j <= last ? c + j : last) * width;
                 float dot[ROWS][CHILDREN];
-                if (high - p == 1) tile(a, b, width, 1, dot); /* small tiles only for speed */
+                if (high - p == 1) tile(a, b, width, 1, dot); /* small tiles are only faster */
                 else if (high - p <= ROWS / 2) tile(a, b, width, ROWS / 2, dot);
                 else tile(a, b, width, ROWS, dot);
                 for (int i = 0; i < ROWS && p + i < high; i++)
                     for (int j = 0; j < CHILDREN && c + j <= last; j++) {
                         float value = dot[i][j] * (scale_C ? scale_C[c + j] : 1.0f) + offset_C[c + j];
-                        if (!(value > bound_C[c + j])) continue; /* nor does what is no number */
-                        int64_t n = __atomic_fetch_add(&found, 1, __ATOMIC_RELAXED);
-                        if (n < room) row_n[n] = row_p[p + i], child_n[n] = c + j, value_n[n] = value;
+                        if (!(value > bound_C[c + j])) continue; /* also skips NaN */
+                        int64_t n = __atomic_fetch_add(&matches, 1, __ATOMIC_RELAXED);
+                        if (n < capacity) row_n[n] = row_p[p + i], child_n[n] = c + j, value_n[n] = value;
                     }
             }
     }
     free(task);
-    return found;
+    return matches;
 }
 
 INLINE int64_t count_of(const void *dense_BC, const float *bound_C, int64_t b, int64_t width, int bfloat16) {
@@ -116,7 +117,7 @@ INLINE int64_t count_of(const void *dense_BC, const float *bound_C, int64_t b, i
     return count;
 }
 
-/* How many numbers of each row of a matrix exceed the bound of their column, (B,). */
+/* The number of values in each row of a matrix that exceed the bound of their column, (B,). */
 void hiersae_count(const void *dense_BC, const float *bound_C, int64_t rows, int64_t width, int bfloat16,
                    int64_t *count_B) {
 #pragma omp parallel for schedule(static)
@@ -127,8 +128,8 @@ void hiersae_count(const void *dense_BC, const float *bound_C, int64_t rows, int
 INLINE void find_in(const void *dense_BC, const float *bound_C, int64_t b, int64_t width, int bfloat16, int64_t first,
                     int64_t *row_n, int64_t *latent_n) {
     int64_t n = 0;
-    for (int64_t low = 0; low < width; low += COLUMNS_A_LOOK) {
-        int64_t high = low + COLUMNS_A_LOOK < width ? low + COLUMNS_A_LOOK : width;
+    for (int64_t low = 0; low < width; low += COLUMNS_PER_CHECK) {
+        int64_t high = low + COLUMNS_PER_CHECK < width ? low + COLUMNS_PER_CHECK : width;
         int32_t any = 0;
         for (int64_t c = low; c < high; c++) any |= load(dense_BC, b * width + c, bfloat16) > bound_C[c];
         for (int64_t c = low; any && c < high; c++)
@@ -136,7 +137,7 @@ INLINE void find_in(const void *dense_BC, const float *bound_C, int64_t b, int64
     }
 }
 
-/* Where they are, in order: row and first + column, (n,) each; row b has first_B[b] to first_B[b + 1]. */
+/* The places of these values, in order: row and first + column, (n,) each; row b has first_B[b] to first_B[b + 1]. */
 void hiersae_find(const void *dense_BC, const float *bound_C, int64_t rows, int64_t width, int bfloat16,
                   const int64_t *first_B, int64_t first, int64_t *row_n, int64_t *latent_n) {
 #pragma omp parallel for schedule(static)
@@ -147,14 +148,14 @@ void hiersae_find(const void *dense_BC, const float *bound_C, int64_t rows, int6
     }
 }
 
-/* a[row] . w[latent] of places in order of rows, (n,); row b's are first_B[b] to first_B[b + 1]. */
+/* a[row] . w[latent] of places sorted by row, (n,); row b has first_B[b] to first_B[b + 1]. */
 void hiersae_dots(const float *a_BD, const float *w_FD, const int64_t *first_B, const int64_t *latent_n, float *dot_n,
                   int64_t rows, int64_t width) {
     int64_t places = first_B[rows], whole = width / LANES * LANES;
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < rows; b++)
         for (int64_t n = first_B[b]; n < first_B[b + 1]; n++) {
-            /* The rows of w lie anywhere: waiting for one after the other would be most of the work. */
+            /* The rows of w are scattered: waiting for each would take most of the time. */
             if (n + PLACES_AHEAD < places)
                 for (int64_t d = 0; d < width; d += 16)
                     __builtin_prefetch(w_FD + latent_n[n + PLACES_AHEAD] * width + d);
@@ -172,8 +173,8 @@ void hiersae_dots(const float *a_BD, const float *w_FD, const int64_t *first_B, 
         }
 }
 
-/* The sum of squares of gradients; of unit rows after what lies along them has been taken out, in place.
- * square_r is room for the rows' own. */
+/* The sum of squares of gradients. For unit rows, first remove the part along each row, in place.
+ * square_r is scratch space for the sum of each row. */
 double hiersae_gather(const float *weight_FD, const int64_t *row_r, float *value_rD, float *square_r, int64_t rows,
                       int64_t width, int unit) {
 #pragma omp parallel for schedule(static)
@@ -199,7 +200,7 @@ typedef struct {
     int32_t unit, seed;
 } Move;
 
-/* Adam's moves of one row, as _move_rows of row_adam.py has them; `first` is the place of its first number. */
+/* Adam's moves of one row, as in _move_rows of row_adam.py; `first` is the index of its first number. */
 INLINE void move_row(float *restrict weight, void *restrict mean, void *restrict square, const float *restrict value,
                      const float *due, int64_t first, int64_t width, int bfloat16, Move move) {
     float series = due[0], mean_kept = due[1], square_kept = due[2];
@@ -218,7 +219,7 @@ INLINE void move_row(float *restrict weight, void *restrict mean, void *restrict
     }
 }
 
-/* due_r3: what _move_rows calls series, mean_kept and square_kept, of each row. */
+/* due_r3: series, mean_kept and square_kept of each row, see _Missed in row_adam.py. */
 void hiersae_move(float *weight_FD, void *mean_FD, void *square_FD, const int64_t *row_r, const float *value_rD,
                   const float *due_r3, int64_t rows, int64_t width, int bfloat16, const Move *how) {
     Move move = *how;

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 _SOURCE = Path(__file__).with_name("native.c")
-# Square roots set no errno and raise no trap here, without which they cannot be taken several at a time.
+# Without errno and traps several square roots can be computed at a time.
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
-_LEAST_ROOM = 1 << 16  # places
+_LEAST_CAPACITY = 1 << 16  # places
 
 _POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _MOVE_NUMBERS = ("scale", "rate", "root", "mean_new", "square_kept", "square_new", "eps")
@@ -46,12 +46,12 @@ _SIGNATURES = {
 
 
 def takes(tensor: torch.Tensor, *others: torch.dtype) -> bool:
-    """Whether the kernels are available, and for tensors of this device and type: float32 or one of ``others``."""
+    """Whether the kernels are available, and this tensor is on the CPU and of float32 or one of ``others``."""
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, *others) and available()
 
 
 def available() -> bool:
-    """Whether the kernels can be compiled here, or have been."""
+    """Whether the kernels have been compiled, or can be."""
     return _library() is not None
 
 
@@ -66,58 +66,58 @@ def above(
     child_g: torch.Tensor,
     width_g: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows, children and values (n,) where scale * (x . w) + offset > bound, in any order."""
+    """Rows, children and values (n,) where scale * (x . w) + offset > bound, in any order; see ``native.c``."""
     places = int((first_g.diff() * width_g).sum())
-    numbers = [_of(each, torch.float32) for each in (x_BD, w_CD, offset_C, bound_C)]
-    scales = None if scale_C is None else _of(scale_C, torch.float32)
-    rows, *groups = (_of(each, torch.int64) for each in (row_p, first_g, child_g, width_g))
-    room = min(places, max(_LEAST_ROOM, places // 8))  # few are above, and room for all would mostly be for nothing
+    numbers = [_dense(tensor, torch.float32) for tensor in (x_BD, w_CD, offset_C, bound_C)]
+    scales = None if scale_C is None else _dense(scale_C, torch.float32)
+    rows, *groups = (_dense(tensor, torch.int64) for tensor in (row_p, first_g, child_g, width_g))
+    capacity = min(places, max(_LEAST_CAPACITY, places // 8))  # few values exceed their bound
     while True:
-        row_n, child_n = (torch.empty(room, dtype=torch.int64) for _ in range(2))
-        value_n = torch.empty(room)
-        found = _kernels().hiersae_above(
-            *map(_at, numbers),
-            None if scales is None else _at(scales),
+        row_n, child_n = (torch.empty(capacity, dtype=torch.int64) for _ in range(2))
+        value_n = torch.empty(capacity)
+        matches = _kernels().hiersae_above(
+            *map(_pointer, numbers),
+            None if scales is None else _pointer(scales),
             x_BD.shape[1],
-            _at(rows),
+            _pointer(rows),
             len(child_g),
-            *map(_at, groups),
-            room,
-            *map(_at, (row_n, child_n, value_n)),
+            *map(_pointer, groups),
+            capacity,
+            *map(_pointer, (row_n, child_n, value_n)),
         )
-        if found < 0:
+        if matches < 0:
             raise MemoryError("no memory for a product in groups")
-        if found <= room:
-            return row_n[:found], child_n[:found], value_n[:found]
-        room = found
+        if matches <= capacity:
+            return row_n[:matches], child_n[:matches], value_n[:matches]
+        capacity = matches
 
 
 def find(dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where numbers, float32 or bfloat16, exceed their columns' bounds: rows and ``first`` + columns, in order."""
-    dense_BC, bounds_C = dense_BC.detach().contiguous(), _of(bound_C.expand(dense_BC.shape[1]), torch.float32)
-    given = (_at(dense_BC), _at(bounds_C), *dense_BC.shape, dense_BC.dtype == torch.bfloat16)
+    """The places where float32 or bfloat16 numbers exceed their columns' bounds: row and ``first`` + column, sorted."""
+    dense_BC, bounds_C = dense_BC.detach().contiguous(), _dense(bound_C.expand(dense_BC.shape[1]), torch.float32)
+    arguments = (_pointer(dense_BC), _pointer(bounds_C), *dense_BC.shape, dense_BC.dtype == torch.bfloat16)
     count_B = torch.empty(len(dense_BC), dtype=torch.int64)
-    _kernels().hiersae_count(*given, _at(count_B))
+    _kernels().hiersae_count(*arguments, _pointer(count_B))
     first_B = torch.cat([count_B.new_zeros(1), count_B.cumsum(0)])
     row_n, latent_n = (torch.empty(int(first_B[-1]), dtype=torch.int64) for _ in range(2))
-    _kernels().hiersae_find(*given, _at(first_B), first, _at(row_n), _at(latent_n))
+    _kernels().hiersae_find(*arguments, _pointer(first_B), first, _pointer(row_n), _pointer(latent_n))
     return row_n, latent_n
 
 
 def dots(first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
-    """a[row] . w[latent] of places in order of rows, (n,); row b has ``first_B[b]`` to ``first_B[b + 1]``."""
+    """a[row] . w[latent] of places sorted by row, (n,); row b has ``first_B[b]`` to ``first_B[b + 1]``."""
     dot_n = torch.empty(len(latent_n))
-    numbers = [_of(each, torch.float32) for each in (a_BD, w_FD)]
-    places = [_of(each, torch.int64) for each in (first_B, latent_n)]
-    _kernels().hiersae_dots(*map(_at, (*numbers, *places, dot_n)), *a_BD.shape)
+    numbers = [_dense(tensor, torch.float32) for tensor in (a_BD, w_FD)]
+    places = [_dense(tensor, torch.int64) for tensor in (first_B, latent_n)]
+    _kernels().hiersae_dots(*map(_pointer, (*numbers, *places, dot_n)), *a_BD.shape)
     return dot_n
 
 
 def gather(weight_FD: torch.Tensor, row_r: torch.Tensor, value_rD: torch.Tensor, unit: bool) -> float:
-    """The sum of squares of gradients; of unit rows after what lies along them has been taken out, in place."""
+    """The sum of squares of gradients; ``unit`` first removes, in place, the part along each row."""
     square_r = torch.empty(len(row_r))
     return float(
-        _kernels().hiersae_gather(*map(_at, (weight_FD, row_r, value_rD, square_r)), *value_rD.shape, int(unit))
+        _kernels().hiersae_gather(*map(_pointer, (weight_FD, row_r, value_rD, square_r)), *value_rD.shape, int(unit))
     )
 
 
@@ -131,15 +131,15 @@ def move(
     **numbers: float,
 ) -> None:
     """Adam's moves of some rows, in place, as ``row_adam._move_rows``; ``numbers`` are the fields of ``_Move``."""
-    pointers = map(_at, (weight_FD, mean_FD, square_FD, row_r, value_rD, due_r3))
+    pointers = map(_pointer, (weight_FD, mean_FD, square_FD, row_r, value_rD, due_r3))
     _kernels().hiersae_move(*pointers, *value_rD.shape, mean_FD.dtype == torch.bfloat16, _Move(**numbers))
 
 
-def _of(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _dense(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to(dtype).contiguous()
 
 
-def _at(tensor: torch.Tensor) -> int:
+def _pointer(tensor: torch.Tensor) -> int:
     if not tensor.is_contiguous():
         raise ValueError("the kernels are for dense tensors in order of rows")
     return tensor.data_ptr()
@@ -154,22 +154,22 @@ def _kernels() -> ctypes.CDLL:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernels, from the user's cache where they are there; None where they cannot be had."""
+    """The compiled kernels, from the user's cache if possible; None if they cannot be compiled."""
     if os.environ.get("HIERSAE_NATIVE") == "0":
         return None
     folder = _folder()
     kind = hashlib.sha256(_SOURCE.read_bytes() + f"{_FLAGS}{_processor()}".encode()).hexdigest()[:16]
-    kept = folder / f"native-{kind}.so" if folder else None
-    if kept and kept.exists():
+    cached = folder / f"native-{kind}.so" if folder else None
+    if cached and cached.exists():
         try:
-            return _loaded(kept)
+            return _loaded(cached)
         except OSError:
-            pass  # of a compiler whose code cannot be loaded here, or spoilt: another one may do better
+            pass  # damaged, or made by a compiler whose code does not run here: compile again
     try:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            library = _loaded(made := _compiled(Path(temporary)))
-            if kept:
-                os.replace(made, kept)  # another process may be making the same
+            library = _loaded(compiled := _compiled(Path(temporary)))
+            if cached:
+                os.replace(compiled, cached)  # another process may be writing the same file
             return library
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -177,10 +177,10 @@ def _library() -> ctypes.CDLL | None:
 
 def _compiled(folder: Path) -> Path:
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    compiled, linked = folder / "native.o", folder / "native.so"
-    subprocess.run([*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)], check=True, capture_output=True)
-    # Not linked with OpenMP: PyTorch has loaded its own, and the threads of a second one would be in its way.
-    subprocess.run([*compiler, "-shared", str(compiled), "-o", str(linked)], check=True, capture_output=True)
+    objects, linked = folder / "native.o", folder / "native.so"
+    subprocess.run([*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(objects)], check=True, capture_output=True)
+    # Not linked with OpenMP, because PyTorch has loaded its own, and the threads of two would compete.
+    subprocess.run([*compiler, "-shared", str(objects), "-o", str(linked)], check=True, capture_output=True)
     return linked
 
 
@@ -193,7 +193,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 def _folder() -> Path | None:
-    """Where compiled kernels are kept, which nobody else may write to; None if there is no such place."""
+    """The cache folder for compiled kernels, which only the user may write to; None if there is no such folder."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hiersae"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -201,12 +201,12 @@ def _folder() -> Path | None:
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
     user = os.getuid() if hasattr(os, "getuid") else status.st_uid
-    own = status.st_uid == user and not status.st_mode & 0o022
-    return folder if own and os.access(folder, os.W_OK) else None
+    private = status.st_uid == user and not status.st_mode & 0o022
+    return folder if private and os.access(folder, os.W_OK) else None
 
 
 def _processor() -> str:
-    """What the code is compiled for, so that a cache that machines share has one for each kind."""
+    """A description of the processor, so that a cache on a shared disk has kernels for each kind."""
     try:
         with open("/proc/cpuinfo") as cpuinfo:
             return next(line for line in cpuinfo if line.startswith(("flags", "Features")))

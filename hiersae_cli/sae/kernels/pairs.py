@@ -1,4 +1,4 @@
-"""Which children each active parent has, and the places of all pairs of a row and an active parent.
+"""The children of each active parent, and the places of all pairs of a row and an active parent.
 
 Legend of shapes: P parents, C children of the level (root children among them), p pairs, g groups of pairs with one
 parent, m places of all pairs.
@@ -17,9 +17,9 @@ from hiersae_cli.sae.kernels.sparse import Pattern
 
 @dataclass(frozen=True)
 class Blocks:
-    """Where each parent's children lie in their level: parent p has ``first_P[p]`` to ``first_P[p + 1]``.
+    """The children of each parent in a sorted level: parent p has ``first_P[p]`` to ``first_P[p + 1]``.
 
-    Root children follow the last of them.
+    Root children come last.
     """
 
     first_P: torch.Tensor
@@ -27,9 +27,9 @@ class Blocks:
 
     @classmethod
     def of(cls, parent_C: torch.Tensor, parents: int) -> Blocks | None:
-        """The blocks of a level whose children have these parents, numbered in the level above, or ``NO_PARENT``.
+        """The blocks of a level, given its parents: numbers in the level above, or ``NO_PARENT``.
 
-        None where children do not lie in the order of their parents, root children last.
+        None if the level is not sorted by parent, with root children last.
         """
         key_C = torch.where(parent_C == NO_PARENT, parents, parent_C)
         if bool((key_C.diff() < 0).any()):
@@ -44,13 +44,13 @@ class Blocks:
 
 
 class Pairs:
-    """Pairs of a row and an active parent in the order of parents, and where the places of each begin.
+    """Pairs of a row and an active parent, sorted by parent, and the places of each pair.
 
-    A pair has a place for every child of its parent, in their order; the places of all pairs follow each other.
+    A pair has one place for each child of its parent, in order. The places of a pair follow those of the pair before.
 
     Args:
-        active: the active parents, numbered from ``first`` on.
-        blocks: where their children lie.
+        active: the active parents; ``first`` is the number of the first parent.
+        blocks: the children of each parent.
     """
 
     def __init__(self, active: Pattern, first: int, blocks: Blocks):
@@ -62,12 +62,12 @@ class Pairs:
 
     @cached_property
     def first_p(self) -> torch.Tensor:
-        """Where the places of each pair begin, and at the end their number, (p + 1,)."""
+        """The first place of each pair, and at the end the number of places, (p + 1,)."""
         return torch.cat([self.width_p.new_zeros(1), self.width_p.cumsum(0)])
 
     @cached_property
     def groups(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Where each parent's pairs begin, and at the end p, (g + 1,); its first child, and how many, (g,)."""
+        """The first pair of each group, and at the end p, (g + 1,); its first child and number of children, (g,)."""
         parent_g, pairs_g = self.parent_p.unique_consecutive(return_counts=True)
         first_g = torch.cat([pairs_g.new_zeros(1), pairs_g.cumsum(0)])
         child_g = self.blocks.first_P[parent_g]
@@ -80,7 +80,7 @@ class Pairs:
         return pair_m, self.child_p[pair_m] + within_m
 
     def where(self, mask_p: torch.Tensor) -> Pairs:
-        """Those of the pairs where ``mask_p`` holds."""
+        """The pairs where ``mask_p`` holds."""
         part = object.__new__(Pairs)
         part.blocks = self.blocks
         part.row_p, part.parent_p, part.child_p, part.width_p = (

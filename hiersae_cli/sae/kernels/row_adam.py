@@ -1,11 +1,12 @@
-"""Adam for matrices of which a step touches few rows: gradients as rows, and moves that cost what was touched.
+"""Adam for matrices of which a step touches few rows: the cost of a step depends only on the touched rows.
 
-Legend of shapes: F rows of a matrix, D width, r rows that a step has touched, s rows of a block.
+Legend of shapes: F rows of a matrix, D width, r rows that a step touches, s rows of a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -13,33 +14,73 @@ from hiersae_cli.device import compiled_by_torch
 from hiersae_cli.sae.kernels import native
 from hiersae_cli.sae.kernels.sparse import RowGradient, RowGradients
 
-_BLOCK = 1 << 18  # numbers of a matrix that are moved at once: with gradient and moments they stay within the caches
+_BLOCK = 1 << 18  # numbers of a matrix in a block, which fits the caches with its gradient and moments
 _SLOTS = ("mean", "square", "last")
 
 
-class RowAdam:
-    """Adam (Kingma, Ba, 2015) that leaves a row alone until it has a gradient again, and then catches up.
+class _Matrices(NamedTuple):
+    """A parameter (F, D) and its moments: the means of its gradients and of their squares."""
 
-    The moments of a row are those of Adam: what they would have decayed in the steps without a gradient, they decay
-    when the next gradient comes. The moves that Adam would have made in these steps are made then too, all at once: a
-    geometric series, in which the rate, the corrections of bias and epsilon are those of the moment. So a row with
-    a gradient in every step is moved as by Adam, up to rounding; others get Adam's moves late. ``catch_up`` makes the
-    moves that are due.
+    weight_FD: torch.Tensor
+    mean_FD: torch.Tensor
+    square_FD: torch.Tensor
+
+
+class _Missed(NamedTuple):
+    """The effect of the steps that each of some rows has missed, (r,) or, in a block, (s, 1).
+
+    Attributes:
+        series_r: the learning rate times a geometric series; 0 if no step was missed.
+        mean_kept_r, square_kept_r: the share that remains of each moment.
+    """
+
+    series_r: torch.Tensor
+    mean_kept_r: torch.Tensor
+    square_kept_r: torch.Tensor
+
+
+class _Numbers(NamedTuple):
+    """The numbers of a step.
+
+    Attributes:
+        scale: the factor of the gradients.
+        rate: the learning rate, corrected for the bias of the mean.
+        root: the correction of the square root of the mean square.
+        unit: whether rows keep length 1.
+    """
+
+    scale: torch.Tensor
+    rate: torch.Tensor
+    root: torch.Tensor
+    unit: bool
+    beta_mean: float
+    beta_square: float
+    eps: float
+
+
+class RowAdam:
+    """Adam (Kingma, Ba, 2015) that leaves a row unchanged until it has a gradient again, and then catches up.
+
+    When a row has a gradient, its moments first decay by the steps that it has missed, so they are those of Adam. The
+    moves that Adam would have made in these steps are made then too, all at once, as a geometric series with the
+    current rate, bias corrections and epsilon. So a row with a gradient in every step moves as with Adam, up to
+    rounding; other rows get Adam's moves late. ``catch_up`` makes all moves that are still missing.
 
     Args:
         parameters: matrices (F, D).
-        owners: what has taken the gradients of each one's rows, see ``SparseAutoencoder.collect_row_gradients``.
-        unit: which of them have rows of length 1: gradients along a row are taken out, and its length is kept.
-        dtype: of the moments; bfloat16 is rounded at random, without bias, by numbers that follow from the step.
-        implementation: native, compiled or reference: moves by the kernels of ``native``, which read and write each
-            number once; by ``torch.compile``, which makes such kernels; or by one operation of PyTorch after the other.
-            By default native if it is available, else reference. The numbers are the same up to rounding.
+        collections: the row gradients of each matrix, see ``SparseAutoencoder.collect_row_gradients``.
+        unit: whether the rows of each matrix have length 1. Gradients along such rows are removed, and they keep their
+            length.
+        dtype: the type of the moments; bfloat16 is rounded randomly, without bias, by numbers that depend on the step.
+        implementation: "native", the kernels of ``native``, which read and write each number once; "compiled", such
+            kernels made by ``torch.compile``; or "reference", one operation of PyTorch after the other. By default
+            native if it is available, else reference. The results are the same up to rounding.
     """
 
     def __init__(
         self,
         parameters: Sequence[torch.nn.Parameter],
-        owners: Sequence[RowGradients],
+        collections: Sequence[RowGradients],
         unit: Sequence[bool],
         dtype: torch.dtype = torch.float32,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -56,21 +97,22 @@ class RowAdam:
             }
             for parameter in self.parameters
         ]
-        self._owners = list(owners)
+        self._collections = list(collections)
         self._gradients: list[list[RowGradient]] = []
-        can = all(native.takes(each.data) for each in self.parameters) and dtype in (torch.float32, torch.bfloat16)
-        self._native = implementation == "native" or (not implementation and can)
+        native_fits = all(native.takes(parameter.data) for parameter in self.parameters)
+        native_fits = native_fits and dtype in (torch.float32, torch.bfloat16)
+        self._native = implementation == "native" or (not implementation and native_fits)
         compiled = implementation == "compiled"
         self._move_rows = compiled_by_torch(_move_rows, dynamic=True) if compiled else _move_rows
-        self._take_out = compiled_by_torch(_take_out, dynamic=True) if compiled else _take_out
+        self._remove_radial = compiled_by_torch(_remove_radial, dynamic=True) if compiled else _remove_radial
 
     @torch.no_grad()
     def gather(self) -> torch.Tensor:
-        """Take over what a backward pass has collected; returns its sum of squares, a scalar."""
+        """Take the gradients that a backward pass has collected; returns their sum of squares, a scalar."""
         square = self.parameters[0].new_zeros(())
         self._gradients = []
-        for parameter, owner, unit in zip(self.parameters, self._owners, self.unit, strict=True):
-            gradients = _disjoint(owner.take())
+        for parameter, collection, unit in zip(self.parameters, self._collections, self.unit, strict=True):
+            gradients = _disjoint(collection.take())
             for row_r, value_rD in gradients:
                 if self._native:
                     square += native.gather(parameter.data, row_r, value_rD, unit)
@@ -78,14 +120,14 @@ class RowAdam:
                 for part in _blocks(*value_rD.shape):
                     value_sD = value_rD[part]
                     if unit:
-                        self._take_out(parameter.data, row_r[part], value_sD)
+                        self._remove_radial(parameter.data, row_r[part], value_sD)
                     square += value_sD.flatten() @ value_sD.flatten()
             self._gradients.append(gradients)
         return square
 
     @torch.no_grad()
     def step(self, lr: float, scale: torch.Tensor | float = 1.0) -> None:
-        """Move the rows that have been gathered; ``scale`` is what their gradients are multiplied with."""
+        """Move the rows whose gradients have been gathered; ``scale`` is the factor of the gradients."""
         self.steps += 1
         noise = torch.Generator().manual_seed(self.steps)
         scale = torch.as_tensor(scale, dtype=self.parameters[0].dtype, device=self.parameters[0].device)
@@ -96,29 +138,29 @@ class RowAdam:
 
     @torch.no_grad()
     def catch_up(self, lr: float) -> None:
-        """Make the moves of all rows that have had no gradient lately, as ``step`` would have when one came."""
+        """Make the missed moves of all rows, as ``step`` would at their next gradient."""
         noise = torch.Generator().manual_seed(self.steps)
         for number, slots in enumerate(self.slots):
-            due_r = ((slots["last"] < self.steps) & (slots["last"] > 0)).nonzero().squeeze(1)
-            self._move(number, due_r, None, torch.ones(()), lr, noise)
+            behind_r = ((slots["last"] < self.steps) & (slots["last"] > 0)).nonzero().squeeze(1)
+            self._move(number, behind_r, None, torch.ones(()), lr, noise)
 
     def permute(self, order_F: torch.Tensor) -> None:
-        """Follow rows that have moved to other places."""
+        """Reorder the state: the new row f is the old row ``order_F[f]``."""
         for slots in self.slots:
             for slot in slots.values():
                 slot.copy_(slot[order_F])
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that the next step depends on, by name."""
-        slots = {f"{number}.{name}": slot for number, own in enumerate(self.slots) for name, slot in own.items()}
-        return {**slots, "steps": torch.tensor(self.steps)}
+        """All tensors that the next step depends on, by name."""
+        tensors = {f"{number}.{name}": slot for number, slots in enumerate(self.slots) for name, slot in slots.items()}
+        return {**tensors, "steps": torch.tensor(self.steps)}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Go on from what ``state`` gave."""
+        """Load the tensors that ``state`` returned."""
         self.steps = int(tensors["steps"])
-        for number, own in enumerate(self.slots):
+        for number, slots in enumerate(self.slots):
             for name in _SLOTS:
-                own[name].copy_(tensors[f"{number}.{name}"])
+                slots[name].copy_(tensors[f"{number}.{name}"])
 
     def _move(
         self,
@@ -129,16 +171,17 @@ class RowAdam:
         lr: float,
         noise: torch.Generator,
     ) -> None:
-        """One step for some rows, or, without gradients, the moves that are due up to and with this step."""
+        """A step of some rows, or, without gradients, the moves that they have missed, this step included."""
         if not len(row_r):
             return
         parameter, slots, (beta_mean, beta_square) = self.parameters[number].data, self.slots[number], self.betas
         last_r = slots["last"][row_r]
-        missed_r = (self.steps - last_r - int(value_rD is not None)).to(parameter.dtype).masked_fill_(last_r == 0, 0.0)
+        steps_r = (self.steps - last_r - int(value_rD is not None)).to(parameter.dtype).masked_fill_(last_r == 0, 0.0)
         rate = lr / (1 - beta_mean**self.steps)
         root = (1 - beta_square**self.steps) ** -0.5
         ratio = beta_mean / beta_square**0.5
-        due = [rate * ratio * (1 - ratio**missed_r) / (1 - ratio), beta_mean**missed_r, beta_square**missed_r]
+        series_r = rate * ratio * (1 - ratio**steps_r) / (1 - ratio)
+        missed = _Missed(series_r, beta_mean**steps_r, beta_square**steps_r)
         if self._native and value_rD is not None:
             native.move(
                 parameter,
@@ -146,7 +189,7 @@ class RowAdam:
                 slots["square"],
                 row_r,
                 value_rD,
-                torch.stack(due, 1),
+                torch.stack(missed, 1),
                 scale=float(scale),
                 rate=rate,
                 root=root,
@@ -158,101 +201,79 @@ class RowAdam:
                 seed=self.steps * len(self.parameters) + number,
             )
         else:
-            # Tensors, since code compiled for one number is compiled again for another.
+            # The rates are tensors, because compiled code would be compiled again for every other number.
             rates = (scale, parameter.new_tensor(rate), parameter.new_tensor(root))
-            self._move_blocks(number, row_r, value_rD, due, rates, noise)
+            numbers = _Numbers(*rates, self.unit[number], beta_mean, beta_square, self.eps)
+            matrices = _Matrices(parameter, slots["mean"], slots["square"])
+            self._move_blocks(matrices, row_r, value_rD, missed, numbers, noise)
         slots["last"][row_r] = self.steps
 
     def _move_blocks(
         self,
-        number: int,
+        matrices: _Matrices,
         row_r: torch.Tensor,
         value_rD: torch.Tensor | None,
-        due: list[torch.Tensor],
-        rates: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        missed: _Missed,
+        numbers: _Numbers,
         noise: torch.Generator,
     ) -> None:
-        """The moves of some rows, a block at a time; ``due`` and ``rates`` as ``_move_rows`` takes them."""
-        parameter, slots = self.parameters[number].data, self.slots[number]
-        series_r, mean_kept_r, square_kept_r = due
-        rounded = slots["mean"].dtype == torch.bfloat16
+        """The moves of some rows, block by block; see ``_move_rows``."""
         move = _move_rows if value_rD is None else self._move_rows
-        for part in _blocks(len(row_r), parameter.shape[1]):
+        for part in _blocks(len(row_r), matrices.weight_FD.shape[1]):
             row_s = row_r[part]
-            draws = [_draw(len(row_s), parameter, noise) if rounded else None for _ in ("mean", "square")]
-            move(
-                parameter,
-                slots["mean"],
-                slots["square"],
-                row_s,
-                None if value_rD is None else value_rD[part],
-                series_r[part, None],
-                mean_kept_r[part, None],
-                square_kept_r[part, None],
-                *rates,
-                self.unit[number],
-                *self.betas,
-                self.eps,
-                draws[0],
-                draws[1],
-            )
+            value_sD = None if value_rD is None else value_rD[part]
+            missed_s1 = _Missed(*(effect_r[part, None] for effect_r in missed))
+            bits = None
+            if matrices.mean_FD.dtype == torch.bfloat16:
+                mean_bits_sD, square_bits_sD = (_random_bits(len(row_s), matrices.weight_FD, noise) for _ in range(2))
+                bits = mean_bits_sD, square_bits_sD
+            move(matrices, row_s, value_sD, missed_s1, numbers, bits)
 
 
-def _take_out(weight_FD: torch.Tensor, row_s: torch.Tensor, value_sD: torch.Tensor) -> None:
-    """Take out of gradients, in place, what lies along their rows of length 1."""
+def _remove_radial(weight_FD: torch.Tensor, row_s: torch.Tensor, value_sD: torch.Tensor) -> None:
+    """Remove from gradients, in place, the part along their rows, which have length 1."""
     rows_sD = weight_FD[row_s]
     value_sD.sub_(rows_sD * (value_sD * rows_sD).sum(1, keepdim=True))
 
 
 def _move_rows(
-    weight_FD: torch.Tensor,
-    mean_FD: torch.Tensor,
-    square_FD: torch.Tensor,
+    matrices: _Matrices,
     row_s: torch.Tensor,
     value_sD: torch.Tensor | None,
-    series_s1: torch.Tensor,
-    mean_kept_s1: torch.Tensor,
-    square_kept_s1: torch.Tensor,
-    scale: torch.Tensor,
-    rate: torch.Tensor,
-    root: torch.Tensor,
-    unit: bool,
-    beta_mean: float,
-    beta_square: float,
-    eps: float,
-    mean_draws_sD: torch.Tensor | None,
-    square_draws_sD: torch.Tensor | None,
+    missed_s1: _Missed,
+    numbers: _Numbers,
+    bits: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> None:
-    """Adam's moves of some rows, in place: those of the steps that a row has missed, then that of this step.
+    """Adam's moves of some rows, in place: first those of the steps that a row has missed, then that of this step.
 
     Args:
-        series_s1: rate and geometric series of what was missed; 0 where nothing was.
-        mean_kept_s1, square_kept_s1: what is left of the moments after it.
-        scale: of the gradients.
-        rate: the learning rate, corrected for the bias of the mean.
-        root: what corrects the square root of the mean square.
-        mean_draws_sD, square_draws_sD: as ``_rounded`` takes them.
+        value_sD: the gradients of the rows; None for only the moves that they have missed.
+        bits: random bits (s, D) for each moment, if moments are bfloat16: see ``_round_randomly``.
     """
-    # In place: where this is not compiled, each new block of numbers costs as much as the work on it.
+    weight_FD, mean_FD, square_FD = matrices
+    series_s1, mean_kept_s1, square_kept_s1 = missed_s1
+    root, eps = numbers.root, numbers.eps
+    mean_bits_sD, square_bits_sD = bits or (None, None)
+    # In place, because without torch.compile a new block of numbers costs as much as the work on it.
     weight_sD = weight_FD[row_s]
     mean_sD, square_sD = mean_FD[row_s].to(weight_sD.dtype), square_FD[row_s].to(weight_sD.dtype)
     weight_sD.addcdiv_(mean_sD * series_s1, square_sD.sqrt().mul_(root).add_(eps), value=-1)
     mean_sD.mul_(mean_kept_s1)
     square_sD.mul_(square_kept_s1)
     if value_sD is not None:
-        value_sD = value_sD * scale
-        mean_sD.lerp_(value_sD, 1 - beta_mean)
-        square_sD.mul_(beta_square).addcmul_(value_sD, value_sD, value=1 - beta_square)
-        weight_sD.addcdiv_(mean_sD * rate, square_sD.sqrt().mul_(root).add_(eps), value=-1)
-    if unit:
+        value_sD = value_sD * numbers.scale
+        mean_sD.lerp_(value_sD, 1 - numbers.beta_mean)
+        square_sD.mul_(numbers.beta_square).addcmul_(value_sD, value_sD, value=1 - numbers.beta_square)
+        weight_sD.addcdiv_(mean_sD * numbers.rate, square_sD.sqrt().mul_(root).add_(eps), value=-1)
+    if numbers.unit:
         weight_sD /= weight_sD.norm(dim=1, keepdim=True).clamp_min(1e-12)
     weight_FD[row_s] = weight_sD
-    mean_FD[row_s] = _rounded(mean_sD, mean_draws_sD)
-    square_FD[row_s] = _rounded(square_sD, square_draws_sD)
+    mean_FD[row_s] = _round_randomly(mean_sD, mean_bits_sD)
+    square_FD[row_s] = _round_randomly(square_sD, square_bits_sD)
 
 
 def _disjoint(gradients: list[RowGradient]) -> list[RowGradient]:
-    """The same gradients, such that no row is in two of them or twice in one."""
+    """The same gradients, added up so that each row occurs once."""
     if len(gradients) < 2:
         return list(gradients)
     row_n = torch.cat([row_r for row_r, _ in gradients])
@@ -260,8 +281,8 @@ def _disjoint(gradients: list[RowGradient]) -> list[RowGradient]:
     if len(row_r) == len(row_n):
         return list(gradients)
     value_rD = gradients[0][1].new_zeros(len(row_r), gradients[0][1].shape[1])
-    for own_n, (_, value_nD) in zip(place_n.split([len(rows) for rows, _ in gradients]), gradients, strict=True):
-        value_rD.index_add_(0, own_n, value_nD)
+    for place_m, (_, value_mD) in zip(place_n.split([len(rows) for rows, _ in gradients]), gradients, strict=True):
+        value_rD.index_add_(0, place_m, value_mD)
     return [(row_r, value_rD)]
 
 
@@ -270,16 +291,16 @@ def _blocks(rows: int, width: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, rows, size))
 
 
-def _draw(rows: int, like: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-    """What ``_rounded`` decides by, for a block of rows."""
+def _random_bits(rows: int, like: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    """Random bits (rows, D) for ``_round_randomly``."""
     return torch.randint(0, 1 << 16, (rows, like.shape[1]), generator=noise, dtype=torch.int32).to(like.device)
 
 
-def _rounded(value: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
-    """Numbers as bfloat16, drawn from the two neighbours such that the mean is right; as they are without ``draws``.
+def _round_randomly(value: torch.Tensor, bits: torch.Tensor | None) -> torch.Tensor:
+    """Round to one of the two nearest bfloat16 numbers, so that the mean is exact; without ``bits`` do not round.
 
-    An average that a step moves by a thousandth would never move by bfloat16's steps of a 256th.
+    A step changes an average by about a thousandth, which rounding to the nearest bfloat16, a 256th apart, would undo.
     """
-    if draws is None:
+    if bits is None:
         return value
-    return ((value.view(torch.int32) + draws) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+    return ((value.view(torch.int32) + bits) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)

@@ -1,7 +1,7 @@
-"""Sparse codes, and the two products that training needs of them, forward and backward.
+"""Sparse codes, and the two products of them that training needs, forward and backward.
 
-Few latents are active, so all products of a training step but one touch only these. The exception is the encoder's
-product: it finds out which latents are active, is dense and needs no gradient. Everything here is exact.
+Few latents are active, so the products of a training step touch only these. The exception is the encoder's product that
+finds the active latents, which is dense and needs no gradient. Everything here is exact.
 
 Legend of shapes: B rows, D width, F latents, n active latents of all rows, in order of rows.
 """
@@ -17,36 +17,36 @@ import torch
 
 from hiersae_cli.sae.kernels import native
 
-# Numbers in a gathered block, where a product of gathered rows is taken block by block to stay within the caches.
+# Numbers in a block of gathered rows, so that it fits the caches.
 _BLOCK = 1 << 19
 
 
-RowGradient = tuple[torch.Tensor, torch.Tensor]  # rows of a matrix (r,), none twice, and their gradients (r, D)
+RowGradient = tuple[torch.Tensor, torch.Tensor]  # distinct rows of a matrix (r,), and their gradients (r, D)
 
 
 class RowGradients:
-    """The gradients of single rows of one matrix, from backward passes until an optimizer takes them.
+    """A collection of the gradients of single rows of one matrix, until an optimizer takes them.
 
-    Autograd would fill a matrix of zeros instead. Whoever reads the matrix by ``Pattern.dots``, ``Pattern.sums`` or
-    ``rows_of`` names the owner of its gradients.
+    Autograd would fill a matrix of zeros instead. Pass the collection to ``Pattern.dots``, ``Pattern.sums`` and
+    ``rows_of`` when they read the matrix.
     """
 
     def __init__(self) -> None:
         self._parts: list[RowGradient] = []
 
     def add(self, row_r: torch.Tensor, value_rD: torch.Tensor) -> None:
-        """Gradients (r, D) of some rows (r,), none twice; they may be changed in place later."""
+        """Add gradients (r, D) of distinct rows (r,); they may be changed in place later."""
         self._parts.append((row_r, value_rD))
 
     def take(self) -> list[RowGradient]:
-        """What was added since the last call."""
+        """The gradients added since the last call."""
         parts, self._parts = self._parts, []
         return parts
 
 
-def rows_of(w_FD: torch.Tensor, row_r: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
-    """``w_FD[row_r]``, (r, D), with gradients, which ``owner`` takes if there is one; no row may be there twice."""
-    return _Rows.apply(w_FD, row_r, owner)
+def rows_of(w_FD: torch.Tensor, row_r: torch.Tensor, collection: RowGradients | None = None) -> torch.Tensor:
+    """``w_FD[row_r]``, (r, D), for distinct rows; their gradients go to ``collection`` if there is one."""
+    return _Rows.apply(w_FD, row_r, collection)
 
 
 class Pattern:
@@ -54,7 +54,7 @@ class Pattern:
 
     Args:
         rows, latents: B and F.
-        row_n, latent_n: the places, int64, in ascending order of rows and of a row's latents.
+        row_n, latent_n: row and latent of each place, int64, sorted by row and then by latent.
     """
 
     def __init__(self, rows: int, latents: int, row_n: torch.Tensor, latent_n: torch.Tensor):
@@ -62,7 +62,7 @@ class Pattern:
 
     @classmethod
     def of(cls, mask_BC: torch.Tensor, first: int = 0, latents: int | None = None) -> Pattern:
-        """Where a mask holds, whose columns are the latents from ``first`` on."""
+        """The places where a mask holds; its first column is the latent ``first``."""
         width = mask_BC.shape[1]
         place_n = places_of(mask_BC)
         row_n = place_n.div(width, rounding_mode="floor")
@@ -72,63 +72,63 @@ class Pattern:
     def above(
         cls, dense_BC: torch.Tensor, bound_C: torch.Tensor, first: int = 0, latents: int | None = None
     ) -> Pattern:
-        """Where numbers exceed the bounds of their columns, (C,) or one for all; see ``of``."""
+        """The places where numbers exceed the bounds of their columns, (C,) or one for all; see ``of``."""
         if native.takes(dense_BC, torch.bfloat16):
-            found = native.find(dense_BC, bound_C, first)
-            return cls(len(dense_BC), latents or dense_BC.shape[1], *found)
+            row_n, latent_n = native.find(dense_BC, bound_C, first)
+            return cls(len(dense_BC), latents or dense_BC.shape[1], row_n, latent_n)
         return cls.of(dense_BC > bound_C, first, latents)
 
     def __len__(self) -> int:
         return len(self.row_n)
 
     def where(self, mask_n: torch.Tensor) -> Pattern:
-        """Those of the places where ``mask_n`` holds."""
+        """The places where ``mask_n`` holds."""
         return Pattern(self.rows, self.latents, self.row_n[mask_n], self.latent_n[mask_n])
 
     @cached_property
     def place_n(self) -> torch.Tensor:
-        """row * F + latent."""
+        """The number of each place, row * F + latent."""
         return self.row_n * self.latents + self.latent_n
 
     @cached_property
     def first_B(self) -> torch.Tensor:
-        """Where each row begins in the list of places, and, at the end, n: (B + 1,)."""
+        """The first place of each row, and at the end n: (B + 1,)."""
         edges = torch.arange(self.rows + 1, device=self.row_n.device)
         return torch.searchsorted(self.row_n, edges)
 
     @cached_property
     def by_latent(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The order (n,) that sorts by latents, the rows in that order, and where each latent begins, (F,)."""
+        """The order (n,) that sorts by latent, the rows in that order, and the first place of each latent, (F,)."""
         latent_n, order_n = self.latent_n.sort(stable=True)
         starts = torch.arange(self.latents, device=latent_n.device)
         return order_n, self.row_n[order_n], torch.searchsorted(latent_n, starts)
 
     @cached_property
     def touched(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As ``by_latent``, but only of active latents: order and rows (n,), latents and beginnings (r,)."""
+        """``by_latent`` for only the active latents: order and rows (n,), latents and their first places (r,)."""
         latent_n, order_n = self.latent_n.sort(stable=True)
         latent_r, count_r = latent_n.unique_consecutive(return_counts=True)
         return order_n, self.row_n[order_n], latent_r, count_r.cumsum(0) - count_r
 
     def find(self, place_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where other places (m,), as ``place_n`` has them, would stand in the list, and whether they do."""
-        own_n = self.place_n
-        if not len(own_n):
+        """For numbers of places (m,), see ``place_n``: their index in this pattern, and whether they are in it."""
+        places_n = self.place_n
+        if not len(places_n):
             return torch.zeros_like(place_m), torch.zeros_like(place_m, dtype=torch.bool)
-        found_m = torch.searchsorted(own_n, place_m).clamp_max(len(own_n) - 1)
-        return found_m, own_n[found_m] == place_m
+        index_m = torch.searchsorted(places_n, place_m).clamp_max(len(places_n) - 1)
+        return index_m, places_n[index_m] == place_m
 
     def counts(self) -> torch.Tensor:
         """In how many rows each latent is active, (F,) int64."""
         return self.latent_n.bincount(minlength=self.latents)
 
-    def dots(self, a_BD: torch.Tensor, w_FD: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
-        """a[row] . w[latent] of every place, (n,), with gradients to both; ``owner`` takes those of w, if given."""
-        return _Dots.apply(a_BD, w_FD, self, owner)
+    def dots(self, a_BD: torch.Tensor, w_FD: torch.Tensor, collection: RowGradients | None = None) -> torch.Tensor:
+        """a[row] . w[latent] of every place, (n,), with gradients; those of w go to ``collection`` if there is one."""
+        return _Dots.apply(a_BD, w_FD, self, collection)
 
-    def sums(self, value_n: torch.Tensor, w_FD: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
-        """The sum over a row's places of value * w[latent], (B, D), with gradients as ``dots``."""
-        return _Sums.apply(value_n, w_FD, self, owner)
+    def sums(self, value_n: torch.Tensor, w_FD: torch.Tensor, collection: RowGradients | None = None) -> torch.Tensor:
+        """The sum over each row's places of value * w[latent], (B, D), with gradients as in ``dots``."""
+        return _Sums.apply(value_n, w_FD, self, collection)
 
 
 class SparseCode:
@@ -138,23 +138,23 @@ class SparseCode:
         self.pattern, self.value_n = pattern, value_n
 
     def among(self, latents: slice) -> SparseCode:
-        """What is active of some latents."""
+        """The part of the code that these latents have."""
         within_n = (self.pattern.latent_n >= latents.start) & (self.pattern.latent_n < latents.stop)
         return SparseCode(self.pattern.where(within_n), self.value_n[within_n])
 
     def at(self, pattern: Pattern) -> torch.Tensor:
-        """The activations at other places, 0 where nothing is active."""
+        """The activations at the places of another pattern; 0 where nothing is active."""
         if not len(self.pattern):
             return self.value_n.new_zeros(len(pattern))
-        found_n, there_n = self.pattern.find(pattern.place_n)
-        return self.value_n[found_n] * there_n
+        index_n, active_n = self.pattern.find(pattern.place_n)
+        return self.value_n[index_n] * active_n
 
-    def decode(self, w_FD: torch.Tensor, owner: RowGradients | None = None) -> torch.Tensor:
-        """The weighted sums of rows of ``w_FD``, (B, D); ``owner`` takes the gradients of ``w_FD``, if given."""
-        return self.pattern.sums(self.value_n, w_FD, owner)
+    def decode(self, w_FD: torch.Tensor, collection: RowGradients | None = None) -> torch.Tensor:
+        """The weighted sums of rows of ``w_FD``, (B, D); gradients as in ``Pattern.sums``."""
+        return self.pattern.sums(self.value_n, w_FD, collection)
 
     def detach(self) -> SparseCode:
-        """The same without gradients."""
+        """The same code without gradients."""
         return SparseCode(self.pattern, self.value_n.detach())
 
     @property
@@ -165,14 +165,14 @@ class SparseCode:
 
 
 def places_of(mask: torch.Tensor) -> torch.Tensor:
-    """Where a mask of any shape holds, (n,) numbers of the flattened mask."""
-    if mask.device.type == "cpu":  # NumPy looks through a mask several times faster
+    """The places where a mask of any shape holds, (n,), as indices into the flattened mask."""
+    if mask.device.type == "cpu":  # NumPy searches a mask several times faster
         return torch.from_numpy(mask.numpy().ravel().nonzero()[0])
     return mask.flatten().nonzero().squeeze(1)
 
 
 def dense(codes: Sequence[SparseCode]) -> torch.Tensor:
-    """Codes of different latents as one, (B, F)."""
+    """Codes of different latents as one tensor (B, F)."""
     rows, latents = codes[0].pattern.rows, codes[0].pattern.latents
     place_n = torch.cat([code.pattern.place_n for code in codes])
     value_n = torch.cat([code.value_n for code in codes])
@@ -181,25 +181,25 @@ def dense(codes: Sequence[SparseCode]) -> torch.Tensor:
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, w_FD: torch.Tensor, row_r: torch.Tensor, owner: RowGradients | None) -> torch.Tensor:
-        ctx.row_r, ctx.shape, ctx.owner = row_r, w_FD.shape, owner
+    def forward(ctx: Any, w_FD: torch.Tensor, row_r: torch.Tensor, collection: RowGradients | None) -> torch.Tensor:
+        ctx.row_r, ctx.shape, ctx.collection = row_r, w_FD.shape, collection
         return w_FD[row_r]
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
-        if ctx.owner is None:
+        if ctx.collection is None:
             return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.row_r, gradients[0]), None, None
-        ctx.owner.add(ctx.row_r, gradients[0].clone(memory_format=torch.contiguous_format))
+        ctx.collection.add(ctx.row_r, gradients[0].clone(memory_format=torch.contiguous_format))
         return None, None, None
 
 
 class _Dots(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, a_BD: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern, owner: RowGradients | None
+        ctx: Any, a_BD: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern, collection: RowGradients | None
     ) -> torch.Tensor:
         ctx.save_for_backward(a_BD, w_FD)
-        ctx.pattern, ctx.owner = pattern, owner
+        ctx.pattern, ctx.collection = pattern, collection
         return _dots(pattern, a_BD, w_FD)
 
     @staticmethod
@@ -218,10 +218,10 @@ class _Dots(torch.autograd.Function):
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value_n: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern, owner: RowGradients | None
+        ctx: Any, value_n: torch.Tensor, w_FD: torch.Tensor, pattern: Pattern, collection: RowGradients | None
     ) -> torch.Tensor:
         ctx.save_for_backward(value_n, w_FD)
-        ctx.pattern, ctx.owner = pattern, owner
+        ctx.pattern, ctx.collection = pattern, collection
         return _sums(pattern, value_n, w_FD)
 
     @staticmethod
@@ -242,17 +242,17 @@ def _sums(pattern: Pattern, value_n: torch.Tensor, w_FD: torch.Tensor) -> torch.
 
 
 def _to_rows(ctx: Any, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor | None:
-    """The gradient of a matrix, (F, D), or None if an owner has taken its rows."""
-    if ctx.owner is None:
+    """The gradient (F, D) of a matrix; None if its rows have gone to a collection."""
+    if ctx.collection is None:
         return _transposed_sums(ctx.pattern, value_n, a_BD)
     order_n, row_n, latent_r, first_r = ctx.pattern.touched
     if len(latent_r):
-        ctx.owner.add(latent_r, _bags(row_n, value_n[order_n], first_r, a_BD))
+        ctx.collection.add(latent_r, _bags(row_n, value_n[order_n], first_r, a_BD))
     return None
 
 
 def _transposed_sums(pattern: Pattern, value_n: torch.Tensor, a_BD: torch.Tensor) -> torch.Tensor:
-    """The sum over a latent's places of value * a[row], (F, D)."""
+    """The sum over each latent's places of value * a[row], (F, D)."""
     order_n, row_n, first_F = pattern.by_latent
     return _bags(row_n, value_n[order_n], first_F, a_BD)
 
@@ -268,17 +268,17 @@ def _bags(index_n: torch.Tensor, value_n: torch.Tensor, first: torch.Tensor, row
 def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
     if can_sample(a_BD):
         return sampled_products(pattern.first_B, pattern.latent_n, a_BD.detach(), w_FD.detach())
-    # If no such product is available: gathered rows, a block at a time.
-    found_n = a_BD.new_empty(len(pattern))
+    # Without such a product: gathered rows, block by block.
+    dot_n = a_BD.new_empty(len(pattern))
     size = max(1, _BLOCK // a_BD.shape[1])
     for start in range(0, len(pattern), size):
         part = slice(start, start + size)
-        found_n[part] = (a_BD[pattern.row_n[part]] * w_FD[pattern.latent_n[part]]).sum(1)
-    return found_n
+        dot_n[part] = (a_BD[pattern.row_n[part]] * w_FD[pattern.latent_n[part]]).sum(1)
+    return dot_n
 
 
 def can_sample(a_BD: torch.Tensor) -> bool:
-    """Whether ``sampled_products`` are available on the device of these rows."""
+    """Whether ``sampled_products`` works for rows of this device and type."""
     if native.takes(a_BD):
         return True
     device_has_it = a_BD.is_cuda or (a_BD.device.type == "cpu" and torch.backends.mkl.is_available())
@@ -288,10 +288,10 @@ def can_sample(a_BD: torch.Tensor) -> bool:
 def sampled_products(
     first_B: torch.Tensor, latent_n: torch.Tensor, a_BD: torch.Tensor, w_FD: torch.Tensor
 ) -> torch.Tensor:
-    """a[row] . w[latent] of places in order of rows, (n,), without gradients; row b's begin at ``first_B[b]``."""
+    """a[row] . w[latent] of places sorted by row, (n,), without gradients; those of row b start at ``first_B[b]``."""
     if native.takes(a_BD):
         return native.dots(first_B, latent_n, a_BD, w_FD)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that such tensors are in beta state
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # such tensors are in beta state
         places = torch.sparse_csr_tensor(first_B, latent_n, a_BD.new_zeros(len(latent_n)), (len(a_BD), len(w_FD)))
         return torch.sparse.sampled_addmm(places, a_BD, w_FD.T, beta=0.0).values()

@@ -27,9 +27,9 @@ _MEDIAN_ROWS = 16_384
 
 
 def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
-    """Train a model; an unfinished run of the same configuration is resumed, with the same result.
+    """Train a model, or resume an unfinished run of the same configuration, with the same result.
 
-    Returns the last line of metrics with where the run is. Raises ``UsageError`` and ``FileError``.
+    Returns the last line of metrics, with the path of the run. Raises ``UsageError`` and ``FileError``.
     """
     console = console or Console.silent()
     folder = RunFolder(config.out)
@@ -37,7 +37,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
     source = open_source(config, device)
-    wanted = {
+    run_header = {
         **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
         "module": source.module,
         "width": source.width,
@@ -45,14 +45,14 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     }
     keep_freed_memory()
     trainer = _trainer(config, source, device)
-    resuming = _prepare(folder, config, wanted, console)
+    resuming = _prepare(folder, config, run_header, console)
     interval = Interval()
     state = folder.read_state() if resuming else None
     if state is not None:
         trainer.restore(state)
         interval.restore(state, device)
         folder.keep_metrics_until(trainer.step_number)
-        console.say(f"{folder.path}: going on from step {trainer.step_number:,} of {config.steps:,}")
+        console.say(f"{folder.path}: resuming from step {trainer.step_number:,} of {config.steps:,}")
     console.say(
         f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
         f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
@@ -60,12 +60,12 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     for caution in source.cautions(config.tokens):
         console.warn(caution)
     figures = _loop(config, trainer, interval, source, folder, console)
-    hardened = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
-    if hardened:
-        folder.append_metrics({**figures, "hardening": hardened})
+    hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    if hardening:
+        folder.append_metrics({**figures, "hardening": hardening})
         console.say(
-            f"{folder.path}: hardened: fvu {hardened['fvu_soft']:.4f} -> {hardened['fvu']:.4f}, "
-            f"L0 {hardened['l0_soft']:.1f} -> {hardened['l0']:.1f} on rows after the last"
+            f"{folder.path}: hardened: fvu {hardening['fvu_soft']:.4f} -> {hardening['fvu']:.4f}, "
+            f"L0 {hardening['l0_soft']:.1f} -> {hardening['l0']:.1f} on new rows"
         )
     folder.write_model(trainer.folded(), config.steps, config.steps)
     folder.remove_state()
@@ -77,16 +77,16 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 
 
-def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], console: Console) -> bool:
-    """Make the folder, or check that it holds the same run unfinished; True if there is one to resume."""
+def _prepare(folder: RunFolder, config: TrainConfig, run_header: dict[str, Any], console: Console) -> bool:
+    """Prepare the folder; True if it holds an unfinished run of the same configuration, to resume."""
     if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
         saved = folder.read_header()
-        difference = first_difference(saved["config"], wanted["config"])
+        difference = first_difference(saved["config"], run_header["config"])
         for key in ("module", "width", "host"):
-            difference = difference or first_difference({key: saved[key]}, {key: wanted[key]})
-        # The content of the caches decides, not their paths.
-        if not difference and list(saved["inputs"].values()) != list(wanted["inputs"].values()):
-            difference = "the caches are not those it was begun with"
+            difference = difference or first_difference({key: saved[key]}, {key: run_header[key]})
+        # The contents of the caches must be the same, not their paths.
+        if not difference and list(saved["inputs"].values()) != list(run_header["inputs"].values()):
+            difference = "the caches are not the same as at its start"
         if difference:
             raise FileError(
                 f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
@@ -96,16 +96,17 @@ def _prepare(folder: RunFolder, config: TrainConfig, wanted: dict[str, Any], con
     if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
         raise FileError(f"{folder.path}: a folder with other files in it", "Choose another --out.")
     if folder.config_file.exists():
-        # Only a run of ours may be replaced: other tools' folders have a config.json too.
-        made = folder.read_header().get("converted")
+        # Only our runs may be replaced: read_header refuses folders of other tools, which have a config.json too.
+        converted = folder.read_header().get("converted")
         if not config.overwrite:
-            what = f"holds a dictionary of {made['tool']}, which cannot be trained on" if made else "already exists"
-            raise FileError(f"{folder.path}: {what}", "Give --overwrite to replace it, or choose another --out.")
+            tool = converted and converted["tool"]
+            problem = f"holds a dictionary of {tool}, which cannot be trained further" if tool else "already exists"
+            raise FileError(f"{folder.path}: {problem}", "Give --overwrite to replace it, or choose another --out.")
         if others := folder.remove():
-            console.warn(f"{folder.path}: {', '.join(others)} stay, though they may be of the run that was here before")
+            console.warn(f"{folder.path}: {', '.join(others)} stay, though they may belong to the earlier run")
     elif not folder.path.is_dir():
         refuse_existing(folder.path, overwrite=False)
-    folder.write_header(wanted)
+    folder.write_header(run_header)
     return False
 
 
@@ -142,7 +143,7 @@ def _loop(
                 figures = interval.close(trainer)
                 trainer.require_finite(figures["loss"])
                 folder.append_metrics(figures)
-            progress.advance(config.batch, **_shown(figures))
+            progress.advance(config.batch, **_display(figures))
             if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
                 _checkpoint(folder, trainer, interval)
                 saved_at = time.monotonic()
@@ -151,16 +152,16 @@ def _loop(
     return figures
 
 
-def _shown(figures: dict[str, Any]) -> dict[str, str]:
-    """The figures that the live display shows next to the speed."""
+def _display(figures: dict[str, Any]) -> dict[str, str]:
+    """The figures that the live display shows next to the speed, as text."""
     if not figures:
         return {}
-    shown = {
+    texts = {
         "fvu": f"{figures['fvu']:.4f}",
         "L0": "+".join(f"{value:.1f}" for value in figures["l0"]),
         "dead": f"{figures['dead']:.1%}",
     }
-    return {**shown, "phase": figures["phase"]} if "phase" in figures else shown
+    return {**texts, "phase": figures["phase"]} if "phase" in figures else texts
 
 
 def _checkpoint(folder: RunFolder, trainer: Trainer, interval: Interval) -> None:
@@ -169,7 +170,7 @@ def _checkpoint(folder: RunFolder, trainer: Trainer, interval: Interval) -> None
 
 
 class Interval:
-    """Sums over the steps since the last line of the log, kept on the device until a line is due."""
+    """Sums over the steps since the last line of the log, which stay on the device until the next line."""
 
     _PREFIX = "interval."
 
@@ -179,14 +180,14 @@ class Interval:
         self._started = time.monotonic()
 
     def add(self, step: dict[str, Any]) -> None:
-        """Take in what ``Trainer.step`` returned."""
+        """Add the figures that ``Trainer.step`` returned."""
         for name, value in step.items():
             if isinstance(value, torch.Tensor):
                 self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._latest = {name: value for name, value in step.items() if not isinstance(value, torch.Tensor)}
 
     def close(self, trainer: Trainer) -> dict[str, Any]:
-        """The line: FVU as a ratio of sums over the interval, means of the other figures; then begin again."""
+        """The line of the log, with FVU as a ratio of sums over the interval and means; starts a new interval."""
         sums = self._sums
         rows, steps = float(sums["rows"]), float(sums["steps"])
         variance = float(sums["square"] - sums["sum"].square().sum() / rows)
@@ -208,11 +209,11 @@ class Interval:
         return figures
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The sums, for a checkpoint between two lines."""
+        """The sums, for a checkpoint between two lines of the log."""
         return {self._PREFIX + name: value.detach().cpu() for name, value in self._sums.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], device: torch.device) -> None:
-        """Go on from what ``state`` gave."""
+        """Load the sums that ``state`` returned."""
         self._sums = {
             name.removeprefix(self._PREFIX): value.to(device)
             for name, value in tensors.items()

@@ -1,4 +1,4 @@
-"""What training takes rows from: caches, or a generator of synthetic activations.
+"""The sources of rows for training: caches, or a generator of synthetic activations.
 
 Legend of shapes: B rows of a batch, D width.
 """
@@ -22,12 +22,12 @@ _MOMENT_BLOCKS, _BLOCK = 8, 2048
 
 
 class Source(Protocol):
-    """An endless stream of rows that can begin at any batch.
+    """An endless stream of rows that can start at any batch.
 
     Attributes:
-        module, width, host: as the run's ``config.json`` says them.
-        inputs: what is read, by name, with its fingerprint.
-        synthetic: whether there is a truth behind the rows, and no model.
+        module, width, host: as in the run's ``config.json``.
+        inputs: the fingerprint of each input, by name.
+        synthetic: whether the rows come from a known truth, not from a model.
     """
 
     module: str
@@ -37,23 +37,23 @@ class Source(Protocol):
     synthetic: bool
 
     def moments(self) -> tuple[np.ndarray, float]:
-        """Mean (D,) and mean squared norm of the rows."""
+        """The mean (D,) and the mean squared norm of the rows."""
 
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         """Batches (B, D) of ``size`` rows, from batch number ``first`` on."""
 
     def extent(self, tokens: int) -> str:
-        """What ``tokens`` rows of it are, in words."""
+        """How much of the source ``tokens`` rows are, in words."""
 
     def cautions(self, tokens: int) -> list[str]:
-        """What is doubtful about training on ``tokens`` rows of it."""
+        """Warnings about training on ``tokens`` rows of the source."""
 
     def close(self) -> None:
         """Close the open files."""
 
 
 def open_source(config: TrainConfig, device: torch.device) -> Source:
-    """The source of a run's rows; raises ``UsageError`` and ``FileError`` if it cannot be read or made."""
+    """The source of a run's rows; raises ``UsageError`` or ``FileError`` if it cannot be read or made."""
     return DrawnRows(config, device) if config.synth else CachedRows(config)
 
 
@@ -78,15 +78,15 @@ class CachedRows:
         return f"{tokens / self._rows.rows:,.1f} epochs of {self._rows.rows:,} rows"
 
     def cautions(self, tokens: int) -> list[str]:
-        doubts = (outliers.warning(self._acts), advice.repeats(self._rows.rows, self.width, tokens))
-        return [doubt for doubt in doubts if doubt]
+        warnings = (outliers.warning(self._acts), advice.repeats(self._rows.rows, self.width, tokens))
+        return [warning for warning in warnings if warning]
 
     def close(self) -> None:
         self._acts.close()
 
 
 class DrawnRows:
-    """Rows that are drawn for each step by its number, so that none repeats and any step can be gone on from."""
+    """Rows drawn from the number of the step, so that none repeats and training can resume at any step."""
 
     synthetic = True
 

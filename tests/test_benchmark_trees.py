@@ -1,4 +1,4 @@
-"""The benchmark of trees, in small: it trains and measures through the product, resumes, and refuses what cannot be."""
+"""A small benchmark of trees: it trains and measures with the real commands, resumes, and refuses bad options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmark's own architectures are known during its tests only."""
+    """Only these tests know the benchmark's architectures."""
     for name, architecture in VARIANTS.items():
         monkeypatch.setitem(ARCHITECTURES, name, architecture)
 
@@ -35,15 +35,15 @@ def bench(folder: Path, *arguments: str) -> dict[str, Any]:
     return trees.run(options, Console.silent())[-1]
 
 
-def test_the_toy_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_toy_suite_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = bench(tmp_path, "toy", "--samples=20k", "--seeds=1")
     names = [f"{name}-l1.16-20k-seed0" for name in ("hier-3-17", "hier-5-15", "batchtopk")]
     assert list(report["runs"]) == names and report == json.loads((tmp_path / "report-l1.16.json").read_text())
     assert all(0 <= report["runs"][name]["edge_f1"]["value"] <= 1 for name in names)
 
     trained = []
-    inner = trees.train.run
-    monkeypatch.setattr(trees.train, "run", lambda config, console: trained.append(config) or inner(config, console))
+    train = trees.train.run
+    monkeypatch.setattr(trees.train, "run", lambda config, console: trained.append(config) or train(config, console))
     more = bench(tmp_path, "toy", "--samples=20k", "--seeds=2", "--only=hier-3")
     assert [config.seed for config in trained] == [1] and set(more["runs"]) == {names[0], "hier-3-17-l1.16-20k-seed1"}
     bench(tmp_path, "toy", "--samples=20k", "--seeds=1", "--only=hier-3", "--set", "tree_weight=0")
@@ -61,12 +61,12 @@ def test_ablations_lack_their_part(tmp_path: Path) -> None:
     assert (parents["random-tree"][4:] >= 0).all() and not torch.equal(parents["activation"], parents["random-tree"])
 
     model = ReadsTheActivation(6, HierOptions(widths=(2, 3), k=(1, 1))).eval()
-    model.initialise(torch.zeros(6), 0)  # thresholds of 0: all that is positive fires
+    model.initialise(torch.zeros(6), 0)  # thresholds of 0: every positive pre-activation fires
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.encode(x), torch.relu(x @ model.W_enc_FD.T), atol=1e-6)
 
 
-def test_a_priced_flat_dictionary_fires_what_is_cheap(tmp_path: Path) -> None:
+def test_a_priced_flat_dictionary_has_lower_prices_for_frequent_latents(tmp_path: Path) -> None:
     arguments = ("synthtree-1k", *SMALL, "--only=batchtopk", "--set-flat=tree_weight=1.0")
     (plain,) = bench(tmp_path, *arguments)["runs"].values()
     (priced,) = bench(tmp_path, *arguments, "--control=priced")["runs"].values()
@@ -77,11 +77,11 @@ def test_a_priced_flat_dictionary_fires_what_is_cheap(tmp_path: Path) -> None:
     model.fired_F.copy_(torch.tensor([900.0, 100.0, 10.0, 0.0]))
     model.rows.fill_(1000.0)
     model.finish()
-    assert model.price_F[0] == 0.5 and model.price_F.diff().gt(0).all()  # log2((1 - q) / q), no firing free
+    assert model.price_F[0] == 0.5 and model.price_F.diff().gt(0).all()  # log2((1 - q) / q), but no firing is free
     assert model.price_F[1].item() == pytest.approx(np.log2(900.5 / 100.5), abs=1e-5)
 
 
-def test_of_several_tries_the_best_is_measured(tmp_path: Path) -> None:
+def test_only_the_best_of_several_tries_is_measured(tmp_path: Path) -> None:
     report = bench(tmp_path, "toy", "--samples=20k", "--seeds=1", "--only=hier-3", "--tries=3")
     fvu = {
         run.parent.name: json.loads(run.read_text().splitlines()[-1])["fvu"] for run in tmp_path.glob("*/metrics.jsonl")

@@ -1,4 +1,4 @@
-"""What is particular to flat architectures: the gradients of JumpReLU's thresholds, and Matryoshka's loss."""
+"""Flat architectures: the gradients of JumpReLU's thresholds, and Matryoshka's loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = 200_000
 
 
 def one_latent(threshold: float, bandwidth: float, l0_weight: float, k: float = 0.5) -> JumpReLU:
-    """A dictionary of one latent that reads its only input as it is, in float64."""
+    """A dictionary of one latent that copies its only input, in float64."""
     model = JumpReLU(1, JumpReLUOptions(widths=(1,), k=(k,), l0_weight=l0_weight, bandwidth=bandwidth)).double().train()
     with torch.no_grad():
         model.W_enc_FD.fill_(1.0)
@@ -32,7 +32,7 @@ def one_latent(threshold: float, bandwidth: float, l0_weight: float, k: float = 
 
 
 def threshold_gradient(model: JumpReLU, x_BD: torch.Tensor) -> float:
-    """The loss's gradient to the threshold itself, not its logarithm in tens."""
+    """The gradient of the loss in the threshold itself, not in its scaled logarithm."""
     (gradient_F,) = torch.autograd.grad(model.step(x_BD, StepContext(0, 0.5)).loss, [model.log_threshold_F])
     return float(gradient_F) / 10 / float(model.threshold_F)
 
@@ -43,11 +43,11 @@ def test_straight_through_gradients_are_those_of_the_expected_loss(threshold: fl
     error E[z^2; z <= t] has the slope t^2 p(t), L0 = P(z > t) has the slope -p(t)."""
     x_BD = torch.randn(ROWS, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     density = math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi)
-    found = threshold_gradient(one_latent(threshold, 0.1, l0_weight=0.0), x_BD)
-    assert found == pytest.approx(threshold**2 * density, rel=0.05)
+    of_error = threshold_gradient(one_latent(threshold, 0.1, l0_weight=0.0), x_BD)
+    assert of_error == pytest.approx(threshold**2 * density, rel=0.05)
     l0 = 0.5 - math.erf(threshold / math.sqrt(2)) / 2
-    found = threshold_gradient(one_latent(threshold, 0.1, l0_weight=3.0), x_BD) - found
-    assert found == pytest.approx(3 * 2 * (l0 / 0.5 - 1) / 0.5 * -density, rel=0.05)
+    of_penalty = threshold_gradient(one_latent(threshold, 0.1, l0_weight=3.0), x_BD) - of_error
+    assert of_penalty == pytest.approx(3 * 2 * (l0 / 0.5 - 1) / 0.5 * -density, rel=0.05)
 
 
 def test_only_firings_within_half_a_bandwidth_move_a_threshold() -> None:
@@ -56,14 +56,14 @@ def test_only_firings_within_half_a_bandwidth_move_a_threshold() -> None:
         assert bool(threshold_gradient(model, torch.tensor([[value]], dtype=torch.float64))) == moves
 
 
-def test_a_penalty_below_the_wanted_l0_lowers_thresholds_and_above_it_raises_them() -> None:
+def test_the_penalty_lowers_thresholds_below_the_target_l0_and_raises_them_above_it() -> None:
     x_BD = torch.randn(4096, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for k, sign in ((0.9, 1), (0.05, -1)):
         with_penalty = threshold_gradient(one_latent(0.5, 0.2, l0_weight=50.0, k=k), x_BD)
         assert math.copysign(1, with_penalty) == sign
 
 
-def test_thresholds_begin_where_the_first_batch_has_the_wanted_l0() -> None:
+def test_thresholds_start_where_the_first_batch_has_the_target_l0() -> None:
     model = build(TrainConfig(acts=[], arch="jumprelu", widths=(64,), k=(6,)), 16)
     model.initialise(torch.zeros(16), 0)
     x_BD = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
@@ -76,12 +76,12 @@ def test_a_matryoshka_loss_is_the_sum_of_its_prefixes_losses() -> None:
     model.initialise(torch.ones(7), 0)
     x_BD = torch.randn(50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     step = model.step(x_BD, StepContext())
-    assert len(step.codes[0].fired) == 4 * 50  # of the whole, however it is shared out
+    assert len(step.codes[0].fired) == 4 * 50  # of the whole dictionary, not of each prefix
     losses = []
     for end in (3, 8, 16):
-        kept_BF = dense(step.codes).clone()
-        kept_BF[:, end:] = 0
-        losses.append((x_BD - model.decode(kept_BF)).square().mean())
+        prefix_BF = dense(step.codes).clone()
+        prefix_BF[:, end:] = 0
+        losses.append((x_BD - model.decode(prefix_BF)).square().mean())
     assert step.loss.item() == pytest.approx(sum(losses).item(), rel=1e-9)
     assert step.error.item() == pytest.approx(losses[-1].item() * x_BD.numel(), rel=1e-9)
     assert model.widths == (16,)
@@ -115,7 +115,7 @@ def test_the_first_group_alone_explains_more_than_the_first_latents_of_batchtopk
 def test_baselines_through_the_chain(
     arch: str, widths: str, more: set[str], tiny_acts: Path, tiny_hier: Path, tmp_path: Path
 ) -> None:
-    """Trained at a wanted L0, measured at it on held-out rows, with a tree after the fact and none of their own."""
+    """They have their target L0 on held-out rows, and a post-hoc tree but none of their own."""
     run = tmp_path / arch
     done = hiersae(
         "train", tiny_acts, "-o", run, "--arch", arch, "--widths", widths, "--k", "8", "--tokens", "100k",

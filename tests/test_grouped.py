@@ -1,4 +1,4 @@
-"""Products in ragged groups: every implementation gives what the dense product gives."""
+"""Products in ragged groups: every implementation gives the numbers of the dense product."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ IMPLEMENTATIONS = [
 # Rows, width, parents, children without root children, root children, share of active parents.
 SHAPES = {
     "ragged": (70, 24, 9, 60, 7, 0.3),
-    "one giant group": (90, 33, 1, 150, 0, 0.9),
+    "a giant group": (90, 33, 1, 150, 0, 0.9),
     "few rows": (3, 16, 20, 90, 0, 0.2),
-    "one parent a row": (40, 8, 6, 30, 5, 0.0),
-    "one row": (1, 40, 5, 11, 2, 0.5),
+    "a parent per row": (40, 8, 6, 30, 5, 0.0),
+    "a single row": (1, 40, 5, 11, 2, 0.5),
     "no children": (10, 8, 4, 0, 5, 0.5),
     "nothing active": (10, 8, 4, 12, 5, -1.0),
 }
@@ -57,28 +57,28 @@ def test_grouped_products_are_those_of_the_dense_product(
     implementation: str, dtype: torch.dtype, scaled: bool, shape: str, seed: int
 ) -> None:
     if implementation in ("native", "triton") and dtype == torch.float64:
-        pytest.skip("the kernel is of float32")
+        pytest.skip("the kernel takes only float32")
     x, w, b, bound, parent, active = draw(shape, seed, dtype)
     if implementation == "triton" and torch.cuda.is_available():
-        x, w, b, bound, parent, active = (each.cuda() for each in (x, w, b, bound, parent, active))
+        x, w, b, bound, parent, active = (tensor.cuda() for tensor in (x, w, b, bound, parent, active))
     scale = torch.linspace(0.5, 2, len(w), dtype=dtype, device=w.device) if scaled else None
     blocks = Blocks.of(parent, active.shape[1])
     assert blocks is not None
     pairs = Pairs(Pattern.of(active), 0, blocks)
     row, child, value = above(x, w, b, bound, pairs, scale, implementation)
-    wanted = (x.double() @ w.double().T) * (1.0 if scale is None else scale.double()) + b.double()
+    expected = (x.double() @ w.double().T) * (1.0 if scale is None else scale.double()) + b.double()
     reachable = active[:, parent.clamp_min(0)] & (parent != NO_PARENT)
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
-    surely = reachable & (wanted > bound.double() + tolerance)
-    maybe = reachable & (wanted > bound.double() - tolerance)
-    found = torch.zeros_like(reachable)
-    found[row, child] = True
-    assert len(row) == found.sum()
-    assert (found >= surely).all() and (found <= maybe).all()
-    assert torch.allclose(value.double(), wanted[row, child], rtol=tolerance, atol=tolerance)
+    surely = reachable & (expected > bound.double() + tolerance)
+    maybe = reachable & (expected > bound.double() - tolerance)
+    returned = torch.zeros_like(reachable)
+    returned[row, child] = True
+    assert len(row) == returned.sum()
+    assert (returned >= surely).all() and (returned <= maybe).all()
+    assert torch.allclose(value.double(), expected[row, child], rtol=tolerance, atol=tolerance)
 
 
-def test_children_that_do_not_lie_by_parent_have_no_blocks() -> None:
+def test_children_that_are_not_sorted_by_parent_have_no_blocks() -> None:
     assert Blocks.of(torch.tensor([0, 2, 1]), 3) is None
     assert Blocks.of(torch.tensor([0, NO_PARENT, 1]), 3) is None
     blocks = Blocks.of(torch.tensor([0, 0, 2, NO_PARENT]), 3)
@@ -97,9 +97,9 @@ def test_a_hardened_model_gives_the_codes_of_dense_products(
             model.refine_F.uniform_(0.5, 1.0, generator=torch.Generator().manual_seed(seed))
     model.harden()
     reads = []
-    monkeypatch.setattr(model, "_read", lambda *given: reads.append(given) or type(model)._read(model, *given))
+    monkeypatch.setattr(model, "_read", lambda *inputs: reads.append(inputs) or type(model)._read(model, *inputs))
     grouped = model.codes(x)
-    assert len(reads) == 1, "the first level alone is read densely"
+    assert len(reads) == 1, "only the first level has a dense product"
     monkeypatch.setattr(model, "child_blocks", lambda level: None)
     assert torch.allclose(dense(grouped), dense(model.codes(x)), atol=1e-5)
     assert len(reads) == 1 + 1 + 2

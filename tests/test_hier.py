@@ -1,4 +1,4 @@
-"""What is particular to the hierarchical model: its tree, its prices, its curriculum."""
+"""The hierarchical model: its tree, its prices, its curriculum."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from hiersae_cli.sae.tree import CoActivation, mutual_information
 
 
 def firings(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three parents and four children: two within a parent, one independent of all, one that never fires."""
+    """Three parents and four children: two within a parent, one independent, one that never fires."""
     generator = torch.Generator().manual_seed(seed)
     parents = torch.rand(rows, 3, generator=generator) < torch.tensor([0.3, 0.2, 0.6])
-    own = torch.rand(rows, 4, generator=generator)
+    u = torch.rand(rows, 4, generator=generator)
     children = torch.stack(
-        [parents[:, 0] & (own[:, 0] < 0.5), parents[:, 1] & (own[:, 1] < 0.5), own[:, 2] < 0.1, own[:, 3] < 0], dim=1
+        [parents[:, 0] & (u[:, 0] < 0.5), parents[:, 1] & (u[:, 1] < 0.5), u[:, 2] < 0.1, u[:, 3] < 0],
+        dim=1,
     )
     return parents, children
 
@@ -45,7 +46,7 @@ def test_sparse_counts_equal_the_dense_product(rows: int, parents: int, children
     assert counts.rows == rows
 
 
-def test_best_parents_finds_containment_and_leaves_strangers_alone() -> None:
+def test_best_parents_finds_containment_and_gives_unrelated_latents_no_parent() -> None:
     counts = CoActivation(3, 4)
     counts.add(*map(Pattern.of, firings(4000)))
     best = counts.best_parents()
@@ -54,7 +55,7 @@ def test_best_parents_finds_containment_and_leaves_strangers_alone() -> None:
 
 
 def test_an_independent_child_gets_no_information_on_average() -> None:
-    """Miller-Madow takes out the plug-in's bias: over many samples the mean is near zero, the plug-in's is not."""
+    """Miller-Madow removes the bias of the plug-in estimate: the mean over many samples is near zero only with it."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(200, 20_000, generator=generator) < 0.3 for _ in range(2))
     both, child, parent = (firing.sum(0).double() for firing in (a & b, a, b))
@@ -71,30 +72,30 @@ def test_a_parent_must_contain_its_child_beyond_chance() -> None:
 
 
 def test_a_latent_that_nearly_always_fires_is_no_parent() -> None:
-    """At a rate of .996 all lies within it by arithmetic: children of lift 1.004 tell nothing."""
+    """A latent with a rate of .996 contains every other by chance, with a lift of at most 1.004."""
     generator = torch.Generator().manual_seed(0)
     sink = torch.rand(20_000, generator=generator) < 0.996
     half = torch.rand(20_000, generator=generator) < 0.5
-    own = torch.rand(20_000, 4, generator=generator) < torch.tensor([0.1, 0.2, 0.3, 0.5])
+    fires = torch.rand(20_000, 4, generator=generator) < torch.tensor([0.1, 0.2, 0.3, 0.5])
     counts = CoActivation(2, 4)
-    counts.add(Pattern.of(torch.stack([sink, half], 1)), Pattern.of(own & torch.stack([sink] * 3 + [half], 1)))
-    assert (counts.containment()[:3, 0] > 0.99).all()  # so --least-containment cannot see it
+    counts.add(Pattern.of(torch.stack([sink, half], 1)), Pattern.of(fires & torch.stack([sink] * 3 + [half], 1)))
+    assert (counts.containment()[:3, 0] > 0.99).all()  # so --least-containment does not exclude it
     assert counts.best_parents(least_containment=0.1).tolist() == [NO_PARENT] * 3 + [1]
 
 
 def test_prices_follow_the_parent() -> None:
-    """With the tree in force a child is cheap where its parent fires, and dear where not."""
+    """With a tree a child is cheap if its parent fires, and costly if not."""
     model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=1.0, tree_every=1))
     model.counts[0].add(*map(Pattern.of, firings(4000)))
     model.after_step(StepContext(0, 1.0))
     assert model.parent_F.tolist() == [NO_PARENT] * 3 + [0, 1, NO_PARENT, NO_PARENT]
     assert (model.price_on_F[3:5] < 1.5).all()
     assert (model.price_off_F[3:5] > 9).all()
-    without = model.parent_F == NO_PARENT
-    assert torch.equal(model.price_on_F[without], model.price_off_F[without])
+    orphan = model.parent_F == NO_PARENT
+    assert torch.equal(model.price_on_F[orphan], model.price_off_F[orphan])
 
 
-def test_orphans_can_be_made_dearer_root_children_not() -> None:
+def test_orphan_weight_raises_the_price_without_the_parent_but_not_of_root_children() -> None:
     prices = []
     for weight in (1.0, 3.0):
         model = HierarchicalSAE(
@@ -116,20 +117,20 @@ def test_without_a_tree_every_price_is_the_same() -> None:
         assert (price == BASE_PRICE).all()
 
 
-def test_each_level_reads_what_those_before_it_leave() -> None:
+def test_each_level_reads_the_residual_of_the_levels_before() -> None:
     torch.manual_seed(0)
     model = HierarchicalSAE(6, HierOptions(widths=(3, 4, 5), k=(1, 1, 1))).eval()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(50, 6)
     code = model.encode(x)
-    left = x
+    residual = x
     for part in (slice(3), slice(3, 7), slice(7, 12)):
-        assert torch.allclose(code[:, part], torch.relu(left @ model.W_enc_FD[part].T), atol=1e-6)
-        left = left - code[:, part] @ model.W_dec_FD[part]
+        assert torch.allclose(code[:, part], torch.relu(residual @ model.W_enc_FD[part].T), atol=1e-6)
+        residual = residual - code[:, part] @ model.W_dec_FD[part]
 
 
 def a_tree(seed: int = 0, **options: object) -> tuple[HierarchicalSAE, torch.Tensor]:
-    """A model of three levels with a tree of random parents and prices, and rows for it."""
+    """A model of three levels with random parents and prices, and rows for it."""
     generator = torch.Generator().manual_seed(seed)
     model = HierarchicalSAE(8, HierOptions(widths=(3, 6, 12), k=(1, 2, 2), tree_weight=1.0, **options)).eval()  # type: ignore[arg-type]
     model.initialise(torch.zeros(8), seed)
@@ -143,7 +144,7 @@ def a_tree(seed: int = 0, **options: object) -> tuple[HierarchicalSAE, torch.Ten
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_latents_may_be_laid_out_in_any_order_within_their_levels(seed: int) -> None:
+def test_the_order_of_latents_within_their_levels_does_not_matter(seed: int) -> None:
     model, x = a_tree(seed)
     code = model.encode(x)
     order = torch.cat([part.start + torch.randperm(part.stop - part.start) for part in model.level_slices()])
@@ -151,7 +152,7 @@ def test_latents_may_be_laid_out_in_any_order_within_their_levels(seed: int) -> 
     assert torch.allclose(model.encode(x), code[:, order], atol=1e-6)
 
 
-def test_hardening_lays_children_side_by_side_and_keeps_the_soft_code() -> None:
+def test_hardening_sorts_children_by_parent_and_keeps_the_soft_code() -> None:
     model, x = a_tree()
     soft = model.encode(x)
     model.harden()
@@ -175,14 +176,14 @@ def test_in_a_hard_tree_children_fire_only_with_their_parents_and_root_children_
     assert fired[:, roots].any(0).all()
 
 
-def test_soft_is_hard_where_an_orphan_s_price_is_infinite() -> None:
+def test_soft_is_hard_if_firing_without_the_parent_has_an_infinite_price() -> None:
     model, x = a_tree()
     model.price_off_F[model.parent_F != NO_PARENT] = math.inf
     assert torch.equal(model.encode(x, hard=False), model.encode(x, hard=True))
 
 
-def test_a_child_goes_down_a_level_and_what_lies_within_nothing_comes_up() -> None:
-    """Level 0 holds a child of its own other latent; of level 1, one latent lies within none of level 0."""
+def test_a_child_moves_down_a_level_and_a_latent_within_no_other_moves_up() -> None:
+    """In level 0 one latent is a child of the other; in level 1 one latent lies within no latent of level 0."""
     generator = torch.Generator().manual_seed(0)
     root = torch.rand(4000, 2, generator=generator) < 0.3
     child = root[:, :1] & (torch.rand(4000, 2, generator=generator) < 0.4)
@@ -201,7 +202,7 @@ def test_a_child_goes_down_a_level_and_what_lies_within_nothing_comes_up() -> No
     assert order is not None and order.tolist() == [0, 3, 2, 1]
     assert torch.allclose(model.W_dec_FD, before[order])
     model._count_firings(patterns(fired[:, order]))
-    assert model.after_step(StepContext(3, 0.5)) is None, "each level has what belongs to it"
+    assert model.after_step(StepContext(3, 0.5)) is None, "each level has the latents that belong to it"
 
 
 def test_the_curriculum_widens_l0_at_first() -> None:
@@ -215,7 +216,7 @@ def test_the_curriculum_widens_l0_at_first() -> None:
     assert active == pytest.approx([6.0, 4.5, 3.0], abs=0.05)
 
 
-def test_curriculum_goes_through_its_phases_in_order() -> None:
+def test_the_phases_of_a_curriculum_come_in_order() -> None:
     curriculum = Curriculum(lead=0.1, ramp=0.2, anneal=0.4, closed=0.1)
     phases = [curriculum.at(step / 1000) for step in range(1001)]
     names = list(dict.fromkeys(phase.name for phase in phases))
@@ -239,7 +240,7 @@ def test_a_wrong_curriculum_is_refused(text: str) -> None:
         Curriculum.parse(text)
 
 
-def test_the_lead_phase_trains_coarse_latents_alone() -> None:
+def test_the_lead_phase_trains_only_coarse_latents() -> None:
     model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 2), curriculum="lead=0.5,ramp=0.5")).train()
     model.initialise(torch.zeros(6), 0)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
@@ -248,7 +249,7 @@ def test_the_lead_phase_trains_coarse_latents_alone() -> None:
     assert len(model.step(x, StepContext(0, 0.9)).codes[1].fired) > 0
 
 
-def test_the_coarse_loss_lets_go_of_the_decoder() -> None:
+def test_the_coarse_loss_stops_training_the_decoder() -> None:
     def gradients(coarse_rows: float, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         model = HierarchicalSAE(
             8, HierOptions(widths=(3, 9), k=(2.0, 2.0), coarse_weight=1.0, coarse_rows=coarse_rows)
@@ -272,7 +273,7 @@ def test_the_geometric_median_withstands_outliers() -> None:
     x_BD = torch.randn(501, 3, generator=torch.Generator().manual_seed(0)) + 2
     x_BD[:100] += 1000
     centre_D = geometric_median(x_BD)
-    at = (x_BD - centre_D).norm(dim=1).sum()
+    distance = (x_BD - centre_D).norm(dim=1).sum()
     others = centre_D + 0.05 * torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
-    assert all((x_BD - other_D).norm(dim=1).sum() >= at for other_D in others) and centre_D.norm() < 6
+    assert all((x_BD - other_D).norm(dim=1).sum() >= distance for other_D in others) and centre_D.norm() < 6
     assert geometric_median(torch.ones(4, 2)).tolist() == [1, 1]

@@ -1,4 +1,4 @@
-"""The kernels in C: the same on any number of threads, and never missed where they cannot be made."""
+"""The kernels in C: the same results on any number of threads, and training works without them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_dots_are_those_of_the_dense_product(rows: int, latents: int, width: int
     generator = torch.Generator().manual_seed(seed)
     pattern = Pattern.of(torch.rand(rows, latents, generator=generator) < torch.rand((), generator=generator))
     a, w = (torch.randn(size, width, generator=generator) for size in (rows, latents))
-    wanted = (a @ w.T)[pattern.row_n, pattern.latent_n]
-    assert torch.allclose(native.dots(pattern.first_B, pattern.latent_n, a, w), wanted, rtol=1e-4, atol=1e-4)
+    expected = (a @ w.T)[pattern.row_n, pattern.latent_n]
+    assert torch.allclose(native.dots(pattern.first_B, pattern.latent_n, a, w), expected, rtol=1e-4, atol=1e-4)
 
 
 @needs_compiler
 @settings(max_examples=60)
 @given(st.integers(0, 12), st.integers(1, 200), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_what_exceeds_a_bound_is_found_in_order(rows: int, columns: int, seed: int, dtype: torch.dtype) -> None:
+def test_find_returns_the_places_above_a_bound_in_order(rows: int, columns: int, seed: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(rows, columns, generator=generator).to(dtype)
     bound = 2 * torch.randn(columns, generator=generator)
@@ -41,12 +41,12 @@ def test_what_exceeds_a_bound_is_found_in_order(rows: int, columns: int, seed: i
     dense[:, 0] = bound[0].to(dtype)  # does not exceed it
     for bounds in (bound, bound[0]):
         row, latent = native.find(dense, bounds, 7)
-        wanted = Pattern.of(dense.float() > bounds, 7, columns + 7)
-        assert torch.equal(row, wanted.row_n) and torch.equal(latent, wanted.latent_n)
+        expected = Pattern.of(dense.float() > bounds, 7, columns + 7)
+        assert torch.equal(row, expected.row_n) and torch.equal(latent, expected.latent_n)
 
 
 def everything(seed: int) -> list[torch.Tensor]:
-    """What each kernel makes of drawn numbers, in an order of its own."""
+    """The results of each kernel for random numbers, sorted."""
     generator = torch.Generator().manual_seed(seed)
     x, w = (torch.randn(size, 75, generator=generator) for size in (300, 120))
     active = torch.rand(300, 9, generator=generator) < 0.4
@@ -55,43 +55,43 @@ def everything(seed: int) -> list[torch.Tensor]:
     assert blocks is not None
     row, child, value = above(x, w, torch.zeros(120), torch.zeros(120), Pairs(pattern, 0, blocks), None, "native")
     order = (row * 120 + child).argsort()
-    found = [row[order], child[order], value[order], *native.find(x, torch.zeros(75), 0)]
-    found.append(native.dots(pattern.first_B, pattern.latent_n, x, w))
+    results = [row[order], child[order], value[order], *native.find(x, torch.zeros(75), 0)]
+    results.append(native.dots(pattern.first_B, pattern.latent_n, x, w))
     for dtype in (torch.float32, torch.bfloat16):
-        # So many rows that PyTorch would add them up by threads.
+        # Enough rows that PyTorch would sum them in several threads.
         parameter = torch.nn.Parameter(torch.randn(40_000, 5, generator=generator))
-        owner = RowGradients()
-        adam = RowAdam([parameter], [owner], [True], dtype, implementation="native")
+        collection = RowGradients()
+        adam = RowAdam([parameter], [collection], [True], dtype, implementation="native")
         for _ in range(2):
-            owner.add(torch.arange(40_000), torch.randn(40_000, 5, generator=generator))
+            collection.add(torch.arange(40_000), torch.randn(40_000, 5, generator=generator))
             square = adam.gather()
             adam.step(0.1)
-        found += [square, parameter.data, *adam.state().values()]
-    return found
+        results += [square, parameter.data, *adam.state().values()]
+    return results
 
 
 @needs_compiler
 def test_the_number_of_threads_changes_nothing() -> None:
     before = torch.get_num_threads()
-    found = []
+    results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(everything(0))
+            results.append(everything(0))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
+    assert all(torch.equal(*pair) for other in results[1:] for pair in zip(results[0], other, strict=True))
 
 
 @needs_compiler
-def test_more_places_than_were_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_results_than_the_first_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everything(1)
     monkeypatch.setattr(native, "_LEAST_CAPACITY", 1)
     assert all(torch.equal(*pair) for pair in zip(everything(1), expected, strict=True))
 
 
 @needs_compiler
-def test_what_is_no_number_exceeds_nothing() -> None:
+def test_nan_exceeds_no_bound() -> None:
     x, w = torch.full((2, 20), torch.nan), torch.ones(3, 20)
     blocks = Blocks.of(torch.zeros(3, dtype=torch.long), 1)
     assert blocks is not None
@@ -103,21 +103,21 @@ def test_what_is_no_number_exceeds_nothing() -> None:
 
 
 @needs_compiler
-def test_gradients_in_another_order_than_the_matrix_are_refused() -> None:
+def test_gradients_that_are_not_row_major_are_refused() -> None:
     value = torch.randn(5, 4).T
     with pytest.raises(ValueError, match="in order of rows"):
         native.gather(torch.randn(4, 5), torch.arange(4), value, True)
 
 
 @needs_compiler
-def test_kernels_that_cannot_be_loaded_are_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_kernels_that_cannot_be_loaded_are_compiled_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert native._library.__wrapped__() is not None
-    (kept,) = (tmp_path / "hiersae").iterdir()
-    kept.unlink()
-    kept.write_text("spoilt")
+    (cached,) = (tmp_path / "hiersae").iterdir()
+    cached.unlink()
+    cached.write_text("damaged")
     assert native._library.__wrapped__() is not None
-    assert kept.stat().st_size > 1000
+    assert cached.stat().st_size > 1000
 
 
 @needs_compiler
@@ -126,13 +126,13 @@ def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert native._library.__wrapped__() is not None
     assert [path.suffix for path in (tmp_path / "hiersae").iterdir()] == [".so"]
     monkeypatch.setattr(native, "_compiled", lambda folder: pytest.fail("compiled again"))
-    monkeypatch.setenv("CC", str(tmp_path / "missing"))  # nor is a compiler needed
+    monkeypatch.setenv("CC", str(tmp_path / "missing"))  # the compiler is not needed either
     assert native._library.__wrapped__() is not None
 
 
 @needs_compiler
 @pytest.mark.parametrize("place", ["others may write", "is a file"])
-def test_without_a_place_of_their_own_kernels_are_not_kept(
+def test_without_a_private_folder_kernels_are_not_cached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -147,7 +147,7 @@ def test_without_a_place_of_their_own_kernels_are_not_kept(
 
 
 @pytest.mark.parametrize("compiler", ["missing", "failing", "switched off"])
-def test_without_kernels_there_are_other_products(
+def test_training_works_without_kernels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, tiny_acts: Path
 ) -> None:
     cc = tmp_path / "cc"

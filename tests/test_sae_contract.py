@@ -1,4 +1,4 @@
-"""What every architecture promises, whatever it computes inside."""
+"""What every architecture must do, whatever it computes inside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hiersae_cli.sae.training import Trainer
 WIDTH, BATCH = 24, 64
 
 
-# Three levels, two passes, and a gate that closes on the way.
+# Three levels, two passes, and a gate that closes during training.
 CLOSING: dict[str, object] = {
     "arch": "hier",
     "widths": (4, 12, 32),
@@ -24,7 +24,7 @@ CLOSING: dict[str, object] = {
     "curriculum": "anneal=0.3,closed=0.4",
     "tree_every": 5,
 }
-# Every architecture, and every way in which one may be built that changes what it computes.
+# Every architecture, with every option that changes what it computes.
 VARIANTS: dict[str, dict[str, object]] = {
     **{arch: {"arch": arch} for arch in ARCHITECTURES},
     **{f"{arch}-refined": {"arch": arch, "refine": True} for arch in ARCHITECTURES if arch != "jumprelu"},
@@ -38,9 +38,9 @@ VARIANTS: dict[str, dict[str, object]] = {
         "k_start": 2.0,
         "tree_every": 3,
     },
-    "hier-seldom-open": {"arch": "hier", "curriculum": "anneal=0.2", "tree_every": 5, "open_every": 3},
+    "hier-rarely-open": {"arch": "hier", "curriculum": "anneal=0.2", "tree_every": 5, "open_every": 3},
     "hier-closed-refined": CLOSING,
-    "hier-given-tree": {"arch": "hier", "harden": True, "curriculum": "closed=1"},
+    "hier-fixed-tree": {"arch": "hier", "harden": True, "curriculum": "closed=1"},
     "hier-row-adam": {**CLOSING, "optimizer": "row-adam"},
     "batchtopk-row-adam": {"arch": "batchtopk", "optimizer": "row-adam", "moments": "bfloat16"},
     "hier-hardened": {"arch": "hier", "harden": True, "curriculum": "anneal=0.5,closed=0.2", "tree_every": 5},
@@ -51,19 +51,19 @@ SIZES: dict[str, dict[str, object]] = {
     "hier": {"widths": (8, 40), "k": (2, 3)},
     "matryoshka": {"widths": (8, 40), "k": (5,)},
 }
-# These are only drawn to the wanted L0 while they train; the others select as many as they have to.
+# In training these only approach the target L0; the others select exactly as many latents.
 APPROXIMATE = {"jumprelu"}
 
 
 def make_config(variant: str, **changes: object) -> TrainConfig:
-    wanted = VARIANTS[variant]
-    sizes = SIZES.get(str(wanted["arch"]), {"widths": (48,), "k": (5,)})
-    changes = {**sizes, **wanted, **changes}
+    options = VARIANTS[variant]
+    sizes = SIZES.get(str(options["arch"]), {"widths": (48,), "k": (5,)})
+    changes = {**sizes, **options, **changes}
     return TrainConfig(**{"acts": [], "tokens": 50 * BATCH, "batch": BATCH, **changes})
 
 
 def make_data(rows: int, seed: int = 0) -> torch.Tensor:
-    """Sparse combinations of 12 directions, with an offset: something that there is to learn."""
+    """Sparse combinations of 12 directions, with an offset, which a dictionary can learn."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(12, WIDTH, generator=torch.Generator().manual_seed(99))
     weights = torch.rand(rows, 12, generator=generator) * (torch.rand(rows, 12, generator=generator) < 0.2)
@@ -110,22 +110,22 @@ def test_forward_is_decode_of_encode_with_a_nonnegative_code(arch: str) -> None:
     assert torch.allclose(model.decode(torch.zeros_like(code)), model.b_dec_D.expand_as(x))
 
 
-def test_each_row_is_encoded_by_itself(arch: str) -> None:
+def test_the_code_of_a_row_does_not_depend_on_its_batch(arch: str) -> None:
     model = train(arch).model.eval()
     x = make_data(32, seed=1)
-    alone = torch.cat([model.encode(row[None]) for row in x])
-    assert torch.allclose(model.encode(x), alone, atol=1e-5)
+    row_by_row = torch.cat([model.encode(row[None]) for row in x])
+    assert torch.allclose(model.encode(x), row_by_row, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_training_batch_has_the_wanted_l0(arch: str, dtype: str) -> None:
+def test_training_batch_has_the_target_l0(arch: str, dtype: str) -> None:
     trainer = train(arch, dtype=dtype)
     step = trainer.step(make_data(BATCH, seed=2))
-    found = (step["active"] / BATCH).tolist()
-    assert found == pytest.approx(trainer.config.k, rel=0.2 if arch in APPROXIMATE else 1e-6)
+    l0 = (step["active"] / BATCH).tolist()
+    assert l0 == pytest.approx(trainer.config.k, rel=0.2 if arch in APPROXIMATE else 1e-6)
 
 
-def test_calibrated_model_has_the_wanted_l0_on_fresh_rows(arch: str) -> None:
+def test_calibrated_model_has_the_target_l0_on_new_rows(arch: str) -> None:
     trainer = train(arch)
     trainer.finish(make_data(20 * BATCH, seed=3).split(BATCH))
     code = trainer.model.eval().encode(make_data(4000, seed=4))
@@ -159,13 +159,13 @@ def test_a_scale_folds_into_the_saved_weights_exactly(arch: str, scale: float) -
 def test_gradients_agree_with_finite_differences(arch: str) -> None:
     """In float64, with the selection held fixed: it is piecewise constant, so small steps do not change it."""
     trainer = train(arch, steps=10)
-    model = build(trainer.config, WIDTH).train()  # its own parameters: an optimizer may collect gradients elsewhere
+    model = build(trainer.config, WIDTH).train()  # a copy, because the first one's optimizer may collect gradients
     model.load_state_dict(trainer.model.state_dict())
     model = model.double()
     model._threshold_rate = 0.0
     x = make_data(8, seed=7).double()
     loss = model.step(x, StepContext(0, 0.9)).loss
-    # The gradients of thresholds are not those of the loss, which does not change with them: see test_jumprelu.
+    # The gradients of thresholds are not those of the loss, which does not change with them: see test_flat.py.
     parameters = {name: value for name, value in model.named_parameters() if name != "log_threshold_F"}
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
     step = 1e-6
@@ -192,9 +192,9 @@ def test_state_restores_the_next_step_to_the_bit(arch: str) -> None:
 
 
 def test_same_seed_same_weights_other_seed_other_weights(arch: str) -> None:
-    one, same, other = (train(arch, steps=5, seed=seed).model.W_enc_FD for seed in (0, 0, 1))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
+    first, same, other = (train(arch, steps=5, seed=seed).model.W_enc_FD for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
 
 
 def test_only_the_auxiliary_loss_moves_latents_that_never_fire(arch: str) -> None:

@@ -1,4 +1,4 @@
-"""The sparse products of training against the dense ones that they stand for, in value and gradient."""
+"""The sparse products of training have the values and gradients of the dense ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
 
 
 def drawn(rows: int, latents: int, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A mask, in which rows and latents may be empty, and two factors, in float64."""
+    """A mask, in which rows and columns may be empty, and two factors, in float64."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(rows, latents, generator=generator) < torch.rand((), generator=generator) ** 2
     a, w = (torch.randn(size, width, generator=generator, dtype=torch.float64) for size in (rows, latents))
     return mask, a.requires_grad_(), w.requires_grad_()
 
 
-def gradients(loss: torch.Tensor, *of: torch.Tensor) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(loss, of))
+def gradients(loss: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, inputs))
 
 
 @settings(max_examples=40)
@@ -34,11 +34,11 @@ def test_products_are_the_dense_ones(rows: int, latents: int, width: int, seed: 
             patch.setattr(sparse, "_BLOCK", 20)
         code = SparseCode(pattern, torch.relu(pattern.dots(a, w)))
         out = code.decode(w)
-        found = gradients(out.pow(3).sum(), a, w)
+        sparse_gradients = gradients(out.pow(3).sum(), a, w)
     code_BF = torch.relu(a @ w.T) * mask
     assert torch.allclose(dense([code]), code_BF)
     assert torch.allclose(out, code_BF @ w)
-    for ours, theirs in zip(found, gradients((code_BF @ w).pow(3).sum(), a, w), strict=True):
+    for ours, theirs in zip(sparse_gradients, gradients((code_BF @ w).pow(3).sum(), a, w), strict=True):
         assert torch.allclose(ours, theirs)
 
 
@@ -60,6 +60,6 @@ def test_parts_of_a_code(rows: int, latents: int, seed: int) -> None:
     assert torch.equal(columns.latent_n, pattern.where(pattern.latent_n >= half).latent_n)
 
 
-def test_what_does_not_fire_is_no_firing() -> None:
+def test_a_zero_activation_is_no_firing() -> None:
     code = SparseCode(Pattern.of(torch.ones(1, 3, dtype=torch.bool)), torch.tensor([1.0, 0.0, 2.0]))
     assert code.fired.latent_n.tolist() == [0, 2]

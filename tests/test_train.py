@@ -45,7 +45,7 @@ def finished(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-DEEP = "hier, three levels"  # with all that is off by default
+DEEP = "hier, three levels"  # with every option that is off by default
 
 
 def golden_figures(name: str) -> list[list[float]]:
@@ -71,13 +71,13 @@ def golden_figures(name: str) -> list[list[float]]:
 
 @pytest.mark.parametrize("arch", [*ARCHITECTURES, DEEP])
 def test_training_steps_are_what_they_were(arch: str) -> None:
-    """A change here changes every result: if it is meant, say so in the changelog and write the file anew
+    """A change here changes every result. If it is intended, say so in the changelog and write the file again
     (``python tests/test_train.py``)."""
     expected = json.loads(GOLDEN.read_text())[arch]
     assert golden_figures(arch) == [pytest.approx(step, rel=1e-3) for step in expected]
 
 
-def test_a_tree_of_three_levels_is_hardened_and_says_what_that_costs(tiny_acts: Path, tmp_path: Path) -> None:
+def test_hardening_a_tree_of_three_levels_reports_its_cost(tiny_acts: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = hiersae(
         "train", tiny_acts, "-o", run, "--widths", "8,16,64", "--k", "2,2.5,3", "--tokens", "30k", "--batch", "512",
@@ -93,7 +93,7 @@ def test_a_tree_of_three_levels_is_hardened_and_says_what_that_costs(tiny_acts: 
     assert isinstance(model, HierarchicalSAE) and model.hard
 
 
-def test_run_folder_holds_what_it_should(finished: Path, tiny_acts: Path) -> None:
+def test_the_files_of_a_run_folder(finished: Path, tiny_acts: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == ["config.json", "metrics.jsonl", "model.safetensors"]
     header = json.loads((finished / "config.json").read_text())
     assert header["schema"] == "hiersae.run"
@@ -106,14 +106,14 @@ def test_run_folder_holds_what_it_should(finished: Path, tiny_acts: Path) -> Non
     assert [line["phase"] for line in lines] == ["anneal"] * 3 + ["joint"] * 5
 
 
-def test_stdout_is_json_alone(tiny_acts: Path, tmp_path: Path) -> None:
+def test_stdout_is_only_json(tiny_acts: Path, tmp_path: Path) -> None:
     done = hiersae("train", tiny_acts, *flags(tokens="2k"), "-o", tmp_path / "run", "--json", fresh=True)
     assert json.loads(done.stdout)["step"] == 7
     assert "steps of 256" in done.stderr
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
+def test_an_interrupted_run_resumes_to_the_same_bits(
     finished: Path, tiny_acts: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
     run = tmp_path / "run"
@@ -140,7 +140,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert not (run / "state").exists()
 
 
-def test_changed_flags_do_not_go_on_with_another_run(tiny_acts: Path, tmp_path: Path) -> None:
+def test_changed_flags_do_not_resume_another_run(tiny_acts: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start("train", tiny_acts, *flags(), "-o", run, "--checkpoint-seconds", "0")
     while not (run / "state" / "state.safetensors").exists():
@@ -180,7 +180,7 @@ def test_overwrite_removes_what_training_wrote_and_nothing_else(tiny_acts: Path,
     assert [json.loads(line)["step"] for line in lines] == sorted({json.loads(line)["step"] for line in lines})
 
 
-def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_kept_even_with_overwrite(tiny_acts: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     done = hiersae("train", tiny_acts, *flags(), "-o", tmp_path, "--overwrite")
     assert done.returncode == 1
@@ -212,7 +212,7 @@ def test_a_foreign_folder_is_left_alone_even_with_overwrite(tiny_acts: Path, tmp
         (("--moments", "float32"), 2, "--moments: is for --optimizer row-adam, not adam"),
     ],
 )  # fmt: skip
-def test_wrong_flags_are_answered_in_one_sentence(
+def test_wrong_flags_get_an_error_message(
     tiny_acts: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     done = hiersae("train", tiny_acts, "-o", tmp_path / "run", *arguments)
@@ -256,29 +256,29 @@ def test_divergence_stops_with_advice(tiny_acts: Path, tmp_path: Path) -> None:
 def test_training_on_two_caches_uses_the_rows_of_both(tiny_acts: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.h5"
     shutil.copy(tiny_acts, other)
-    one = hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", tmp_path / "one")
-    two = hiersae("train", tiny_acts, other, *flags(tokens="1k"), "-o", tmp_path / "two")
-    rows = [int(done.stderr.split("epochs of ")[1].split(" rows")[0].replace(",", "")) for done in (one, two)]
+    on_one = hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", tmp_path / "one")
+    on_both = hiersae("train", tiny_acts, other, *flags(tokens="1k"), "-o", tmp_path / "both")
+    rows = [int(done.stderr.split("epochs of ")[1].split(" rows")[0].replace(",", "")) for done in (on_one, on_both)]
     assert rows[1] == 2 * rows[0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions or mounts")
-def test_an_output_that_cannot_be_written_is_found_at_once(tiny_acts: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_at_once(tiny_acts: Path) -> None:
     done = hiersae("train", tiny_acts, *flags(), "-o", "/proc/run")
     assert done.returncode == 1
     assert "/proc/run" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_an_architecture_alone_has_sizes_that_fit(arch: str) -> None:
-    """Every default has as many latents and the same L0, so that runs of two architectures are matched."""
+def test_the_default_sizes_of_every_architecture_match(arch: str) -> None:
+    """With default flags all architectures have as many latents and the same L0, so that their runs are comparable."""
     config = TrainConfig(acts=[], arch=arch)
     assert (sum(config.widths), sum(config.k)) == (1024, 16)
     assert build(config, 8).latents == 1024
 
 
-def test_what_a_run_recorded_of_other_architectures_is_read(tiny_flat: Path, tmp_path: Path) -> None:
-    """Earlier releases took --tree-every with a flat architecture and recorded it."""
+def test_a_recorded_flag_of_another_architecture_is_read(tiny_flat: Path, tmp_path: Path) -> None:
+    """Earlier releases accepted --tree-every with a flat architecture and recorded it."""
     shutil.copytree(tiny_flat, tmp_path / "run")
     header = json.loads((tmp_path / "run" / "config.json").read_text())
     header["config"] |= {"tree_every": 7, "relevel": True}
@@ -286,13 +286,13 @@ def test_what_a_run_recorded_of_other_architectures_is_read(tiny_flat: Path, tmp
     assert load_run(tmp_path / "run").config.tree_every == 7
 
 
-def test_numbers_in_messages_are_rounded_as_far_as_they_differ() -> None:
+def test_numbers_in_messages_are_rounded_unless_that_hides_a_difference() -> None:
     assert first_difference({"lr": 0.004242640687119286}, {"lr": 0.001}) == "lr was 0.00424264 and is now 0.001"
     close = first_difference({"lr": 0.1}, {"lr": 0.1 + 1e-12})
     assert close and "0.1 and" in close and "0.100000000001" in close
 
 
-def test_training_on_the_same_rows_too_often_is_warned_of(tiny_acts: Path, tmp_path: Path) -> None:
+def test_training_on_the_same_rows_too_often_gives_a_warning(tiny_acts: Path, tmp_path: Path) -> None:
     sizes = ("--arch", "topk", "--widths", "8", "--k", "1", "--batch", "8192", "--tokens", "1M", "--device", "cpu")
     done = hiersae("train", tiny_acts, *sizes, "-o", tmp_path / "run", "--quiet")
     assert done.returncode == 0 and "times, so latents may fit only these rows: cache more text" in done.stderr

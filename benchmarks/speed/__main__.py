@@ -72,7 +72,7 @@ def child(name: str, latents: int, options: argparse.Namespace) -> dict[str, Any
         for key in ("d", "k", "batch", "dtype", "moments", "device", "steps", "warmup")
     ]
     flags += ["--compile"] if options.compile else []
-    command = [sys.executable, "-m", "benchmarks.speed", "--one", name, f"--latents={latents}", *flags]
+    command = [sys.executable, "-m", "benchmarks.speed", "--measure", name, f"--latents={latents}", *flags]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     if done.returncode:
         last_line = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
@@ -154,10 +154,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", help="file to write the rows to")
     parser.add_argument("--plot", help="HTML file to draw the rates in")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one, options)))
+    if options.measure:
+        print(json.dumps(measure(options.measure, options)))
         return
     names = options.implementations.split(",")
     unknown = [name for name in names if name not in CASES]

@@ -99,11 +99,8 @@ class Priced(BatchTopK):
         self.rows *= KEEP
 
 
-ABLATIONS = {
-    "hard": HardFromTheStart,
-    "activation": ReadsTheActivation,
-    "random-tree": RandomTree,
-}  # the part that each lacks
+# By the name of the ablation, a value of --ablate.
+ABLATIONS = {"hard": HardFromTheStart, "activation": ReadsTheActivation, "random-tree": RandomTree}
 VARIANTS = {
     name: Architecture(f"{__name__}:{model.__name__}", HierOptions, levels=True) for name, model in ABLATIONS.items()
 } | {"priced": Architecture(f"{__name__}:Priced", HierOptions)}

@@ -4,8 +4,8 @@ Legend of shapes: B rows of a batch, D width of the activations, F latents, C la
 n active latents of all rows.
 
 Every architecture here is positively homogeneous: ReLU pre-activations, and a selection that compares
-pre-activations with each other. So scaling the input and the biases by s scales the codes by s and changes nothing
-else, and a scale used in training folds into the saved biases and thresholds exactly.
+pre-activations with each other. So if the input is scaled by s, codes and biases scale by s and nothing else changes.
+A scale used in training folds into the saved biases and thresholds exactly.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ class SparseAutoencoder(nn.Module):
         price: Callable[[Pattern], torch.Tensor] | None = None,
         least_price_C: torch.Tensor | float = 1.0,
     ) -> SparseCode:
-        """Select the latents of ``part`` whose score, z^2 divided by their price, is at least ``threshold``.
+        """Select the latents of ``part`` whose score, z^2 divided by the price, is at least ``threshold``.
 
         In training, select the highest scores of the batch instead, ``k`` a row on average (BatchTopK), and update
         ``threshold``, a scalar, in place: it is the running mean of the lowest selected score, for inference.
@@ -312,17 +312,17 @@ class SparseAutoencoder(nn.Module):
         """
         with profiled(SELECTION):
             with torch.no_grad():
-                least, bound = threshold, _SLACK * threshold
+                lowest, bound = threshold, _SLACK * threshold
                 pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
                 if self.training:
                     count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
-                    least = nth_largest(score_n, count)
-                    while least < bound:  # a latent that is no candidate may have a higher score
+                    lowest = nth_largest(score_n, count)
+                    while lowest < bound:  # a latent that is no candidate may have a higher score
                         bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
                         pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
-                        least = nth_largest(score_n, count)
-                    threshold.lerp_(least.to(threshold.dtype), 1.0 if threshold == 0 else self._threshold_rate)
-                pattern = pattern.where((score_n >= least) & (score_n > 0))
+                        lowest = nth_largest(score_n, count)
+                    threshold.lerp_(lowest.to(threshold.dtype), 1.0 if threshold == 0 else self._threshold_rate)
+                pattern = pattern.where((score_n >= lowest) & (score_n > 0))
             return SparseCode(pattern, reading.at(pattern))
 
     def _energy_per_price(

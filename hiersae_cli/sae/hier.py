@@ -40,10 +40,10 @@ class HierarchicalSAE(SparseAutoencoder):
 
     Args:
         width: D.
-        options: see ``HierOptions`` for what each does. ``coarse_weight`` is the weight of the errors of the
-            reconstructions from the first level, the first two, and so on, without the last. ``tree_weight`` goes from
-            a constant price, at 0, to the code length, at 1. If the curriculum keeps the gate closed from the start, no
-            tree can be learned: all parents then have equally many children.
+        options: see ``HierOptions`` for what each does. ``coarse_weight`` is the weight of the errors after each
+            level but the last. ``tree_weight`` goes from a constant price, at 0, to the code length, at 1. If the
+            curriculum keeps the gate closed from the start, no tree can be learned: all parents then have equally many
+            children.
     """
 
     parent_F: torch.Tensor
@@ -293,7 +293,7 @@ class HierarchicalSAE(SparseAutoencoder):
         k: float,
         closed: bool,
     ) -> SparseCode:
-        """A level's code: the latents whose energy is worth its price, given the code of the level above.
+        """A level's code: the latents with enough energy for their price, which depends on the code of the level above.
 
         A root child has the same price either way, so that it has no parent does not matter.
         """

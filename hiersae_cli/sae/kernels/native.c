@@ -95,7 +95,7 @@ int64_t hiersae_above(const float *x_BD, const float *w_CD, const float *offset_
                 for (int i = 0; i < ROWS; i++) a[i] = x_BD + row_p[p + i < high ? p + i : high - 1] * width;
                 for (int j = 0; j < CHILDREN; j++) b[j] = w_CD + (c + j <= last ? c + j : last) * width;
                 float dot[ROWS][CHILDREN];
-                if (high - p == 1) tile(a, b, width, 1, dot); /* small tiles are only faster */
+                if (high - p == 1) tile(a, b, width, 1, dot); /* small tiles only for speed */
                 else if (high - p <= ROWS / 2) tile(a, b, width, ROWS / 2, dot);
                 else tile(a, b, width, ROWS, dot);
                 for (int i = 0; i < ROWS && p + i < high; i++)

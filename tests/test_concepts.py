@@ -284,7 +284,7 @@ def test_errors_of_label_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         LabelsFile(str(write_csv(tmp_path / "c.csv", [], "document,start")))
     with pytest.raises(FileError, match="has no labels"):
         LabelsFile(str(write_csv(tmp_path / "e.csv", [])))
-    for name, message in (("b.csv", "not UTF-8 text"), ("b.parquet", "not a Parquet file")):
+    for name, message in (("b.csv", "not UTF-8 text"), ("b.parquet", "not a readable Parquet file")):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00document")
         with pytest.raises(FileError, match=message):
             LabelsFile(str(tmp_path / name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import stat
 import subprocess
 import threading
@@ -493,7 +492,7 @@ def test_servers_warn_beyond_loopback_without_tls(folder: Path):
     while not lines or "rater 7:" not in lines[-1]:
         lines.append(process.stderr.readline())
         assert lines[-1], lines
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # SIGINT is ignored if the tests run in the background
     process.communicate(timeout=PATIENCE)
     said = "".join(lines)
     assert "speaks no TLS" in said and "/admin/" in said

@@ -1,6 +1,6 @@
 """The parts of a training step, labelled for ``torch.profiler``: ``hiersae bench`` reads the labels.
 
-A label costs about a microsecond if no profiler runs.
+A label costs some 6 microseconds if no profiler runs.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from hiersae_cli.user_cache import user_cache
+
 _SOURCE = Path(__file__).with_name("native.c")
 # Square roots set no errno and raise no trap here, without which they cannot be taken several at a time.
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
@@ -157,7 +159,7 @@ def _library() -> ctypes.CDLL | None:
     """The compiled kernels, from the user's cache where they are there; None where they cannot be had."""
     if os.environ.get("HIERSAE_NATIVE") == "0":
         return None
-    folder = _folder()
+    folder = user_cache()
     kind = hashlib.sha256(_SOURCE.read_bytes() + f"{_FLAGS}{_processor()}".encode()).hexdigest()[:16]
     kept = folder / f"native-{kind}.so" if folder else None
     if kept and kept.exists():
@@ -190,19 +192,6 @@ def _loaded(path: Path) -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, result
     return library
-
-
-def _folder() -> Path | None:
-    """Where compiled kernels are kept, which nobody else may write to; None if there is no such place."""
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hiersae"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return None
-    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
-    own = status.st_uid == user and not status.st_mode & 0o022
-    return folder if own and os.access(folder, os.W_OK) else None
 
 
 def _processor() -> str:

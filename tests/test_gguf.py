@@ -93,6 +93,14 @@ def test_the_fingerprint_follows_the_content_of_the_file_but_not_its_place(
     assert len(list(hosts.iterdir())) == 2
 
 
+def test_what_a_killed_command_left_is_removed(file: Path, hosts: Path) -> None:
+    Host.load(str(file), CPU)
+    (converted,) = hosts.iterdir()
+    converted.rename(hosts / f".{converted.name}abc")
+    Host.load(str(file), CPU)
+    assert list(hosts.iterdir()) == [converted]
+
+
 def test_two_commands_convert_a_file_at_once(file: Path, hosts: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(TEXTS) * 40)

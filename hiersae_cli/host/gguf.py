@@ -20,6 +20,7 @@ import torch
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, install_hint
 from hiersae_cli.hashing import sha256_file
+from hiersae_cli.locking import exclusive
 from hiersae_cli.user_cache import user_cache
 
 SUFFIX = ".gguf"
@@ -51,13 +52,27 @@ def converted(file: Path, console: Console) -> Path:
     folder = cache / "hosts" / sha256_file(file)[:_NAME_DIGITS]
     if not folder.exists():
         _require_packages(file)
-        folder.parent.mkdir(exist_ok=True)
-        _require_space(file, folder)
         console.say(f"converting {file} once, to {folder}")
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
-            _convert(file, Path(temporary))
-            _publish(Path(temporary) / "model", folder)
+        folder.parent.mkdir(exist_ok=True)
+        with exclusive(folder.parent):
+            if not folder.exists():  # another command may have made it meanwhile
+                _make(file, folder)
     return folder
+
+
+def _make(file: Path, folder: Path) -> None:
+    """Make ``folder``, which is there only when it is complete."""
+    for leftover in folder.parent.glob(f".{folder.name}*"):  # of a command that was killed
+        shutil.rmtree(leftover)
+    _require_space(file, folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}") as temporary:
+        _convert(file, Path(temporary))
+        complete = Path(temporary) / "model"
+        for path in [*complete.iterdir(), complete]:  # on the disk before it gets its name
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        complete.rename(folder)
 
 
 def _has_magic(file: Path) -> bool:
@@ -103,7 +118,7 @@ def _convert(file: Path, temporary: Path) -> None:
         tokenizer.save_pretrained(temporary / "model")
     except Exception as error:  # safetensors has its own exception for a full disk
         raise FileError(
-            f"{temporary}: the converted model cannot be written ({_reason(error)})",
+            f"{temporary.parent}: the converted model cannot be written ({_reason(error)})",
             f"Free some space, or {_CACHE_HINT}.",
         ) from None
 
@@ -132,19 +147,6 @@ def _read(link: Path) -> tuple[Any, Any]:
         plain = AutoModelForCausalLM.from_config(type(model.config)(**settings))
     plain.load_state_dict(model.state_dict(), assign=True)
     return plain, tokenizer
-
-
-def _publish(new: Path, folder: Path) -> None:
-    """Give the new folder its name, unless another command was faster; its content is on the disk before."""
-    for path in [*new.iterdir(), new]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-    try:
-        new.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
 
 
 def _unreadable(file: Path, error: Exception) -> FileError:

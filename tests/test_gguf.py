@@ -101,7 +101,7 @@ def test_what_a_killed_command_left_is_removed(file: Path, hosts: Path) -> None:
     assert list(hosts.iterdir()) == [converted]
 
 
-def test_two_commands_convert_a_file_at_once(file: Path, hosts: Path, tmp_path: Path) -> None:
+def test_commands_that_start_together_share_the_converted_folder(file: Path, hosts: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(TEXTS) * 40)
     outs = [tmp_path / "a.h5", tmp_path / "b.h5"]

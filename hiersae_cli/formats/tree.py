@@ -20,11 +20,13 @@ from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.described import Described, of_levels, require_fields, run_line
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.text import visible
 from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 
 SCHEMA = "hiersae.tree"
 SCHEMA_VERSION = 2
 
+_FAMILIES, _CHILDREN = 5, 4  # that ``describe`` shows, and of each its largest children
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -212,6 +214,20 @@ def _broken(path: str | Path, what: str) -> FileError:
     return FileError(f"{path}: damaged: {what}", "Make it again with 'hiersae export-tree'.")
 
 
+def _families(tree: Tree) -> list[str]:
+    """The largest families in a line each: the name of a parent, how often it fires, and its largest children."""
+    parents = sorted((node for node in tree.nodes if tree.children(node.id)), key=lambda n: -len(tree.children(n.id)))
+    lines = []
+    for parent in parents[:_FAMILIES]:
+        children = sorted(tree.children(parent.id), key=lambda n: -(n.statistics.get("p_child_given_parent") or 0))
+        named = [f"{child.id} {visible(child.name)}".strip() for child in children[:_CHILDREN]]
+        more = [f"{len(children) - len(named)} more"] if len(children) > len(named) else []
+        rate = parent.statistics.get("rate")
+        fires = f" ({rate:.1%})" if rate is not None else ""
+        lines.append(f"{parent.id} {visible(parent.name)}".strip() + f"{fires}: " + " | ".join([*named, *more]))
+    return lines
+
+
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of a tree; raises as ``load_tree`` does. Nothing more can be verified."""
     tree = load_tree(path)
@@ -235,5 +251,6 @@ def describe(path: Path, verify: bool) -> Described:
         ),
         run_line(header["run"]),
         ("measured on", f"{header['sample']['rows_held_out']:,} held-out rows"),
+        *(("family", family) for family in _families(tree)),
     ]
     return Described("tree", header, details, lines)

@@ -13,7 +13,10 @@ import torch
 
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.activations import ActivationSet, outliers
+from hiersae_cli.formats.activations.sampled import spectrum_of
 from hiersae_cli.formats.activations.stream import ShuffledRows
+from hiersae_cli.metrics.reconstruction import Moments
+from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.synth import Stream, block_seed, generator
 from hiersae_cli.workflows.common import advice
 
@@ -41,6 +44,9 @@ class Source(Protocol):
 
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         """Batches (B, D) of ``size`` rows, from batch number ``first`` on."""
+
+    def spectrum(self) -> Spectrum | None:
+        """How many dimensions the rows fill; None if they do not vary."""
 
     def extent(self, tokens: int) -> str:
         """What ``tokens`` rows of it are, in words."""
@@ -71,6 +77,9 @@ class CachedRows:
     def moments(self) -> tuple[np.ndarray, float]:
         return self._acts.moments()
 
+    def spectrum(self) -> Spectrum | None:
+        return spectrum_of(self._acts)
+
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         return self._rows.batches(size, first)
 
@@ -99,11 +108,21 @@ class DrawnRows:
 
     def moments(self) -> tuple[np.ndarray, float]:
         total_D, square = torch.zeros(self.width, dtype=torch.float64), 0.0
-        for number in range(_MOMENT_BLOCKS):
-            x_BD, _ = self._generator.sample(_BLOCK, block_seed(self._seed, Stream.MOMENTS, number))
+        for x_BD in self._moment_blocks():
             x_BD = x_BD.cpu().double()
             total_D, square = total_D + x_BD.sum(0), square + float(x_BD.square().sum())
         return (total_D / (_MOMENT_BLOCKS * _BLOCK)).numpy(), square / (_MOMENT_BLOCKS * _BLOCK)
+
+    def spectrum(self) -> Spectrum | None:
+        moments = Moments(self._generator.truth.bias_D)
+        for x_BD in self._moment_blocks():
+            moments.add(x_BD)
+        return Spectrum.of(moments)
+
+    def _moment_blocks(self) -> Iterator[torch.Tensor]:
+        """Rows (B, D) that are drawn for figures, and never trained on."""
+        for number in range(_MOMENT_BLOCKS):
+            yield self._generator.sample(_BLOCK, block_seed(self._seed, Stream.MOMENTS, number))[0]
 
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         number = first

@@ -188,7 +188,7 @@ def test_train_info_and_eval_say_the_same_of_a_cache(tiny_hier: Path, tiny_acts:
     assert f"{line}; FVU of PCA {of_info['pca_fvu']['8']:.3g} at k 8" not in trained.stderr  # its L0 is 4
     assert line in trained.stderr and "312 tokens per latent" in trained.stderr
     assert "warning: 19 steps are too few" in trained.stderr
-    done = hiersae("eval", run, "--acts", tiny_acts, "-o", report, "--no-controls", "--device", "cpu")
+    done = hiersae("eval", run, "--acts", tiny_acts, "-o", report, "--no-controls", "--device", "cpu", "--full")
     assert done.returncode == 0, done.stderr
     assert line.partition(";")[0] + "; FVU of PCA at this L0 " in " ".join(done.stdout.split())
     written = json.loads(report.read_text())
@@ -196,3 +196,4 @@ def test_train_info_and_eval_say_the_same_of_a_cache(tiny_hier: Path, tiny_acts:
     subject = written["subjects"]["run"]
     assert (subject["steps"], subject["tokens_per_latent"]) == (19, 10_000 / 32)
     assert 0 < subject["pca_fvu"] < 1
+    assert f"Training rows: {line}. run: 19 steps, 312 tokens per latent, FVU of PCA at its L0" in done.stdout

@@ -6,6 +6,7 @@ Legend of shapes: B rows of a batch, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,22 +108,23 @@ class DrawnRows:
         self.inputs = {config.synth: self.host["fingerprint"]}
 
     def moments(self) -> tuple[np.ndarray, float]:
-        total_D, square = torch.zeros(self.width, dtype=torch.float64), 0.0
-        for x_BD in self._moment_blocks():
-            x_BD = x_BD.cpu().double()
-            total_D, square = total_D + x_BD.sum(0), square + float(x_BD.square().sum())
-        return (total_D / (_MOMENT_BLOCKS * _BLOCK)).numpy(), square / (_MOMENT_BLOCKS * _BLOCK)
+        return self._figures[:2]
 
     def spectrum(self) -> Spectrum | None:
-        moments = Moments(self._generator.truth.bias_D)
-        for x_BD in self._moment_blocks():
-            moments.add(x_BD)
-        return Spectrum.of(moments)
+        return self._figures[2]
 
-    def _moment_blocks(self) -> Iterator[torch.Tensor]:
-        """Rows (B, D) that are drawn for figures, and never trained on."""
+    @cached_property
+    def _figures(self) -> tuple[np.ndarray, float, Spectrum | None]:
+        """Mean, mean squared norm and spectrum of rows that are drawn for these figures, and never trained on."""
+        total_D, square = torch.zeros(self.width, dtype=torch.float64), 0.0
+        moments = Moments(self._generator.truth.bias_D)
         for number in range(_MOMENT_BLOCKS):
-            yield self._generator.sample(_BLOCK, block_seed(self._seed, Stream.MOMENTS, number))[0]
+            x_BD, _ = self._generator.sample(_BLOCK, block_seed(self._seed, Stream.MOMENTS, number))
+            moments.add(x_BD)
+            x_BD = x_BD.cpu().double()
+            total_D, square = total_D + x_BD.sum(0), square + float(x_BD.square().sum())
+        rows = _MOMENT_BLOCKS * _BLOCK
+        return (total_D / rows).numpy(), square / rows, Spectrum.of(moments)
 
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         number = first

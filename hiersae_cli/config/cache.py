@@ -16,7 +16,7 @@ class CacheConfig(Config):
     """Which activations of which model on which text are written, and how."""
 
     texts: list[str] = argument([], help=TEXTS_HELP, metavar="TEXT")
-    model: str = option(help="Hugging Face causal language model: a folder or a hub id.", metavar="MODEL")
+    model: str = option(help="Causal language model: a Hugging Face folder, a GGUF file or a hub id.", metavar="MODEL")
     out: str = option("acts.h5", "--out", "-o", help="File to write.", recorded=False)
     layer: str = option(
         "", help="Transformer blocks whose output is cached, counted from 0: 2, or 1,2.", metavar="N[,N]"

@@ -26,10 +26,11 @@ from safetensors.numpy import load_file, save_file
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
-from hiersae_cli.formats.atomic import exclusive, read_json, replacing, write_json
+from hiersae_cli.formats.atomic import read_json, replacing, write_json
 from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.hdf5 import attributes, read_strings, remove_leftovers, write_header, write_strings
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.own_tokens import own_tokens, table
 

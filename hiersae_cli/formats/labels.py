@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.atomic import exclusive, read_json, write_json
+from hiersae_cli.formats.atomic import read_json, write_json
 from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.levels import current_id, latent_id, parse_id
+from hiersae_cli.locking import exclusive
 from hiersae_cli.version import __version__
 
 SCHEMA = "hiersae.labels"

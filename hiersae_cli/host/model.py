@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.hashing import sha256_file
+from hiersae_cli.host import gguf
 from hiersae_cli.host.hooks import first_of, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
@@ -48,26 +50,30 @@ class Host:
         self.name, self.fingerprint, self.model, self.tokenizer = name, fingerprint, model, tokenizer
 
     @classmethod
-    def load(cls, name: str, device: torch.device, dtype: str = "auto", revision: str = "") -> Host:
-        """Load from a folder or the hub; reads only safetensors and runs no code from the model's files.
+    def load(
+        cls, name: str, device: torch.device, dtype: str = "auto", revision: str = "", console: Console | None = None
+    ) -> Host:
+        """Load from a folder, a GGUF file or the hub; runs no code from the files, and no weights in pickle are read.
 
+        A GGUF file is converted to a folder at first use, which ``console`` reports (see ``host.gguf``).
         Raises ``UsageError`` if there is no such model, ``FileError`` if its files are unusable or it is not a causal
         language model.
         """
         _quieten()
         from transformers import AutoModelForCausalLM
 
-        folder = Path(name)
-        _require_plausible(name, folder)
-        _require_causal_class(name, revision)
+        source = str(gguf.converted(Path(name), console or Console.silent())) if gguf.is_gguf(name) else name
+        folder = Path(source)
+        _require_plausible(source, folder)
+        _require_causal_class(source, revision)
         torch_dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
-        tokenizer = load_tokenizer(name, revision)
+        tokenizer = load_tokenizer(source, revision)
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **_options(revision)
+                source, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **_options(revision)
             )
         except Exception as error:
-            raise _load_error(name, error) from None
+            raise _load_error(source, error) from None
         model, loading = loaded
         fingerprint = _fingerprint(folder) if folder.is_dir() else str(getattr(model.config, "_commit_hash", "") or "")
         host = cls(name, fingerprint, model.to(device).eval().requires_grad_(False), tokenizer)
@@ -291,7 +297,12 @@ def _require_plausible(name: str, folder: Path) -> None:
             f"{name}: no config.json in this folder; not a Hugging Face model", "Make one: hiersae lm TEXT -o host."
         )
     if folder.exists() and not folder.is_dir():
-        raise FileError(f"{name}: a file; a Hugging Face model is a folder", "Make one: hiersae lm TEXT -o host.")
+        raise FileError(
+            f"{name}: a file; a Hugging Face model is a folder",
+            "Give a folder or a GGUF file, or make a model: hiersae lm TEXT -o host.",
+        )
+    if not folder.exists() and name.lower().endswith(gguf.SUFFIX):
+        raise UsageError(f"--model {name}: no such file", "Check the path.")
     if not folder.exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise UsageError(f"--model {name}: no such folder", "Make one: hiersae lm TEXT -o host.")
 

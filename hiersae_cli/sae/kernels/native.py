@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from hiersae_cli.user_cache import user_cache
+
 _SOURCE = Path(__file__).with_name("native.c")
 # Without errno and traps several square roots can be computed at a time.
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
@@ -157,7 +159,7 @@ def _library() -> ctypes.CDLL | None:
     """The compiled kernels, from the user's cache if possible; None if they cannot be compiled."""
     if os.environ.get("HIERSAE_NATIVE") == "0":
         return None
-    folder = _folder()
+    folder = user_cache()
     kind = hashlib.sha256(_SOURCE.read_bytes() + f"{_FLAGS}{_processor()}".encode()).hexdigest()[:16]
     cached = folder / f"native-{kind}.so" if folder else None
     if cached and cached.exists():
@@ -190,19 +192,6 @@ def _loaded(path: Path) -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, result
     return library
-
-
-def _folder() -> Path | None:
-    """The cache folder for compiled kernels, which only the user may write to; None if there is no such folder."""
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hiersae"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return None
-    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
-    private = status.st_uid == user and not status.st_mode & 0o022
-    return folder if private and os.access(folder, os.W_OK) else None
 
 
 def _processor() -> str:

@@ -51,7 +51,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     console = console or Console.silent()
     refuse_existing(config.out, config.overwrite)
     device = resolve_device(config.device)
-    host = Host.load(config.model, device, config.model_dtype, config.revision)
+    host = Host.load(config.model, device, config.model_dtype, config.revision, console)
     modules = [host.layer_path(layer) for layer in config.layer_numbers()]
     modules = list(dict.fromkeys([*modules, *config.module]))
     context = _context(config, host)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import Activations, ActivationSet
 from hiersae_cli.formats.run import Run
@@ -49,12 +50,12 @@ def require_match(run: Run, cache: Activations) -> None:
         )
 
 
-def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device) -> Host:
+def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device, console: Console | None = None) -> Host:
     """The host model at ``name``.
 
     Raises ``FileError`` if the run was trained on another host, or the run or a cache has another tokenizer.
     """
-    host = Host.load(name, device, run.header["host"]["dtype"])
+    host = Host.load(name, device, run.header["host"]["dtype"], console=console)
     loaded = {"name": name, "fingerprint": host.fingerprint}
     if host.fingerprint != run.header["host"]["fingerprint"]:
         raise FileError(

@@ -72,7 +72,7 @@ def open_dashboard(config: DashboardConfig, console: Console | None = None) -> t
     acts = open_acts(run, config.acts)
     if warning := outliers.warning(acts):
         console.warn(warning)
-    host = load_host(config.model, run, acts, device) if config.model else None
+    host = load_host(config.model, run, acts, device, console) if config.model else None
     labels = Labels(config.run, run.sha256)
     labels.current()  # a file that cannot be read is an error before the work, not after it
     file = ensure_index(config, run, baseline, acts, host, device, console)

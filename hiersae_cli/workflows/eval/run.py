@@ -109,7 +109,7 @@ def open_inputs(config: EvalConfig, console: Console) -> EvalInputs:
     all_runs = [*runs, *baselines, *others]
     setup = Setup(config, console, device, open_caches(all_runs, config))
     acts = setup.acts
-    host = load_host(config.model, runs[0], acts, device) if config.model else None
+    host = load_host(config.model, runs[0], acts, device, console) if config.model else None
     sample = Sample.drawn(acts, HELD_OUT, config.tokens, config.seed)
     groups = seed_groups(runs, baselines)
     fit_rows = training_rows(acts, _FIT_ROWS, config.seed)

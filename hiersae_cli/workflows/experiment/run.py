@@ -22,6 +22,7 @@ from hiersae_cli.formats.final_info import FINAL_INFO
 from hiersae_cli.formats.plan import Part, Planned
 from hiersae_cli.formats.provenance import check_schema, header
 from hiersae_cli.formats.report import MORE_IS_BETTER
+from hiersae_cli.locking import exclusive
 from hiersae_cli.workflows import data
 from hiersae_cli.workflows.experiment.steps import Unit
 
@@ -39,7 +40,7 @@ def run(config: ExperimentConfig, console: Console | None = None) -> dict[str, A
     planned = plan.load(plan_file, out.absolute().name, "gpu" if gpu else "cpu")
     sets = _data_sets(planned, plan_file.parent / DATA_FOLDER, console)
     out.mkdir(parents=True, exist_ok=True)
-    with atomic.exclusive(out, wait=False):
+    with exclusive(out, wait=False):
         _begin(out, config, planned, sets)
         titles = ", ".join(dataset.title for dataset in sets)
         console.say(f"{out}: {planned.tests}; configuration {planned.configuration}; {titles}")

@@ -54,7 +54,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     levels = trained.model.levels
     root = _root(config, levels)
     acts = open_acts(trained, config.acts)
-    host = load_host(config.model, trained, acts, device) if config.model else None
+    host = load_host(config.model, trained, acts, device, console) if config.model else None
     labels = _labels(trained, console)
     steps = trained.config.steps
     if trained.steps_done < steps:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SHARE, SHUFFLED, SOFT, TREE, metric_of
+from hiersae_cli.metrics.spectrum import rank_in_words
 from hiersae_cli.render.report_tables import Figure, compared, sample_in_words
 
 WIDTH = 72
@@ -21,14 +22,16 @@ _ROWS = (
 _TRAINED_FOR = ("p_parent_given_child", "bits_per_token_tree")  # of a learned tree, whose gate decides them
 _MARKS = {"better": "+", "worse": "-", "no evidence": "="}
 _MOST_BASELINES = 3
+_MOST_LINES = 12
 _NAME = 9  # most characters of a name at the head of a column
 
 
 def answer(report: Mapping[str, Any]) -> list[str]:
-    """The lines: what was compared, one line per question, and what is not shown."""
+    """The lines: what was compared, on what rows if there is room, a line per question, and what is not shown."""
     first, baselines = compared(report)
     others = baselines[:_MOST_BASELINES]
     lines = textwrap.wrap(_heading(report, first, others), WIDTH, subsequent_indent="  ")
+    heading, activations = len(lines), _activations(report, first)
     rows = [row for row in _ROWS if _figure(report, first, row[1])]
     if len(others) > 1:
         lines += _several(report, first, others, rows)
@@ -36,7 +39,10 @@ def answer(report: Mapping[str, Any]) -> list[str]:
         lines += _pair(report, first, others[0], rows)
     else:
         lines += _single(report, first, rows)
-    return lines + textwrap.wrap(" ".join(_notes(report, first, baselines, rows)), WIDTH)
+    lines += textwrap.wrap(" ".join(_notes(report, first, baselines, rows)), WIDTH)
+    if len(lines) + len(activations) <= _MOST_LINES:
+        lines[heading:heading] = activations
+    return lines
 
 
 def _pair(report: Mapping[str, Any], first: str, other: str, rows: list[tuple[str, str]]) -> Iterator[str]:
@@ -84,6 +90,15 @@ def _heading(report: Mapping[str, Any], first: str, others: list[str]) -> str:
     return f"{first}{against}: {sample_in_words(report)}, {seeds}"
 
 
+def _activations(report: Mapping[str, Any], first: str) -> list[str]:
+    """How many dimensions the rows fill, and what the principal components leave unexplained."""
+    spectrum, subject = report.get("spectrum"), report["subjects"][report["groups"][first]["subjects"][0]]
+    if not spectrum:
+        return []
+    words = f"rows: {rank_in_words(spectrum)}; FVU of PCA at this L0 {_number('fvu', subject['pca_fvu'])}"
+    return textwrap.wrap(words, WIDTH, subsequent_indent="  ")
+
+
 def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: list[tuple[str, str]]) -> Iterator[str]:
     if any(_starred(report, first, metric) for _, metric in rows):
         yield "* What the run is trained for."
@@ -103,7 +118,7 @@ def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: li
     left_out = [f"{more} more figures", *baselines[_MOST_BASELINES:]]
     left_out += ["other trees"] if report["control_trees"].get(first) else []
     controls = [name for name in report["groups"] if name not in (first, *baselines)]
-    left_out += [f"{len(controls)} untrained dictionaries"] if controls else []
+    left_out += [f"{len(controls)} controls"] if controls else []
     yield f"Not shown: {', '.join(left_out)}."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hiersae_cli.levels import current_id
 from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, base_name, metric_of
+from hiersae_cli.metrics.spectrum import in_words
 
 Figure = Mapping[str, Any] | None
 
@@ -154,6 +155,16 @@ def _detector(concept: Mapping[str, Any]) -> list[str]:
     return [text, "" if absorbed is None else f"{absorbed:.0%}"]
 
 
+def _fitted_to_rows(report: Mapping[str, Any]) -> Iterator[str]:
+    """By group: how long it was trained, and what PCA leaves unexplained at its L0; of several seeds the first."""
+    for name in [next(iter(report["groups"])), *report["mismatches"]]:
+        subject = report["subjects"][report["groups"][name]["subjects"][0]]
+        trained = ""
+        if subject["steps"] is not None:
+            trained = f"{subject['steps']:,} steps, {subject['tokens_per_latent']:,.0f} tokens per latent, "
+        yield f"{name}: {trained}FVU of PCA at its L0 {subject['pca_fvu']:.3g}."
+
+
 def _ordered(report: Mapping[str, Any], names: list[str]) -> list[str]:
     """The metrics of some groups without those of control trees, in the order of the tables."""
     order = list(BY_NAME)
@@ -220,6 +231,8 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         if len(groups[name]["seeds"]) > 1:
             seeds = ", ".join(map(str, groups[name]["seeds"]))
             yield f"{name}: mean over the seeds {seeds} ({', '.join(groups[name]['subjects'])})."
+    if report.get("spectrum"):
+        yield f"Training rows: {in_words(report['spectrum'])}. {' '.join(_fitted_to_rows(report))}"
     if "tasks" in report:
         tasks = report["tasks"]
         f1, accuracy = (with_interval(tasks["ceiling"][name]) for name in ("probe_f1", "probe_accuracy"))

@@ -65,6 +65,10 @@ class ActivationSet:
         """Which rows (N,) bool belong to one of ``splits``; dropped rows belong to none."""
         return np.concatenate([np.any([self._used(cache, split) for split in splits], axis=0) for cache in self.caches])
 
+    def outliers(self) -> np.ndarray:
+        """Which rows (N,) bool have a norm over 10 x the median of their cache, whether they are used or not."""
+        return np.concatenate([cache.outliers(self.module) for cache in self.caches])
+
     def usable(self, split: int) -> np.ndarray:
         """``rows_of`` one split; raises ``FileError`` if it has no rows."""
         mask = self.rows_of(split)

@@ -11,11 +11,15 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import outliers
 from hiersae_cli.formats.activations.activation_set import ActivationSet
 from hiersae_cli.formats.activations.reader import Activations
+from hiersae_cli.formats.activations.sampled import spectrum_of
 from hiersae_cli.formats.activations.summary import SPLITS, row_uses, summary_of
 from hiersae_cli.formats.activations.writer import summarise
 from hiersae_cli.formats.described import Described, Lines, host_line, require_fields
 from hiersae_cli.formats.hdf5 import attributes
+from hiersae_cli.metrics.spectrum import Spectrum, in_words
 
+_WIDEST = 2048  # modules whose spectrum takes a few seconds at most
+_PCA_K = (8, 16, 32, 64)
 _TOLERANCE = 1e-6  # of statistics: sums may be taken in another order elsewhere
 
 
@@ -27,6 +31,7 @@ def describe(path: Path, verify: bool) -> Described:
         require_fields(path, header, "config", "inputs", "host")
         split = acts.column("split")
         splits = {name: int((split == value).sum()) for name, value in SPLITS.items()}
+        modules: dict[str, dict[str, Any]]
         modules = {name: {"width": acts.width(name), "dtype": acts.dtype(name)} for name in acts.modules}
         if complete:
             modules = summary_of(acts)["modules"]
@@ -48,7 +53,15 @@ def describe(path: Path, verify: bool) -> Described:
             lines.append(("module", f"{name}, width {module['width']:,}, {module['dtype']}"))
             if complete:
                 lines.append(("", f"{row_uses(module, splits['dropped'])}; median norm {module['median_norm']:.4g}"))
-                warning = module["warning"] = _warning(path, name)
+                warning, spectrum = _examined(path, name)
+                pca_fvu = {str(k): spectrum.pca_fvu(k) for k in _PCA_K if k < spectrum.width} if spectrum else {}
+                module["warning"] = warning
+                module["spectrum"] = {**spectrum.as_json(), "pca_fvu": pca_fvu} if spectrum else None
+                if spectrum:
+                    kept = module["outliers"] > 0 and not module["outliers_dropped"]
+                    lines.append(("", "without outliers: " * kept + in_words(module["spectrum"])))
+                if pca_fvu:
+                    lines.append(("", f"FVU of PCA {', '.join(f'{fvu:.3g} at k {k}' for k, fvu in pca_fvu.items())}"))
                 lines += [("warning", warning)] * bool(warning)
         lines.append(host_line(header["host"]))
         if acts.truth is not None:
@@ -72,10 +85,11 @@ def describe(path: Path, verify: bool) -> Described:
         )
 
 
-def _warning(path: Path, module: str) -> str:
+def _examined(path: Path, module: str) -> tuple[str, Spectrum | None]:
+    """A warning about outliers, if one is due, and the spectrum of the rows, if it takes no more than a few seconds."""
     acts = ActivationSet([str(path)], module)
     try:
-        return outliers.warning(acts)
+        return outliers.warning(acts), spectrum_of(acts) if acts.width <= _WIDEST else None
     finally:
         acts.close()
 

@@ -37,7 +37,7 @@ def warning(acts: ActivationSet) -> str:
     if not use_N.any():
         return ""
     norm_N = np.concatenate([cache.norms(acts.module) for cache in acts.caches])
-    outliers = int((np.concatenate([cache.outliers(acts.module) for cache in acts.caches]) & use_N).sum())
+    outliers = int((acts.outliers() & use_N).sum())
     norm_N = norm_N[use_N]
     few = max(1, int(LARGEST * len(norm_N)))
     largest_N = np.zeros(len(norm_N), bool)

@@ -17,12 +17,12 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.workflows.common.sizing import STABLE_STEPS, batch_for
 
 MOST_EPOCHS = 20  # with more, training warns
 _EPOCHS = 5
 _USUAL_TOKENS = 10**7
-_BATCHES = (2048, 1024, 512, 256)
-_LEAST_STEPS = 1000
+_LEAST_TOKENS = 1000
 _LATENTS = (64, 16_384)
 _TOKENS_PER_LATENT = 500  # with fewer, latents are neither unique nor meaningful
 _LATENTS_PER_DIMENSION = 8
@@ -182,14 +182,13 @@ def _repeated(flag: str, paths: list[str]) -> list[str]:
 
 def _sizes(rows: int, width: int) -> dict[str, Any]:
     """Tokens, batch, widths and k of a hierarchical run for a cache of ``rows`` training rows of ``width``."""
-    tokens = max(min(_EPOCHS * rows, max(_USUAL_TOKENS, rows)), _LEAST_STEPS)
+    tokens = max(min(_EPOCHS * rows, max(_USUAL_TOKENS, rows)), _LEAST_TOKENS)
     tokens -= tokens % 10 ** (len(str(tokens)) - 1)
-    batch = next((size for size in _BATCHES if tokens >= _LEAST_STEPS * size), _BATCHES[-1])
     least, most = _LATENTS
     latents = min(max(min(_LATENTS_PER_DIMENSION * width, tokens // _TOKENS_PER_LATENT), least), most)
     latents = 1 << (latents.bit_length() - 1)
     widths, k = _levels(latents, min(max(latents // 64, 8), 32))
-    return {"widths": widths, "k": k, "tokens": tokens, "batch": batch}
+    return {"widths": widths, "k": k, "tokens": tokens, "batch": batch_for(tokens, STABLE_STEPS)}
 
 
 def _levels(latents: int, l0: float) -> tuple[tuple[int, int], tuple[float, float]]:

@@ -32,6 +32,7 @@ from hiersae_cli.metrics.intervals import (
     seeds_suffice,
 )
 from hiersae_cli.metrics.recovery import shuffled_parents
+from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.metrics.stability import mean_over_pairs, same_latents, shared_edges, shared_latents
 from hiersae_cli.workflows.eval.passes import Fitted
 from hiersae_cli.workflows.eval.sample import Sample
@@ -63,8 +64,9 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
             "left_alone": loss.left_alone if loss else 0,
             "module": evaluation.module,
         },
+        "spectrum": evaluation.spectrum.as_json() if evaluation.spectrum else None,
         "warnings": [*evaluation.warnings, *contradictions(scored), *_doubts(evaluation.groups, sample)],
-        "subjects": {dictionary.name: _described(dictionary) for dictionary in scored},
+        "subjects": {dictionary.name: _described(dictionary, evaluation.spectrum) for dictionary in scored},
         "mismatches": {group.name: mismatches(first.group, group.group, l0) for group in evaluation.groups[1:]},
         "runs": {
             dictionary.name: {
@@ -244,7 +246,7 @@ def _doubts(groups: Sequence[ScoredGroup], sample: Sample) -> list[str]:
     return doubts
 
 
-def _described(dictionary: Scored) -> dict[str, Any]:
+def _described(dictionary: Scored, spectrum: Spectrum | None) -> dict[str, Any]:
     model, run, encoded = dictionary.subject.model, dictionary.subject.run, dictionary.encoded
     properties = {
         "tree": encoded.fitted.tree,
@@ -252,6 +254,7 @@ def _described(dictionary: Scored) -> dict[str, Any]:
         "edges": len(encoded.trees.edges[OWN].child_E) if OWN in encoded.trees.edges else 0,
         "latents": model.latents,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "pca_fvu": spectrum.pca_fvu(dictionary.figures["l0"].value) if spectrum else None,
     }
     if not run:
         return {"arch": "control", "widths": list(model.widths), "k": list(model.k), **properties}
@@ -261,6 +264,8 @@ def _described(dictionary: Scored) -> dict[str, Any]:
         "widths": list(run.config.widths),
         "k": list(run.config.k),
         "tokens": None if run.converted else run.config.tokens,
+        "steps": None if run.converted else run.config.steps,
+        "tokens_per_latent": None if run.converted else run.config.tokens / model.latents,
         "seed": None if run.converted else run.config.seed,
         **properties,
         "sha256": run.sha256,

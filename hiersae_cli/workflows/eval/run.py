@@ -16,6 +16,7 @@ from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet, outliers
+from hiersae_cli.formats.activations.sampled import spectrum_of, training_rows
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.intervals import Bootstrap
@@ -24,7 +25,7 @@ from hiersae_cli.workflows.common.inputs import load_host, open_acts, require_ma
 from hiersae_cli.workflows.eval.outputs import publish, refuse
 from hiersae_cli.workflows.eval.passes import Encoded, Setup, control_groups, encode, fit, splice
 from hiersae_cli.workflows.eval.report import build_report
-from hiersae_cli.workflows.eval.sample import Sample, training_rows
+from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup, score
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject, cautions, seed_groups
 from hiersae_cli.workflows.eval.tasks import PreparedTasks, TaskResults, prepare_tasks
@@ -91,6 +92,7 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         controls=_with_scores(controls, scored),
         further=further,
         loss=loss,
+        spectrum=spectrum_of(setup.acts),
         tasks=inputs.tasks,
         bootstrap=bootstrap,
         warnings=inputs.warnings,

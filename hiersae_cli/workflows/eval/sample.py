@@ -1,4 +1,4 @@
-"""The rows that an evaluation reads: held-out documents to measure on, training rows to fit on, windows for the host.
+"""The rows that an evaluation reads: held-out documents to measure on, and windows for the host.
 
 Legend of shapes: N rows of the sample, B windows, T tokens, K blocks of documents.
 """
@@ -15,7 +15,6 @@ from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.host.windows import padded
 
 _MOST_BLOCKS = 200  # of documents, for the bootstrap: finer ones change intervals little and cost memory
-_TRAINING_STRETCH = 64  # neighbouring training rows that are chosen together
 
 
 @dataclass(frozen=True)
@@ -128,15 +127,3 @@ class SampleWindows:
             for column in (self.tokens, self.usable)
         )
         return tokens_BT, usable_BT
-
-
-def training_rows(acts: ActivationSet, most: int, seed: int) -> np.ndarray:
-    """Up to ``most`` training rows, ascending, to fit trees and codes on; empty if all of the cache is held out."""
-    rows = np.flatnonzero(acts.rows_of(TRAIN))
-    if len(rows) <= most:
-        return rows
-    # Stretches of neighbours, because rows that are far apart are read one by one.
-    starts = np.arange(0, len(rows), _TRAINING_STRETCH)
-    chosen = np.sort(np.random.default_rng(seed).choice(starts, most // _TRAINING_STRETCH, False))
-    places = (chosen[:, None] + np.arange(_TRAINING_STRETCH)).ravel()
-    return rows[places[places < len(rows)]]

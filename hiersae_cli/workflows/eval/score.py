@@ -13,6 +13,7 @@ from hiersae_cli.metrics.catalogue import SOFT, metric_of
 from hiersae_cli.metrics.intervals import Bootstrap, Figure, Share
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import Statistic
+from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.workflows.eval.passes import Encoded, Fitted
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject
@@ -70,6 +71,7 @@ class Evaluation:
         controls: untrained dictionaries, one a group.
         further: runs that only the stability of the first group's trees is compared with.
         loss: the host's losses, if there is a host.
+        spectrum: of the caches' training rows, if there are any.
         tasks: the downstream tasks, if there are any.
         bootstrap: the resamples of documents behind the figures.
         warnings: known reasons to doubt the figures.
@@ -83,6 +85,7 @@ class Evaluation:
     controls: tuple[ScoredGroup, ...]
     further: tuple[Fitted, ...]
     loss: LossSums | None
+    spectrum: Spectrum | None
     tasks: PreparedTasks | None
     bootstrap: Bootstrap
     warnings: tuple[str, ...]

@@ -20,6 +20,7 @@ from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.sae import build
 from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
+from hiersae_cli.workflows.common import sizing
 from hiersae_cli.workflows.train.sources import Source, open_source
 
 _CALIBRATION_BATCHES = 32
@@ -57,7 +58,10 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
         f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
     )
-    for caution in source.cautions(config.tokens):
+    spectrum = source.spectrum()
+    if spectrum:
+        console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
+    for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
     figures = _loop(config, trainer, interval, source, folder, console)
     hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))

@@ -6,6 +6,7 @@ Legend of shapes: B rows of a batch, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.activations import ActivationSet, outliers
+from hiersae_cli.formats.activations.sampled import spectrum_of
 from hiersae_cli.formats.activations.stream import ShuffledRows
+from hiersae_cli.metrics.reconstruction import Moments
+from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.synth import Stream, block_seed, generator
 from hiersae_cli.workflows.common import advice
 
@@ -41,6 +45,9 @@ class Source(Protocol):
 
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         """Batches (B, D) of ``size`` rows, from batch number ``first`` on."""
+
+    def spectrum(self) -> Spectrum | None:
+        """How many dimensions the rows fill; None if they do not vary."""
 
     def extent(self, tokens: int) -> str:
         """How much of the source ``tokens`` rows are, in words."""
@@ -71,6 +78,9 @@ class CachedRows:
     def moments(self) -> tuple[np.ndarray, float]:
         return self._acts.moments()
 
+    def spectrum(self) -> Spectrum | None:
+        return spectrum_of(self._acts)
+
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         return self._rows.batches(size, first)
 
@@ -98,12 +108,23 @@ class DrawnRows:
         self.inputs = {config.synth: self.host["fingerprint"]}
 
     def moments(self) -> tuple[np.ndarray, float]:
+        return self._figures[:2]
+
+    def spectrum(self) -> Spectrum | None:
+        return self._figures[2]
+
+    @cached_property
+    def _figures(self) -> tuple[np.ndarray, float, Spectrum | None]:
+        """Mean, mean squared norm and spectrum of rows that are drawn for these figures, and never trained on."""
         total_D, square = torch.zeros(self.width, dtype=torch.float64), 0.0
+        moments = Moments(self._generator.truth.bias_D)
         for number in range(_MOMENT_BLOCKS):
             x_BD, _ = self._generator.sample(_BLOCK, block_seed(self._seed, Stream.MOMENTS, number))
+            moments.add(x_BD)
             x_BD = x_BD.cpu().double()
             total_D, square = total_D + x_BD.sum(0), square + float(x_BD.square().sum())
-        return (total_D / (_MOMENT_BLOCKS * _BLOCK)).numpy(), square / (_MOMENT_BLOCKS * _BLOCK)
+        rows = _MOMENT_BLOCKS * _BLOCK
+        return (total_D / rows).numpy(), square / rows, Spectrum.of(moments)
 
     def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
         number = first

@@ -12,6 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from hiersae_cli.formats.tree import load_tree, tightest_families
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     "--no-sandbox",
@@ -28,9 +30,10 @@ FOOT = "Math.ceil(document.querySelector('.map-foot').getBoundingClientRect().bo
 
 
 def make(dashboard: Path, out: Path) -> list[Path]:
-    """Write the map, and the page of the parent that comes first in it, to ``out``; returns the files.
+    """Write the map, and the page of a parent, to ``out``; returns the files.
 
-    The map is coloured by bits: with the gate closed, nearly every edge reaches its bound.
+    The parent is the head of the first family that ``hiersae info`` names of the ``tree.json`` next to the dashboard,
+    with four children or more; without such a file it is the first parent of the map. The map is coloured by bits: with the gate closed, nearly every edge reaches its bound.
     """
     from playwright.sync_api import sync_playwright
 
@@ -44,13 +47,23 @@ def make(dashboard: Path, out: Path) -> list[Path]:
         page.wait_for_selector("html[data-ready] #map")
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": page.evaluate(FOOT)}
         page.screenshot(path=files[0], clip=clip, full_page=True)
-        page.locator("#map").focus()
-        for key in ("Enter", "o"):  # choose the first, and open its page
-            page.keyboard.press(key)
+        if parent := _parent(dashboard.parent / "tree.json"):
+            page.goto((dashboard / "index.html").absolute().as_uri() + f"#/feature/{parent}")
+        else:
+            page.locator("#map").focus()
+            for key in ("Enter", "o"):  # choose the first, and open its page
+                page.keyboard.press(key)
         page.wait_for_selector("html[data-ready] article.feature")
         page.screenshot(path=files[1])
         browser.close()
     return files
+
+
+def _parent(tree_file: Path) -> str | None:
+    if not tree_file.exists():
+        return None
+    tree = load_tree(tree_file)
+    return next((parent.id for parent in tightest_families(tree) if len(tree.children(parent.id)) > 3), None)
 
 
 def main() -> int:

@@ -215,22 +215,22 @@ def _broken(path: str | Path, what: str) -> FileError:
     return FileError(f"{path}: damaged: {what}", "Make it again with 'hiersae export-tree'.")
 
 
-def _families(tree: Tree) -> list[str]:
-    """The tightest families in a line each: a parent's name and rate, and the names of its largest children.
-
-    Of families with several children those come first whose median MI over its bound is highest.
-    """
+def tightest_families(tree: Tree) -> list[Node]:
+    """The parents of several children, those first whose children's MI over its bound has the highest median."""
     parents = [node for node in tree.nodes if len(tree.children(node.id)) >= _LEAST_CHILDREN]
+    return sorted(parents, key=lambda node: -_tightness(tree.children(node.id)))
+
+
+def _families(tree: Tree) -> list[str]:
+    """The tightest families in a line each: a parent's name and rate, and the names of its largest children."""
     lines = []
-    for parent in sorted(parents, key=lambda node: -_tightness(tree.children(node.id)))[:_FAMILIES]:
+    for parent in tightest_families(tree)[:_FAMILIES]:
         children = sorted(tree.children(parent.id), key=lambda n: -(n.statistics.get("p_child_given_parent") or 0))
         rate = parent.statistics.get("rate")
         fires = f" ({rate:.1%})" if rate is not None else ""
-        named = " | ".join(f"{child.id} {visible(child.name)}".strip() for child in children[:_NAMED_CHILDREN])
-        more = len(children) - _NAMED_CHILDREN
-        lines.append(
-            f"{parent.id} {visible(parent.name)}".strip() + f"{fires}: {named}" + f" | {more} more" * (more > 0)
-        )
+        names = [f"{child.id} {visible(child.name)}".strip() for child in children[:_NAMED_CHILDREN]]
+        more = [f"{len(children) - len(names)} more"] if len(children) > len(names) else []
+        lines.append(f"{parent.id} {visible(parent.name)}".strip() + f"{fires}: {' | '.join([*names, *more])}")
     return lines
 
 

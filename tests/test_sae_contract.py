@@ -84,12 +84,14 @@ def test_a_model_gives_its_tree_as_a_copy(variant: str) -> None:
     assert model.parent_F[-1] == 0
 
 
-def train(arch: str, steps: int = 50, scale: float = 1.0, **changes: object) -> Trainer:
+def train(
+    arch: str, steps: int = 50, scale: float = 1.0, relative_D: torch.Tensor | None = None, **changes: object
+) -> Trainer:
     config = make_config(arch, **changes)
     data = make_data(50 * BATCH)
     model = build(config, WIDTH)
-    model.initialise(data.mean(0) * scale, config.seed)
-    trainer = Trainer(model.train(), config, scale)
+    model.initialise(data.mean(0) * scale * (1 if relative_D is None else relative_D), config.seed)
+    trainer = Trainer(model.train(), config, scale, relative_D)
     for number in range(steps):
         trainer.step(data[number * BATCH : (number + 1) * BATCH])
     return trainer
@@ -154,6 +156,20 @@ def test_a_scale_folds_into_the_saved_weights_exactly(arch: str, scale: float) -
     inside = trainer.model.eval()
     assert torch.allclose(folded.eval().encode(x), inside.encode(x * scale) / scale, rtol=1e-5, atol=1e-6)
     assert torch.allclose(folded(x), inside(x * scale) / scale, rtol=1e-5, atol=1e-6)
+
+
+def test_a_factor_for_each_coordinate_folds_into_the_saved_weights(arch: str) -> None:
+    factor_D = torch.linspace(0.3, 3.0, WIDTH)
+    trainer = train(arch, scale=2.0, relative_D=factor_D)
+    folded = build(trainer.config, WIDTH)
+    folded.load_weights(trainer.folded())
+    inside = trainer.model.eval()
+    x = make_data(256, seed=1)
+    scaled = x * 2.0 * factor_D
+    same = torch.isclose(folded.eval().encode(x), inside.encode(scaled) / 2.0, rtol=1e-4, atol=1e-5)
+    assert same.float().mean() > 0.9999  # rounding may move a latent over its threshold
+    rows = same.all(1)
+    assert torch.allclose(folded(x)[rows], (inside(scaled) / 2.0 / factor_D)[rows], rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_agree_with_finite_differences(arch: str) -> None:

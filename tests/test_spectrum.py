@@ -93,6 +93,16 @@ def test_a_giant_coordinate_is_named() -> None:
     assert in_words(even) == "effective rank 6 of 6; 6 dimensions hold 95% of the variance"
 
 
+@given(variances)
+def test_relative_scales_give_coordinates_the_same_variance_and_keep_the_sum(variance_D: list[float]) -> None:
+    computed = Spectrum(10, np.ones(len(variance_D)), np.array(variance_D))
+    scaled_D = computed.variance_D * computed.relative_scale() ** 2
+    assert scaled_D.sum() == pytest.approx(sum(variance_D))
+    usual = computed.variance_D > 0.01 * np.median(variance_D) + 1e-12
+    assert scaled_D[usual] == pytest.approx(scaled_D.max())
+    assert (scaled_D <= scaled_D.max() * (1 + 1e-9)).all()
+
+
 @pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
 def test_rows_that_do_not_vary_or_are_not_finite_have_no_spectrum(value: float) -> None:
     moments = Moments(torch.zeros(3))
@@ -138,7 +148,7 @@ def settings_of(**sizes: object) -> TrainConfig:
     return config
 
 
-EVEN = Spectrum(50_000, np.full(20, 0.05), 0.05)  # rank 20; 19 dimensions hold 95 %
+EVEN = Spectrum(50_000, np.full(20, 0.05), np.ones(20))  # rank 20; 19 dimensions hold 95 %
 
 
 def test_sizes_that_fit_bring_no_warning() -> None:
@@ -152,8 +162,8 @@ def test_each_warning_says_what_to_do_and_the_flags_cure_it() -> None:
     crowded = settings_of(arch="topk", widths=(400,), k=(4,), tokens=6_000_000, batch=2048)
     (warning,) = sizing.warnings(crowded, EVEN)
     assert "400 are many for rows of effective rank 20 and 2,929 steps" in warning
-    assert warning.endswith("Pass --widths with at most 100 in all, or --batch 512 for 10,000 steps")
-    assert sizing.warnings(replace(crowded, batch=512), EVEN) == []
+    assert warning.endswith("Pass --widths with at most 100 in all, or --batch 1024 for 5,000 steps")
+    assert sizing.warnings(replace(crowded, batch=1024), EVEN) == []
     short = replace(crowded, widths=(50,), tokens=100_000, batch=256)
     (warning,) = sizing.warnings(short, EVEN)
     assert warning.startswith("390 steps are too few") and warning.endswith("pass --tokens 512k for 2,000 steps")
@@ -162,6 +172,16 @@ def test_each_warning_says_what_to_do_and_the_flags_cure_it() -> None:
     (warning,) = sizing.warnings(dense, EVEN)
     assert warning.startswith("L0 19 is not sparse: 19 principal components") and "--k, such as 4 in all" in warning
     assert sizing.warnings(replace(dense, k=(4,)), EVEN) == []
+
+
+def test_a_giant_coordinate_brings_the_flag_that_tames_it() -> None:
+    giant = replace(EVEN, variance_D=np.array([5.0, *[1] * 15]))
+    fits = settings_of(arch="topk", widths=(100,), k=(4,), tokens=2_000 * 256, batch=256)
+    (warning,) = sizing.warnings(fits, giant)
+    assert warning.startswith("one coordinate holds 25% of the variance") and warning.endswith(
+        "--normalise coordinates"
+    )
+    assert sizing.warnings(replace(fits, normalise="coordinates"), giant) == []
 
 
 @settings(max_examples=50)

@@ -59,7 +59,15 @@ def golden_figures(name: str) -> list[list[float]]:
         options |= {"arch": "hier", "widths": (4, 12, 32), "k": (1, 2, 2), "curriculum": "anneal=0.6,closed=0.2"}
         options |= {"harden": True, "refine": True, "coherence_weight": 1.0, "relevel": True, "k_start": 2.0}
     config = TrainConfig(
-        acts=[], tokens=12 * 32, batch=32, lr=0.01, tree_every=2, dead_after=64, tree_weight=1.0, **options
+        acts=[],
+        tokens=12 * 32,
+        batch=32,
+        lr=0.01,
+        tree_every=2,
+        dead_after=64,
+        tree_weight=1.0,
+        orphan_weight=10.0,
+        **options,
     )
     data = torch.randn(12 * 32, 16, generator=torch.Generator().manual_seed(5)).abs()
     model = build(config, 16)
@@ -273,8 +281,8 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(tiny_acts: Path) ->
 def test_the_default_sizes_of_every_architecture_match(arch: str) -> None:
     """With default flags all architectures have as many latents and the same L0, so that their runs are comparable."""
     config = TrainConfig(acts=[], arch=arch)
-    assert (sum(config.widths), sum(config.k)) == (1024, 16)
-    assert build(config, 8).latents == 1024
+    assert (sum(config.widths), sum(config.k)) == (2048, 32)
+    assert build(config, 8).latents == 2048
 
 
 def test_a_recorded_flag_of_another_architecture_is_read(tiny_flat: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hiersae_cli.config.curriculum import DEFAULT_CURRICULUM, Curriculum
 
 TRAINING = "Training"  # headings of the help
 HIERARCHY, JUMPRELU = OWN_GROUPS = ("Hierarchy", "JumpReLU")
-_DEFAULT_WIDTHS, _DEFAULT_K = (64, 960), (8, 8)
+_DEFAULT_WIDTHS, _DEFAULT_K = (512, 1536), (12, 20)
 
 _hier_option = partial(option, group=HIERARCHY, only_for={"arch": ("hier",)})
 _jumprelu_option = partial(option, group=JUMPRELU, only_for={"arch": ("jumprelu",)})
@@ -74,8 +74,8 @@ class HierOptions(DictionaryOptions):
         "--orphan-weight 1 trains without a tree.",
     )
     orphan_weight: float = _hier_option(
-        10.0,
-        help="Factor on the price of a child that fires without its parent. Large values nearly close the gate.",
+        3.0,
+        help="Factor on the price of a child that fires without its parent. 10 nearly closes the gate.",
     )
     tree_every: int = _hier_option(50, help="Steps between new assignments of parents.")
     least_containment: float = _hier_option(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from hiersae_cli.config.architectures import ARCHITECTURES, OWN_GROUPS, TRAINING, Architecture, ArchitectureOptions
-from hiersae_cli.config.base import argument, option, parse_count
+from hiersae_cli.config.base import argument, option, parse_count, typed
 from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import MOST_LEVELS
 
 OPTIMIZERS = ("adam", "row-adam")
+USUAL_TOKENS = 3 * 10**6
+MOST_EPOCHS = 20  # with more, latents may fit only these rows
 DATA, MACHINE = "Data", "Machine and files"
 _ROW_ADAM = {"optimizer": ("row-adam",)}
 
@@ -34,10 +36,11 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         help=f"hier, or a flat baseline: {', '.join(n for n, a in ARCHITECTURES.items() if not a.levels)}.",
     )
     tokens: int = option(
-        10**7,
+        0,
         parse=parse_count,
         metavar="COUNT",
-        help="Activations to train on. Rows repeat if the cache is smaller.",
+        help=f"Activations to train on. Rows repeat if the cache is smaller. 0 takes {typed(USUAL_TOKENS)}, or "
+        f"{MOST_EPOCHS} times the rows of a smaller cache.",
     )
     synth: str = option(
         "",
@@ -54,8 +57,8 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
     )
     seed: int = option(0, help="Seed of the first weights and of the data order.", group=DATA)
     buffer: int = option(256, help="Memory for shuffling, in MB. Changes the data order.", group=DATA)
-    batch: int = option(2048, parse=parse_count, help="Activations per step.", group=TRAINING)
-    lr: float = option(0.0, help="Peak learning rate of Adam. 0 takes 3e-3 x sqrt(1024 / latents).", group=TRAINING)
+    batch: int = option(512, parse=parse_count, help="Activations per step.", group=TRAINING)
+    lr: float = option(0.0, help="Peak learning rate of Adam. 0 takes 1e-3 x sqrt(2048 / latents).", group=TRAINING)
     warmup: float = option(0.05, help="Share of training in which the learning rate rises.", group=TRAINING)
     decay: float = option(
         0.25, help="Share of training, at its end, in which the learning rate falls to 0.", group=TRAINING
@@ -65,6 +68,14 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         "mean",
         choices=("mean", "median"),
         help="Where the decoder's bias starts: at the rows' mean or at their geometric median.",
+        group=TRAINING,
+    )
+    normalise: str = option(
+        "overall",
+        choices=("overall", "coordinates"),
+        help="Divide activations by one number, or each coordinate by its standard deviation, so that a few giant "
+        "coordinates do not decide what is learned. Folded into the saved weights. FVU in the log is of divided "
+        "activations.",
         group=TRAINING,
     )
     aux_weight: float = option(
@@ -124,16 +135,24 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
             "optimizer",
             "row-adam cannot be combined with --coherence-weight or --coarse-rows",
         )
-        self.require_at_least(1, "tokens", "batch", "buffer", "log_every")
-        self.require_at_least(0, "lr", "clip", "aux_weight", "dead_after")
-        self.require(self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})")
+        self.require_at_least(1, "batch", "buffer", "log_every")
+        self.require_at_least(0, "tokens", "lr", "clip", "aux_weight", "dead_after")
+        self.require(
+            self.tokens == 0 or self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})"
+        )
         self.require(
             self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1,
             "warmup",
             "together with --decay, must not exceed 1",
         )
         self._check_source()
-        self.lr = self.lr or 3e-3 * (1024 / sum(self.widths)) ** 0.5
+        self.lr = self.lr or 1e-3 * (2048 / sum(self.widths)) ** 0.5
+        if self.tokens or not self.acts:
+            self.fit_to(USUAL_TOKENS)
+
+    def fit_to(self, rows: int) -> None:
+        """Choose the tokens of a run on a cache of ``rows`` training rows, and what follows from them."""
+        self.tokens = self.tokens or max(min(USUAL_TOKENS, MOST_EPOCHS * rows), self.batch)
         self.dead_after = self.dead_after or min(10**7, self.tokens // 10)
 
     def _check_sizes(self, architecture: Architecture) -> None:

@@ -22,6 +22,7 @@ from hiersae_cli.metrics.reconstruction import Moments
 MOST_VARIANCE = 0.95  # the share for which dimensions are counted
 GIANT_COORDINATE = 0.2  # of the variance: a coordinate with more is worth a word
 _ROUNDING = 1e-9  # of a share
+_LEAST_DEVIATION = 0.1  # of the median deviation
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Spectrum:
     Attributes:
         rows: how many rows it was computed from.
         share_D: shares of the variance along the principal components, descending; their sum is 1.
-        largest_coordinate: the largest share of the variance that lies in a single coordinate.
+        variance_D: the variance of each coordinate.
     """
 
     rows: int
     share_D: np.ndarray
-    largest_coordinate: float
+    variance_D: np.ndarray
 
     @classmethod
     def of(cls, moments: Moments) -> Spectrum | None:
@@ -44,17 +45,22 @@ class Spectrum:
         if not moments.rows:
             return None
         covariance_DD = moments.covariance_DD
-        variance_D = covariance_DD.diagonal()
-        variance = float(variance_D.sum())
+        variance_D = covariance_DD.diagonal().clamp_min(0).numpy()
+        variance = variance_D.sum()
         if not (np.isfinite(variance) and variance > 0):
             return None
         eigenvalue_D = _eigenvalues(covariance_DD).clip(min=0)
-        return cls(moments.rows, eigenvalue_D / eigenvalue_D.sum(), float(variance_D.max()) / variance)
+        return cls(moments.rows, eigenvalue_D / eigenvalue_D.sum(), variance_D)
 
     @property
     def width(self) -> int:
         """Width D of the activations."""
         return len(self.share_D)
+
+    @property
+    def largest_coordinate(self) -> float:
+        """The largest share of the variance that lies in a single coordinate."""
+        return float(self.variance_D.max() / self.variance_D.sum())
 
     @property
     def effective_rank(self) -> float:
@@ -70,6 +76,17 @@ class Spectrum:
         """The share of the variance beyond the first ``k`` principal components; linear between whole numbers."""
         held = float(np.interp(k, np.arange(self.width + 1), self._cumulative()))
         return min(max(1 - held, 0.0), 1.0)
+
+    def relative_scale(self) -> np.ndarray:
+        """The factors (D,) that give every coordinate the same variance and leave their sum as it is.
+
+        A coordinate that hardly varies counts as a tenth of the median one, so that its noise is not blown up.
+        """
+        deviation_D = np.sqrt(self.variance_D)
+        deviation_D = np.maximum(deviation_D, _LEAST_DEVIATION * np.median(deviation_D))
+        scaled = self.variance_D / deviation_D**2
+        factor: np.ndarray = np.sqrt(self.variance_D.sum() / scaled.sum()) / deviation_D
+        return factor
 
     def as_json(self) -> dict[str, Any]:
         """The figures as the report and ``hiersae info --json`` hold them."""

@@ -5,7 +5,8 @@ n active latents of all rows.
 
 Every architecture here is positively homogeneous: ReLU pre-activations, and a selection that compares
 pre-activations with each other. So if the input is scaled by s, codes and biases scale by s and nothing else changes.
-A scale used in training folds into the saved biases and thresholds exactly.
+A scale used in training folds into the saved biases and thresholds exactly, and a factor for each coordinate into
+encoder and decoder.
 """
 
 from __future__ import annotations
@@ -230,9 +231,15 @@ class SparseAutoencoder(nn.Module):
         """The input (B, D) of each level's encoder, for the loss that revives dead latents."""
         return [x_BD - self.b_dec_D]
 
-    def fold_scale(self, scale: float) -> None:
-        """Turn a model of activations x * ``scale`` into one of x: codes and reconstructions have the units of x."""
+    def fold_scale(self, scale: float, relative_D: torch.Tensor) -> None:
+        """Turn a model of activations x * ``scale`` * ``relative_D`` into one of x.
+
+        Codes and reconstructions have the units of x. Decoder rows keep length 1 only if all of ``relative_D`` is 1.
+        """
         with torch.no_grad():
+            self.W_enc_FD.mul_(relative_D)
+            self.W_dec_FD.div_(relative_D)
+            self.b_dec_D.div_(relative_D)
             for bias in (self.b_enc_F, self.b_dec_D, *([self.b_refine_F] if self.refine else [])):
                 bias.div_(scale)
             for threshold_L in (self.threshold_L, *([self.threshold_first_L] if self.refine else [])):

@@ -70,8 +70,8 @@ class JumpReLU(SparseAutoencoder):
             self.threshold_F.copy_((_NATS * self.log_threshold_F).exp())
         return super().after_step(context)
 
-    def fold_scale(self, scale: float) -> None:
-        super().fold_scale(scale)
+    def fold_scale(self, scale: float, relative_D: torch.Tensor) -> None:
+        super().fold_scale(scale, relative_D)
         with torch.no_grad():
             self.log_threshold_F.sub_(math.log(scale) / _NATS)
             self.threshold_F.div_(scale)

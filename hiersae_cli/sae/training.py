@@ -28,18 +28,23 @@ _DEAD_PER_ACTIVE = 4
 class Trainer:
     """Adam with warm-up and linear decay, unit decoder rows, gradient clipping and dead-latent revival.
 
-    The model is trained on x * scale, whose mean squared deviation from the mean is D; ``folded`` returns its weights
-    for x itself.
+    The model is trained on x * scale * relative_D, whose mean squared deviation from the mean is D; ``folded`` returns
+    its weights for x itself.
 
     Args:
         model: an initialised model, on its device.
         config: the training configuration.
         scale: the factor of the activations.
+        relative_D: a further factor of each coordinate; 1 everywhere if None.
     """
 
-    def __init__(self, model: SparseAutoencoder, config: TrainConfig, scale: float):
+    def __init__(
+        self, model: SparseAutoencoder, config: TrainConfig, scale: float, relative_D: torch.Tensor | None = None
+    ):
         self.model, self.config, self.scale = model, config, scale
         device = model.b_dec_D.device
+        self.relative_D = torch.ones(model.width) if relative_D is None else relative_D
+        self._factor_D = (self.relative_D * scale).to(device)
         fused = device.type in ("cpu", "cuda")
         self.row_adam: RowAdam | None = None
         by_row: list[torch.nn.Parameter] = []
@@ -163,7 +168,7 @@ class Trainer:
     def folded(self) -> dict[str, torch.Tensor]:
         """The weights of inference for unscaled activations, on the CPU."""
         model = deepcopy(self.model).cpu()
-        model.fold_scale(self.scale)
+        model.fold_scale(self.scale, self.relative_D)
         return model.weights()
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -199,8 +204,8 @@ class Trainer:
             )
 
     def _scaled(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """Raw activations on the model's device, times ``scale``."""
-        return x_BD.to(self.model.b_dec_D.device, torch.float32) * self.scale
+        """Raw activations on the model's device, times the factor of each coordinate."""
+        return x_BD.to(self.model.b_dec_D.device, torch.float32) * self._factor_D
 
     def _permute_state(self, order_F: torch.Tensor) -> None:
         """Reorder the state of each latent as the model has reordered its latents."""

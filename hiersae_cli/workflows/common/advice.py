@@ -16,18 +16,15 @@ from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.synth import SynthConfig
-from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.config.train import MOST_EPOCHS, USUAL_TOKENS, TrainConfig
 from hiersae_cli.workflows.common.sizing import STABLE_STEPS, batch_for
 
-MOST_EPOCHS = 20  # with more, training warns
-_EPOCHS = 5
-_USUAL_TOKENS = 10**7
+_EPOCHS = 10
 _LEAST_TOKENS = 1000
 _LATENTS = (64, 16_384)
 _TOKENS_PER_LATENT = 500  # with fewer, latents are neither unique nor meaningful
 _LATENTS_PER_DIMENSION = 8
-# One latent in 8 is a parent, and one active latent in 4, so that parents stay specific.
-_LATENTS_PER_PARENT = 8
+_PARENTS, _PARENTS_ACTIVE = 1 / 4, 3 / 8  # shares of all latents and of all active latents, as in the defaults
 # This recipe finds the whole tree of ``toy``: see docs/research-log.md.
 TOY: dict[str, Any] = {
     "arch": "hier",
@@ -182,7 +179,7 @@ def _repeated(flag: str, paths: list[str]) -> list[str]:
 
 def _sizes(rows: int, width: int) -> dict[str, Any]:
     """Tokens, batch, widths and k of a hierarchical run for a cache of ``rows`` training rows of ``width``."""
-    tokens = max(min(_EPOCHS * rows, max(_USUAL_TOKENS, rows)), _LEAST_TOKENS)
+    tokens = max(min(_EPOCHS * rows, max(USUAL_TOKENS, rows)), _LEAST_TOKENS)
     tokens -= tokens % 10 ** (len(str(tokens)) - 1)
     least, most = _LATENTS
     latents = min(max(min(_LATENTS_PER_DIMENSION * width, tokens // _TOKENS_PER_LATENT), least), most)
@@ -193,8 +190,8 @@ def _sizes(rows: int, width: int) -> dict[str, Any]:
 
 def _levels(latents: int, l0: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """Widths and k of two levels with ``latents`` and ``l0`` in all."""
-    parents = max(1, latents // _LATENTS_PER_PARENT)
-    active = min(parents, 2 * l0 / _LATENTS_PER_PARENT)
+    parents = max(1, int(latents * _PARENTS))
+    active = min(parents, l0 * _PARENTS_ACTIVE)
     return (parents, latents - parents), (_whole(active), _whole(l0 - active))
 
 

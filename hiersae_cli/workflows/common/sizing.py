@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from hiersae_cli.config.base import typed
 from hiersae_cli.config.train import TrainConfig
-from hiersae_cli.metrics.spectrum import MOST_VARIANCE, Spectrum, in_words
+from hiersae_cli.metrics.spectrum import GIANT_COORDINATE, MOST_VARIANCE, Spectrum, in_words
 
-BATCHES = (2048, 1024, 512, 256)  # that are proposed
-STABLE_STEPS = 10_000
+BATCHES = (2048, 1024, 512, 384, 256)  # that are proposed
+STABLE_STEPS = 5_000
 FEW_STEPS = 2_000
 LATENTS_PER_DIMENSION = 5  # more than this need ``STABLE_STEPS``
 _SPARSE = 4  # an L0 of the dimensions of most of the variance over this is proposed
@@ -46,6 +46,11 @@ def warnings(config: TrainConfig, spectrum: Spectrum | None) -> list[str]:
         doubts.append(
             f"L0 {l0:g} is not sparse: {dimensions:,} principal components hold {MOST_VARIANCE:.0%} of the variance. "
             f"Pass a smaller --k, such as {max(1, dimensions // _SPARSE)} in all"
+        )
+    if spectrum and spectrum.largest_coordinate > GIANT_COORDINATE and config.normalise == "overall":
+        doubts.append(
+            f"one coordinate holds {spectrum.largest_coordinate:.0%} of the variance and decides what is learned: pass "
+            "--normalise coordinates"
         )
     return doubts
 

@@ -17,6 +17,7 @@ from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
 from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.sae import build
 from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
@@ -38,6 +39,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
     source = open_source(config, device)
+    config.fit_to(source.rows)
     run_header = {
         **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
         "module": source.module,
@@ -45,7 +47,8 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         "host": source.host,
     }
     keep_freed_memory()
-    trainer = _trainer(config, source, device)
+    spectrum = source.spectrum()
+    trainer = _trainer(config, source, spectrum, device)
     resuming = _prepare(folder, config, run_header, console)
     interval = Interval()
     state = folder.read_state() if resuming else None
@@ -58,7 +61,6 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
         f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
     )
-    spectrum = source.spectrum()
     if spectrum:
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
@@ -114,7 +116,7 @@ def _prepare(folder: RunFolder, config: TrainConfig, run_header: dict[str, Any],
     return False
 
 
-def _trainer(config: TrainConfig, source: Source, device: torch.device) -> Trainer:
+def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, device: torch.device) -> Trainer:
     mean, mean_square = source.moments()
     variance = mean_square - float(mean @ mean)
     if variance <= 0:
@@ -125,10 +127,13 @@ def _trainer(config: TrainConfig, source: Source, device: torch.device) -> Train
     if config.bias_start == "median":
         (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
         centre_D = geometric_median(first_BD).cpu()
-    model.initialise(centre_D * scale, config.seed)
+    relative_D = torch.ones(source.width)
+    if config.normalise == "coordinates" and spectrum:
+        relative_D = torch.from_numpy(spectrum.relative_scale()).float()
+    model.initialise(centre_D * scale * relative_D, config.seed)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
-    return Trainer(model.to(device).train(), config, scale)
+    return Trainer(model.to(device).train(), config, scale, relative_D)
 
 
 def _loop(

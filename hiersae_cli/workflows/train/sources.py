@@ -32,10 +32,12 @@ class Source(Protocol):
         module, width, host: as in the run's ``config.json``.
         inputs: the fingerprint of each input, by name.
         synthetic: whether the rows come from a known truth, not from a model.
+        rows: how many different rows there are.
     """
 
     module: str
     width: int
+    rows: int
     host: dict[str, Any]
     inputs: dict[str, str]
     synthetic: bool
@@ -71,6 +73,7 @@ class CachedRows:
         self._acts = ActivationSet(config.acts, config.module, config.drop_outliers)
         self._acts.check_finite()
         self._rows = ShuffledRows(self._acts, config.buffer * 10**6, config.seed)
+        self.rows = self._rows.rows
         self.module, self.width, self.host = self._acts.module, self._acts.width, self._acts.host
         self.inputs = self._acts.fingerprints()
         self.synthetic = self._acts.truth is not None
@@ -85,10 +88,10 @@ class CachedRows:
         return self._rows.batches(size, first)
 
     def extent(self, tokens: int) -> str:
-        return f"{tokens / self._rows.rows:,.1f} epochs of {self._rows.rows:,} rows"
+        return f"{tokens / self.rows:,.1f} epochs of {self.rows:,} rows"
 
     def cautions(self, tokens: int) -> list[str]:
-        warnings = (outliers.warning(self._acts), advice.repeats(self._rows.rows, self.width, tokens))
+        warnings = (outliers.warning(self._acts), advice.repeats(self.rows, self.width, tokens))
         return [warning for warning in warnings if warning]
 
     def close(self) -> None:
@@ -101,7 +104,7 @@ class DrawnRows:
     synthetic = True
 
     def __init__(self, config: TrainConfig, device: torch.device):
-        self._seed = config.seed
+        self._seed, self.rows = config.seed, config.tokens
         self._generator = generator(config.synth, config.shape(), device)
         self.module, self.width = SYNTH_MODULE, self._generator.width
         self.host = self._generator.describe()

@@ -8,7 +8,8 @@
 # complete files are kept, and the step that was stopped resumes. Two processes may share FOLDER if they train different
 # ARCHS or SEEDS and leave the evaluation to a third (EVAL=no).
 # In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("512 1536", the widths of two levels),
-# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 37.5).
+# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 37.5),
+# HIER (flags that only the hierarchy gets).
 set -euo pipefail
 usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
 acts=${1:?$usage} host=${2:?$usage} out=${3:?$usage}
@@ -27,7 +28,7 @@ for l0 in ${L0:-16 32 64}; do
   for seed in ${SEEDS:-0 1 2}; do
     for arch in ${ARCHS:-hier batchtopk matryoshka topk jumprelu}; do
       case $arch in
-        hier) train --arch hier --widths "$parents,$children" --k "$k" "$@" ;;
+        hier) train --arch hier --widths "$parents,$children" --k "$k" ${HIER:-} "$@" ;;
         matryoshka) train --arch matryoshka --widths "${NESTED:-512,1536}" --k "$l0" "$@" ;;
         *) train --arch "$arch" --widths $((parents + children)) --k "$l0" "$@" ;;
       esac

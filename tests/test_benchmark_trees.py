@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from benchmarks.trees import __main__ as trees
+from benchmarks.trees import families, table
 from benchmarks.trees.ablations import VARIANTS, Priced, ReadsTheActivation
 from hiersae_cli import load_run
 from hiersae_cli.config.architectures import ARCHITECTURES, HierOptions
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
+from hiersae_cli.formats.tree import Node, Tree
 
+PARENT, CHILDREN = Node("a0", None, 0, 0, {"rate": 0.25}, label="when"), ("after", "before", "until")
 SMALL = [
     *("--truth-features=40", "--truth-width=16", "--truth-roots=4", "--truth-branching=2", "--truth-depth=1"),
     *("--samples=20k", "--l0=2", "--widths=4,12"),
@@ -114,3 +117,39 @@ def test_options_that_do_not_fit_are_refused_before_drawing(tmp_path: Path, argu
     with pytest.raises(UsageError):
         bench(tmp_path / "new", *arguments)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_table_has_a_row_for_each_architecture_and_the_frontiers_a_line() -> None:
+    def figures(fvu: float, low: float | None, high: float | None) -> dict[str, Any]:
+        bits = {"value": 150.0, "low": None, "high": None}
+        return {
+            "fvu": {"value": fvu, "low": low, "high": high, "of_seeds": [fvu]},
+            "l0": bits,
+            "bits_per_token_tree": bits,
+        }
+
+    sizes = {"latents": 2048, "k": [12, 20]}
+    report = {
+        "subjects": {name: {"arch": name, **sizes} for name in ("hier", "topk", "control")},
+        "groups": {
+            "hier": {"subjects": ["hier"], "figures": figures(0.14, 0.138, 0.142)},
+            "topk": {"subjects": ["topk"], "figures": figures(0.15, None, None)},
+            "random": {"subjects": ["control"], "figures": {}},
+        },
+    }
+    rows = table.rows_of(report)
+    lines = table.table(rows, {"fvu": "FVU", "bits_per_token_tree": "bits", "lift": "lift"}).splitlines()
+    assert lines[2:] == [
+        "| hier | 2,048 | 32 | 1 | .140 ± .002 | 150.0 |  |",
+        "| topk | 2,048 | 32 | 1 | .150 | 150.0 |  |",
+    ]
+    assert table.frontiers(rows).count("<svg") == 1
+
+
+def test_families_stand_at_equal_distances() -> None:
+    nodes = [PARENT]
+    nodes += [
+        Node(f"b{place}", "a0", 1, place, {"p_child_given_parent": 1 / (1 + place)}, label=label)
+        for place, label in enumerate(CHILDREN)
+    ]
+    assert families.families(Tree({}, nodes), 10) == ["   1. when (25.0%): after | before | until"]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hiersae_cli.config.export_tree import TREE_FORMATS
 from hiersae_cli.errors import FileError, UsageError, VersionError
 from hiersae_cli.formats.text import visible
-from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, load_tree, save_tree
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, load_tree, save_tree, telling_families
 from hiersae_cli.levels import latent_id
 from hiersae_cli.metrics.tree import edge_statistics
 from hiersae_cli.render.tree_writers import EDGE_STATISTICS, WRITERS, context_text, export, title
@@ -318,6 +318,26 @@ def test_an_unknown_id_is_answered_with_near_ones():
 
 def test_a_tree_describes_itself_in_a_line():
     assert repr(sample()) == "Tree(nodes=5, roots=2)"
+
+
+def test_the_most_telling_family_has_children_with_different_words() -> None:
+    def family(number: int, words: tuple[str, ...], tightness: float) -> list[Node]:
+        start = 3 * number
+        children = [
+            Node(f"b{start + place}", f"a{number}", 1, start + place, {"mi_over_max": tightness}, label=word)
+            for place, word in enumerate(words)
+        ]
+        return [Node(f"a{number}", None, 0, number), *children]
+
+    families = [
+        (("the", "the", "The"), 0.9),
+        ((",", ";", "."), 0.9),
+        (("left", "right", "above"), 0.4),
+        (("a", "b", " "), 0.9),
+    ]
+    nodes = [node for number, (words, tightness) in enumerate(families) for node in family(number, words, tightness)]
+    tree = Tree(HEADER, sorted(nodes, key=lambda node: (node.level, node.latent)))
+    assert [node.id for node in telling_families(tree)] == ["a2", "a0", "a1", "a3"]
 
 
 def test_saving_is_all_or_nothing(tmp_path: Path):

@@ -27,7 +27,8 @@ from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 SCHEMA = "hiersae.tree"
 SCHEMA_VERSION = 2
 
-_FAMILIES, _LEAST_CHILDREN, _NAMED_CHILDREN = 10, 3, 3  # that ``describe`` shows
+_FAMILIES, _LEAST_CHILDREN, _NAMED_CHILDREN = 10, 3, 4  # that ``describe`` shows
+_LEAST_LETTERS = 3  # of a word that tells something
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -215,16 +216,20 @@ def _broken(path: str | Path, what: str) -> FileError:
     return FileError(f"{path}: damaged: {what}", "Make it again with 'hiersae export-tree'.")
 
 
-def tightest_families(tree: Tree) -> list[Node]:
-    """The parents of several children, those first whose children's MI over its bound has the highest median."""
+def telling_families(tree: Tree) -> list[Node]:
+    """The parents of several children, the most telling first.
+
+    A family tells much if its children fire with their parent and differ from each other: the median of their MI over
+    its bound, times the share of children whose names begin with different words.
+    """
     parents = [node for node in tree.nodes if len(tree.children(node.id)) >= _LEAST_CHILDREN]
-    return sorted(parents, key=lambda node: -_tightness(tree.children(node.id)))
+    return sorted(parents, key=lambda node: -_telling(tree.children(node.id)))
 
 
 def _families(tree: Tree) -> list[str]:
-    """The tightest families in a line each: a parent's name and rate, and the names of its largest children."""
+    """The most telling families in a line each: a parent's name and rate, and the names of its largest children."""
     lines = []
-    for parent in tightest_families(tree)[:_FAMILIES]:
+    for parent in telling_families(tree)[:_FAMILIES]:
         children = sorted(tree.children(parent.id), key=lambda n: -(n.statistics.get("p_child_given_parent") or 0))
         rate = parent.statistics.get("rate")
         fires = f" ({rate:.1%})" if rate is not None else ""
@@ -234,8 +239,11 @@ def _families(tree: Tree) -> list[str]:
     return lines
 
 
-def _tightness(children: list[Node]) -> float:
-    return median(child.statistics.get("mi_over_max") or 0.0 for child in children)
+def _telling(children: list[Node]) -> float:
+    words = {word.strip("␣").lower() for child in children for word in child.name.split()[:1]}
+    different = sum(word.isalpha() and len(word) >= _LEAST_LETTERS for word in words)
+    tightness: float = median(child.statistics.get("mi_over_max") or 0.0 for child in children)
+    return tightness * different / len(children)
 
 
 def describe(path: Path, verify: bool) -> Described:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compares the hierarchy with all four flat baselines on one text: 4,096 latents, total L0 16 and 32, three seeds each,
-# all on the same rows in the same order. Takes hours on two cores.
+# Compares the hierarchy with all four flat baselines on one text, with a character-level host: 4,096 latents, total L0
+# 16 and 32, three seeds each, all on the same rows in the same order. Takes hours on two cores. A comparison on such a
+# host says how the code works, not what a tree is worth: see docs/results-characters.md.
 #
 #   bash runs/compare.sh TEXT FOLDER
 #

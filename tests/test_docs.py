@@ -84,6 +84,15 @@ def test_the_chain_is_documented() -> None:
     assert {split(words)[0] for _, words in DOCUMENTED} == set(COMMANDS)
 
 
+@pytest.mark.parametrize("model", ["GPT-2 small", "Pythia-410m", "Gemma-2-2b"])
+def test_the_chain_is_documented_for_known_models(model: str) -> None:
+    section = text_of(DOCS / "your-model.md").split(f"\n## {model}\n")[1].split("\n## ")[0]
+    verbs = [words[0] for words in commands(section)]
+    on_a_gpu, on_a_cpu = verbs[:6], verbs[6:]
+    assert on_a_gpu == ["cache", "train", "train", "eval", "export-tree", "dashboard"]
+    assert on_a_cpu == ["cache", "train", "train"]
+
+
 @pytest.mark.parametrize(("where", "words"), DOCUMENTED, ids=[f"{w}: {' '.join(a)}"[:60] for w, a in DOCUMENTED])
 def test_documented_commands_are_valid(where: str, words: list[str]) -> None:
     verb, args = split(words)

@@ -78,10 +78,21 @@ DOCUMENTED = [(where, words) for where, text in shell_texts() for words in comma
 
 
 def test_the_chain_is_documented() -> None:
-    for where in ("README.md", "quickstart.md", "pipeline.md", "demo.sh", "tinyshakespeare.sh"):
+    in_the_readme = [words[0] for name, words in DOCUMENTED if name == "README.md"]
+    assert in_the_readme == ["cache", "train", "train", "eval", "dashboard"]
+    for where in ("quickstart.md", "pipeline.md", "demo.sh", "tinyshakespeare.sh"):
         found = {words[0] for name, words in DOCUMENTED if name == where}
         assert {"lm", "cache", "train", "eval", "export-tree", "info"} <= found, where
     assert {split(words)[0] for _, words in DOCUMENTED} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("model", ["GPT-2 small", "Pythia-410m", "Gemma-2-2b"])
+def test_the_chain_is_documented_for_known_models(model: str) -> None:
+    section = text_of(DOCS / "your-model.md").split(f"\n## {model}\n")[1].split("\n## ")[0]
+    verbs = [words[0] for words in commands(section)]
+    on_a_gpu, on_a_cpu = verbs[:6], verbs[6:]
+    assert on_a_gpu == ["cache", "train", "train", "eval", "export-tree", "dashboard"]
+    assert on_a_cpu == ["cache", "train", "train"]
 
 
 @pytest.mark.parametrize(("where", "words"), DOCUMENTED, ids=[f"{w}: {' '.join(a)}"[:60] for w, a in DOCUMENTED])
@@ -93,15 +104,14 @@ def test_documented_commands_are_valid(where: str, words: list[str]) -> None:
     build(CONFIGS[verb], values)
 
 
-def test_the_script_is_the_chain_of_the_readme() -> None:
+def test_the_script_is_the_chain_of_the_quick_start() -> None:
     def chain(text: str) -> list[str]:
         return [line for line in text.splitlines() if line.startswith("hiersae ")]
 
-    quick_start = next(block for block in blocks(ROOT / "README.md", "sh") if "hiersae lm" in block)
+    quick_start = next(block for block in blocks(DOCS / "quickstart.md", "sh") if "hiersae lm" in block)
     script = text_of(ROOT / "runs" / "tinyshakespeare.sh").replace('"$text"', "input.txt")
     assert chain(script) == chain(quick_start)
-    for page in ("quickstart.md", "pipeline.md"):
-        assert "\n".join(chain(quick_start)) in text_of(DOCS / page)
+    assert "\n".join(chain(quick_start)) in text_of(DOCS / "pipeline.md")
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)

@@ -91,6 +91,17 @@ def test_a_module_without_a_vector_per_token_is_refused(
         host.capture(tokens_BT, [path])
 
 
+def test_a_gated_model_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("You are trying to access a gated repo.\nMake sure to have access to it at https://…")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
+    with pytest.raises(UsageError, match=r"google/gemma-2-2b: .* accepted its licence") as refused:
+        Host.load("google/gemma-2-2b", torch.device("cpu"))
+    assert "huggingface.co/google/gemma-2-2b" in refused.value.hint
+    assert "hf auth login" in refused.value.hint and "HF_TOKEN" in refused.value.hint
+
+
 def hooks(host: Host) -> int:
     """How many there are; transformers has some of its own."""
     return sum(len(module._forward_hooks) for module in host.model.modules())

@@ -333,6 +333,11 @@ def _load_error(name: str, error: Exception) -> HierSAEError:
         return FileError(
             f"{name}: this model cannot be loaded ({reason})", "It must be a causal language model in safetensors."
         )
+    if "gated repo" in reason:
+        return UsageError(
+            f"--model {name}: the hub gives this model only to users who have accepted its licence",
+            f"Accept it on https://huggingface.co/{name}, then log in with 'hf auth login', or set HF_TOKEN.",
+        )
     return UsageError(
         f"--model {name}: neither a folder here nor a model on the hub ({reason})",
         "Check the name and the network, or make a model: hiersae lm TEXT -o host.",

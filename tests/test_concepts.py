@@ -161,6 +161,7 @@ def test_members_of_a_concept_are_those_of_all_below_it() -> None:
         [0, 0, 1, 0, 0],
         [1, 0, 1, 1, 0],
     ]
+    assert found.counts().tolist() == [3, 2, 1, 3]
     assert found.known().T.astype(int).tolist() == [[1, 1, 1, 1, 0]] * 3 + [[1, 0, 1, 1, 1]]
 
 
@@ -182,6 +183,10 @@ def test_concepts_are_chosen_that_can_be_measured() -> None:
     assert choose(found, few).tolist() == []
     same = concepts([[0] * 10 + [1] * 190 + [2] * 800], [-1, 0, -1], [0] * 3)
     assert choose(same, same).tolist() == [0, 2]  # 1 is 0 by another name
+    chain = concepts([[0] * 10 + [1] * 90 + [2] * 100 + [3] * 800], [-1, 0, 1, -1], [0] * 4)
+    kept = choose(chain, chain)
+    assert kept.tolist() == [0, 2, 3]  # and the child of 1 is the child of 0
+    assert chain.only(kept).parent_C.tolist() == [-1, 0, -1]
 
 
 def test_families_are_taken_in_turn() -> None:

@@ -259,7 +259,7 @@ def test_concept_tree() -> None:
 
 def test_concepts_joined_at_any_depth_by_chance_or_by_one_latent() -> None:
     # Concepts 0 -> 1 -> 2, 0 -> 3 -> 4 and, of another family, 5 -> 6; latents 0 -> 1 -> 2 -> 3 and 0 -> 4.
-    parent, family = np.array([-1, 0, 1, 0, 3, -1, 5]), np.array([0] * 5 + [1] * 2)
+    parent = np.array([-1, 0, 1, 0, 3, -1, 5])
     tree = np.array([-1, 0, 1, 2, 0])
     detector = np.array([0, 1, 3, 4, 2, 0, 0])
     below = lies_below(detector, tree)
@@ -268,9 +268,12 @@ def test_concepts_joined_at_any_depth_by_chance_or_by_one_latent() -> None:
     assert shared_detectors(detector, parent).tolist() == [False] * 4 + [True]
     phi = np.array([0.9, 0.8, 0.3, 0.6, 0.5, 1, 1])
     assert pair_scores(phi, parent, of_pairs(below, parent)).tolist() == [0.8, 0.3, 0.6, 0, 0]
-    # Wrong parents: 3 for 1 and for 2, 1 for 3 and for 4; only the detector of 4 lies below that of a wrong parent.
-    chance = chance_scores(phi, parent, family, below)
-    assert chance[:4].tolist() == [0, 0, 0, 0.5] and np.isnan(chance[4])
+    # Most rows of 1 to 4 belong to 5, and all of 6 to 0 and 3. So wrong parents are 3 for 1 and 2, 1 for 3 and 4, 6.
+    inside = np.zeros((7, 7))
+    inside[:5, 5] = inside[6, [0, 3]] = 0.6
+    chance = chance_scores(phi, parent, inside, below)
+    assert chance.tolist() == [0, 0, 0, 0.5, 0]  # only the detector of 4 lies below that of 1
+    assert np.isnan(chance_scores(phi, parent, np.ones((7, 7)), below)).all()
     nobody = np.full(7, -1)
     assert not lies_below(nobody, tree).any() and not shared_detectors(nobody, parent).any()
 

@@ -164,3 +164,13 @@ def test_the_command_line(
         "eval", tiny_hier, "--acts", tiny_acts, "--model", tiny_host, "--tasks", "hierarchy", *flags, cwd=tmp_path
     )
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_tokenizer_of_characters_has_no_nouns(
+    folder: Path, tiny_hier: Path, tiny_acts: Path, tiny_host: Path
+) -> None:
+    done = hiersae(
+        "eval", tiny_hier, "--acts", tiny_acts, "--model", tiny_host, "--tasks", "hierarchy", "--labeller", "wordnet",
+        "--wordnet", folder,
+    )  # fmt: skip
+    assert done.returncode == 1 and "wordnet: no token has a label" in done.stderr

@@ -18,7 +18,7 @@ OUTSIDE = -2  # label of a row that is known to belong to no concept of a family
 
 LEAST_ROWS = 50  # number of rows with and without a concept that fitting its probe needs
 LEAST_HELD_OUT = 20  # the same for the rows that score its probe
-MOST_OF_PARENT = 0.9  # a child with more than this share of its parent's rows is the same concept by another name
+MOST_OF_PARENT = 0.8  # a child with more than this share of its parent's rows is the same concept by another name
 MOST_CONCEPTS = 48
 
 

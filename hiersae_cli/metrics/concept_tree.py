@@ -22,6 +22,8 @@ from hiersae_cli.metrics.ratio import ratio
 
 Array = np.ndarray[Any, Any]
 
+_MOSTLY_INSIDE = 0.5  # a concept with this share of another's rows may truly be above it
+
 
 def detectors(phi_CF: Array) -> Array:
     """The latent (C,) that detects each concept best; ``NONE`` if none is better than chance."""
@@ -83,20 +85,20 @@ def shared_detectors(detector_C: Array, parent_C: Array) -> Array:
     return shared_E
 
 
-def chance_scores(phi_C: Array, parent_C: Array, family_C: Array, below_CC: Array) -> Array:
+def chance_scores(phi_C: Array, parent_C: Array, inside_CC: Array, below_CC: Array) -> Array:
     """The mean score of each child with wrong parents, (E,) as ``pair_scores``; NaN if a child has none.
 
-    A wrong parent is a concept of the same family with children, neither above nor below the child.
+    A wrong parent is a concept with children, not below the child, that less than half of the child's rows belong to.
 
     Args:
-        family_C: of each concept.
+        inside_CC: the share of the first concept's rows that belong to the second.
         below_CC: from ``lies_below``.
     """
     above_CC = np.eye(len(parent_C), dtype=bool)
     for concept, parent in enumerate(parent_C):  # parents come first
         if parent != NONE:
             above_CC[concept] |= above_CC[parent]
-    wrong_CC = (family_C[:, None] == family_C) & np.isin(np.arange(len(parent_C)), parent_C) & ~above_CC & ~above_CC.T
+    wrong_CC = np.isin(np.arange(len(parent_C)), parent_C) & (inside_CC < _MOSTLY_INSIDE) & ~above_CC & ~above_CC.T
     score_CC = np.minimum(phi_C[:, None], phi_C).clip(0) * below_CC
     return ratio((score_CC * wrong_CC).sum(1), wrong_CC.sum(1))[parent_C != NONE]
 

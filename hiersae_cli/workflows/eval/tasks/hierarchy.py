@@ -110,7 +110,7 @@ class Hierarchy(DownstreamTask[None, Detected]):
                     score_E = pair_scores(phi_C, parent_C, joined_C)
                     figures[f"{metric}{suffix}"] = bootstrap.mean_over_units(score_E)
             for suffix, below_CC in result.below_CC.items():
-                chance_E = chance_scores(phi_C, parent_C, probed.concepts.family_C, below_CC)
+                chance_E = chance_scores(phi_C, parent_C, _inside(probed.fit.member_NC), below_CC)
                 if np.isfinite(chance_E).any():
                     known_E = chance_E[np.isfinite(chance_E)]
                     figures[f"concept_score_chance{suffix}"] = bootstrap.mean_over_units(known_E)
@@ -140,6 +140,13 @@ class Hierarchy(DownstreamTask[None, Detected]):
             "phi": np.where(known_C, probed.over_all(result.answers.phi), np.nan).tolist(),
             **{name: _of_children(value_C, parent_C) for name, value_C in joined.items()},
         }
+
+
+def _inside(member_NC: Array) -> Array:
+    """The share of the first concept's rows that belong to the second, (C, C)."""
+    member_NC = member_NC.astype(np.float32)
+    both_CC: Array = member_NC.T @ member_NC
+    return both_CC / both_CC.diagonal()[:, None]
 
 
 def _phi(answers: Confusion, concepts: Array, weights_nK: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ But soft, the sun is up!
 """
 
 
-def labelled(text: str, labeller: str = "text") -> dict[str, list[str]]:
+def labelled(text: str, labeller: str = "text", tokens: Sequence[int] = ()) -> dict[str, list[str]]:
     """By family, the name of every character's concept; "-" for none and "?" for unknown."""
     label, families = LABELLERS[labeller]
     vocabulary = Vocabulary(families)
-    (labels,) = label([Passage("a", text)], vocabulary)
+    (labels,) = label([Passage("a", text, tokens=tokens)], vocabulary)
     assert labels.shape == (len(families), len(text))
     special = {OUTSIDE: "-", UNKNOWN: "?"}
     names = ["/".join(path) for path in vocabulary.paths]
@@ -100,6 +101,80 @@ def test_markup_of_wikis() -> None:
     assert of(text, " plain", names) == {"plain"}
 
 
+def test_addresses_and_lists_of_wikis() -> None:
+    text = "see http://a.org/b or www.c.net\n* one\n## two\n: three * four\n"
+    names = labelled(text)["markup"]
+    for piece, name in {
+        "http://a.org/b": "address/http",
+        "www.c.net": "address/www",
+        "*": "list/bullet",
+        "##": "list/number",
+        ": t": "list/indent",
+        "three * four": "plain",
+    }.items():
+        assert names[text.index(piece)] == name, piece
+
+
+def test_pieces_of_words() -> None:
+    text = " whole unbreakable, a1"
+    names = labelled(text, tokens=[1, 7, 9, 14, 18, 20, 21])["piece"]
+    assert names[1] == names[20] == "initial/whole" and names[7] == "initial/part"
+    assert names[9] == "continuation/middle" and names[14] == "continuation/last"
+    assert names[18] == names[21] == "-"
+
+
+def test_numbers() -> None:
+    text = "In 1999 he paid 1,250 or 3.50 for 12 of the 21st, x86 and 0451; seven, fifth"
+    names = labelled(text)["number"]
+    for piece, name in {
+        "1999": "numeral/year",
+        "1,250": "numeral/large",
+        "3.50": "numeral/decimal",
+        "12": "numeral/small",
+        "21st": "numeral/ordinal",
+        "86": "numeral/code",
+        "0451": "numeral/large",
+        "seven": "word/cardinal",
+        "fifth": "word/ordinal",
+        "x": "-",
+    }.items():
+        assert names[text.index(piece)] == name, piece
+
+
+def test_punctuation_by_its_role() -> None:
+    text = 'A. Smith said (of 3.5): "No!" &quot;Why&quot;, it-self\nEnd.'
+    names = labelled(text)["mark"]
+    ends = [place for place, name in enumerate(names) if name.startswith("sentence end")]
+    assert [text[place] for place in ends] == ["!", "."] and ends[-1] == len(text) - 1
+    assert names[text.index("(")] == "bracket/open" and names[text.index(")")] == "bracket/close"
+    assert names[text.index(":")] == "pause/colon" and names[text.index(",")] == "pause/comma"
+    assert [names[place] for place, character in enumerate(text) if character == '"'] == ["quote/open", "quote/close"]
+    assert names[text.index("&quot;W")] == "quote/open" and names[text.index("&quot;,") + 5] == "quote/close"
+    assert names[text.index("-")] == "dash/hyphen" and ";" not in text.replace("&quot;", "")
+
+
+def test_capitals() -> None:
+    text = "The man from New York met J. Brown. He is in NATO\nand Rome's\nThen"
+    names = labelled(text)["capital"]
+    for piece, name in {
+        "The": "first", "man": "-", "New": "name/first", "York": "name/later", "J.": "name/first",
+        "Brown": "name/later", "He": "first", "NATO": "all", "and": "-", "Rome": "name/single", "s\n": "-",
+        "Then": "first",
+    }.items():  # fmt: skip
+        assert names[text.index(piece)] == name, piece
+
+
+def test_classes_of_words() -> None:
+    text = "The end of May, which may be Monday; a march &may;"
+    names = labelled(text)["class"]
+    for piece, name in {
+        "The": "function/article/the", "end": "-", "of": "function/preposition/of", "May": "calendar/month/may",
+        "which": "function/pronoun/which", "may be": "function/auxiliary/may", "Monday": "calendar/weekday/monday",
+        "march": "-", "may;": "-",
+    }.items():  # fmt: skip
+        assert names[text.index(piece)] == name, piece
+
+
 @pytest.mark.parametrize("text", ["", "\n", " ", "a", "'''", "[[", "<", "\ufffd\x00", "x" * 5000 + "'" * 500])
 @pytest.mark.parametrize("labeller", LABELLERS)
 def test_any_text_has_labels(text: str, labeller: str) -> None:
@@ -161,6 +236,7 @@ def test_members_of_a_concept_are_those_of_all_below_it() -> None:
         [0, 0, 1, 0, 0],
         [1, 0, 1, 1, 0],
     ]
+    assert found.counts().tolist() == [3, 2, 1, 3]
     assert found.known().T.astype(int).tolist() == [[1, 1, 1, 1, 0]] * 3 + [[1, 0, 1, 1, 1]]
 
 
@@ -182,6 +258,10 @@ def test_concepts_are_chosen_that_can_be_measured() -> None:
     assert choose(found, few).tolist() == []
     same = concepts([[0] * 10 + [1] * 190 + [2] * 800], [-1, 0, -1], [0] * 3)
     assert choose(same, same).tolist() == [0, 2]  # 1 is 0 by another name
+    chain = concepts([[0] * 10 + [1] * 90 + [2] * 100 + [3] * 800], [-1, 0, 1, -1], [0] * 4)
+    kept = choose(chain, chain)
+    assert kept.tolist() == [0, 2, 3]  # and the child of 1 is the child of 0
+    assert chain.only(kept).parent_C.tolist() == [-1, 0, -1]
 
 
 def test_families_are_taken_in_turn() -> None:

@@ -17,7 +17,16 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.absorption import absorption
-from hiersae_cli.metrics.concept_tree import depths, detectors, in_tree, pair_scores
+from hiersae_cli.metrics.concept_tree import (
+    chance_scores,
+    depths,
+    detectors,
+    in_tree,
+    lies_below,
+    of_pairs,
+    pair_scores,
+    shared_detectors,
+)
 from hiersae_cli.metrics.detection import Confusion, mean_known
 from hiersae_cli.metrics.perturbation import Perturbation, targeted
 from hiersae_cli.metrics.probing import (
@@ -246,6 +255,37 @@ def test_concept_tree() -> None:
     assert not in_tree(best, parent, np.full(4, -1)).any()
     assert len(pair_scores(np.zeros(2), np.array([-1, -1]), np.zeros(2, bool))) == 0
     assert depths(np.array([-1, 0, 1, 1, -1, 4])).tolist() == [0, 1, 2, 2, 0, 1]
+
+
+def test_concepts_joined_at_any_depth_by_chance_or_by_one_latent() -> None:
+    # Concepts 0 -> 1 -> 2, 0 -> 3 -> 4 and, of another family, 5 -> 6; latents 0 -> 1 -> 2 -> 3 and 0 -> 4.
+    parent = np.array([-1, 0, 1, 0, 3, -1, 5])
+    tree = np.array([-1, 0, 1, 2, 0])
+    detector = np.array([0, 1, 3, 4, 2, 0, 0])
+    below = lies_below(detector, tree)
+    assert of_pairs(below, parent).tolist() == [False, True, True, True, False, False, False]
+    assert in_tree(detector, parent, tree).tolist() == [False, True, False, True, False, False, False]
+    assert shared_detectors(detector, parent).tolist() == [False] * 4 + [True]
+    phi = np.array([0.9, 0.8, 0.3, 0.6, 0.5, 1, 1])
+    assert pair_scores(phi, parent, of_pairs(below, parent)).tolist() == [0.8, 0.3, 0.6, 0, 0]
+    # Most rows of 1 to 4 belong to 5, and all of 6 to 0 and 3. So wrong parents are 3 for 1 and 2, 1 for 3 and 4, 6.
+    inside = np.zeros((7, 7))
+    inside[:5, 5] = inside[6, [0, 3]] = 0.6
+    chance = chance_scores(phi, parent, inside, below)
+    assert chance.tolist() == [0, 0, 0, 0.5, 0]  # only the detector of 4 lies below that of 1
+    assert np.isnan(chance_scores(phi, parent, np.ones((7, 7)), below)).all()
+    nobody = np.full(7, -1)
+    assert not lies_below(nobody, tree).any() and not shared_detectors(nobody, parent).any()
+
+
+def test_nothing_lies_below_itself_in_a_circle() -> None:
+    assert lies_below(np.array([0, 1, 2, 3, 0]), np.array([1, 2, 0, -1])).astype(int).tolist() == [
+        [0, 1, 1, 0, 0],
+        [1, 0, 1, 0, 1],
+        [1, 1, 0, 0, 1],
+        [0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+    ]
 
 
 def test_targets_of_steering() -> None:

@@ -72,7 +72,18 @@ def test_concepts_are_told_one_by_one(report: dict[str, Any], tiny_hier: Path) -
         assert 0 < concept["share"] < 1 and 0 <= concept["probe_f1"] <= 1
         assert (concept["parent"] is None) == (concept["level"] == 0)
         assert concept["parent"] is None or concept["parent"] in names[:number]
-    assert {"latent", "tree_level", "f1", "phi", "edge", "probe_f1_k1", "absorption", "splitting"} <= set(told[0])
+    assert {
+        "latent",
+        "tree_level",
+        "f1",
+        "phi",
+        "edge",
+        "below",
+        "shared",
+        "probe_f1_k1",
+        "absorption",
+        "splitting",
+    } <= set(told[0])
     best = [concept["f1"] for concept in told if concept["f1"] is not None]
     assert max(best) > 0.7
     mean = np.mean([concept["probe_f1_k5"] for concept in told])
@@ -255,6 +266,13 @@ def test_the_concept_score_ranks_trees(planted: dict[str, Any]) -> None:
     assert true > 0.95
     assert 0.4 < half < 0.6
     assert shuffled < 0.25 and random < 0.35
+    for name, score in (("true", true), ("half", half)):  # of two levels: below is directly below
+        assert value(planted, name, "concept_score_ancestors") == pytest.approx(score)
+        assert value(planted, name, "detector_shared") == 0
+        assert value(planted, name, "detector_phi_parents") > 0.95 < value(planted, name, "detector_phi_children")
+    # Wrong parents have no children of the true tree, and half of those of the other, one in five each.
+    assert value(planted, "true", "concept_score_chance") == 0
+    assert value(planted, "half", "concept_score_chance") == pytest.approx(0.1, abs=0.02)
     assert planted["control_trees"]["true"]["shuffled"]["concept_score"]["verdict"] == "better"
     assert planted["paired"]["random"]["concept_score"]["verdict"] == "better"
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from hiersae_cli.concepts import surface
 from hiersae_cli.concepts.structure import OUTSIDE, Array, Passage, Vocabulary
 
-FAMILIES = ("character", "word", "line", "markup")
-_CHARACTER, _WORD, _LINE, _MARKUP = range(len(FAMILIES))
+FAMILIES = ("character", "word", "line", "markup", *surface.FAMILIES)
+_CHARACTER, _WORD, _LINE, _MARKUP, _SURFACE = range(5)
 
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _FREQUENT = 0.5  # share of all words in the text that are frequent words
@@ -30,8 +31,9 @@ def label_text(passages: list[Passage], vocabulary: Vocabulary) -> list[Array]:
     - ``word``, only within words: upper or lower → place in the word (start, middle, end, single) → frequent or rare.
       Frequent words are the most common ones that together make up half of all words in the passages.
     - ``line``: in plays speaker → which one, speech → first line or later, blank; in other texts text, blank.
-    - ``markup``: link, tag, emphasis, heading, template, entity → which kind; plain. If markup is nested, the later
-      kind in this list counts: emphasis, heading, template, link, entity, tag.
+    - ``markup``: list, emphasis, heading, template, address, link, entity, tag → which kind; plain. If markup is
+      nested, the later kind in this list counts.
+    - the families of ``surface.stretches``.
     """
     frequent = _frequent_words(passages)
     play = _is_play(passages)
@@ -42,6 +44,9 @@ def label_text(passages: list[Passage], vocabulary: Vocabulary) -> list[Array]:
         labels[_WORD] = _words(passage.text, frequent, vocabulary)
         labels[_LINE] = _lines(passage.text, play, vocabulary)
         labels[_MARKUP] = _markup(passage.text, vocabulary)
+        for family, stretches in enumerate(surface.stretches(passage), _SURFACE):
+            for start, end, path in stretches:
+                labels[family, start:end] = vocabulary.number(family, *path)
         labels_of_passages.append(labels)
     return labels_of_passages
 
@@ -146,7 +151,9 @@ def _first_word(match: Any) -> str:
     return words[0].casefold() if words else "other"
 
 
+_LIST_KINDS = {"*": "bullet", "#": "number", ":": "indent", ";": "term"}
 _PATTERNS: list[tuple[re.Pattern[str], str, Callable[[Any], str]]] = [
+    (re.compile(r"^[*#:;]+", re.MULTILINE), "list", lambda match: _LIST_KINDS[match.group()[-1]]),
     (
         re.compile(r"'{2,5}[^'\n]+(?:'[^'\n]+)*'{2,5}"),
         "emphasis",
@@ -154,6 +161,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str, Callable[[Any], str]]] = [
     ),
     (re.compile(r"^(={2,6})[^=\n][^\n]*\1[ \t]*$", re.MULTILINE), "heading", lambda match: str(len(match.group(1)))),
     (re.compile(r"\{\{[^{}]*\}\}"), "template", _first_word),
+    (re.compile(r"\b(https?|ftp|www)(?=://|\.)[^\s<>|\]]+"), "address", lambda match: match.group(1)),
     (re.compile(r"\[\[[^\[\]\n]*\]\]|\[(?:https?|ftp)://[^\]\n]*\]"), "link", _link),
     (re.compile(r"&#?\w{2,8};"), "entity", _first_word),
     (re.compile(r"<!--.{0,4000}?-->|&lt;!--.{0,4000}?--&gt;", re.DOTALL), "tag", lambda match: "comment"),

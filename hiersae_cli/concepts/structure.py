@@ -18,7 +18,7 @@ OUTSIDE = -2  # label of a row that is known to belong to no concept of a family
 
 LEAST_ROWS = 50  # number of rows with and without a concept that fitting its probe needs
 LEAST_HELD_OUT = 20  # the same for the rows that score its probe
-MOST_OF_PARENT = 0.9  # a child with more than this share of its parent's rows is the same concept by another name
+MOST_OF_PARENT = 0.8  # a child with more than this share of its parent's rows is the same concept by another name
 MOST_CONCEPTS = 48
 
 
@@ -31,11 +31,13 @@ class Passage:
         text: the characters.
         anchors: ascending places in ``text``, the first is 0, each with its place in the source (-1 if unknown).
             Between two anchors, text and source are the same.
+        tokens: the places of the characters whose labels the tokens get, ascending.
     """
 
     name: str
     text: str
     anchors: Sequence[tuple[int, int]] = ((0, 0),)
+    tokens: Sequence[int] = ()
 
 
 class Vocabulary:
@@ -123,6 +125,15 @@ class Concepts:
             member_NC[:, concepts] = within_CC[label_N][:, concepts]
         return member_NC
 
+    def counts(self) -> Array:
+        """Number of rows of each concept, (C,)."""
+        labels = self.labels_GN[self.labels_GN >= 0]
+        count_C = np.bincount(labels, minlength=len(self))
+        for concept in reversed(range(len(self))):  # children come after their parents
+            if self.parent_C[concept] >= 0:
+                count_C[self.parent_C[concept]] += count_C[concept]
+        return count_C
+
     def known(self) -> Array:
         """Whether each concept's family says something about a row, (N, C) bool."""
         known: Array = (self.labels_GN != UNKNOWN)[self.family_C].T
@@ -153,20 +164,24 @@ def choose(fit: Concepts, held_out: Concepts, most: int = MOST_CONCEPTS) -> Arra
     """The concepts that can be measured, at most ``most``, depth first, so each after its parent.
 
     A concept needs ``LEAST_ROWS`` rows with it and as many without it to fit probes on, ``LEAST_HELD_OUT`` to score
-    them on, and a parent, if any, that can be measured and is not the same concept by another name
-    (``MOST_OF_PARENT``). If there are more concepts, families take turns, each with its most frequent concept first.
+    them on. If it has nearly all rows of the nearest usable concept above it, it is the same concept by another name
+    (``MOST_OF_PARENT``), and its children belong to that concept. If there are more concepts, families take turns, each
+    with its most frequent concept first.
 
     Args:
         fit, held_out: the same concepts over the two kinds of rows.
     """
     usable_C = np.ones(len(fit), bool)
     for concepts, least in ((fit, LEAST_ROWS), (held_out, LEAST_HELD_OUT)):
-        count_C = concepts.members().sum(0)
-        usable_C &= (count_C >= least) & (concepts.known().sum(0) - count_C >= least)
-    count_C = fit.members().sum(0)
-    for concept, parent in enumerate(fit.parent_C):
-        if parent >= 0:
-            usable_C[concept] &= usable_C[parent] and count_C[concept] <= MOST_OF_PARENT * count_C[parent]
+        count_C, known_G = concepts.counts(), (concepts.labels_GN != UNKNOWN).sum(1)
+        usable_C &= (count_C >= least) & (known_G[concepts.family_C] - count_C >= least)
+    count_C, above_C = fit.counts(), fit.parent_C.copy()  # above: the nearest usable concept
+    for concept in range(len(fit)):
+        above = above_C[concept]
+        if above >= 0 and not usable_C[above]:
+            above = above_C[concept] = above_C[above]
+        if above >= 0:
+            usable_C[concept] &= count_C[concept] <= MOST_OF_PARENT * count_C[above]
     order = np.argsort(-count_C, kind="stable")  # a parent comes before its children
     ranked = [[c for c in order if usable_C[c] and fit.family_C[c] == family] for family in range(len(fit.families))]
     in_turns = [family[rank] for rank in range(len(fit)) for family in ranked if rank < len(family)]

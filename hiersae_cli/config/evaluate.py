@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hiersae_cli.config.base import Config, argument, option, options, parse_count
 
 TASKS = ("probing", "absorption", "ablation", "steering", "hierarchy")
-LABELLERS = ("text", "python")
+LABELLERS = ("text", "python", "wordnet")
 
 
 def parse_tasks(text: str) -> tuple[str, ...]:
@@ -75,7 +75,10 @@ class EvalConfig(Config):
     labeller: str = option(
         "text",
         choices=LABELLERS,
-        help="What kind of text concepts are read from: plain text (plays, wikis), or Python source.",
+        help="Where concepts come from: plain text (plays, wikis), Python source, or the nouns of WordNet.",
+    )
+    wordnet: str = option(
+        "", help="Folder of WordNet's data files, for --labeller wordnet. Default: /usr/share/wordnet.", metavar="DIR"
     )
     labels: str = option("", help="CSV or Parquet file of your own concepts, instead of --labeller.", metavar="FILE")
     task_rows: int = option(
@@ -107,6 +110,9 @@ class EvalConfig(Config):
         self.require(set(self.tasks) <= set(TASKS), "tasks", "has an unknown task", f"Tasks: {', '.join(TASKS)}.")
         self.require(bool(self.model or not self.tasks), "tasks", "needs the host's tokenizer: --model MODEL")
         self.require(bool(self.tasks or not self.labels), "labels", "is for downstream tasks: add --tasks all")
+        self.require(
+            not self.wordnet or (self.labeller == "wordnet" and not self.labels), "wordnet", "is for --labeller wordnet"
+        )
         for name in ("tokens", "loss_tokens", "task_rows", "batch"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(self.resamples >= 100, "resamples", "must be at least 100")

@@ -204,6 +204,18 @@ METRICS: tuple[Metric, ...] = (
         ("concept_score", "concepts joined as edges", True, "1", (-1.0, 1.0),
          "Whether the tree joins the best latents for a concept and for its parent concept, weighted by how well "
          "these latents detect them. Mean over pairs of concepts."),
+        ("concept_score_ancestors", "joined at any depth", True, "1", SHARE,
+         "As concept_score, but the latent for a concept may lie anywhere below the latent for its parent concept. "
+         "Compare it with concept_score_chance."),
+        ("concept_score_chance", "joined by chance", None, "1", SHARE,
+         "As concept_score_ancestors, but for wrong pairs: each concept with parents that it does not belong to. A "
+         "tree that follows the concepts is above it."),
+        ("detector_shared", "same latent for both", None, "1", SHARE,
+         "Share of pairs whose parent and child have the same best latent. They count as not joined."),
+        ("detector_phi_parents", "phi, parent concepts", True, "1", (-1.0, 1.0),
+         "Correlation of a concept and the firing of its best latent, mean over concepts with others below them."),
+        ("detector_phi_children", "phi, child concepts", True, "1", (-1.0, 1.0),
+         "Correlation of a concept and the firing of its best latent, mean over concepts below others."),
         ("detector_depth", "level of the detectors", None, "levels", POSITIVE,
          "The level of the tree that holds the best latents for the concepts of one level, counted from 0."),
         ("splitting", "latents per concept", None, "latents", (1.0, inf),

@@ -140,7 +140,7 @@ def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
     for name in groups:
         columns += [f"{name}: latent, F1", f"{name}: absorbed"]
     return Table(
-        "Concepts and the latent that detects each best (↳: below the latent of the parent concept)",
+        "Concepts and the latent that detects each best (↳: below the latent of the parent concept, =: the same)",
         columns,
         rows,
         together=2,
@@ -150,7 +150,8 @@ def _concepts(report: Mapping[str, Any], groups: list[str]) -> Table:
 def _detector(concept: Mapping[str, Any]) -> list[str]:
     """``↳ b204 (0.81)``, and the share of absorbed rows."""
     latent = concept.get("latent")
-    text = f"{'↳ ' if concept['edge'] else ''}{current_id(latent)} ({concept['f1']:.2f})" if latent else "-"
+    sign = "↳ " if concept.get("below", concept.get("edge")) else "= " if concept.get("shared") else ""
+    text = f"{sign}{current_id(latent)} ({concept['f1']:.2f})" if latent else "-"
     absorbed = concept.get("absorption")
     return [text, "" if absorbed is None else f"{absorbed:.0%}"]
 

@@ -86,7 +86,7 @@ def prepare_tasks(inputs: TaskInputs) -> tuple[PreparedTasks, list[str]]:
     config = inputs.config
     rows = np.concatenate([inputs.fit_rows, inputs.held_out.rows])
     order = np.argsort(rows)
-    concepts, warnings = label_rows(inputs.acts, rows[order], inputs.host, config.labeller, config.labels)
+    concepts, warnings = label_rows(inputs.acts, rows[order], inputs.host, config)
     probed = ProbedConcepts.fitted(inputs, concepts.rows(np.argsort(order)))
     tasks = tasks_named(config.tasks)
     return PreparedTasks(tasks, probed, {task.name: task.prepare(inputs, probed) for task in tasks}), warnings

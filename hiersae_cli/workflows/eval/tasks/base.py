@@ -96,6 +96,11 @@ class ProbedConcepts:
         """
         fit, held_out = slice(len(inputs.fit_rows)), slice(len(inputs.fit_rows), None)
         chosen = choose(concepts.rows(fit), concepts.rows(held_out))
+        if not len(concepts):
+            raise FileError(
+                f"{inputs.config.labels or inputs.config.labeller}: no token has a label",
+                "WordNet labels nouns that are one token, so it needs a tokenizer of whole words.",
+            )
         if not len(chosen):
             raise FileError(
                 f"none of the {len(concepts):,} concepts has enough rows for and against it",

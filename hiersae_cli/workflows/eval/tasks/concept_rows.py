@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from hiersae_cli.concepts import LABELLERS, UNKNOWN, Concepts, Labeller, LabelsFile, Passage, Vocabulary
+from hiersae_cli.concepts import LABELLERS, UNKNOWN, Concepts, Labeller, LabelsFile, Passage, Vocabulary, WordNetNouns
 from hiersae_cli.concepts.tokens import joined, places
+from hiersae_cli.concepts.wordnet import DEFAULT_FOLDER
+from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.formats.activations import ActivationSet
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows.common.evidence import token_texts
@@ -19,16 +21,13 @@ from hiersae_cli.workflows.common.evidence import token_texts
 _RUN_UP = 16  # documents of the same source before a wanted one, which help to label it
 
 
-def label_rows(
-    acts: ActivationSet, row_N: np.ndarray, host: Host, labeller: str, labels_file: str
-) -> tuple[Concepts, list[str]]:
-    """The concepts of rows (N,), ascending, by a labeller's name or the user's file; and what to warn of.
+def label_rows(acts: ActivationSet, row_N: np.ndarray, host: Host, config: EvalConfig) -> tuple[Concepts, list[str]]:
+    """The concepts of rows (N,), ascending, by the labeller of the configuration; and what to warn of.
 
     A document that is part of a longer text is labelled together with up to 16 parts before it, in which a string or
     a speech may begin.
     """
-    label: Labeller
-    label, families = (LabelsFile(labels_file), LabelsFile.families) if labels_file else LABELLERS[labeller]
+    label, families = _labeller(config)
     vocabulary = Vocabulary(families)
     tokens, document, position = (acts.column(name) for name in ("tokens", "document", "position"))
     names = acts.document_names()
@@ -46,7 +45,7 @@ def label_rows(
         text = "".join(texts)
         known = [anchor for anchor in anchors if anchor[1] >= 0]
         shifted += sum(b[1] - a[1] != b[0] - a[0] for a, b in pairwise(known))
-        passages.append(Passage(names[document[first]], text, anchors))
+        passages.append(Passage(names[document[first]], text, anchors, place_W.tolist()))
         place_of.append(place_W)
     labels = label(passages, vocabulary)
     label_GN = np.full((len(vocabulary.families), len(row_N)), UNKNOWN, np.int32)
@@ -56,12 +55,21 @@ def label_rows(
         labelled = place < labels_GC.shape[1]
         label_GN[:, inside[labelled]] = labels_GC[:, place[labelled]]
     warnings = []
-    if labels_file and shifted:
+    if config.labels and shifted:
         warnings.append(
-            f"{labels_file}: {shifted:,} documents have another length in the cache's tokens than in the text, so "
+            f"{config.labels}: {shifted:,} documents have another length in the cache's tokens than in the text, so "
             "their labels may be shifted"
         )
     return Concepts.of(vocabulary, label_GN), warnings
+
+
+def _labeller(config: EvalConfig) -> tuple[Labeller, tuple[str, ...]]:
+    """The labeller and the names of its families."""
+    if config.labels:
+        return LabelsFile(config.labels), LabelsFile.families
+    if config.labeller == "wordnet":
+        return WordNetNouns(config.wordnet or DEFAULT_FOLDER), WordNetNouns.families
+    return LABELLERS[config.labeller]
 
 
 def _stretches(

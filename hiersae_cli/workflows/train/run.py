@@ -125,7 +125,7 @@ def _trainer(config: TrainConfig, source: Source, device: torch.device) -> Train
     if config.bias_start == "median":
         (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
         centre_D = geometric_median(first_BD).cpu()
-    model.initialise(centre_D * scale, config.seed)
+    model.initialise(centre_D * scale, config.seeds.init)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
     return Trainer(model.to(device).train(), config, scale)

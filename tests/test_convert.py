@@ -181,6 +181,31 @@ def test_a_converted_run_is_read_like_any(made: Weights, tiny_acts: Path, tiny_f
     assert hiersae("convert", run, "--to", "sae-lens", "-o", tmp_path / "again").returncode == 0
 
 
+def test_two_seeds_of_another_tool_are_one_group(made: Weights, tiny_acts: Path, tmp_path: Path) -> None:
+    runs, measured = [], []
+    for number in (0, 1):
+        noise = 0.05 * torch.randn(made.decoder_FD.shape, generator=torch.Generator().manual_seed(number))
+        tensors = made.saelens() | {"threshold": made.threshold_F, "W_dec": made.decoder_FD + noise}
+        tensors["W_enc"] = tensors["W_enc"] * (1 + 0.01 * number)
+        path = saelens_folder(tmp_path / f"sae-{number}", tensors, architecture="jumprelu")
+        measured.append(to_run(path, tiny_acts, tmp_path / f"run-{number}")["k"])
+        runs.append(str(tmp_path / f"run-{number}"))
+    assert measured[0] != measured[1], "without a known L0, each run has the measured one as its k"
+    done = hiersae("eval", *runs, "--acts", tiny_acts, "--full", "--json")
+    assert done.returncode == 0, done.stderr
+    group = json.loads(done.stdout)["groups"]["run"]
+    assert group["subjects"] == ["run-0", "run-1"] and group["seeds"] == group["init_seeds"] == [None, None]
+    assert 0 < group["figures"]["stability_cosine"]["value"] < 1
+    assert "differ only in the seed" not in done.stderr
+    twice = hiersae("eval", runs[0], runs[0], "--acts", tiny_acts)
+    assert twice.returncode == 2 and "have the same weights" in twice.stderr
+    # Another architecture, or another L0, is no other seed.
+    standard = to_run(saelens_folder(tmp_path / "standard", made.saelens()), tiny_acts, tmp_path / "other")
+    assert standard["arch"] == "jumprelu"
+    other = hiersae("eval", runs[0], tmp_path / "other", "--acts", tiny_acts)
+    assert other.returncode == 2 and "is no other seed of" in other.stderr
+
+
 def test_training_does_not_go_on_with_a_converted_run(made: Weights, tiny_acts: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     to_run(sparsify_folder(tmp_path / "sae", made).path, tiny_acts, run)

@@ -147,9 +147,18 @@ def test_the_difference_over_seeds_is_paired_by_seed() -> None:
     paired, unpaired = (difference(*sides, 0.95, same_seeds=same) for same in (True, False))
     assert paired.value == pytest.approx(unpaired.value) and paired.value == pytest.approx(0.05, abs=0.01)
     assert paired.low > 0 > unpaired.low and paired.p < 0.01 < 0.3 < unpaired.p
-    # A single run on one side has no spread between seeds to give.
-    alone = difference(sides[0], sides[1][:1], 0.95)
-    assert alone.low < alone.value < alone.high
+
+
+def test_several_seeds_against_one_have_an_interval_only_if_it_is_a_control() -> None:
+    """A single run has no spread between seeds to give, and a control needs none."""
+    runs = runs_of(np.random.default_rng(11), 3, np.zeros(40), 0.1)
+    other = runs_of(np.random.default_rng(12), 1, np.zeros(40), 0.1)
+    for sides in ((runs, other), (other, runs)):
+        alone = difference(*sides, 0.95)
+        assert (alone.low, alone.high, alone.p) == (None, None, None)
+        assert alone.value == pytest.approx(mean(sides[0], 0.95).value - mean(sides[1], 0.95).value)
+    control = difference(runs, other, 0.95, seedless=True)
+    assert control.low < control.value < control.high and control.p is not None
 
 
 def test_two_seeds_have_no_interval_and_no_test() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.report import PLOTS, TOO_FEW_DOCUMENTS, TOO_FEW_SEEDS, verdict
 from hiersae_cli.metrics.catalogue import metric_of
 from hiersae_cli.metrics.intervals import holm
-from hiersae_cli.metrics.stability import recurring_edges
+from hiersae_cli.metrics.stability import recurring_edges, start_cosines
 from hiersae_cli.render.report_tables import doubts, tables
 from hiersae_cli.render.report_writers import html, markdown
+from hiersae_cli.sae.base import first_rows
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.eval import run as evaluate
 from hiersae_cli.workflows.eval.subjects import Subject, new_group
@@ -140,13 +142,89 @@ def test_stability_is_that_of_the_learned_trees(report: dict[str, Any], seeds: d
     assert "stability" not in report["groups"]["random"]["figures"]
 
 
+def test_stability_has_levels_and_chance_and_counts_live_latents(report: dict[str, Any], written: Path) -> None:
+    figures = report["groups"]["hier"]["figures"]
+    dead = [report["runs"][name]["dead"]["value"] for name in ("hier-0", "hier-1")]
+    assert figures["stability_live"]["n"] == round((1 - np.mean(dead)) * 48)
+    for ending in ("", "_level_0", "_level_1"):
+        for name in ("cosine", "cosine_chance", "cosine_any", "cosine_any_chance", "live", "live_chance"):
+            figure = figures[f"stability_{name}{ending}"]
+            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1, (name, ending)
+    latents = [figures[f"stability_live{ending}"]["n"] for ending in ("", "_level_0", "_level_1")]
+    assert abs(latents[0] - sum(latents[1:])) <= 1
+    of_level = [figures[f"stability_cosine_level_{level}"]["value"] for level in (0, 1)]
+    assert min(of_level) <= figures["stability_cosine"]["value"] <= max(of_level)
+    assert figures["stability_cosine"]["value"] <= figures["stability_cosine_any"]["value"]
+    assert "stability_cosine_any" not in report["groups"]["batchtopk"]["figures"], "it has one level"
+    for name in ("terminal.txt", "report.md", "report.html"):
+        text = (written / name).read_text()
+        for words in ("Stability between seeds", "stability_live_edges", "stability_cosine_chance", "hier level 1"):
+            assert words in text, (name, words)
+    lines = (written / "terminal.txt").read_text().splitlines()
+    table = lines[lines.index("Stability between seeds") :]
+    assert max(map(len, table[: next(row for row, line in enumerate(table) if "untrained" in line)])) <= 80
+
+
+def test_decoder_rows_are_compared_with_their_start(report: dict[str, Any], seeds: dict[str, list[Path]]) -> None:
+    for name, path in zip(("hier-0", "hier-1"), seeds["hier"], strict=True):
+        run, figures = load_run(path), report["runs"][name]
+        cosine = start_cosines(run.model.W_dec_FD, first_rows(48, run.model.width, run.config.seed))
+        assert figures["lazy"]["n"] == round((1 - figures["dead"]["value"]) * 48)
+        if figures["dead"]["value"] == 0:
+            assert figures["start_cosine"]["value"] == pytest.approx(np.median(cosine))
+            assert figures["lazy_level_1"]["value"] == np.mean(cosine[8:] > 0.8)
+    assert "start_cosine" not in report["runs"]["pca"]
+
+
+def test_runs_that_differ_in_one_of_two_seeds_are_a_group_that_says_so(
+    seeds: dict[str, list[Path]], acts: Path, tmp_path: Path
+) -> None:
+    first = load_run(seeds["batchtopk"][1])
+    assert first.config.seed == 0
+    for name, own_seeds in {"order": {"order_seed": 1}, "init": {"seed": 7, "init_seed": 1, "order_seed": 0}}.items():
+        out = str(tmp_path / name)
+        train.run(
+            TrainConfig(
+                acts=[str(acts)], out=out, arch="batchtopk", widths=(48,), k=(5,), tokens=40_000, batch=512, buffer=16,
+                device="cpu", **own_seeds,
+            )
+        )  # fmt: skip
+        config = EvalConfig(runs=[str(first.path), out], acts=[str(acts)], controls=False, device="cpu")
+        found = evaluate.run(config)
+        group = next(iter(found["groups"].values()))
+        assert {"init": group["init_seeds"], "order": group["order_seeds"]} == {
+            key: [0, 1] if key == name else [0, 0] for key in ("init", "order")
+        }
+        words = {"order": "data order", "init": "first weights"}[name]
+        assert any(f"differ only in the seed of the {words}" in text for text in found["warnings"])
+        assert f"seed 0 or 1 of the {words}" in markdown(found)
+    order, init = (load_run(tmp_path / name) for name in ("order", "init"))
+    both = [str(order.path), str(init.path)]  # now both differ
+    assert not any("differ only" in text for text in evaluate.run(replace(config, runs=both))["warnings"])
+    with pytest.raises(UsageError, match=r"both of seed 0 \(weights\) with 1 \(order\)"):
+        evaluate.run(replace(config, runs=[str(order.path)] * 2))
+
+
+def test_one_seed_against_several_has_no_interval(seeds: dict[str, list[Path]], acts: Path) -> None:
+    baselines = list(map(str, seeds["batchtopk"]))
+    for runs, baseline in (([str(seeds["hier"][0])], baselines), (baselines, [str(seeds["hier"][0])])):
+        found = evaluate.run(EvalConfig(runs=runs, baseline=baseline, acts=[str(acts)], device="cpu"))
+        (other,) = found["mismatches"]
+        for metric, figure in found["paired"][other].items():
+            assert (figure["low"], figure["high"], figure["p"]) == (None, None, None), metric
+            assert figure["verdict"] == ("" if metric_of(metric).better is None else TOO_FEW_SEEDS)
+        assert any("one seed against several" in text for text in found["warnings"])
+        assert found["paired"]["pca"]["fvu"]["low"] is not None, "a control has no seed"
+
+
 def test_stability_with_further_runs(seeds: dict[str, list[Path]], acts: Path, report: dict[str, Any]) -> None:
     first, second = map(str, seeds["hier"])
     config = EvalConfig(runs=[first], stability=[second], acts=[str(acts)], controls=False, device="cpu")
     found = evaluate.run(config)
     assert list(found["runs"]) == ["hier-0"]
-    figure = found["groups"]["hier-0"]["figures"]["stability"]
-    assert figure["value"] == report["groups"]["hier"]["figures"]["stability"]["value"]
+    for metric, figure in report["groups"]["hier"]["figures"].items():
+        if metric.startswith("stability"):
+            assert found["groups"]["hier-0"]["figures"][metric] == figure
     assert second in found["inputs"]
 
 

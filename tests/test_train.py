@@ -161,6 +161,33 @@ def test_changed_flags_do_not_resume_another_run(tiny_acts: Path, tmp_path: Path
     assert hiersae("train", tiny_acts, *flags(tokens="1k"), "-o", run, "--overwrite").returncode == 0
 
 
+def test_first_weights_and_data_order_have_their_own_seeds(tiny_acts: Path, tmp_path: Path) -> None:
+    def weights(name: str, *seeds: object) -> torch.Tensor:
+        done = hiersae("train", tiny_acts, *flags("topk", "2k"), "-o", tmp_path / name, *seeds)
+        assert done.returncode == 0, done.stderr
+        return load_file(tmp_path / name / "model.safetensors")["W_dec_FD"]
+
+    plain = weights("plain", "--seed", 3)
+    assert torch.equal(plain, weights("both", "--init-seed", 3, "--order-seed", 3)), "--seed is only their default"
+    other_order, other_init = (
+        weights("order", "--seed", 3, "--order-seed", 1),
+        weights("init", "--seed", 3, "--init-seed", 1),
+    )
+    assert not torch.equal(plain, other_order) and not torch.equal(plain, other_init)
+    # Eight steps leave rows near their start.
+    assert (plain * other_order).sum(1).median() > 0.9 > 0.5 > (plain * other_init).sum(1).median()
+    assert load_run(tmp_path / "order").seeds == (3, 1) and load_run(tmp_path / "plain").seeds == (3, 3)
+
+
+def test_runs_of_releases_without_the_two_seeds_load(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    header = json.loads((run / "config.json").read_text())
+    for name in ("init_seed", "order_seed"):
+        assert header["config"].pop(name) is None, "a flag that was not given must not stop an older run from resuming"
+    (run / "config.json").write_text(json.dumps(header))
+    assert load_run(run).seeds == (0, 0)
+
+
 def test_an_existing_run_is_not_written_over(finished: Path, tiny_acts: Path) -> None:
     before = (finished / "model.safetensors").read_bytes()
     done = hiersae("train", tiny_acts, *flags(), "-o", finished)

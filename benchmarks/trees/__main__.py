@@ -105,8 +105,7 @@ def train_peer(config: TrainConfig, console: Console) -> str:
     shutil.rmtree(saelens_folder)
     header = folder.read_header()
     config_with_seed = {**header["config"], "seed": config.seed}
-    inputs = {path: digest for path, digest in header["inputs"].items() if path in config.acts}
-    folder.write_header({**header, "config": config_with_seed, "inputs": inputs})  # so that eval groups its seeds
+    folder.write_header({**header, "config": config_with_seed})  # so that eval knows which baseline has the same seed
     return config.out
 
 

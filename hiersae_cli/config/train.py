@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from hiersae_cli.config.architectures import ARCHITECTURES, OWN_GROUPS, TRAINING, Architecture, ArchitectureOptions
 from hiersae_cli.config.base import argument, option, parse_count, typed
@@ -15,6 +16,16 @@ USUAL_TOKENS = 3 * 10**6
 MOST_EPOCHS = 20  # with more, latents may fit only these rows
 DATA, MACHINE = "Data", "Machine and files"
 _ROW_ADAM = {"optimizer": ("row-adam",)}
+
+
+class Seeds(NamedTuple):
+    """The two seeds of a training: ``init`` of the first weights, ``order`` of the rows."""
+
+    init: int
+    order: int
+
+    def __str__(self) -> str:
+        return str(self.init) if self.init == self.order else f"{self.init} (weights) with {self.order} (order)"
 
 
 @dataclass(kw_only=True)
@@ -56,6 +67,10 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         group=DATA,
     )
     seed: int = option(0, help="Seed of the first weights and of the data order.", group=DATA)
+    init_seed: int | None = option(None, help="Seed of only the first weights. Without it, --seed.", group=DATA)
+    order_seed: int | None = option(
+        None, help="Seed of only the data order; with --synth, of the rows. Without it, --seed.", group=DATA
+    )
     buffer: int = option(256, help="Memory for shuffling, in MB. Changes the data order.", group=DATA)
     batch: int = option(512, parse=parse_count, help="Activations per step.", group=TRAINING)
     lr: float = option(0.0, help="Peak learning rate of Adam. 0 takes 1e-3 x sqrt(2048 / latents).", group=TRAINING)
@@ -135,6 +150,8 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
             "optimizer",
             "row-adam cannot be combined with --coherence-weight or --coarse-rows",
         )
+        for name in ("seed", "init_seed", "order_seed"):
+            self.require((getattr(self, name) or 0) >= 0, name, "must not be negative")
         self.require_at_least(1, "batch", "buffer", "log_every")
         self.require_at_least(0, "tokens", "lr", "clip", "aux_weight", "dead_after")
         self.require(
@@ -180,7 +197,6 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         if self.synth:
             self.require(not self.acts, "synth", f"replaces {', '.join(self.acts)}: give only one of the two")
             self.require(not self.module, "module", "is for caches; --synth has no modules")
-            self.require(self.seed >= 0, "seed", "must not be negative")
             self.take_shape(self.synth)
         else:
             truth_flags = [name for name, value in asdict(self.shape()).items() if value]
@@ -193,6 +209,11 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
                 "Say what to train on: ACTS, or --synth PRESET.",
                 "Make a cache with 'hiersae cache' or 'hiersae synth'.",
             )
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of the first weights and of the data order."""
+        return Seeds(*(self.seed if seed is None else seed for seed in (self.init_seed, self.order_seed)))
 
     @property
     def steps(self) -> int:

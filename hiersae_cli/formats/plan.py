@@ -35,7 +35,8 @@ STEPS: dict[str, type[Config]] = {
     "index": DashboardConfig,
 }
 _DECIDED = {
-    *("texts", "out", "model", "acts", "run", "runs", "baseline", "seed", "device", "overwrite", "report"),
+    *("texts", "out", "model", "acts", "run", "runs", "baseline", "device", "overwrite", "report"),
+    *("seed", "init_seed", "order_seed"),
     *("validation", "markdown", "html"),
     *("edges", "plots", "format", "index", "neuronpedia", "serve"),  # a path that runs would share, or no end
 }

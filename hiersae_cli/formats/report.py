@@ -28,6 +28,7 @@ PLOTS = {
     "firing-rates": "How often latents fire",
 }
 
+SEED_OF = {"init": "first weights", "order": "data order"}  # the two seeds of a run
 
 # Why a difference has no verdict.
 TOO_FEW_DOCUMENTS, TOO_FEW_SEEDS = "too few documents", "too few seeds"

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.config.train import Seeds, TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
 from hiersae_cli.formats.described import Described, host_line, of_levels, require_fields
@@ -158,6 +158,11 @@ class Run:
         self.sha256 = sha256_file(folder.model_file)
         self.converted: dict[str, Any] | None = header.get("converted")
         self.steps_done = config.steps if self.converted else folder.progress()[0]
+
+    @property
+    def seeds(self) -> Seeds | None:
+        """The seeds of its training; None for a converted run, unless its configuration has one."""
+        return self.config.seeds if "seed" in self.header["config"] else None
 
     @property
     def module(self) -> str:

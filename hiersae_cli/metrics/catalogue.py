@@ -69,6 +69,7 @@ class Metric:
 
 
 RECONSTRUCTION, TREE, LENGTH = "Reconstruction", "Tree", "Description length"
+STABILITY = "Stability between seeds"
 TRUTH, PROBES, CONCEPTS = "Recovery of the truth", "Probes for concepts", "Hierarchy of concepts"
 INTERVENTIONS = "Interventions"
 
@@ -95,6 +96,11 @@ METRICS: tuple[Metric, ...] = (
         ("l0", "active latents per row", None, "latents", POSITIVE,
          "How many latents fire in a row, on average. A fair comparison has the same on both sides."),
         ("dead", "dead latents", False, "1", SHARE, "Share of the latents that never fire in the sample."),
+        ("start_cosine", "cosine with the start", None, "1", SHARE,
+         "Cosine, without sign, of a live latent's decoder row with the most similar of the random rows that training "
+         "started from. Median over latents. For F latents of width d, about sqrt(2 ln F / d) is chance."),
+        ("lazy", "hardly trained latents", None, "1", SHARE,
+         "Share of the live latents with a cosine above 0.8 with one of the rows that training started from."),
         ("ce_recovered", "loss recovered", True, "1", ANY,
          "How much of the model's next-token loss survives when the reconstruction replaces the activations. 1 is the "
          "untouched model, 0 is the model with the activations set to zero."),
@@ -142,12 +148,33 @@ METRICS: tuple[Metric, ...] = (
          "other."),
         ("sibling_cosine", "cosine of siblings", None, "1", (-1.0, 1.0),
          "Mean cosine of the decoder directions of two siblings, mean over families."),
+    ),
+    *_metrics(
+        STABILITY,
+        ("stability_cosine", "best cosine, same level", None, "1", SHARE,
+         "Cosine, without sign, of a live latent's decoder row with the most similar live row of the same level in "
+         "another seed. Mean over latents and pairs of seeds. Compare it with stability_cosine_chance."),
+        ("stability_cosine_chance", "the same by chance", None, "1", SHARE,
+         "As stability_cosine, for as many random directions that fill the same dimensions as the decoder rows."),
+        ("stability_cosine_any", "best cosine, any level", None, "1", SHARE,
+         "As stability_cosine, with the most similar live row of any level."),
+        ("stability_cosine_any_chance", "any level by chance", None, "1", SHARE,
+         "As stability_cosine_any, for random directions."),
+        ("stability_live", "live latents found again", None, "1", SHARE,
+         "Share of the live latents that another seed has too: a one-to-one match with a cosine of 0.7 or more."),
+        ("stability_live_chance", "found again by chance", None, "1", SHARE,
+         "As stability_live, for random directions. In few dimensions random directions match too."),
+        ("stability_live_edges", "edges of found latents", None, "1", SHARE,
+         "Of the edges whose two latents are live and found again, the share that the tree of another seed has too."),
+        ("stability_live_edges_shuffled", "these edges by chance", None, "1", SHARE,
+         "As stability_live_edges, but with the parents of one of the two trees shuffled."),
         ("stability", "edges found again", None, "1", SHARE,
-         "Share of edges that the tree of another seed has too, mean over pairs of seeds."),
+         "Share of all edges, also those of dead latents, that the tree of another seed has too, mean over pairs of "
+         "seeds."),
         ("stability_shuffled", "edges found by chance", None, "1", SHARE,
          "As stability, but with the parents of one of the two trees shuffled."),
         ("stability_latents", "latents found again", None, "1", SHARE,
-         "Share of latents that the dictionary of another seed has too (cosine of 0.7 or more)."),
+         "As stability_live, but of all latents, also dead ones."),
     ),
     *_metrics(
         LENGTH,

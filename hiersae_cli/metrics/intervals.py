@@ -25,8 +25,11 @@ LEAST_SEEDS = 3  # that intervals and tests over seeds need
 
 
 def seeds_suffice(*counts: int) -> bool:
-    """Whether figures of these numbers of seeds have intervals: single runs (over documents), three or more seeds."""
-    return all(count == 1 or count >= LEAST_SEEDS for count in counts)
+    """Whether figures of these numbers of seeds have intervals: single runs (over documents), three or more seeds.
+
+    A single run cannot be compared with several: nothing is known of how its other seeds would differ.
+    """
+    return max(counts) == 1 or min(counts) >= LEAST_SEEDS
 
 
 @dataclass(frozen=True)
@@ -204,15 +207,20 @@ def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
 
 
 def difference(
-    first: Sequence[Figure], other: Sequence[Figure], confidence: float, same_seeds: bool = False
+    first: Sequence[Figure],
+    other: Sequence[Figure],
+    confidence: float,
+    same_seeds: bool = False,
+    seedless: bool = False,
 ) -> Difference:
     """The mean of one figure over the first seeds minus that over the others, with the p-value of no difference.
 
-    With two seeds on a side there is neither interval nor p-value.
+    With two seeds on a side, or one seed against several, there is neither interval nor p-value.
 
     Args:
         same_seeds: whether the figures at the same place have the same seed: then what they have in common through the
             seed cancels.
+        seedless: whether the other is a control, a single dictionary that no seed would change.
     """
     if len(first) == len(other) == 1:
         return first[0].minus(other[0], confidence)  # type: ignore[arg-type]
@@ -222,7 +230,7 @@ def difference(
         (first_value, _, first_seeds), (other_value, _, other_seeds) = _combined(first), _combined(other)
         value, documents = first_value - other_value, _variance(_mean_draws(first) - _mean_draws(other))
         seeds = (*first_seeds, *other_seeds)
-    if not seeds_suffice(len(first), len(other)):
+    if not seeds_suffice(len(first), *([] if seedless else [len(other)])):
         known = value if np.isfinite(value) else None
         return Difference(known, None, None, first[0].n, first[0].unit, None)
     estimate = _estimate(value, documents, seeds, first, confidence)

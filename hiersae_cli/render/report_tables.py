@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hiersae_cli.levels import current_id
-from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, base_name, metric_of
+from hiersae_cli.formats.report import SEED_OF
+from hiersae_cli.levels import MOST_LEVELS, current_id
+from hiersae_cli.metrics.catalogue import BY_NAME, CHOW_LIU, SECTIONS, SHUFFLED, STABILITY, base_name, metric_of
 from hiersae_cli.metrics.spectrum import in_words
 
 Figure = Mapping[str, Any] | None
@@ -64,6 +65,7 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     controls = [name for name in names[1:] if name not in baselines]
     result = [_compared(report, names[0], name) for name in baselines] or [_single(report, names[0])]
     result += [_trees(report, name) for name in [names[0], *baselines] if report["control_trees"].get(name)]
+    result += _stability(report, [names[0], *baselines])
     result += [_controls(report, names[0], controls)] if controls else []
     return [*result, *([_concepts(report, [names[0], *baselines])] if "tasks" in report else [])]
 
@@ -105,6 +107,23 @@ def _trees(report: Mapping[str, Any], name: str) -> Table:
     kind = _kind(report, name)
     columns = ["", kind, "Chow–Liu", "shuffled", f"{kind} − shuffled", "p", f"{kind} is"]
     return Table(f"The {kind} tree of {name} and other trees over its latents", columns, rows, spare=(4, 5))
+
+
+def _stability(report: Mapping[str, Any], names: list[str]) -> list[Table]:
+    """How alike the seeds of each group are, in all levels and by level; no table if no group has several seeds."""
+    groups = [name for name in names if "stability_cosine" in _figures(report, name)]
+    metrics = [metric for metric in BY_NAME if metric_of(metric).section == STABILITY]
+    columns, cells = [""], []
+    for name in groups:
+        figures = _figures(report, name)
+        levels = [level for level in range(MOST_LEVELS) if f"stability_latents_level_{level}" in figures]
+        columns += [name, *(f"{name if len(groups) > 1 else ''} level {level}".strip() for level in levels)]
+        for ending in ("", *(f"_level_{level}" for level in levels)):
+            live = figures.get(f"stability_live{ending}") or {"n": 0}
+            of_part = [figures.get(f"{metric}{ending}") for metric in metrics]
+            cells.append([f"{live['n']:,}", *map(with_interval, of_part)])
+    rows = zip(["live latents", *map(labelled, metrics)], *cells, strict=True)
+    return [Table(STABILITY, columns, [list(row) for row in rows])] if groups else []
 
 
 def _controls(report: Mapping[str, Any], first: str, controls: list[str]) -> Table:
@@ -167,10 +186,11 @@ def _fitted_to_rows(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ordered(report: Mapping[str, Any], names: list[str]) -> list[str]:
-    """The metrics of some groups without those of control trees, in the order of the tables."""
+    """The metrics of some groups without those of control trees and of stability, in the order of the tables."""
     order = list(BY_NAME)
     metrics = dict.fromkeys(metric for name in names for metric in _figures(report, name))
-    own_metrics = [metric for metric in metrics if metric in BY_NAME or not metric.endswith((CHOW_LIU, SHUFFLED))]
+    of_runs = [metric for metric in metrics if metric_of(metric).section != STABILITY]
+    own_metrics = [metric for metric in of_runs if not metric.endswith((CHOW_LIU, SHUFFLED)) or metric in BY_NAME]
     return sorted(own_metrics, key=lambda metric: order.index(base_name(metric)))
 
 
@@ -186,6 +206,18 @@ def _in_sections(rows: list[Any]) -> list[list[str]]:
 def labelled(metric: str) -> str:
     """A metric's name with an arrow towards the better values."""
     return f"{metric} {metric_of(metric).arrow}".rstrip()
+
+
+def _seeds_in_words(group: Mapping[str, Any]) -> str:
+    """``the seeds 0, 1 of first weights and data order``."""
+    seeds_of = {words: group[f"{name}_seeds"] for name, words in SEED_OF.items()}
+    if None in group["seeds"]:
+        return f"{len(group['seeds'])} runs of unknown seeds"
+    if group["init_seeds"] == group["order_seeds"]:
+        return f"the seeds {', '.join(map(str, group['init_seeds']))} of {' and '.join(seeds_of)}"
+    return "runs with " + " and ".join(
+        f"seed {' or '.join(map(str, dict.fromkeys(seeds)))} of the {words}" for words, seeds in seeds_of.items()
+    )
 
 
 def _figures(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -230,8 +262,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     groups = report["groups"]
     for name in [next(iter(groups)), *report["mismatches"]]:
         if len(groups[name]["seeds"]) > 1:
-            seeds = ", ".join(map(str, groups[name]["seeds"]))
-            yield f"{name}: mean over the seeds {seeds} ({', '.join(groups[name]['subjects'])})."
+            yield f"{name}: mean over {_seeds_in_words(groups[name])} ({', '.join(groups[name]['subjects'])})."
     if report.get("spectrum"):
         yield f"Training rows: {in_words(report['spectrum'])}. {' '.join(_fitted_to_rows(report))}"
     if "tasks" in report:

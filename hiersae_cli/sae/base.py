@@ -87,6 +87,12 @@ class Reading:
         return pattern, self.at(pattern)
 
 
+def first_rows(latents: int, width: int, seed: int) -> torch.Tensor:
+    """The random unit rows (F, D) that a decoder and its encoder start from; training may reorder latents."""
+    rows_FD = torch.randn(latents, width, generator=torch.Generator().manual_seed(seed))
+    return rows_FD / rows_FD.norm(dim=1, keepdim=True)
+
+
 class SparseAutoencoder(nn.Module):
     """Base of the architectures: parameters, decoding, scale, refinement, and selection over a batch.
 
@@ -136,10 +142,8 @@ class SparseAutoencoder(nn.Module):
 
     def initialise(self, bias_D: torch.Tensor, seed: int) -> None:
         """Set random unit decoder rows, the same encoder rows, and the decoder's bias: the centre of the data."""
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randn(self.latents, self.width, generator=generator)
         with torch.no_grad():
-            self.W_dec_FD.copy_(rows / rows.norm(dim=1, keepdim=True))
+            self.W_dec_FD.copy_(first_rows(self.latents, self.width, seed))
             self.W_enc_FD.copy_(self.W_dec_FD)
             self.b_dec_D.copy_(bias_D)
 

@@ -12,10 +12,11 @@ from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.dictionaries import dictionary_learning, saelens, sparsify
 from hiersae_cli.formats.dictionaries.base import ForeignDictionary
 
-__all__ = ["ForeignDictionary", "read_dictionary", "recognise"]
+__all__ = ["WEIGHTS", "ForeignDictionary", "read_dictionary", "recognise"]
 
 # By the file of weights, which tells whose folder it is.
 _TOOLS = {module.WEIGHTS: module for module in (saelens, sparsify, dictionary_learning)}
+WEIGHTS = frozenset(_TOOLS)  # names of these files
 
 
 def recognise(path: Path) -> str | None:

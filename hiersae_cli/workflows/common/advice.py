@@ -239,6 +239,7 @@ def _described(run: Path) -> dict[str, Any] | None:
         header = json.loads((run / "config.json").read_text(encoding="utf-8"))
         config = header["config"]
         matched = [sum(config["widths"]), sum(config["k"]), *(config[name] for name in ("tokens", "batch", "seed"))]
+        matched += [config.get("init_seed"), config.get("order_seed")]  # not in runs of older releases
         return {"tree": config["arch"] == "hier", "matched": [*matched, sorted(header["inputs"].values())]}
     except (OSError, ValueError, KeyError, TypeError):
         return None

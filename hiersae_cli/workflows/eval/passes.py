@@ -134,9 +134,32 @@ class Encoded:
         return self.fitted.subject
 
     @property
+    def live_F(self) -> np.ndarray:
+        """Which latents fire in the held-out rows."""
+        return self.codes.fired_KF.sum(0) > 0
+
+    @property
     def own_F(self) -> np.ndarray | None:
         """The parent of each latent in its own tree, if it has one."""
         return self.trees.trees.get(OWN)
+
+
+@dataclass(frozen=True)
+class OtherSeed:
+    """A run that others are compared with only for their stability.
+
+    Attributes:
+        fitted: the dictionary with its firings in training rows.
+        live_F: which latents fire in the held-out rows.
+    """
+
+    fitted: Fitted
+    live_F: np.ndarray
+
+    @property
+    def subject(self) -> Subject:
+        """The dictionary itself."""
+        return self.fitted.subject
 
 
 @torch.inference_mode()
@@ -177,6 +200,14 @@ def encode(setup: Setup, fitted: Sequence[Fitted], sample: Sample) -> tuple[Enco
         if added:
             added.result()
     return encoded
+
+
+def other_seeds(setup: Setup, fitted: Sequence[Fitted], sample: Sample) -> tuple[OtherSeed, ...]:
+    """One more pass over held-out rows, for the latents that are live in them."""
+    if not fitted:
+        return ()
+    held_out = fit(setup, [dictionary.subject for dictionary in fitted], sample.rows).fitted
+    return tuple(OtherSeed(fits, of_rows.firings.fired_F > 0) for fits, of_rows in zip(fitted, held_out, strict=True))
 
 
 def control_groups(setup: Setup, fitted: Sequence[Fitted], moments: Moments) -> tuple[SeedGroup, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 from hiersae_cli.config.evaluate import EvalConfig
@@ -15,6 +14,7 @@ from hiersae_cli.formats.report import (
     OWN,
     SCHEMA,
     SCHEMA_VERSION,
+    SEED_OF,
     TOO_FEW_DOCUMENTS,
     TOO_FEW_SEEDS,
     verdict,
@@ -25,18 +25,16 @@ from hiersae_cli.metrics.intervals import (
     Difference,
     Estimate,
     Figure,
-    Share,
     difference,
     holm,
     mean,
     seeds_suffice,
 )
-from hiersae_cli.metrics.recovery import shuffled_parents
 from hiersae_cli.metrics.spectrum import Spectrum
-from hiersae_cli.metrics.stability import mean_over_pairs, same_latents, shared_edges, shared_latents
-from hiersae_cli.workflows.eval.passes import Fitted
+from hiersae_cli.workflows.eval.passes import OtherSeed
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup
+from hiersae_cli.workflows.eval.stability import stability
 from hiersae_cli.workflows.eval.subjects import mismatches
 from hiersae_cli.workflows.eval.tasks import PreparedTasks
 from hiersae_cli.workflows.eval.trees import TREE_METRICS
@@ -50,7 +48,7 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
     """What ``report.json`` holds; the first group is compared with each of the others."""
     config, sample, loss = evaluation.config, evaluation.sample, evaluation.loss
     first, scored = evaluation.groups[0], evaluation.scored
-    further = [dictionary.subject for dictionary in evaluation.further]
+    further = [other.subject for other in evaluation.further]
     runs = [subject.run for subject in [*(dictionary.subject for dictionary in scored), *further]]
     inputs = {**evaluation.fingerprints, **{str(run.path): run.sha256 for run in runs if run}}
     l0 = {dictionary.name: dictionary.figures["l0"].value for dictionary in scored}
@@ -107,40 +105,21 @@ def _tasks(tasks: PreparedTasks, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _group(group: ScoredGroup, further: Sequence[Fitted], config: EvalConfig) -> dict[str, Any]:
-    """The mean of every figure over the seeds, with what only several runs have: the stability of their trees."""
+def _group(group: ScoredGroup, further: Sequence[OtherSeed], config: EvalConfig) -> dict[str, Any]:
+    """The mean of every figure over the seeds, with what only several runs have: their stability."""
     of_seeds = [dictionary.figures for dictionary in group.scored]
     common = [metric for metric in of_seeds[0] if all(metric in figures for figures in of_seeds)]
     means = {metric: mean([figures[metric] for figures in of_seeds], config.confidence) for metric in common}
-    means |= _stability(group, further, config)
+    means |= stability(group, further, config)
     in_json = {metric: _as_json(metric, estimate) for metric, estimate in means.items()}
     if len(of_seeds) > 1:
         for metric in common:
             in_json[metric]["of_seeds"] = [finite_or_none(figures[metric].value) for figures in of_seeds]
     return {
         "subjects": [dictionary.name for dictionary in group.scored],
-        "seeds": group.group.seeds,
+        **group.group.seeds_as_json(),
         "figures": in_json,
     }
-
-
-def _stability(group: ScoredGroup, further: Sequence[Fitted], config: EvalConfig) -> dict[str, Estimate]:
-    """Means over the pairs of seeds that have trees; none for a single seed."""
-    trees = [(dictionary.subject.model, dictionary.encoded.own_F) for dictionary in group.scored]
-    trees += [(dictionary.subject.model, dictionary.own_tree()) for dictionary in further]
-    shares: dict[str, dict[tuple[int, int], Share]] = {}
-    for (i, (model, own_F)), (j, (other, other_F)) in combinations(enumerate(trees), 2):
-        if own_F is None or other_F is None:
-            continue
-        same_F = same_latents(model.W_dec_FD, other.W_dec_FD)
-        shuffled_F = shuffled_parents(own_F, model.levels, config.seed)
-        for metric, share in (
-            ("stability", shared_edges(same_F, own_F, other_F)),
-            ("stability_shuffled", shared_edges(same_F, shuffled_F, other_F)),
-            ("stability_latents", shared_latents(same_F, other.latents)),
-        ):
-            shares.setdefault(metric, {})[i, j] = share
-    return {metric: mean_over_pairs(of_pairs, config.confidence) for metric, of_pairs in shares.items()}
 
 
 def _as_json(metric: str, estimate: Estimate) -> dict[str, Any]:
@@ -157,7 +136,7 @@ def _differences(first: ScoredGroup, other: ScoredGroup, evaluation: Evaluation)
     Those of control trees are only compared with the run's own tree.
     """
     metrics = dict.fromkeys(metric for group in (first, other) for metric in group.scored[0].figures)
-    same_seeds = bool(first.group.seeds) and first.group.seeds == other.group.seeds
+    same_seeds, seedless = first.group.same_seeds(other.group), not other.group.run
     differences = {}
     for metric in metrics:
         if metric in TREE_METRICS and metric + SOFT in metrics:
@@ -166,8 +145,9 @@ def _differences(first: ScoredGroup, other: ScoredGroup, evaluation: Evaluation)
             continue
         ours, theirs = (_figures(group, metric, metric.removesuffix(SOFT)) for group in (first, other))
         if ours and theirs:
-            differences[metric] = difference(ours, theirs, evaluation.config.confidence, same_seeds)
-    return _tested(differences, seeds_suffice(len(first.scored), len(other.scored)), evaluation)
+            differences[metric] = difference(ours, theirs, evaluation.config.confidence, same_seeds, seedless)
+    counts = [len(first.scored), *([] if seedless else [len(other.scored)])]
+    return _tested(differences, seeds_suffice(*counts), evaluation)
 
 
 def _against_controls(group: ScoredGroup, evaluation: Evaluation) -> dict[str, Any]:
@@ -237,12 +217,21 @@ def _doubts(groups: Sequence[ScoredGroup], sample: Sample) -> list[str]:
             f"one seed of {' and of '.join(single)}: intervals and tests say how figures vary with the documents, not "
             "with the training"
         )
+    if single and len(single) < len(groups):
+        doubts.append("one seed against several: differences between them have no intervals and no tests")
     few = [group.name for group in groups if 1 < len(group.scored) < LEAST_SEEDS]
     if few:
         doubts.append(
             f"two seeds of {' and of '.join(few)}: the figures of both are shown; intervals and tests over seeds need "
             f"{LEAST_SEEDS}"
         )
+    for group in groups:
+        varied = group.group.varied
+        if len(varied) == 1:
+            doubts.append(
+                f"runs of {group.name} differ only in the seed of the {SEED_OF[varied[0]]}: runs that differ in both "
+                "seeds may be less alike"
+            )
     return doubts
 
 
@@ -267,6 +256,8 @@ def _described(dictionary: Scored, spectrum: Spectrum | None) -> dict[str, Any]:
         "steps": None if run.converted else run.config.steps,
         "tokens_per_latent": None if run.converted else run.config.tokens / model.latents,
         "seed": None if run.converted else run.config.seed,
+        "init_seed": None if run.converted else run.config.seeds.init,
+        "order_seed": None if run.converted else run.config.seeds.order,
         **properties,
         "sha256": run.sha256,
     }

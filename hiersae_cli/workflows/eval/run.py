@@ -23,7 +23,7 @@ from hiersae_cli.metrics.intervals import Bootstrap
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.workflows.common.inputs import load_host, open_acts, require_match
 from hiersae_cli.workflows.eval.outputs import publish, refuse
-from hiersae_cli.workflows.eval.passes import Encoded, Setup, control_groups, encode, fit, splice
+from hiersae_cli.workflows.eval.passes import Encoded, Setup, control_groups, encode, fit, other_seeds, splice
 from hiersae_cli.workflows.eval.report import build_report
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup, score
@@ -42,7 +42,7 @@ class EvalInputs:
     Attributes:
         setup: the configuration, the console, the device and the caches.
         groups: the measured runs, then each configuration of baselines.
-        further: runs for the stability of the trees.
+        further: runs only for the stability.
         host: the host model, if it was named.
         sample: the held-out rows to measure on.
         fit_rows: the training rows to fit on.
@@ -90,7 +90,7 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         sample=sample,
         groups=_with_scores(inputs.groups, scored),
         controls=_with_scores(controls, scored),
-        further=further,
+        further=other_seeds(setup, further, sample),
         loss=loss,
         spectrum=spectrum_of(setup.acts),
         tasks=inputs.tasks,

@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.metrics.catalogue import SOFT, metric_of
-from hiersae_cli.metrics.intervals import Bootstrap, Figure, Share
+from hiersae_cli.metrics.intervals import Bootstrap, Draws, Figure, Share
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import Statistic
 from hiersae_cli.metrics.spectrum import Spectrum
-from hiersae_cli.workflows.eval.passes import Encoded, Fitted
+from hiersae_cli.metrics.stability import LAZY, start_cosines
+from hiersae_cli.sae import SparseAutoencoder
+from hiersae_cli.sae.base import first_rows
+from hiersae_cli.workflows.eval.passes import Encoded, OtherSeed
 from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject
 from hiersae_cli.workflows.eval.tasks import PreparedTasks, TaskResults
@@ -69,7 +74,7 @@ class Evaluation:
         sample: the held-out rows.
         groups: the measured runs, then each configuration of baselines.
         controls: untrained dictionaries, one a group.
-        further: runs that only the stability of the first group's trees is compared with.
+        further: runs that the first group is compared with only for its stability.
         loss: the host's losses, if there is a host.
         spectrum: of the caches' training rows, if there are any.
         tasks: the downstream tasks, if there are any.
@@ -83,7 +88,7 @@ class Evaluation:
     sample: Sample
     groups: tuple[ScoredGroup, ...]
     controls: tuple[ScoredGroup, ...]
-    further: tuple[Fitted, ...]
+    further: tuple[OtherSeed, ...]
     loss: LossSums | None
     spectrum: Spectrum | None
     tasks: PreparedTasks | None
@@ -117,6 +122,8 @@ def _figures(
 
     figures = drawn(codes.statistics(data), rows)
     figures["dead"] = Share(codes.dead(), codes.levels.latents)
+    if subject.run and not subject.run.converted:
+        figures |= _distance_from_start(subject.model, subject.run.config.seeds.init, encoded.live_F)
     if loss and subject.run:
         figures |= drawn(loss.statistics(subject.name), int(loss.tokens_K.sum()))
     figures |= encoded.trees.figures(codes, data, bootstrap)
@@ -127,4 +134,19 @@ def _figures(
         of_codes = drawn(soft.statistics(data), rows)
         soft_figures = {name: of_codes[name] for name in ("fvu", "l0")} | tree_figures(edges, soft, data, bootstrap)
         figures |= {f"{name}{SOFT}": figure for name, figure in soft_figures.items()}
+    return figures
+
+
+def _distance_from_start(model: SparseAutoencoder, seed: int, live_F: np.ndarray) -> dict[str, Figure]:
+    """How near live decoder rows still are to the first ones, also by level; medians have no interval."""
+    cosine_F = start_cosines(model.W_dec_FD, first_rows(model.latents, model.width, seed))
+    parts = {"": slice(None)}
+    if len(model.widths) > 1:
+        parts |= {f"_level_{level}": part for level, part in enumerate(model.levels.slices)}
+    figures: dict[str, Figure] = {}
+    for ending, part in parts.items():
+        cosine_f = cosine_F[part][live_F[part]]
+        if n := len(cosine_f):
+            figures[f"start_cosine{ending}"] = Draws(float(np.median(cosine_f)), np.empty(0), n, "1", n, paired=False)
+            figures[f"lazy{ending}"] = Share(int((cosine_f > LAZY).sum()), n)
     return figures

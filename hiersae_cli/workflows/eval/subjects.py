@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
 from hiersae_cli.config.base import first_difference
+from hiersae_cli.config.train import Seeds
 from hiersae_cli.errors import UsageError
+from hiersae_cli.formats.dictionaries import WEIGHTS
 from hiersae_cli.formats.run import Run
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 
 L0_TOLERANCE = 0.03  # share by which measured L0s may differ
 _PARAMETER_TOLERANCE = 0.01  # share by which numbers of parameters may differ: encoders have a few thresholds and sizes
-_NOT_CONFIGURATION = ("seed", "device", "log_every")  # runs of one configuration may differ in these
+_SEEDS = ("seed", "init_seed", "order_seed")
+_NOT_CONFIGURATION = (*_SEEDS, "device", "log_every")  # runs of one configuration may differ in these
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,40 @@ class Subject:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs of one configuration that differ in their seed, or a control.
+    """Runs of one configuration that differ in their seeds, or a control.
 
     Attributes:
         name: its key in the report: the run's name, or the common beginning of the names of several runs.
-        subjects: one for each seed, in ascending order of seeds.
+        subjects: one for each run, in ascending order of seeds.
     """
 
     name: str
     subjects: tuple[Subject, ...]
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds of the runs; none for a control."""
-        return [subject.run.config.seed for subject in self.subjects if subject.run]
+    def seeds(self) -> list[Seeds | None]:
+        """The seeds of the runs, None for unknown ones; empty for a control."""
+        return [subject.run.seeds for subject in self.subjects if subject.run]
+
+    @property
+    def varied(self) -> list[str]:
+        """Which seeds differ between the runs, ``init`` and ``order``; empty if some are unknown."""
+        known = [seeds for seeds in self.seeds if seeds]
+        if len(known) < len(self.seeds):
+            return []
+        return [name for name in Seeds._fields if len({getattr(seeds, name) for seeds in known}) > 1]
+
+    def seeds_as_json(self) -> dict[str, Any]:
+        """The seeds as the report holds them, null for unknown ones."""
+        runs = [subject.run for subject in self.subjects if subject.run]
+        return {
+            "seeds": [run.config.seed if run.seeds else None for run in runs],
+            **{f"{name}_seeds": [seeds and getattr(seeds, name) for seeds in self.seeds] for name in Seeds._fields},
+        }
+
+    def same_seeds(self, other: SeedGroup) -> bool:
+        """Whether the runs at the same place of two groups are known to have the same seeds."""
+        return bool(self.seeds) and None not in self.seeds and self.seeds == other.seeds
 
     @property
     def run(self) -> Run | None:
@@ -70,7 +96,7 @@ class SeedGroup:
 def seed_groups(runs: list[Run], baselines: list[Run]) -> tuple[SeedGroup, ...]:
     """The runs as one group, then a group for each configuration of the baselines.
 
-    Raises ``UsageError`` if the runs differ in more than their seed.
+    Raises ``UsageError`` if the runs differ in more than their seeds.
     """
     _require_other_seeds(runs)
     groups: list[SeedGroup] = []
@@ -150,7 +176,7 @@ def cautions(run: Run, fingerprints: Mapping[str, str]) -> list[str]:
 
 
 def _require_other_seeds(runs: list[Run]) -> None:
-    """Raise ``UsageError`` if runs differ in more than their seed, or two have one seed."""
+    """Raise ``UsageError`` if runs differ in more than their seeds, or two have the same."""
     first = runs[0]
     for run in runs[1:]:
         if difference := _first_difference(first, run):
@@ -158,19 +184,25 @@ def _require_other_seeds(runs: list[Run]) -> None:
                 f"{run.path}: is no other seed of {first.path}: {difference}",
                 "Several RUNs are seeds of one configuration; what they are compared with is given by --baseline.",
             )
-    seeds = [run.config.seed for run in runs]
-    if len(set(seeds)) < len(seeds):
-        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        paths = " and ".join(str(run.path) for run in runs if run.config.seed == twice)
-        raise UsageError(f"{paths}: both of seed {twice}", "Train them with different seeds: --seed 0, --seed 1.")
+    identities = [_identity(run) for run in runs]
+    if twice := next((identity for identity in identities if identities.count(identity) > 1), None):
+        paths = " and ".join(str(run.path) for run in runs if _identity(run) == twice)
+        if isinstance(twice, Seeds):
+            raise UsageError(f"{paths}: both of seed {twice}", "Train them with different seeds: --seed 0, --seed 1.")
+        raise UsageError(f"{paths}: have the same weights", "Convert the dictionary of another seed.")
+
+
+def _identity(run: Run) -> Seeds | str:
+    """What no two runs of a group have in common: the seeds or, if they are unknown, the weights."""
+    return run.seeds or run.sha256
 
 
 def _by_configuration(runs: list[Run]) -> list[list[Run]]:
-    """Runs of one configuration and different seeds together, in ascending order of seeds."""
+    """Runs of one configuration and different seeds together."""
     groups: list[list[Run]] = []
     for run in runs:
         for group in groups:
-            if not _first_difference(group[0], run) and run.config.seed not in {other.config.seed for other in group}:
+            if not _first_difference(group[0], run) and _identity(run) not in map(_identity, group):
                 group.append(run)
                 break
         else:
@@ -179,7 +211,8 @@ def _by_configuration(runs: list[Run]) -> list[list[Run]]:
 
 
 def _by_seed(runs: list[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: run.config.seed)
+    """In ascending order of seeds; runs of unknown seeds keep their order."""
+    return sorted(runs, key=lambda run: run.seeds or Seeds(0, 0))
 
 
 def _first_difference(first: Run, other: Run) -> str | None:
@@ -188,13 +221,26 @@ def _first_difference(first: Run, other: Run) -> str | None:
         {key: value for key, value in run.header["config"].items() if key not in _NOT_CONFIGURATION}
         for run in (first, other)
     )
+    for described, run in ((ours, first), (theirs, other)):
+        if run.converted:
+            described |= {key: run.converted[key] for key in ("tool", "architecture")}
+    if first.converted and other.converted and _about_as_sparse(first, other):
+        theirs["k"] = ours["k"]
     if first.module != other.module:
         return f"trained on {first.module}, and on {other.module}"
     return first_difference(ours, theirs) or ("trained on another cache" if _data(first) != _data(other) else None)
 
 
+def _about_as_sparse(first: Run, other: Run) -> bool:
+    """Whether the L0 of two converted runs, which may be measured ones, agree as well as those of two seeds."""
+    ours, theirs = (sum(run.config.k) for run in (first, other))
+    return math.isclose(ours, theirs, rel_tol=L0_TOLERANCE)
+
+
 def _data(run: Run) -> list[str]:
-    return sorted(run.header["inputs"].values())
+    """The fingerprints of what a run was trained on, or converted for."""
+    weights = WEIGHTS if run.converted else ()
+    return sorted(value for name, value in run.header["inputs"].items() if PurePath(name).name not in weights)
 
 
 def _parameters(run: Run) -> int:

@@ -130,7 +130,7 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, dev
     relative_D = torch.ones(source.width)
     if config.normalise == "coordinates" and spectrum:
         relative_D = torch.from_numpy(spectrum.relative_scale()).float()
-    model.initialise(centre_D * scale * relative_D, config.seed)
+    model.initialise(centre_D * scale * relative_D, config.seeds.init)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
     return Trainer(model.to(device).train(), config, scale, relative_D)

@@ -72,7 +72,7 @@ class CachedRows:
     def __init__(self, config: TrainConfig):
         self._acts = ActivationSet(config.acts, config.module, config.drop_outliers)
         self._acts.check_finite()
-        self._rows = ShuffledRows(self._acts, config.buffer * 10**6, config.seed)
+        self._rows = ShuffledRows(self._acts, config.buffer * 10**6, config.seeds.order)
         self.rows = self._rows.rows
         self.module, self.width, self.host = self._acts.module, self._acts.width, self._acts.host
         self.inputs = self._acts.fingerprints()
@@ -104,7 +104,7 @@ class DrawnRows:
     synthetic = True
 
     def __init__(self, config: TrainConfig, device: torch.device):
-        self._seed, self.rows = config.seed, config.tokens
+        self._seed, self.rows = config.seeds.order, config.tokens
         self._generator = generator(config.synth, config.shape(), device)
         self.module, self.width = SYNTH_MODULE, self._generator.width
         self.host = self._generator.describe()

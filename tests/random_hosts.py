@@ -14,6 +14,8 @@ from transformers import (
     CohereConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3Config,
+    Gemma3nTextConfig,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
@@ -21,6 +23,7 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    Mamba2Config,
     MambaConfig,
     MistralConfig,
     MixtralConfig,
@@ -31,6 +34,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
     RwkvConfig,
 )
 
@@ -113,6 +117,33 @@ def opt(vocabulary: int, read: int = WIDTH, norm_first: bool = True) -> Pretrain
     )
 
 
+def gemma3_with_images(vocabulary: int) -> PretrainedConfig:
+    """The language model is inside a model with as many blocks for images, which have other weights."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": LAYERS}
+    text = {"vocab_size": vocabulary, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": CONTEXT}
+    return Gemma3Config(
+        text_config={**sizes, **text, "num_attention_heads": 2},
+        vision_config={**sizes, "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+
+
+def gemma3n(vocabulary: int) -> PretrainedConfig:
+    """Each of its blocks returns four streams."""
+    return llama(
+        vocabulary,
+        Gemma3nTextConfig,
+        num_key_value_heads=1,
+        head_dim=8,
+        vocab_size_per_layer_input=vocabulary,
+        hidden_size_per_layer_input=8,
+        laurel_rank=4,
+        num_kv_shared_layers=0,
+        layer_types=["full_attention"] * LAYERS,
+        activation_sparsity_pattern=[0.0] * LAYERS,
+    )
+
+
 def _sized(kind: type[PretrainedConfig], **more: Any) -> Callable[[int], PretrainedConfig]:
     """Of an architecture whose sizes go by the names that the first Hugging Face models gave them."""
     return lambda v: kind(vocab_size=v, hidden_size=WIDTH, num_hidden_layers=LAYERS, **more)
@@ -124,7 +155,9 @@ FAMILIES: dict[str, Callable[[int], PretrainedConfig]] = {
     "gemma": lambda v: llama(v, GemmaConfig, num_key_value_heads=1, head_dim=8),
     "gemma2": lambda v: llama(v, Gemma2Config, num_key_value_heads=1, head_dim=8),
     "gemma3": lambda v: llama(v, Gemma3TextConfig, num_key_value_heads=1, head_dim=8),
+    "gemma3_with_images": gemma3_with_images,
     "qwen2": lambda v: llama(v, Qwen2Config, num_key_value_heads=1),
+    "qwen3": lambda v: llama(v, Qwen3Config, num_key_value_heads=1, head_dim=8),
     "mixtral": lambda v: llama(v, MixtralConfig, num_key_value_heads=1, num_local_experts=2),
     "phi": lambda v: llama(v, PhiConfig),
     "cohere": lambda v: llama(v, CohereConfig, pad_token_id=0),
@@ -136,6 +169,7 @@ FAMILIES: dict[str, Callable[[int], PretrainedConfig]] = {
     "bloom": _sized(BloomConfig, n_head=2),
     "falcon": _sized(FalconConfig, num_attention_heads=2),
     "mamba": _sized(MambaConfig, state_size=4),
+    "mamba2": _sized(Mamba2Config, state_size=4, num_heads=4, head_dim=8, n_groups=1, chunk_size=16),
     "rwkv": _sized(RwkvConfig, attention_hidden_size=WIDTH, intermediate_size=2 * WIDTH, context_length=CONTEXT),
     "bigcode": lambda v: GPTBigCodeConfig(vocab_size=v, n_embd=WIDTH, n_layer=LAYERS, n_head=2, n_positions=CONTEXT),
     "openai_gpt": lambda v: OpenAIGPTConfig(vocab_size=v, n_embd=WIDTH, n_layer=LAYERS, n_head=2, n_positions=CONTEXT),

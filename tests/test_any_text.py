@@ -20,6 +20,9 @@ from hiersae_cli.config.study import StudyNewConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.formats.hdf5 import read_strings, write_strings
 from hiersae_cli.formats.index import IndexFile
+from hiersae_cli.formats.names import token_shown
+from hiersae_cli.formats.text import visible
+from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.pages.render import Pages
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.dashboard import run as dashboard
@@ -79,8 +82,17 @@ def test_exports_show_the_text_as_it_is(chain: SimpleNamespace, tmp_path: Path) 
         assert any(character in "".join([*context["before"], context["token"]]) for context in contexts), character
     promoted = {item["token"] for node in nodes for item in node["evidence"]["promoted"]}
     assert {"\x00", "⟨e2⟩"} <= promoted
-    ElementTree.parse(tmp_path / "graphml")
-    assert len(list(csv.reader((tmp_path / "csv").open(newline="")))) == len(nodes) + 1
+    own = [[item["token"] for item in node["evidence"]["tokens"]] for node in nodes]
+    assert any("世" in tokens or "界" in tokens for tokens in own)
+    keys = "{http://graphml.graphdrawing.org/xmlns}data[@key='node_tokens']"
+    shown = [element.text or "" for element in ElementTree.parse(tmp_path / "graphml").iterfind(f".//{keys}")]
+    assert shown == [visible(" ".join(map(token_shown, tokens))) for tokens in own if tokens]
+    assert any("␣" in text for text in shown)
+    names, *rows = csv.reader((tmp_path / "csv").open(newline=""))
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    assert [json.loads(text) if text else [] for text in columns["tokens"]] == own
+    for kind in ("graphml", "csv", "dot", "nwk"):
+        assert any(sign in (tmp_path / kind).read_text() for sign in "世界"), kind
     assert not any("\x00" in (tmp_path / kind).read_text() for kind in ("json", "graphml", "csv", "dot", "nwk"))
 
 
@@ -104,7 +116,13 @@ def test_pages_and_studies_show_the_text_as_it_is(chain: SimpleNamespace) -> Non
         for context in index.feature(id).top:
             assert "".join(context.tokens) in chain.text or "⟨" in context.tokens[0] + context.tokens[-1]
             assert context.tokens[context.focus]
-    assert index.search_token("世", 5).occurrences == chain.text.count("世")
+    tree = chain.folder / "names.json"
+    shared = {"run": chain.hier, "acts": [chain.acts], "model": chain.host}
+    export_tree.run(ExportTreeConfig(out=str(tree), contexts=0, **shared))
+    assert index.overview().hint == [node.name for node in load_tree(tree).nodes]
+    search = index.search_token("世", 5)
+    assert search.occurrences == chain.text.count("世")
+    assert index.token_table()["世"][:3] == [hit.node.id for hit in search.hits[:3]]
     tokens, *_ = vars(index.encode_text(chain.text[:60])).values()
     assert "".join(tokens) == chain.text[: len("".join(tokens))]
     written = "".join(Pages(index, served=False).feature(id).body for id in index.ids())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
     ElectraConfig,
     Gemma3TextConfig,
@@ -20,13 +21,33 @@ from transformers import (
 )
 
 from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.evaluate import EvalConfig
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Activations
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows.cache.run import run
-from tests.random_hosts import CONTEXT, FAMILIES, LAYERS, WIDTH, byte_tokenizer, llama, prose, random_model, save
+from hiersae_cli.workflows.eval.run import run as evaluate
+from hiersae_cli.workflows.train.run import run as train
+from tests.random_hosts import (
+    CONTEXT,
+    FAMILIES,
+    LAYERS,
+    WIDTH,
+    byte_tokenizer,
+    gemma3n,
+    llama,
+    prose,
+    random_model,
+    save,
+)
 
 VOCABULARY = 61
+# Families that go through cache, train and eval.
+CHAINED = (
+    "llama", "gpt_neox", "gemma", "gemma2", "gemma3", "gemma3_with_images", "qwen2", "qwen3", "opt", "mamba", "mamba2"
+)  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -123,7 +144,7 @@ def test_block_outputs_are_the_hidden_states(family: str) -> None:
     found = host.capture(tokens_BT, paths)
     with torch.inference_mode():
         states = host.model(tokens_BT, output_hidden_states=True, use_cache=False).hidden_states
-    first = 0 if family in ("mamba", "rwkv") else 1  # the others begin with the embeddings
+    first = 0 if family in ("mamba", "mamba2", "rwkv") else 1  # the others begin with the embeddings
     for number, path in enumerate(paths, first):
         torch.testing.assert_close(found[path], states[number], rtol=1e-5, atol=1e-6)
 
@@ -143,6 +164,17 @@ def test_a_module_captured_with_others_is_as_it_is_alone(family: str) -> None:
     together = host.capture(tokens_BT, [*alone, last])
     for path, x_BTd in alone.items():
         assert torch.equal(together[path], x_BTd), path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_perfect_reconstruction_of_a_block_costs_the_host_nothing(family: str) -> None:
+    host = host_of(family)
+    tokens_BT = torch.arange(40).reshape(2, 20) % VOCABULARY
+    plain = host.log_probabilities(tokens_BT)
+    with host.spliced(host.layer_path(1), torch.clone):
+        assert torch.equal(host.log_probabilities(tokens_BT), plain)
+    with host.spliced(host.layer_path(1), torch.zeros_like):
+        assert not torch.allclose(host.log_probabilities(tokens_BT), plain)
 
 
 def encoder(kind: type[PretrainedConfig], **more: object) -> PretrainedConfig:
@@ -210,3 +242,85 @@ def test_padding_changes_no_row(tmp_path: Path, family: str) -> None:
             rows.append((acts.column("tokens"), acts.read(acts.modules[0])))
     assert np.array_equal(rows[0][0], rows[1][0])
     torch.testing.assert_close(rows[0][1], rows[1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", CHAINED)
+def test_a_dictionary_is_made_of_a_block_and_spliced_back_into_it(tmp_path: Path, family: str) -> None:
+    tokenizer = byte_tokenizer(True)
+    folder = save(tmp_path / "host", FAMILIES[family](len(tokenizer)), tokenizer)
+    (tmp_path / "text.txt").write_text(prose(3000))
+    acts, out = str(tmp_path / "acts.h5"), str(tmp_path / "run")
+    run(
+        CacheConfig(
+            texts=[str(tmp_path / "text.txt")], model=str(folder), layer="2", out=acts, document_tokens=64, held_out=0.3
+        )
+    )
+    with Activations(acts) as cache:
+        assert cache.modules[0].endswith(".2") and cache.width(cache.modules[0]) == WIDTH
+        window = torch.from_numpy(cache.column("tokens")[: cache.header["host"]["context"]]).long()[None]
+        states = Host.load(str(folder), CPU).model(window, output_hidden_states=True, use_cache=False).hidden_states
+        state = states[2 if family.startswith("mamba") else 3][0]
+        torch.testing.assert_close(cache.read(cache.modules[0])[: len(state)], state, rtol=1e-4, atol=1e-5)
+    train(TrainConfig(acts=[acts], out=out, arch="batchtopk", widths=(32,), k=(WIDTH,), tokens=20_000, batch=256))
+    report = evaluate(
+        EvalConfig(runs=[out], acts=[acts], model=str(folder), controls=False, resamples=100), Console.silent()
+    )
+    figures = report["runs"]["run"]
+    assert figures["ce_recovered"]["n"] > 0 and figures["kl"]["value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "instead"),
+    [
+        ("model.layers.1", "(4, 2, 3, 16)", "model.layers.1.mlp"),
+        ("model.layers.2.self_attn.q_norm", "(2, 3, 2, 8)", "model.layers.2.self_attn.q_proj"),
+        ("model.rotary_emb", "(1, 3, 8)", "model.layers.0.mlp"),
+        ("model.layers.1.altup", "", "model.layers.1.altup.modality_router"),
+    ],
+)
+def test_a_module_that_gives_several_streams_is_refused_before_anything_is_written(
+    tmp_path: Path, path: str, shape: str, instead: str
+) -> None:
+    tokenizer = byte_tokenizer(True)
+    folder = save(tmp_path / "host", gemma3n(len(tokenizer)), tokenizer)
+    (tmp_path / "text.txt").write_text(prose(600))
+    flags = {"layer": "1"} if path == "model.layers.1" else {"module": [path]}
+    with pytest.raises(UsageError) as caught:
+        run(CacheConfig(texts=[str(tmp_path / "text.txt")], model=str(folder), out=str(tmp_path / "acts.h5"), **flags))
+    problem = f"not one vector per token: its shape is {shape}" if shape else "not used in the model's forward pass"
+    assert path in caught.value.message and problem in caught.value.message
+    assert instead in caught.value.hint.split() and "model.layers.1" not in caught.value.hint.split()
+    assert not list(tmp_path.glob("*acts*"))
+    config = CacheConfig(
+        texts=[str(tmp_path / "text.txt")], model=str(folder), module=[instead], out=str(tmp_path / "acts.h5")
+    )
+    assert run(config)["rows"]
+
+
+def test_a_module_with_whole_numbers_is_refused() -> None:
+    host = host_of("llama")
+    host.module("model.layers.1.mlp").register_forward_hook(lambda module, inputs, output: output.long())
+    with pytest.raises(UsageError, match=r"--module model\.layers\.1\.mlp: its output has whole numbers \(int64\)"):
+        host.example(["model.layers.1.mlp"])
+
+
+def test_of_a_module_that_is_called_twice_the_first_output_is_cached_and_replaced() -> None:
+    host = host_of("llama")
+    layers = host.model.model.layers
+    layers[1] = layers[0]
+    tokens_BT = torch.arange(40).reshape(2, 20) % VOCABULARY
+    path, seen = host.layer_path(0), []
+    for _ in range(2):
+        with host.spliced(path, lambda x_BTD: seen.append(x_BTD) or x_BTD):
+            host.log_probabilities(tokens_BT)
+    assert len(seen) == 2 and torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], host.capture(tokens_BT, [path])[path])
+
+
+def test_a_reconstruction_is_not_spliced_into_several_streams() -> None:
+    host = Host("gemma3n", "", AutoModelForCausalLM.from_config(gemma3n(VOCABULARY)).eval(), None)
+    with (
+        pytest.raises(UsageError, match=r"--module model\.layers\.1: .* shape is \(4, 2, 20, 16\)"),
+        host.spliced("model.layers.1", torch.zeros_like),
+    ):
+        host.log_probabilities(torch.arange(40).reshape(2, 20) % VOCABULARY)

@@ -8,7 +8,7 @@ from scipy.stats import entropy
 
 from hiersae_cli.formats.names import name_of, token_shown
 from hiersae_cli.metrics import own_tokens as module
-from hiersae_cli.metrics.own_tokens import LISTED, ActivationByToken, own_tokens
+from hiersae_cli.metrics.own_tokens import LISTED, ActivationByToken, StrongestRows, own_tokens
 
 SHARE_V = np.array([0.5, 0.3, 0.1, 0.1])
 
@@ -58,6 +58,24 @@ def test_batches_add_up(monkeypatch: pytest.MonkeyPatch):
         assert tokens_FT[latent].tolist() == [*tokens, *[-1] * padding]
         assert shares_FT[latent].tolist() == pytest.approx([*shares, *[0] * padding])
     assert tokens_FT[3].tolist() == [-1] * LISTED
+
+
+def test_the_strongest_row_of_each_latent_at_a_token(monkeypatch: pytest.MonkeyPatch):
+    draw = np.random.default_rng(0)
+    latents, vocabulary, rows = 7, 6, 400
+    token_R = draw.integers(0, vocabulary, rows)
+    code_RF = draw.integers(0, 9, (rows, latents)) * (draw.random((rows, latents)) < 0.3)  # with ties
+    chosen_V = np.array([True, False, True, True, False, False])
+    monkeypatch.setattr(module, "_WAITING", 50)
+    strongest = StrongestRows(chosen_V)
+    for part in np.array_split(np.arange(rows), 13):
+        row_n, latent_n = np.nonzero(code_RF[part])
+        row_n = part[row_n]
+        strongest.add(token_R[row_n], latent_n, code_RF[row_n, latent_n].astype(np.float32), row_n)
+    for latent in range(latents):
+        for token in np.flatnonzero(chosen_V).tolist():
+            at = np.flatnonzero(token_R == token)
+            assert strongest.row(latent, token) == at[code_RF[at, latent].argmax()]
 
 
 def test_a_name_shows_its_white_space():

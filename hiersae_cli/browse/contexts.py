@@ -13,7 +13,7 @@ import numpy as np
 from hiersae_cli.browse.model import Context, Decile, Histogram
 from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT
-from hiersae_cli.formats.activations.contexts import rows_around
+from hiersae_cli.formats.activations.contexts import rows_around, whole_texts
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.numbers import rounded
 
@@ -43,6 +43,15 @@ class ContextReader:
     def text(self, token: int) -> str:
         """The text of a token, or its id in brackets."""
         return self._file.token_texts.get(token, f"[{token}]")
+
+    def whole_text(self, row: int) -> str:
+        """The text of the token in a row; if it is part of a character, with the whole character."""
+
+        def texts(tokens: Array) -> list[str]:
+            return [self.text(token) for token in tokens.tolist()]
+
+        columns = self.token_R, self.document_R, self.position_R, self.cache_row_R
+        return whole_texts(np.array([row]), texts, *columns)[0]
 
     def of(self, lists: FiringLists, latent: int, row_E: Array) -> list[Context]:
         """The contexts around ``row_E``, with the activations of a latent at each token."""

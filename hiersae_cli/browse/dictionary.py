@@ -12,6 +12,7 @@ import numpy as np
 
 from hiersae_cli.browse.contexts import ContextReader
 from hiersae_cli.browse.model import Context, Token
+from hiersae_cli.concepts.tokens import is_part
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.numbers import rounded
@@ -63,8 +64,8 @@ class IndexedDictionary:
     def hints(self) -> list[str]:
         """The name of each latent that has no label, made of its tokens; "" for a dead latent."""
         return [
-            name_of(self.contexts.text(token) for token in tokens if token != NONE)
-            for tokens in self.own_tokens[0].tolist()
+            name_of(self._text_at(latent, token) for token in tokens if token != NONE)
+            for latent, tokens in enumerate(self.own_tokens[0].tolist())
         ]
 
     @cached_property
@@ -77,7 +78,16 @@ class IndexedDictionary:
     def tokens(self, latent: int) -> list[Token]:
         """Its characteristic tokens, with their shares of its activation."""
         pairs = zip(*(column[latent].tolist() for column in self.own_tokens), strict=True)
-        return [Token(self.contexts.text(token), rounded(share)) for token, share in pairs if token != NONE]
+        return [Token(self._text_at(latent, token), rounded(share)) for token, share in pairs if token != NONE]
+
+    def _text_at(self, latent: int, token: int) -> str:
+        """The text of a token of a latent; if it is part of a character, that in the row of the strongest firing."""
+        text = self.contexts.text(token)
+        if not is_part(text):
+            return text
+        row_n, value_n = self.lists.of(latent)
+        at_n = np.flatnonzero(self.contexts.token_R[row_n] == token)
+        return self.contexts.whole_text(int(row_n[at_n[value_n[at_n].argmax()]]))
 
     def lens(self, latent: int, side: str) -> list[Token]:
         """The tokens that it promotes or suppresses, with what it adds to their logits.

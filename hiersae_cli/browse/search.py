@@ -13,7 +13,7 @@ import numpy as np
 from hiersae_cli.browse.dictionary import IndexedDictionary
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.browse.tree_model import SearchHit, TokenSearch
-from hiersae_cli.concepts.tokens import joined
+from hiersae_cli.concepts.tokens import is_part, joined
 from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.levels import current_id
 
@@ -70,22 +70,41 @@ class Search:
         return TokenSearch(query, occurrences, hits[:most])
 
     def table(self, most: int = 12) -> dict[str, list[str]]:
-        """From the text of every token that is not too rare to the nodes that detect it best."""
+        """From the text of every token and character that is not too rare to the nodes that detect it best."""
         token_R = self._contexts.token_R
         order = np.argsort(token_R, kind="stable")
         tokens, start, counts = np.unique(token_R[order], return_index=True, return_counts=True)
         best_nodes: dict[str, list[str]] = {}
         for token, first, count in zip(tokens.tolist(), start.tolist(), counts.tolist(), strict=True):
             if count >= _LEAST_OCCURRENCES:
-                step = max(1, -(-count // _TABLE_ROWS))
-                rows = order[first : first + count][::step]
-                latent_C, score_C, _, _ = self._scores(rows, rows, step)
-                best = np.lexsort((latent_C, -score_C))[:most]
+                rows = order[first : first + count]
                 # Two tokens may have one text, such as a byte of SentencePiece and a letter.
-                best_nodes.setdefault(
-                    self._contexts.text(token), [self._nodes.ids[latent] for latent in latent_C[best]]
-                )
+                best_nodes.setdefault(self._contexts.text(token), self._best(rows, rows, most))
+        for text, places in self._characters().items():
+            if len(places) >= _LEAST_OCCURRENCES:
+                first_m, last_m = np.array(places).T
+                best_nodes.setdefault(text, self._best(first_m, last_m, most))
         return best_nodes
+
+    def _best(self, first_m: Array, last_m: Array, most: int) -> list[str]:
+        """The nodes that best detect a text with these first and last rows, the best first."""
+        step = max(1, -(-len(first_m) // _TABLE_ROWS))
+        latent_C, score_C, _, _ = self._scores(first_m[::step], last_m[::step], step)
+        best = np.lexsort((latent_C, -score_C))[:most]
+        return [self._nodes.ids[latent] for latent in latent_C[best]]
+
+    def _characters(self) -> dict[str, list[tuple[int, int]]]:
+        """The first and last row of every character that spans several tokens: the last of them has its text."""
+        places: dict[str, list[tuple[int, int]]] = {}
+        if not any(map(is_part, self._texts.values())):
+            return places
+        first = 0
+        for row, text in enumerate(self._text_R):
+            if text:
+                if first < row:
+                    places.setdefault(text, []).append((first, row))
+                first = row + 1
+        return places
 
     def _detectors(self, first_m: Array, last_m: Array, step: int) -> list[SearchHit]:
         columns = self._scores(first_m, last_m, step)
@@ -121,11 +140,16 @@ class Search:
         return {token: self._contexts.text(token) for token in np.unique(self._contexts.token_R).tolist()}
 
     @cached_property
+    def _text_R(self) -> list[str]:
+        """The text of each row's token, joined."""
+        return joined([self._texts[token] for token in self._contexts.token_R.tolist()])
+
+    @cached_property
     def _text(self) -> tuple[str, Array]:
         """The text of all rows, and the character at which each row's token begins."""
         document_R = self._contexts.document_R
         begins_R = np.append(False, document_R[1:] != document_R[:-1])
-        texts = joined([self._texts[token] for token in self._contexts.token_R.tolist()])
+        texts = list(self._text_R)
         for row in np.flatnonzero(begins_R).tolist():
             texts[row] = _BORDER + texts[row]
         start_R = np.cumsum([0, *map(len, texts)])[:-1]
@@ -139,5 +163,7 @@ class Search:
             starts.append(at)
             at = text.find(query, at + len(query))
         first_m = np.searchsorted(start_R, starts, side="right") - 1
+        # Tokens before it that begin its first character have no text, so they start at the same place.
+        first_m = np.searchsorted(start_R, start_R[first_m], side="left")
         last_m = np.searchsorted(start_R, np.array(starts, np.int64) + len(query) - 1, side="right") - 1
         return first_m, last_m

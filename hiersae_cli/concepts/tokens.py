@@ -20,6 +20,11 @@ def bytes_shown(data: bytes) -> str:
     return _shared_out([data], [0.0])[0]
 
 
+def is_part(piece: str) -> bool:
+    """Whether a token's text, as ``bytes_shown`` writes it, has bytes that are only part of a character."""
+    return bool(_SHOWN_BYTES.search(piece))
+
+
 def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> list[str]:
     """The texts of consecutive tokens that, joined, give the text.
 
@@ -34,7 +39,7 @@ def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> lis
     first = 0
     while first < len(texts):
         last = first
-        while last < len(texts) and _SHOWN_BYTES.search(str(texts[last])):  # without a host, tokens are numbers
+        while last < len(texts) and is_part(str(texts[last])):  # without a host, tokens are numbers
             last += 1
         if last > first + 1:
             texts[first:last] = _shared_out([_bytes_of(piece) for piece in texts[first:last]], weights[first:last])

@@ -23,12 +23,14 @@ from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.hashing import sha256_file
 from hiersae_cli.host import gguf
-from hiersae_cli.host.hooks import first_of, with_first
+from hiersae_cli.host.hooks import all_outputs, first_of, misfit, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
 
-_SHOWN_CANDIDATES = 24
+_CANDIDATES = 24  # most modules that an error lists
+_NOT_USED = "not used in the model's forward pass"
 _PROBE_TOKENS = 8  # length of the sequences that test whether a host is causal
+_EXAMPLE_SHAPE = (2, 3)  # of tokens; unequal and not 1, so that a module's output shows which axis is which
 _CAUSAL_TOLERANCE = 1e-4  # largest change at earlier places, as a share of the change at the changed tokens
 
 
@@ -99,6 +101,11 @@ class Host:
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
+    def vocabulary(self) -> int:
+        """The number of tokens that the model knows."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    @property
     def max_context(self) -> int:
         """The longest sequence the model can take."""
         config = self._text_config()
@@ -134,8 +141,28 @@ class Host:
             return modules[path]
         near = difflib.get_close_matches(path, modules, n=3, cutoff=0.5)
         candidates = near + [name for name in self._typical_modules() if name not in near]
-        listed = "\n  ".join(candidates[:_SHOWN_CANDIDATES])
+        listed = "\n  ".join(candidates[:_CANDIDATES])
         raise UsageError(f"--module {path}: {self.name} has no such module", f"Candidates:\n  {listed}")
+
+    @torch.inference_mode()
+    def example(self, paths: list[str]) -> dict[str, torch.Tensor]:
+        """Outputs (B, T, d) of the modules at ``paths`` for a few tokens.
+
+        Raises ``UsageError`` that lists other modules if an output is not one vector per token. For example, a block of
+        Gemma 3n returns several streams.
+        """
+        for path in paths:
+            self.module(path)
+        tokens_BT = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.long, device=self.device)
+        outputs = all_outputs(self.model, tokens_BT)
+        fitting = {path for path, output in outputs.items() if not misfit(output, tokens_BT.shape)}
+        for path in paths:
+            if path not in fitting:
+                problem = misfit(outputs[path], tokens_BT.shape) if path in outputs else _NOT_USED
+                near = [name for name in self._typical_modules(path) if name in fitting]
+                listed = "\n  ".join(near[:_CANDIDATES])
+                raise UsageError(f"--module {path}: {problem}", f"Modules with one vector per token:\n  {listed}")
+        return {path: first_of(outputs[path]) for path in paths}
 
     @torch.inference_mode()
     def capture(self, tokens_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
@@ -149,7 +176,7 @@ class Host:
             def keep(module: nn.Module, inputs: Any, output: Any) -> None:
                 if path in captured:
                     return
-                x_BTd = _activations_of(path, output, tokens_BT.shape)
+                x_BTd = _activations(path, output, tokens_BT.shape)
                 last = len(captured) + 1 == len(paths)
                 # Some models later add the next module's output to it in place.
                 captured[path] = x_BTd if last else x_BTd.clone()
@@ -167,7 +194,7 @@ class Host:
             for handle in handles:
                 handle.remove()
         missing = ", ".join(path for path in paths if path not in captured)
-        raise UsageError(f"--module {missing}: not used in the model's forward pass", "Choose another module.")
+        raise UsageError(f"--module {missing}: {_NOT_USED}", "Choose another module.")
 
     def rows(self, tokens_BT: torch.Tensor, keep_BT: torch.Tensor, paths: list[str]) -> dict[str, torch.Tensor]:
         """Outputs (n, d) of the modules for the tokens that ``keep_BT`` marks; the others are padding on the right.
@@ -189,21 +216,32 @@ class Host:
     ) -> Iterator[None]:
         """Within this context, the module's output x (B, T, d) becomes ``replace(x)`` in every forward pass.
 
-        Positions outside ``where_BT`` keep x: a cache drops them, so no dictionary was trained on them.
+        Positions outside ``where_BT`` keep x: a cache drops them, so no dictionary was trained on them. Like a cache,
+        this uses only the first output of a module that is called several times in a forward pass.
         """
+        tokens_shape: torch.Size | None = None  # of this forward pass, until the module is called
+
+        def begin(model: nn.Module, inputs: Any) -> None:
+            nonlocal tokens_shape
+            tokens_shape = inputs[0].shape
 
         def replaced(x_BTD: torch.Tensor) -> torch.Tensor:
             y_BTD = replace(x_BTD)
             return y_BTD if where_BT is None else torch.where(where_BT[..., None], y_BTD, x_BTD)
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            return with_first(output, replaced(first_of(output)))
+            nonlocal tokens_shape
+            if tokens_shape is None:
+                return output
+            x_BTD, tokens_shape = _activations(path, output, tokens_shape), None
+            return with_first(output, replaced(x_BTD))
 
-        handle = self.module(path).register_forward_hook(hook)
+        handles = [self.model.register_forward_pre_hook(begin), self.module(path).register_forward_hook(hook)]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     @torch.inference_mode()
     def log_probabilities(self, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -241,7 +279,7 @@ class Host:
         A cached row would then depend on the padding of its batch, and the model would see the tokens that it predicts.
         """
         length = min(_PROBE_TOKENS, self.max_context)
-        tokens_2T = torch.arange(2 * length).view(2, length) % self.model.get_input_embeddings().num_embeddings
+        tokens_2T = torch.arange(2 * length).view(2, length) % self.vocabulary
         tokens_2T[1, : length // 2] = tokens_2T[0, : length // 2]
         try:
             # One sequence at a time has the same products in the same order: a causal model's first half stays equal.
@@ -267,11 +305,12 @@ class Host:
         config: Any = self.model.config
         return config.get_text_config() if hasattr(config, "get_text_config") else config
 
-    def _typical_modules(self) -> list[str]:
-        """The blocks, and everything inside the first of them."""
+    def _typical_modules(self, near: str = "") -> list[str]:
+        """The blocks, and everything inside the block that has the module ``near``, or else inside the first block."""
         path, count = self.blocks()
-        inside = [name for name, _ in self.model.named_modules() if name.startswith(f"{path}.0.")]
-        return [f"{path}.{number}" for number in range(count)] + inside
+        blocks = [f"{path}.{number}" for number in range(count)]
+        inside = next((f"{block}." for block in blocks if f"{near}.".startswith(f"{block}.")), f"{blocks[0]}.")
+        return blocks + [name for name, _ in self.model.named_modules() if name.startswith(inside)]
 
 
 def load_tokenizer(name: str, revision: str = "") -> Any:
@@ -344,14 +383,12 @@ def _load_error(name: str, error: Exception) -> HierSAEError:
     )
 
 
-def _activations_of(path: str, output: Any, shape: torch.Size) -> torch.Tensor:
-    tensor = first_of(output)
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[:2] != shape:
-        raise UsageError(
-            f"--module {path}: its output is not one vector per token",
-            "Choose a module whose output is (batch, tokens, width).",
-        )
-    return tensor
+def _activations(path: str, output: Any, shape: torch.Size) -> torch.Tensor:
+    """The output of a module as (B, T, d); raises ``UsageError`` if it is not one vector per token."""
+    if problem := misfit(output, shape):
+        raise UsageError(f"--module {path}: {problem}", "Choose a module whose output is (batch, tokens, width).")
+    activations: torch.Tensor = first_of(output)
+    return activations
 
 
 def _fingerprint(folder: Path) -> str:

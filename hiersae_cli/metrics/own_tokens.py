@@ -44,6 +44,45 @@ def table(latents: int) -> tuple[Array, Array]:
     return np.full((latents, LISTED), NONE, "<i4"), np.zeros((latents, LISTED), "<f4")
 
 
+class StrongestRows:
+    """The row in which each latent fires most strongly at each of some tokens, the earliest among equals.
+
+    Args:
+        chosen_V: (V,) bool: these tokens.
+    """
+
+    def __init__(self, chosen_V: Array):
+        self._chosen_V = chosen_V
+        self._key_n: Array = np.zeros(0, np.int64)
+        self._value_n: Array = np.zeros(0, np.float32)
+        self._row_n: Array = np.zeros(0, np.int64)
+        self._waiting: list[tuple[Array, Array, Array]] = []
+        self._firings = 0  # waiting
+
+    def add(self, token_n: Array, latent_n: Array, value_n: Array, row_n: Array) -> None:
+        """Add a batch: the token, latent, activation and row of its firings."""
+        chosen_n = self._chosen_V[token_n]
+        key_n = latent_n[chosen_n] * len(self._chosen_V) + token_n[chosen_n]
+        self._waiting.append((key_n, value_n[chosen_n], row_n[chosen_n]))
+        self._firings += len(key_n)
+        if self._firings > _WAITING:
+            self._reduce()
+
+    def row(self, latent: int, token: int) -> int:
+        """The row of a latent's strongest firing at a chosen token, at which it fires."""
+        if self._waiting:
+            self._reduce()
+        return int(self._row_n[np.searchsorted(self._key_n, latent * len(self._chosen_V) + token)])
+
+    def _reduce(self) -> None:
+        columns = zip((self._key_n, self._value_n, self._row_n), *self._waiting, strict=True)
+        key_n, value_n, row_n = map(np.concatenate, columns)
+        order = np.lexsort((row_n, -value_n, key_n))
+        self._key_n, first = np.unique(key_n[order], return_index=True)
+        self._value_n, self._row_n = value_n[order[first]], row_n[order[first]]
+        self._waiting, self._firings = [], 0
+
+
 class ActivationByToken:
     """The activation of each latent at each token, added up batch by batch; memory grows with the pairs that occur.
 

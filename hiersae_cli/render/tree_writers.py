@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.atomic import write_text
+from hiersae_cli.formats.names import token_shown
 from hiersae_cli.formats.text import cell, visible
 from hiersae_cli.formats.tree import Node, Tree, write_json
 from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
@@ -128,7 +129,7 @@ def write_csv(tree: Tree) -> str:
                 cell(visible(node.name)),
                 len(tree.children(node.id)),
                 *(node.statistics.get(name) for name in statistics),
-                *(cell(json.dumps(tokens_of(node, which)) if node.evidence.get(which) else "") for which in _TOKENS),
+                *(cell(_json(tokens_of(node, which)) if node.evidence.get(which) else "") for which in _TOKENS),
                 cell(context_text(node)),
             ]
         )
@@ -137,7 +138,7 @@ def write_csv(tree: Tree) -> str:
 
 def _node_values(node: Node) -> dict[str, Any]:
     statistics = {name: value for name, value in node.statistics.items() if not _belongs_to_edge(name)}
-    tokens = {which: visible(" ".join(tokens_of(node, which))) or None for which in _TOKENS}
+    tokens = {which: visible(" ".join(map(token_shown, tokens_of(node, which)))) or None for which in _TOKENS}
     return {
         "label": title(node),
         "level": node.level,
@@ -145,8 +146,14 @@ def _node_values(node: Node) -> dict[str, Any]:
         **statistics,
         **tokens,
         "context": context_text(node) or None,
-        "evidence": json.dumps(node.evidence) if node.evidence else None,
+        "evidence": _json(node.evidence) if node.evidence else None,
     }
+
+
+def _json(value: Any) -> str:
+    """``value`` as JSON that escapes only characters that are not printable."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _belongs_to_edge(name: str) -> bool:

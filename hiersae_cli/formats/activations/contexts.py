@@ -1,13 +1,16 @@
-"""The rows of a context: those around a row, as far as its window goes.
+"""The rows of a context, those around a row, as far as its window goes; and the whole text of a row's token.
 
 Legend of shapes: R rows, E rows to look around, W rows of a context.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 
 Array = np.ndarray[Any, Any]
 
@@ -26,3 +29,17 @@ def rows_around(row_E: Array, around: int, document_R: Array, *consecutive: Arra
     for column_R in consecutive:
         inside_EW &= column_R[row_EW] - column_R[row_E][:, None] == row_EW - row_E[:, None]
     return row_EW, inside_EW
+
+
+def whole_texts(
+    row_E: Array, texts: Callable[[Array], list[str]], token_R: Array, document_R: Array, *consecutive: Array
+) -> list[str]:
+    """The text of the token in each of the rows; if it is part of a character, with the whole character.
+
+    ``texts`` gives the texts of tokens on their own; the columns are those of ``rows_around``.
+    """
+    row_EW, inside_EW = rows_around(row_E, MORE_TOKENS, document_R, *consecutive)
+    return [
+        excerpt(texts(token_R[row_W[inside_W]]), [0.0], 0, inside_W.tolist())[0]
+        for row_W, inside_W in zip(row_EW, inside_EW, strict=True)
+    ]

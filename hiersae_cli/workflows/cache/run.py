@@ -55,7 +55,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     modules = [host.layer_path(layer) for layer in config.layer_numbers()]
     modules = list(dict.fromkeys([*modules, *config.module]))
     context = _context(config, host)
-    example = host.capture(torch.zeros(1, 1, dtype=torch.long), modules)
+    example = host.example(modules)
     widths = {path: example[path].shape[-1] for path in modules}
     dtype = _dtype(config, example)
     windows = cut_windows(
@@ -94,10 +94,9 @@ def _dtype(config: CacheConfig, example: dict[str, torch.Tensor]) -> str:
 
 
 def _check_vocabulary(host: Host, windows: Windows) -> None:
-    known = host.model.get_input_embeddings().num_embeddings
-    if (highest := int(windows.tokens.max())) >= known:
+    if (highest := int(windows.tokens.max())) >= host.vocabulary:
         raise FileError(
-            f"{host.name}: its tokenizer gives token {highest}, its model knows only {known} tokens",
+            f"{host.name}: its tokenizer gives token {highest}, its model knows only {host.vocabulary} tokens",
             "The tokenizer is not that of the model.",
         )
 

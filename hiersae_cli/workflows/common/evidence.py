@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
+from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt, is_part
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
-from hiersae_cli.formats.activations.contexts import rows_around
+from hiersae_cli.formats.activations.contexts import rows_around, whole_texts
 from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import token_text
 from hiersae_cli.metrics.firings import NONE, TopFirings
+from hiersae_cli.metrics.own_tokens import StrongestRows
 
 _DIRECTIONS = 256  # unembedded at once
 
@@ -81,6 +82,28 @@ def listed_tokens(ids: np.ndarray, shares: np.ndarray, texts: Texts) -> list[dic
         {"token": text, "id": int(token), "share": rounded(share)}
         for text, token, share in zip(texts(ids), ids, shares, strict=False)
     ]
+
+
+def parts_of_characters(token_R: np.ndarray, texts: Texts) -> np.ndarray:
+    """Which tokens (V,) bool, up to the largest in ``token_R``, occur there and are only part of a character."""
+    tokens = np.unique(token_R)
+    chosen_V = np.zeros(int(tokens.max()) + 1, bool)
+    chosen_V[tokens] = [is_part(str(text)) for text in texts(tokens)]
+    return chosen_V
+
+
+def complete_characters(
+    acts: ActivationSet, lists_F: list[list[dict[str, Any]]], parts: StrongestRows, texts: Texts
+) -> None:
+    """Give listed tokens that are only part of a character the character in the row of the strongest firing there.
+
+    ``lists_F`` are the tokens of each latent, as ``listed_tokens`` gives them.
+    """
+    listed = [(latent, item) for latent, items in enumerate(lists_F) for item in items if is_part(str(item["token"]))]
+    row_E = np.array([parts.row(latent, item["id"]) for latent, item in listed], np.int64)
+    columns = acts.column("tokens"), acts.column("document"), acts.column("position")
+    for (_, item), text in zip(listed, whole_texts(row_E, texts, *columns), strict=True):
+        item["token"] = text
 
 
 def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Texts) -> list[dict[str, Any]]:

@@ -239,8 +239,7 @@ def splice(setup: Setup, subjects: Sequence[Subject], sample: Sample, host: Host
     windows = SampleWindows.spread(setup.acts, sample, setup.config.loss_tokens)
     lengths = torch.from_numpy(windows.lengths)
     blocks = torch.from_numpy(windows.block)
-    vocabulary = int(host.model.config.vocab_size)
-    size = max(1, min(setup.config.batch, _MOST_LOGITS // vocabulary) // int(lengths.max()))
+    size = max(1, min(setup.config.batch, _MOST_LOGITS // host.vocabulary) // int(lengths.max()))
     with setup.console.progress("loss", int(lengths.sum()), "tokens") as progress:
         for start in range(0, len(lengths), size):
             part = slice(start, start + size)

@@ -27,10 +27,19 @@ from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree
 from hiersae_cli.host.model import Host
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
-from hiersae_cli.metrics.own_tokens import ActivationByToken
+from hiersae_cli.metrics.own_tokens import ActivationByToken, StrongestRows
 from hiersae_cli.render.tree_writers import context_text, edge_statistic, export
 from hiersae_cli.sae import SparseAutoencoder
-from hiersae_cli.workflows.common.evidence import gather_contexts, gather_tokens, listed_tokens, token_ids, token_texts
+from hiersae_cli.workflows.common.evidence import (
+    Texts,
+    complete_characters,
+    gather_contexts,
+    gather_tokens,
+    listed_tokens,
+    parts_of_characters,
+    token_ids,
+    token_texts,
+)
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.common.rows import batches_of, spread_blocks
 from hiersae_cli.workflows.eval.trees import LEAST_FIRINGS
@@ -62,10 +71,12 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     parent_F = trained.model.tree_F
     if root is not None:
         parent_F[root] = NONE
-    counts, soft, top, by_token, looked_at = _pass(config, trained, acts, parent_F, device, console)
+    texts = token_texts(host) if host else token_ids
+    parts = StrongestRows(parts_of_characters(acts.column("tokens"), texts))
+    counts, soft, top, by_token, looked_at = _pass(config, trained, acts, parent_F, parts, device, console)
     chosen_F = _select(config, counts, soft or counts, root)
     statistics = statistics_of(counts, soft)
-    evidence = _evidence(config, trained.model, acts, host, top, by_token, chosen_F, device, console)
+    evidence = _evidence(config, trained.model, acts, host, texts, top, by_token, parts, chosen_F, device, console)
     nodes = [
         Node(
             levels.ids[latent],
@@ -109,10 +120,11 @@ def _pass(
     trained: Run,
     acts: ActivationSet,
     parent_F: np.ndarray,
+    parts: StrongestRows,
     device: torch.device,
     console: Console,
 ) -> tuple[FiringCounts, FiringCounts | None, TopFirings, ActivationByToken, int]:
-    """Read the rows once.
+    """Read the rows once, and add their firings to ``parts``.
 
     Returns the counts over held-out rows, those of the soft firings of a hardened tree (a child's hard firings are all
     within its parent's), the strongest firings and the activations by token over all rows, and the number of rows.
@@ -144,6 +156,7 @@ def _pass(
             # The first row of a window identifies it.
             top.add(latent, value, row, row - position[row])
             by_token.add(tokens[start:stop][usable[start:stop]], tokens[row], latent, value)
+            parts.add(tokens[row], latent, value, row)
             looked_at += int(usable[start:stop].sum())
             progress.advance(stop - start)
     return counts, soft, top, by_token, looked_at
@@ -186,14 +199,15 @@ def _evidence(
     model: SparseAutoencoder,
     acts: ActivationSet,
     host: Host | None,
+    texts: Texts,
     top: TopFirings,
     by_token: ActivationByToken,
+    parts: StrongestRows,
     chosen_F: np.ndarray,
     device: torch.device,
     console: Console,
 ) -> list[dict[str, Any]]:
     """Own tokens, contexts, and with a host promoted and suppressed tokens, of chosen latents; none of the others."""
-    texts = token_texts(host) if host else token_ids
     with torch.inference_mode():
         contexts = gather_contexts(
             acts, model.encode, top, chosen_F, config.context_tokens, texts, config.batch, device
@@ -202,11 +216,12 @@ def _evidence(
     for latent, ids, shares in zip(range(model.latents), *by_token.own_tokens(), strict=True):
         if chosen_F[latent]:
             evidence[latent]["tokens"] = listed_tokens(ids[ids != NONE], shares, texts)
+    complete_characters(acts, [of_latent.get("tokens", []) for of_latent in evidence], parts, texts)
     if host and config.top_tokens:
         chosen = np.flatnonzero(chosen_F)
         directions_FD = model.W_dec_FD.detach()[torch.from_numpy(chosen).to(device)]
         try:
-            tokens = gather_tokens(host, directions_FD, config.top_tokens, token_texts(host))
+            tokens = gather_tokens(host, directions_FD, config.top_tokens, texts)
         except FileError as error:
             console.warn(f"no promoted tokens: {error.message}")
         else:

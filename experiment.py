@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hiersae_cli.cli import main
-from hiersae_cli.config.experiment import PLAN_FILE
+from hiersae_cli.config.experiment import PLAN_FILE, ExperimentConfig
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -19,7 +19,10 @@ if __name__ == "__main__":
     plan = Path(PLAN_FILE) if Path(PLAN_FILE).exists() else Path(__file__).with_name(PLAN_FILE)
     sys.argv[1:] = ["experiment", "run", "--out_dir", out_dir, "--plan", str(plan)]
     try:
-        main()
+        from hiersae_cli.workflows.experiment.run import check_data
+
+        # A missing data set is reported before the other commands are loaded.
+        main(before=lambda: check_data(ExperimentConfig(out_dir=out_dir, plan=str(plan))))
     except ModuleNotFoundError as error:
         install = f"pip install -e {Path(__file__).parent}"
         sys.exit(f"error: {error.name} is not installed\nInstall HierSAE into this Python: {install}")

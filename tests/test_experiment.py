@@ -307,6 +307,32 @@ def test_without_data_it_says_what_to_download_and_where_to_put_it(run: Run, tmp
     assert not (tmp_path / "run_1").exists()
 
 
+def test_a_missing_data_set_is_reported_before_torch_is_imported(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "torch.py").write_text("raise SystemExit('torch was imported')")
+    env = environment({"PYTHONPATH": str(tmp_path / "modules")})
+    command = [sys.executable, SCRIPT, "--out_dir=run_1"]
+
+    (tmp_path / "experiment.toml").write_text(PLAN + SECOND_SET)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and "data/enwik8: enwik8 is missing\nGet it:  hiersae data get enwik8" in done.stderr
+    (tmp_path / "experiment.toml").write_text(PLAN.replace("run_1", "run_7"))
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2 and "is called 'run_1'" in done.stderr
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stderr == "torch was imported\n"  # with data
+
+
+def test_data_that_only_the_other_machine_needs_is_not_missing(folder: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(folder / "data" / "shakespeare_char", tmp_path / "data" / "shakespeare_char")
+    on_a_gpu = PLAN[PLAN.index("[cpu]") :].replace("[cpu]", "[gpu]") + SECOND_SET
+    (tmp_path / "experiment.toml").write_text(PLAN + on_a_gpu)
+    (tmp_path / "run_1").mkdir()
+    (tmp_path / "run_1" / "thesis.tex").write_text("mine")
+    done = run("experiment", "run", "--out_dir", "run_1", cwd=tmp_path)
+    assert done.returncode == 1 and "other files in it" in done.stderr  # it has all data
+
+
 def test_a_folder_of_something_else_is_left_alone(folder: Path, run: Run, tmp_path: Path) -> None:
     (tmp_path / "run_1").mkdir()
     (tmp_path / "run_1" / "thesis.tex").write_text("mine")
@@ -377,6 +403,10 @@ def test_plots_and_tables_compare_runs(finished: Path, second: Path, folder: Pat
     for name in names:
         assert ElementTree.parse(folder / "plots" / name).getroot().tag.endswith("svg")
     assert "| run_2 | no curriculum | cpu |" in done.stdout
+    assert "effective rank of about 15 of 128" in done.stdout and "measure the code" in done.stdout
+    for name in names:  # matplotlib draws letters as paths, with the text of each line in a comment
+        lines = re.findall(r"<!-- (.*?) -->", (folder / "plots" / name).read_text())
+        assert "effective rank of about 15 of 128" in " ".join(lines)
     assert f"### {PLAY}" in done.stdout and f"### {WIKI}" in done.stdout
     # The flat dictionaries were taken over: a row for both runs. Student's t of two values is 12.706.
     entry = info(finished)[PLAY]

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
 
 
-def main() -> None:
-    """Run ``hiersae``; never returns."""
-    from hiersae_cli.cli.app import app
+def main(before: Callable[[], object] | None = None) -> None:
+    """Run ``hiersae``; never returns. ``before`` is called first; its errors end the command in the same way."""
     from hiersae_cli.console import steady_streams
 
     steady_streams()
     try:
+        if before:
+            before()
+        from hiersae_cli.cli.app import app
+
         app(prog_name="hiersae", standalone_mode=True)
     except HierSAEError as error:
         _stop(error)

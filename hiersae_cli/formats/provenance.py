@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from hiersae_cli.config.base import Config
@@ -40,6 +39,8 @@ def check_schema(path: object, data: Any, schema: str, *supported: int) -> None:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and only writers need it
+
     versions = {}
     for name in _LIBRARIES:
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from textwrap import fill
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
 from hiersae_cli.formats.experiment_run import Curve, FinishedRun, interval, titles
+from hiersae_cli.render.experiment_tables import CAUTION
 from hiersae_cli.render.svg import STYLE, figure, svg
 
 _TREE = ("mi_over_max", "p_parent_given_child", "hierarchy_score", "concept_score", "absorption")
@@ -36,6 +38,7 @@ def _panels(names: list[str], panel: Panel) -> str:
         panel(axes, title)
         axes.set_title(title)
     all_axes[0].legend(frameon=False, fontsize=7)
+    plot.supxlabel(fill(CAUTION, 75 * min(len(names), 3)), fontsize=7, color="dimgray")
     return svg(plot)
 
 

@@ -28,6 +28,10 @@ _METRICS = {
         "tpp",
     ),
 }
+CAUTION = (
+    "The hosts are small models of characters. Their activations fill few dimensions (an effective rank of about 15 of "
+    "128), so a tree of them means little: these figures measure the code, not what a tree is worth."
+)
 _KINDS = {"flat": "flat", "hier": "hier", "difference": "hier − flat"}
 
 
@@ -36,6 +40,7 @@ def markdown(runs: Sequence[FinishedRun], confidence: float) -> str:
     lines = ["| run | tests | configuration |", "| --- | --- | --- |"]
     lines += [f"| {run.name} | {run.tests} | {run.configuration} |" for run in runs]
     lines += ["", f"Mean ± half of Student's {confidence:.0%} interval over seeds (their number in brackets).", ""]
+    lines += [CAUTION, ""]
     for title in titles(runs):
         lines += [f"### {title}", "", *_table(runs, title, {"": list(_HOST)}, confidence), ""]
         for section, metrics in _METRICS.items():

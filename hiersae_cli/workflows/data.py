@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
@@ -95,6 +94,8 @@ def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
         if not Path(source).is_file():
             raise UsageError(f"--from {source}: no such file", "Give a file, or an address that begins with https://.")
         return Path(source).read_bytes()
+    import urllib.request  # here, because finding that a data set is missing should be quick
+
     received = io.BytesIO()
     try:
         with urllib.request.urlopen(source, timeout=_TIMEOUT) as answer:

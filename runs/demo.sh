@@ -41,7 +41,7 @@ step "$out/runs/flat" hiersae train "$out/acts.h5" --arch batchtopk "${flat[@]}"
 
 # Measure both on held-out rows: reconstruction, the loss of the host, the tree.
 step "$out/report.json" hiersae eval "$out/runs/hier" --baseline "$out/runs/flat" --acts "$out/acts.h5" \
-  --model "$out/host" --loss-tokens 4096 -o "$out/report.json"
+  --model "$out/host" --loss-tokens 4096 --no-controls -o "$out/report.json"
 
 # The tree with its evidence; other endings (.csv, .dot, .graphml, .nwk) give other formats.
 step "$out/tree.json" hiersae export-tree "$out/runs/hier" --acts "$out/acts.h5" --model "$out/host" -o "$out/tree.json"

@@ -14,14 +14,17 @@ import torch
 from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.export_tree import ExportTreeConfig
+from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import Activations
+from hiersae_cli.formats.host import describe as describe_folder
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.host import gguf as module
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.eval import run as evaluate
+from hiersae_cli.workflows.info import run as info
 from hiersae_cli.workflows.train import run as train
 from hiersae_cli.workflows.tree import run as export_tree
 from tests.gguf_files import write_gguf
@@ -145,6 +148,30 @@ def test_a_tree_shows_characters_that_tokens_share(chain: SimpleNamespace, file:
     tokens = {item["token"] for node in nodes for item in node.evidence["tokens"]}
     assert {"é", "漢", "🙂"} & tokens and any(set(node.name) & set("ïé—漢字🙂👍🏽") for node in nodes)
     assert not any(sign in text for sign in "⟨\ufffd" for text in [*tokens, *(node.name for node in nodes)])
+
+
+def test_info_describes_the_model_and_where_it_is_converted(folder: Path, file: Path, hosts: Path) -> None:
+    answer, text = info(InfoConfig(path=str(file)))
+    expected = describe_folder(folder, verify=False).details
+    for name in ("model_type", "layers", "width", "vocabulary", "parameters", "tokenizer"):
+        assert answer[name] == expected[name], name
+    assert answer["converted"] is None and "not yet" in text and answer["stored_as"] == "F32"
+    Host.load(str(file), CPU)
+    (converted,) = hosts.iterdir()
+    answer, text = info(InfoConfig(path=str(file)))
+    assert answer["converted"] == str(converted) and str(converted) in text
+
+
+def test_info_refuses_a_damaged_file_and_names_a_missing_package(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cut.gguf").write_bytes(file.read_bytes()[:100])
+    with pytest.raises(FileError, match=r"cut\.gguf: damaged GGUF file"):
+        info(InfoConfig(path=str(tmp_path / "cut.gguf")))
+    monkeypatch.setattr(module, "find_spec", lambda package: None)
+    with pytest.raises(UsageError, match="GGUF files need the package 'gguf'") as caught:
+        info(InfoConfig(path=str(file)))
+    assert "pip install" in caught.value.hint
 
 
 def test_an_evaluation_takes_the_file_or_its_folder(

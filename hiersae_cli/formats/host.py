@@ -1,4 +1,5 @@
 """The folder of a host model: a Hugging Face model with its tokenizer, and ``hiersae.json`` if ``hiersae lm`` made it.
+Also what ``hiersae info`` says of a GGUF file.
 
 Specified in ``docs/file-formats.md``. Nothing here imports PyTorch until a model is verified: ``hiersae lm`` checks
 its flags before it does.
@@ -20,6 +21,7 @@ from hiersae_cli.formats.provenance import check_schema
 
 SCHEMA = "hiersae.host"
 CHECKPOINT_SCHEMA = "hiersae.host.checkpoint"
+GGUF = "gguf"  # in place of the schema of a GGUF file
 SCHEMA_VERSION = 1
 DESCRIPTION = "hiersae.json"  # next to the model's own files
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished training
@@ -51,13 +53,7 @@ def describe(path: Path, verify: bool) -> Described:
         "tokenizer": tokenizer,
         "fingerprint": _fingerprint(path) if verify else "",
     } | {name: header[name] for name in _TRAINING if name in header}
-    lines = [
-        (
-            "model",
-            f"{details['model_type']}, {details['layers']} layers of width {details['width']}, "
-            f"vocabulary {details['vocabulary']}, {parameters:,} parameters",
-        )
-    ]
+    lines = [_model_line(details)]
     if "validation_loss" in details:
         lines.append(("validation", f"loss {details['validation_loss']:.4f} {details.get('unit', '')}".strip()))
     if not tokenizer:
@@ -82,6 +78,39 @@ def describe_checkpoint(path: Path, verify: bool) -> Described:
     header = {key: header[key] for key in ("schema", "schema_version", "config")}
     unfinished = f"training is at step {step:,} of {steps:,}"
     return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm")
+
+
+def describe_gguf(path: Path, verify: bool) -> Described:
+    """What ``hiersae info`` says of a host model in a GGUF file; raises as ``host.gguf.read_metadata`` does."""
+    from hiersae_cli.host.gguf import converted_folder, read_metadata
+
+    fields, parameters, stored = read_metadata(path)
+    kind = fields.get("general.architecture")
+    folder = converted_folder(path)
+    details = {
+        "model_type": kind,
+        "layers": fields.get(f"{kind}.block_count"),
+        "width": fields.get(f"{kind}.embedding_length"),
+        "vocabulary": fields.get(f"{kind}.vocab_size", fields.get("tokenizer.ggml.tokens")),
+        "parameters": parameters,
+        "tokenizer": "tokenizer.ggml.tokens" in fields,
+        "stored_as": stored,
+        "converted": str(folder) if folder else None,
+    }
+    lines = [
+        _model_line(details),
+        ("stored", f"mostly as {stored}"),
+        ("converted", str(folder or "not yet: the first command that takes it with --model does that")),
+    ]
+    return Described("host model in a GGUF file", {}, details, lines)
+
+
+def _model_line(details: dict[str, Any]) -> tuple[str, str]:
+    return (
+        "model",
+        f"{details['model_type']}, {details['layers']} layers of width {details['width']}, "
+        f"vocabulary {details['vocabulary']}, {details['parameters']:,} parameters",
+    )
 
 
 def _fingerprint(path: Path) -> str:

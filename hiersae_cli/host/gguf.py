@@ -15,8 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, install_hint
 from hiersae_cli.hashing import sha256_file
@@ -49,15 +47,52 @@ def converted(file: Path, console: Console) -> Path:
             f"{file}: there is no cache folder for the converted model that only you can write to",
             "Set XDG_CACHE_HOME to a folder of your own.",
         )
-    folder = cache / "hosts" / sha256_file(file)[:_NAME_DIGITS]
+    folder = _folder(cache, file)
     if not folder.exists():
-        _require_packages(file)
+        _require_packages(file, "gguf", "accelerate")
         console.say(f"converting {file} once, to {folder}")
         folder.parent.mkdir(exist_ok=True)
         with exclusive(folder.parent):
             if not folder.exists():  # another command may have made it meanwhile
                 _make(file, folder)
     return folder
+
+
+def converted_folder(file: Path) -> Path | None:
+    """The folder that the file is converted to; None if it is not converted."""
+    cache = user_cache()
+    if cache is None or not (cache / "hosts").exists():
+        return None
+    folder = _folder(cache, file)
+    return folder if folder.exists() else None
+
+
+def read_metadata(file: Path) -> tuple[dict[str, Any], int, str]:
+    """What a GGUF file says of its model, its number of weights, and the type that most of them are stored in.
+
+    Lists, such as that of the tokens, are given as their lengths. Raises ``UsageError`` if the package is missing,
+    ``FileError`` if the file is damaged.
+    """
+    _require_packages(file, "gguf")
+    from gguf import GGUFReader, GGUFValueType
+
+    try:
+        reader = GGUFReader(file)
+        fields = {
+            name: len(field.data) if field.types[:1] == [GGUFValueType.ARRAY] else field.contents()
+            for name, field in reader.fields.items()
+        }
+        weights: dict[str, int] = {}
+        for tensor in reader.tensors:
+            kind = tensor.tensor_type.name
+            weights[kind] = weights.get(kind, 0) + int(tensor.n_elements)
+    except Exception as error:
+        raise FileError(f"{file}: damaged GGUF file ({_reason(error)})", "Download it again.") from None
+    return fields, sum(weights.values()), max(weights, key=lambda kind: weights[kind], default="")
+
+
+def _folder(cache: Path, file: Path) -> Path:
+    return cache / "hosts" / sha256_file(file)[:_NAME_DIGITS]
 
 
 def _make(file: Path, folder: Path) -> None:
@@ -80,8 +115,8 @@ def _has_magic(file: Path) -> bool:
         return opened.read(len(_MAGIC)) == _MAGIC
 
 
-def _require_packages(file: Path) -> None:
-    for package in ("gguf", "accelerate"):
+def _require_packages(file: Path, *packages: str) -> None:
+    for package in packages:
         if find_spec(package) is None:
             raise UsageError(f"{file}: GGUF files need the package '{package}'", install_hint("gguf"))
 
@@ -125,6 +160,7 @@ def _convert(file: Path, temporary: Path) -> None:
 
 def _read(link: Path) -> tuple[Any, Any]:
     """The model, without its quantization, and its tokenizer."""
+    import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -23,6 +23,7 @@ DESCRIBE: dict[str, Callable[[Path, bool], Described]] = {
     codes.SCHEMA: codes.describe,
     host.SCHEMA: host.describe,
     host.CHECKPOINT_SCHEMA: host.describe_checkpoint,
+    host.GGUF: host.describe_gguf,
     index.SCHEMA: index.describe,
     labels.SCHEMA: labels.describe,
     report.SCHEMA: report.describe,
@@ -32,8 +33,9 @@ DESCRIBE: dict[str, Callable[[Path, bool], Described]] = {
 }
 _IN_FOLDER = (run_folder.SCHEMA, host.SCHEMA, index.SCHEMA)  # whose JSON files stand for their folder
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_GGUF = b"GGUF"
 _LABEL_WIDTH = 12
-_KINDS = "a cache, codes, a run folder, host model, report.json, tree.json, labels.json, an index or a study"
+_KINDS = "a cache, codes, a run folder, host model, GGUF file, report.json, tree.json, labels.json, an index or a study"
 
 
 def run(config: InfoConfig, console: Console | None = None) -> tuple[dict[str, Any], str]:
@@ -59,6 +61,8 @@ def _identify(path: Path) -> tuple[str, Path]:
         return _identify_folder(path)
     with open(path, "rb") as file:
         start = file.read(64)
+    if start.startswith(_GGUF):
+        return host.GGUF, path
     if not start:
         raise FileError(f"{path}: the file is empty", f"info describes {_KINDS}.")
     if start.startswith(_HDF5):

@@ -16,7 +16,7 @@ _CLASSES = {
     ("function", "preposition"): (
         "of in to for with on at by from as into about like through after over between out against during without "
         "before under around among within along across behind beyond toward towards upon onto above below beneath "
-        "beside besides near off via per amid despite except inside outside throughout until till since"
+        "near off via per amid despite except inside outside throughout until till since"
     ),
     ("function", "conjunction"): "and or but nor so yet if because although though while whereas unless than whether",
     ("function", "auxiliary"): (

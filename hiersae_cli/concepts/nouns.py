@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiersae_cli.concepts.function_words import FUNCTION
+from hiersae_cli.concepts.function_words import CALENDAR, FUNCTION
 from hiersae_cli.concepts.plain import plain_name
 from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Passage, Vocabulary
 from hiersae_cli.concepts.wordnet import NOUN, OTHERS, WordNet
 
 # An address, a tag's name or an entity, which no sense is looked up for, or a word.
-_PIECES = re.compile(r"(?P<code>\w+://[^\s\]|<>]+|www\.[^\s\]|<>]+|(?:</?|&(?:lt;/?)?)\w+)|\b[^\W\d_]+")
+_PIECES = re.compile(r"(?P<code>\b(?:\w{1,10}://|www\.)[^\s\]|<>]+|(?:</?|&(?:lt;/?)?)\w+)|\b[^\W\d_]+")
 _BEFORE, _AFTER = re.compile(r"\b([^\W\d_a-z]\w*)\.? $"), re.compile(r" ([^\W\d_a-z]\w*)")
 _NOUN_SHARE = 0.8  # least share of a word's annotated occurrences at which it counts as a noun, or as no noun
 _SENSE_SHARE = 0.4  # the same of its first sense among its occurrences as a noun
@@ -87,7 +87,8 @@ class WordNetNouns:
     def _meaning(self, word: str) -> _Noun | int:
         """A noun with its senses, or ``OUTSIDE`` or ``UNKNOWN``."""
         small = word.lower()
-        if small in FUNCTION or small in _NO_NOUNS:
+        month = small in CALENDAR and word[0].isupper()  # "May"
+        if (small in FUNCTION and not month) or small in _NO_NOUNS:
             return OUTSIDE if len(word) == 1 or not word.isupper() else UNKNOWN
         if len(word) < _LEAST_LETTERS or word not in (small, small.capitalize()):
             return UNKNOWN

@@ -265,7 +265,7 @@ def test_concepts_joined_at_any_depth_by_chance_or_by_one_latent() -> None:
     below = lies_below(detector, tree)
     assert of_pairs(below, parent).tolist() == [False, True, True, True, False, False, False]
     assert in_tree(detector, parent, tree).tolist() == [False, True, False, True, False, False, False]
-    assert shared_detectors(detector, parent).tolist() == [False] * 4 + [True]
+    assert shared_detectors(detector, parent).tolist() == [False] * 6 + [True]
     phi = np.array([0.9, 0.8, 0.3, 0.6, 0.5, 1, 1])
     assert pair_scores(phi, parent, of_pairs(below, parent)).tolist() == [0.8, 0.3, 0.6, 0, 0]
     # Most rows of 1 to 4 belong to 5, and all of 6 to 0 and 3. So wrong parents are 3 for 1 and 2, 1 for 3 and 4, 6.

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_wordnet(tmp_path_factory.mktemp("wordnet"))
 
 
-def labelled(folder: Path, text: str, tokens: list[str] | None = None) -> dict[str, str]:
+def labelled(folder: Path, text: str, tokens: list[str] | None = None, one_word: float = 1.0) -> dict[str, str]:
     """The label of each word of a text, whose tokens are its words by default: the finest concept, "-" or "?"."""
     pieces = tokens or re.findall(r"\s*\w+|\W", text)
     assert "".join(pieces) == text
@@ -29,7 +29,7 @@ def labelled(folder: Path, text: str, tokens: list[str] | None = None) -> dict[s
         starts.append(place + len(piece) - len(piece.lstrip()))
         place += len(piece)
     vocabulary = Vocabulary(WordNetNouns.families)
-    ((labels,),) = WordNetNouns(str(folder))([Passage("a", text, tokens=starts)], vocabulary)
+    ((labels,),) = WordNetNouns(str(folder), one_word)([Passage("a", text, tokens=starts)], vocabulary)
     names = {OUTSIDE: "-", UNKNOWN: "?"} | {number: path[-1] for number, path in enumerate(vocabulary.paths)}
     return {match.group(): names[int(labels[match.start()])] for match in re.finditer(r"\w+", text)}
 
@@ -83,6 +83,16 @@ def test_words_that_say_nothing(folder: Path) -> None:
     assert labelled(folder, "In Oslo a bush; Bush, bush") == {
         "In": "-", "Oslo": "oslo.n.01", "a": "-", "bush": "bush.n.01", "Bush": "bush.n.02",
     }  # fmt: skip
+
+
+def test_a_sense_of_one_word_is_left_out(folder: Path) -> None:
+    text = "dogs chase a dog, a hound, a cat, hammer"
+    sense = "creature.n.01"
+    assert labelled(folder, text, one_word=0.5) == {
+        "dogs": sense, "chase": "?", "dog": sense, "a": "-", "hound": sense, "cat": sense, "hammer": "thing.n.01",
+    }  # fmt: skip
+    assert labelled(folder, text, one_word=0.7)["hound"] == "dog.n.01"
+    assert labelled(folder, "a dog", one_word=0.5)["dog"] == "?"
 
 
 def test_without_counts_only_words_that_are_nouns_alone(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Classes of English words that are decided by their form: function words, names of the calendar, number words.
 
-Sources: the closed word classes of Quirk et al. (1985), A Comprehensive Grammar of the English Language.
+Source: the closed word classes of Quirk et al. (1985), A Comprehensive Grammar of the English Language.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CLASSES = {
     ("function", "preposition"): (
         "of in to for with on at by from as into about like through after over between out against during without "
         "before under around among within along across behind beyond toward towards upon onto above below beneath "
-        "beside besides near off via per amid despite except inside outside throughout until till since"
+        "near off via per amid despite except inside outside throughout until till since"
     ),
     ("function", "conjunction"): "and or but nor so yet if because although though while whereas unless than whether",
     ("function", "auxiliary"): (
@@ -28,7 +28,7 @@ _CLASSES = {
         "ever never always often still already up down back away all any some each every both either neither such "
         "other another much many few own same"
     ),
-    ("calendar", "month"): ("january february march april may june july august september october november december"),
+    ("calendar", "month"): "january february march april may june july august september october november december",
     ("calendar", "weekday"): "monday tuesday wednesday thursday friday saturday sunday",
     ("number", "cardinal"): (
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "

@@ -79,10 +79,9 @@ def of_pairs(below_CC: Array, parent_C: Array) -> Array:
 
 
 def shared_detectors(detector_C: Array, parent_C: Array) -> Array:
-    """Whether a concept has the same detector as its parent, (E,) bool in the order of the children."""
-    child_E = np.flatnonzero(parent_C != NONE)
-    shared_E: Array = (detector_C[child_E] == detector_C[parent_C[child_E]]) & (detector_C[child_E] != NONE)
-    return shared_E
+    """Whether each concept has the same detector as its parent, (C,) bool."""
+    shared_C: Array = (detector_C == detector_C[parent_C]) & (detector_C != NONE) & (parent_C != NONE)
+    return shared_C
 
 
 def chance_scores(phi_C: Array, parent_C: Array, inside_CC: Array, below_CC: Array) -> Array:

@@ -87,11 +87,12 @@ class Hierarchy(DownstreamTask[None, Detected]):
         below_CC = {name: lies_below(latent_C, trees[name]) for name in edge_C}
         ancestor_C = {name: of_pairs(below, parent_C) for name, below in below_CC.items()}
         if OWN in trees:
-            shuffles = [shuffled_parents(trees[OWN], model.levels, number) for number in range(_SHUFFLES)]
-            edge_C[SHUFFLED] = np.mean([in_tree(latent_C, parent_C, tree_F) for tree_F in shuffles], axis=0)
-            ancestor_C[SHUFFLED] = np.mean(
-                [of_pairs(lies_below(latent_C, tree_F), parent_C) for tree_F in shuffles], axis=0
-            )
+            shuffles = (shuffled_parents(trees[OWN], model.levels, number) for number in range(_SHUFFLES))
+            joined = [
+                (in_tree(latent_C, parent_C, tree_F), of_pairs(lies_below(latent_C, tree_F), parent_C))
+                for tree_F in shuffles
+            ]
+            edge_C[SHUFFLED], ancestor_C[SHUFFLED] = np.mean(joined, axis=0)
         if len(model.widths) > 1:
             level_F = np.array(model.levels.level_F)
         else:
@@ -114,8 +115,8 @@ class Hierarchy(DownstreamTask[None, Detected]):
                 if np.isfinite(chance_E).any():
                     known_E = chance_E[np.isfinite(chance_E)]
                     figures[f"concept_score_chance{suffix}"] = bootstrap.mean_over_units(known_E)
-            shared_E = shared_detectors(result.latent_C, parent_C)
-            figures["detector_shared"] = bootstrap.mean_over_units(shared_E.astype(float))
+            shared_C = shared_detectors(result.latent_C, parent_C)
+            figures["detector_shared"] = bootstrap.mean_over_units(shared_C[children].astype(float))
             for metric, concepts in (("detector_phi_parents", parents), ("detector_phi_children", children)):
                 figures[metric] = probed.mean_over_concepts(partial(_phi, result.answers, concepts), bootstrap)
         for level in range(int(probed.concepts.level_C.max()) + 1):
@@ -131,7 +132,7 @@ class Hierarchy(DownstreamTask[None, Detected]):
         joined = {
             "edge": result.edge_C.get(OWN, nowhere_C),
             "below": result.ancestor_C.get(OWN, nowhere_C),
-            "shared": known_C & (result.latent_C == result.latent_C[parent_C]),
+            "shared": shared_detectors(result.latent_C, parent_C),
         }
         return {
             "latent": [None if latent == NONE else levels.ids[latent] for latent in result.latent_C],

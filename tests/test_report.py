@@ -161,6 +161,8 @@ def test_stability_has_levels_and_chance_and_counts_live_latents(report: dict[st
         for words in ("Stability between seeds", "stability_live_edges", "stability_cosine_chance", "hier level 1"):
             assert words in text, (name, words)
     lines = (written / "terminal.txt").read_text().splitlines()
+    chance = figures["stability_cosine_chance"]["value"]
+    assert f"Between seeds: best cosine {figures['stability_cosine']['value']:.2f}, {chance:.2f} by chance" in lines[10]
     table = lines[lines.index("Stability between seeds") :]
     assert max(map(len, table[: next(row for row, line in enumerate(table) if "untrained" in line)])) <= 80
 
@@ -215,6 +217,15 @@ def test_one_seed_against_several_has_no_interval(seeds: dict[str, list[Path]], 
             assert figure["verdict"] == ("" if metric_of(metric).better is None else TOO_FEW_SEEDS)
         assert any("one seed against several" in text for text in found["warnings"])
         assert found["paired"]["pca"]["fvu"]["low"] is not None, "a control has no seed"
+
+
+def test_further_runs_with_a_seed_in_common_are_named(seeds: dict[str, list[Path]], acts: Path, tmp_path: Path) -> None:
+    first = load_run(seeds["hier"][0])
+    out = str(tmp_path / "other")
+    train.run(replace(first.config, acts=[str(acts)], out=out, order_seed=1))
+    config = EvalConfig(runs=[str(first.path)], stability=[out], acts=[str(acts)], controls=False, device="cpu")
+    report = evaluate.run(config)
+    assert any("runs of hier-0 differ only in the seed of the data order" in text for text in report["warnings"])
 
 
 def test_stability_with_further_runs(seeds: dict[str, list[Path]], acts: Path, report: dict[str, Any]) -> None:

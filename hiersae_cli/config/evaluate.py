@@ -27,15 +27,15 @@ class EvalConfig(Config):
 
     runs: list[str] = argument(
         [],
-        help="Run folder made by 'hiersae train'. Runs that differ only in their seed are measured as one group.",
+        help="Run folder made by 'hiersae train'. Runs that differ only in their seeds are measured as one group.",
         metavar="RUN",
     )
     baseline: list[str] = options(
-        help="Run to compare with. May be given several times. Runs that differ only in their seed form a group.",
+        help="Run to compare with. May be given several times. Runs that differ only in their seeds form a group.",
         metavar="RUN",
     )
     stability: list[str] = options(
-        help="Further run with another seed, used only for the stability of the tree. May be given several times.",
+        help="Further run with another seed, used only for stability. May be given several times.",
         metavar="RUN",
     )
     acts: list[str] = options(help="Cache whose held-out rows are measured.", metavar="ACTS")

@@ -23,10 +23,11 @@ def random_rows_like(rows_FD: torch.Tensor, generator: torch.Generator) -> torch
     more evenly than the rows, so the variances are adjusted until the mean squares agree. Source of the distribution:
     Tyler (1987), Biometrika 74 (the angular central Gaussian distribution).
     """
-    unit_FD = unit_rows(rows_FD).cpu()
+    device = torch.device("cpu") if rows_FD.device.type == "mps" else rows_FD.device  # which has no eigenvectors
+    unit_FD = unit_rows(rows_FD).to(device)
     square_D, principal_DD = torch.linalg.eigh(unit_FD.T @ unit_FD / len(unit_FD))
     square_D = square_D.clamp_min(0)
-    draws_FD = torch.randn(len(unit_FD), len(square_D), generator=generator)
+    draws_FD = torch.randn(len(unit_FD), len(square_D), generator=generator).to(device)
     variance_D = square_D.clone()
     for _ in range(_ROUNDS):
         random_FD = unit_rows(draws_FD * variance_D.sqrt())

@@ -102,6 +102,13 @@ def _activations(report: Mapping[str, Any], first: str) -> list[str]:
 def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: list[tuple[str, str]]) -> Iterator[str]:
     if any(_starred(report, first, metric) for _, metric in rows):
         yield "* What the run is trained for."
+    figures = report["groups"][first]["figures"]
+    if "stability_cosine" in figures:
+        cosine, chance = (
+            f"{figures[metric]['value']:.2f}" for metric in ("stability_cosine", "stability_cosine_chance")
+        )
+        live = _value("stability_live", figures["stability_live"])
+        yield f"Between seeds: best cosine {cosine}, {chance} by chance; {live} of live latents recur."
     verdicts = {_verdict(report, name, metric) for name in baselines for _, metric in rows} - {"", *_MARKS}
     if verdicts:
         yield f"No verdicts: {', '.join(sorted(verdicts))}."
@@ -113,7 +120,6 @@ def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: li
     missing += [] if "tasks" in report else ["tasks (--tasks all)"]
     if missing:
         yield f"Not measured: {', '.join(missing)}."
-    figures = report["groups"][first]["figures"]
     more = sum(metric in BY_NAME or not metric.endswith((CHOW_LIU, SHUFFLED)) for metric in figures) - len(rows)
     left_out = [f"{more} more figures", *baselines[_MOST_BASELINES:]]
     left_out += ["other trees"] if report["control_trees"].get(first) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,9 @@ from hiersae_cli.metrics.intervals import (
 )
 from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.workflows.eval.passes import OtherSeed
-from hiersae_cli.workflows.eval.sample import Sample
 from hiersae_cli.workflows.eval.score import Evaluation, Scored, ScoredGroup
 from hiersae_cli.workflows.eval.stability import stability
-from hiersae_cli.workflows.eval.subjects import mismatches
+from hiersae_cli.workflows.eval.subjects import mismatches, varied_seeds
 from hiersae_cli.workflows.eval.tasks import PreparedTasks
 from hiersae_cli.workflows.eval.trees import TREE_METRICS
 
@@ -63,7 +62,7 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
             "module": evaluation.module,
         },
         "spectrum": evaluation.spectrum.as_json() if evaluation.spectrum else None,
-        "warnings": [*evaluation.warnings, *contradictions(scored), *_doubts(evaluation.groups, sample)],
+        "warnings": [*evaluation.warnings, *contradictions(scored), *_doubts(evaluation)],
         "subjects": {dictionary.name: _described(dictionary, evaluation.spectrum) for dictionary in scored},
         "mismatches": {group.name: mismatches(first.group, group.group, l0) for group in evaluation.groups[1:]},
         "runs": {
@@ -205,8 +204,8 @@ def contradictions(scored: Sequence[Scored]) -> list[str]:
     ]
 
 
-def _doubts(groups: Sequence[ScoredGroup], sample: Sample) -> list[str]:
-    doubts = []
+def _doubts(evaluation: Evaluation) -> list[str]:
+    groups, sample, doubts = evaluation.groups, evaluation.sample, []
     documents = f"{sample.documents} held-out document{'s' * (sample.documents != 1)}"
     if sample.documents < LEAST_DOCUMENTS:
         intervals = "intervals are rough" if sample.documents > 1 else "there are no intervals"
@@ -225,14 +224,21 @@ def _doubts(groups: Sequence[ScoredGroup], sample: Sample) -> list[str]:
             f"two seeds of {' and of '.join(few)}: the figures of both are shown; intervals and tests over seeds need "
             f"{LEAST_SEEDS}"
         )
-    for group in groups:
-        varied = group.group.varied
+    return [*doubts, *_doubts_of_seeds(evaluation)]
+
+
+def _doubts_of_seeds(evaluation: Evaluation) -> Iterator[str]:
+    """Groups whose runs have the same first weights, or the same data order."""
+    for group in evaluation.groups:
+        seeds = list(group.group.seeds)
+        if group is evaluation.groups[0]:
+            seeds += [other.subject.run.seeds for other in evaluation.further if other.subject.run]
+        varied = varied_seeds(seeds)
         if len(varied) == 1:
-            doubts.append(
+            yield (
                 f"runs of {group.name} differ only in the seed of the {SEED_OF[varied[0]]}: runs that differ in both "
                 "seeds may be less alike"
             )
-    return doubts
 
 
 def _described(dictionary: Scored, spectrum: Spectrum | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -67,14 +67,6 @@ class SeedGroup:
         """The seeds of the runs, None for unknown ones; empty for a control."""
         return [subject.run.seeds for subject in self.subjects if subject.run]
 
-    @property
-    def varied(self) -> list[str]:
-        """Which seeds differ between the runs, ``init`` and ``order``; empty if some are unknown."""
-        known = [seeds for seeds in self.seeds if seeds]
-        if len(known) < len(self.seeds):
-            return []
-        return [name for name in Seeds._fields if len({getattr(seeds, name) for seeds in known}) > 1]
-
     def seeds_as_json(self) -> dict[str, Any]:
         """The seeds as the report holds them, null for unknown ones."""
         runs = [subject.run for subject in self.subjects if subject.run]
@@ -127,6 +119,14 @@ def unlike(taken: Iterable[str], name: str) -> str:
     while free in taken:
         free, number = f"{name}_{number}", number + 1
     return free
+
+
+def varied_seeds(seeds_of_runs: Sequence[Seeds | None]) -> list[str]:
+    """Which of their seeds differ between runs, ``init`` and ``order``; empty if some are unknown."""
+    known = [seeds for seeds in seeds_of_runs if seeds]
+    if len(known) < len(seeds_of_runs):
+        return []
+    return [name for name in Seeds._fields if len({getattr(seeds, name) for seeds in known}) > 1]
 
 
 def mismatches(first: SeedGroup, other: SeedGroup, l0: Mapping[str, float]) -> list[str]:

@@ -70,7 +70,7 @@ Made in $out:
 Next:
   hiersae info $out/acts.h5
   hiersae export-tree $out/runs/hier --acts $out/acts.h5 --model $out/host -o $out/tree.csv
-  bash runs/tinyshakespeare.sh YOUR.txt
+  docs/your-model.md has these commands for a model of your own
 
 Open the dashboard in a browser:
   file://$(cd "$out" && pwd)/dashboard/index.html

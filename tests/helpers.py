@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "PYTHONUTF8": "1",
 }
 # Read when they are needed; a process that has imported everything may have read others.
-_READ_LATE = {"COLUMNS", "LINES", "PYTEST_CURRENT_TEST"}
+_READ_LATE = {"COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "HIERSAE_KILL_AT"}
 
 
 def command(*args: object) -> list[str]:
@@ -71,6 +71,13 @@ def hiersae(
         timeout=timeout,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def killed(at: str, *args: object) -> bool:
+    """Run ``hiersae ARGS`` and kill it at ``at``, as in ``kills.py``; whether it got there before it ended."""
+    started = Started(args, b"", environment({"HIERSAE_KILL_AT": at}), None)
+    started.communicate()
+    return started.wait() == -signal.SIGKILL
 
 
 class Said(Console):

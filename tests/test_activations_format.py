@@ -220,7 +220,9 @@ def test_two_writers_do_not_share_a_file(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_behind_goes_with_the_next(tmp_path: Path) -> None:
-    for name in (".acts.h5.partial.123.tmp", ".acts.h5.123.tmp"):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name in (f".acts.h5.partial.{process.pid}.tmp", f".acts.h5.{process.pid}.tmp"):
         (tmp_path / name).write_bytes(b"half a file")
     (tmp_path / ".other.h5.123.tmp").write_bytes(b"not ours")
     write(tmp_path / "acts.h5", content(10))

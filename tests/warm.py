@@ -20,6 +20,8 @@ import threading
 import traceback
 from typing import Any
 
+from tests.kills import kill_at
+
 
 def serve() -> None:
     """Answer requests until standard input ends."""
@@ -69,6 +71,8 @@ def _run(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     sys.argv = ["hiersae", *request["args"]]
+    if "HIERSAE_KILL_AT" in os.environ:
+        kill_at(os.environ["HIERSAE_KILL_AT"])
     code = 1
     try:
         main()

@@ -1,32 +1,41 @@
-"""Writing that never leaves half a file, neither for a reader nor after a crash."""
+"""Writing that never leaves half a file, neither for a reader nor after a crash.
+
+A file or folder ``NAME`` in the making is called ``.NAME.PID.tmp``, with the number of the process that writes it.
+The next process that writes or refuses ``NAME`` removes what dead processes left of it.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError
 
+_HIDDEN = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old|list)", re.DOTALL)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
     """Give a temporary path next to ``path``; move it there if the block succeeds, remove it otherwise.
 
     The content is on the disk before it gets its name, so ``path`` is always the old file or the whole new one.
+    ``mode`` has the permissions of the new file, less those that the user's umask withholds.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sweep(path)
+    temporary = _hidden(path, "tmp")
     try:
         yield temporary
-        # Some libraries make files that only their owner may read; ours are shared like any other file.
-        os.chmod(temporary, 0o666 & ~_umask())
-        sync(temporary)
+        _settle(temporary, mode)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
@@ -34,30 +43,159 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder: ``path`` is always the old one or the whole new one, or for an instant none.
+def replacing_folder(path: str | Path, private: Collection[str] = ()) -> Iterator[Path]:
+    """The same for a folder: ``path`` is always the old one or the whole new one.
 
-    If the new folder cannot get its name, the old one gets it back.
+    Old and new are exchanged in one step. Where the system cannot do that, the old folder is renamed first; if the new
+    one cannot get its name, or the process is killed between the two steps, the old one gets its name back. Only the
+    owner may read the files whose names are ``private``.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same number
+    sweep(path)
+    temporary = _hidden(path, "tmp")
+    _remove(temporary)  # left by a killed process with the same number
     temporary.mkdir()
     try:
         yield temporary
         for inside in temporary.rglob("*"):
-            os.chmod(inside, (0o777 if inside.is_dir() else 0o666) & ~_umask())
-            sync(inside)
-        if path.exists():
-            os.replace(path, replaced)
-        os.replace(temporary, path)
+            _settle(inside, 0o777 if inside.is_dir() else 0o600 if inside.name in private else 0o666)
+        _exchange(temporary, path)
         sync(path.absolute().parent)
     finally:
-        if replaced.exists() and not path.exists():
+        _remove(temporary)
+
+
+def replace_all(contents: Mapping[Path, bytes]) -> None:
+    """Replace several files that belong together; the last one gets its name last.
+
+    All are whole under temporary names before the first one is renamed. A process that is killed earlier changes
+    nothing; of one that is killed later, ``finish_replacing`` of the last path completes the work.
+    """
+    *_, last = contents
+    finish_replacing(last)
+    renames, renaming = {_hidden(path, "tmp"): path for path in contents}, _hidden(last, "list")
+    try:
+        for temporary, path in renames.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path)
+            temporary.write_bytes(contents[path])
+            _settle(temporary, 0o666)
+        if len(renames) > 1:
+            renaming.write_text(json.dumps([str(path.absolute()) for path in contents]))
+            sync(renaming)
+            sync(renaming.parent)
+    except BaseException:
+        for temporary in (*renames, renaming):
+            _remove(temporary)
+        raise
+    for temporary, path in renames.items():
+        os.replace(temporary, path)
+    for folder in {path.parent for path in contents}:
+        sync(folder)
+    renaming.unlink(missing_ok=True)
+
+
+def finish_replacing(last: str | Path) -> None:
+    """Complete a ``replace_all`` whose process was killed between two renames; ``last`` is its last path."""
+    for renaming in _of_dead_processes(Path(last), "list"):
+        with suppress(ValueError):  # half a list: nothing had been renamed
+            pid = int(_HIDDEN.fullmatch(renaming.name)["pid"])  # type: ignore[index]
+            for path in map(Path, json.loads(renaming.read_text())):
+                if (temporary := _hidden(path, "tmp", pid)).exists():
+                    os.replace(temporary, path)
+        renaming.unlink(missing_ok=True)
+
+
+def sweep(path: str | Path) -> None:
+    """Remove what dead processes left next to ``path`` when they were killed while they replaced it.
+
+    An old folder that had lost its name to no new one gets it back.
+    """
+    path = Path(path)
+    for replaced in _of_dead_processes(path, "old"):
+        if not path.exists():
             os.replace(replaced, path)
-        for leftover in (temporary, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in _of_dead_processes(path, "tmp", "old"):
+        _remove(leftover)
+
+
+def sweep_inside(folder: str | Path) -> None:
+    """The same for everything in ``folder`` itself, not in the folders below it."""
+    folder = Path(folder)
+    if folder.is_dir():
+        for name in {match["name"] for file in folder.iterdir() if (match := _HIDDEN.fullmatch(file.name))}:
+            sweep(folder / name)
+
+
+def _hidden(path: Path, kind: str, pid: int | None = None) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid() if pid is None else pid}.{kind}")
+
+
+def _of_dead_processes(path: Path, *kinds: str) -> list[Path]:
+    """The files and folders with hidden names of ``path`` whose processes have ended."""
+    if not path.name or not path.parent.is_dir():
+        return []
+    matches = [(file, _HIDDEN.fullmatch(file.name)) for file in path.parent.iterdir() if file.name[:1] == "."]
+    return [
+        file
+        for file, match in matches
+        if match and match["name"] == path.name and match["kind"] in kinds and not _is_alive(int(match["pid"]))
+    ]
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # where signal 0 would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to another user
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, as far as possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _settle(path: Path, mode: int) -> None:
+    """Give a new file or folder its permissions and wait until it is on the disk.
+
+    Some libraries make files that only their owner may read; ours are shared like any other file.
+    """
+    os.chmod(path, mode & ~_umask())
+    sync(path)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Give ``temporary`` the name ``path``; if there is a ``path``, it gets a name that ``sweep`` removes."""
+    if not path.exists():
+        os.replace(temporary, path)
+    elif not _exchanged(temporary, path):
+        replaced = _hidden(path, "old")
+        os.replace(path, replaced)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.replace(replaced, path)
+            raise
+        _remove(replaced)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; False if the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    paths = (os.fsencode(first), os.fsencode(second))
+    return bool(rename and rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0)
 
 
 def _umask() -> int:
@@ -84,7 +222,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, data: Any) -> None:
     """Replace a JSON file atomically. Not-a-number is refused: it is not JSON."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """The text of a JSON file; raises ``ValueError`` for not-a-number."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:
@@ -100,9 +243,10 @@ def read_json(path: str | Path) -> Any:
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
     """Raise ``FileError`` if the file ``path`` must not be written: it is a folder, or exists without ``overwrite``.
 
-    Nothing is removed: the old file stays until the new one takes its place.
+    The old file stays until the new one takes its place; what killed processes left next to it is removed.
     """
     path = Path(path)
+    sweep(path)
     if path.is_dir():
         raise FileError(f"{path}: this is a folder, a file was expected", "Choose another --out.")
     if not overwrite and (path.exists() or path.is_symlink()):
@@ -112,9 +256,12 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
 def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]) -> None:
     """Raise ``FileError`` if the folder ``path`` must not be written: it is a file, or not empty.
 
-    With ``overwrite``, a folder may be replaced if all names in it are ``ours``. Nothing is removed here.
+    With ``overwrite``, a folder may be replaced if all names in it are ``ours``. Only what killed processes left next
+    to it and in it is removed here.
     """
     path = Path(path)
+    sweep(path)
+    sweep_inside(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir():

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 
 from hiersae_cli.errors import FileError, HierSAEError
 from hiersae_cli.formats.described import Described, of_levels, run_line
-from hiersae_cli.formats.hdf5 import attributes, open_hdf5, remove_leftovers, replacing_hdf5, write_header
+from hiersae_cli.formats.hdf5 import attributes, open_hdf5, replacing_hdf5, write_header
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.firings import Firings
 
@@ -75,7 +75,6 @@ def writing_codes(
         widths: latents of each level.
         compression: ``none``, ``lzf`` or ``gzip``.
     """
-    remove_leftovers(Path(path))
     with replacing_hdf5(path) as temporary, h5py.File(temporary, "w") as file:
         writer = CodesWriter(file, header, widths, compression)
         yield writer

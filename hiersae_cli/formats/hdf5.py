@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -96,10 +95,3 @@ def replacing_hdf5(path: str | Path) -> Iterator[Path]:
             if number := re.search(r"errno = (\d+)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
             raise
-
-
-def remove_leftovers(*paths: Path) -> None:
-    """Delete what a killed process left of these files: it can be as large as they are."""
-    for path in paths:
-        for file in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            file.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
 from hiersae_cli.formats.described import Described
-from hiersae_cli.formats.hdf5 import attributes, read_strings, remove_leftovers, write_header, write_strings
+from hiersae_cli.formats.hdf5 import attributes, read_strings, write_header, write_strings
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.firings import Firings
@@ -222,9 +222,9 @@ class IndexWriter:
 
         ``tables`` gives, from all firings, the tables by ``DICTIONARY/NAME`` and the texts of tokens by id.
         """
-        self.close()
+        for appended in self._files.values():
+            appended.close()
         rows = len(columns["token"])
-        remove_leftovers(self.path)
         with replacing(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
                 write_header(file, self.header)
@@ -246,6 +246,7 @@ class IndexWriter:
                 file.create_dataset("vocabulary/id", data=np.array(sorted(texts), "<i4"))
                 write_strings(file, "vocabulary/text", [texts[token] for token in sorted(texts)])
         shutil.rmtree(self.folder)
+        self.close()
 
     def _create_lists(self, file: h5py.File, name: str, rows: int) -> None:
         count_R = np.fromfile(self.folder / f"{name}.count", _APPENDED["count"])
@@ -317,6 +318,14 @@ def is_partial_of(path: str | Path, made_of: dict[str, Any]) -> bool:
     """Whether there is an unfinished index of these inputs."""
     file = partial_folder(path) / HEADER_FILE
     return file.exists() and read_json(file).get("made_of") == made_of
+
+
+def remove_finished(path: str | Path, made_of: dict[str, Any]) -> None:
+    """Remove the unfinished index next to the finished one of the same inputs, after a kill between the two."""
+    folder = partial_folder(path)
+    if folder.exists() and is_partial_of(path, made_of):
+        with suppress(FileError), exclusive(folder, wait=False):
+            shutil.rmtree(folder)
 
 
 def rows_committed(folder: str | Path) -> int:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from hiersae_cli.config.train import Seeds, TrainConfig
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.atomic import read_json, replacing, write_json
+from hiersae_cli.formats.atomic import read_json, replacing, sweep_inside, write_json
 from hiersae_cli.formats.described import Described, host_line, of_levels, require_fields
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.hashing import sha256_file
@@ -51,6 +51,23 @@ class RunFolder:
     def write_header(self, header: dict[str, Any]) -> None:
         """Write config.json, which starts a run."""
         write_json(self.config_file, header)
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """Begin a run in place of an earlier one, whose files go; other files stay.
+
+        config.json is replaced last: a process that is killed before leaves the earlier run without weights, not with
+        weights of another configuration.
+        """
+        for file in (self.state_file, self.model_file, self.metrics_file):
+            file.unlink(missing_ok=True)
+        self.write_header(header)
+
+    def others(self) -> list[str]:
+        """The names in the folder that training does not write; what killed processes left is removed first."""
+        sweep_inside(self.path)
+        sweep_inside(self.state_file.parent)
+        ours = {self.config_file, self.model_file, self.metrics_file, self.state_file.parent}
+        return sorted(file.name for file in self.path.iterdir() if file not in ours) if self.path.is_dir() else []
 
     def write_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Replace the checkpoint that training resumes from."""
@@ -123,13 +140,6 @@ class RunFolder:
         """Add a line to metrics.jsonl."""
         with open(self.metrics_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(figures, allow_nan=False) + "\n")
-
-    def remove(self) -> list[str]:
-        """Remove the files that training writes; returns the names of other files, which stay."""
-        for file in (self.config_file, self.model_file, self.metrics_file):
-            file.unlink(missing_ok=True)
-        self.remove_state()
-        return sorted(file.name for file in self.path.iterdir())
 
     def remove_state(self) -> None:
         """Remove the checkpoint: the run has ended."""

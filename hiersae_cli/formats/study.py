@@ -143,10 +143,9 @@ class Links:
             "key": self._content["key"] or secrets.token_hex(32),
             "raters": [*self.raters, *(secrets.token_urlsafe(24) for _ in range(raters - len(self.raters)))],
         }
-        with replacing(self.path) as temporary:
+        with replacing(self.path, mode=0o600) as temporary:
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
             temporary.write_text(json.dumps(self._content, indent=2) + "\n")
-        self.path.chmod(0o600)
 
     @property
     def raters(self) -> list[str]:

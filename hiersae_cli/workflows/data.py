@@ -31,6 +31,8 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
     """
     console = console or Console.silent()
     known, folder = KNOWN[config.name], Path(config.data) / config.name
+    atomic.finish_replacing(folder / DESCRIPTION)
+    atomic.sweep_inside(folder)
     if (folder / DESCRIPTION).exists() and not config.overwrite:
         raise FileError(f"{folder}: already exists", "Give --overwrite to replace it.")
     source = config.source or known.address
@@ -52,12 +54,9 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
         "parts": {"training": training, "validation": validation, "test": test},
         "files": {name: hashlib.sha256(part).hexdigest() for name, part in written.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # it is written last: without it, the folder holds no data set
-    for name, part in written.items():
-        with atomic.replacing(folder / name) as temporary:
-            temporary.write_bytes(part)
-    atomic.write_json(folder / DESCRIPTION, description)
+    contents = {folder / name: part for name, part in written.items()}
+    # The description comes last: without it, the folder holds no data set.
+    atomic.replace_all(contents | {folder / DESCRIPTION: atomic.json_text(description).encode()})
     console.say(
         f"{folder}: {title}, {training:,} characters to train on, {validation:,} to validate on"
         + (f", {test:,} to test on" if test else "")

@@ -13,6 +13,7 @@ import math
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +26,14 @@ from hiersae_cli.formats import atomic, provenance
 from hiersae_cli.formats.host import CHECKPOINT, CHECKPOINT_SCHEMA, DESCRIPTION, SCHEMA, SCHEMA_VERSION
 from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.locking import exclusive
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-_OURS = re.compile(
-    r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*|\..*"
-)
+_OURS = re.compile(r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*")
 _LOSS_EVERY = 10  # steps between updates of the training loss on the screen: reading it makes a GPU wait
 _EVALUATION_SEQUENCES = 64  # sequences of one forward pass of the validation
 
@@ -96,13 +96,21 @@ def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
     """
     console = console or Console.silent()
     out = Path(config.out)
-    _check_output(out, config.overwrite)
     partial = out.with_name(out.name + ".partial")
+    _remove_finished(out, partial)
+    _check_output(out, config.overwrite)
     text = "\n".join(document.text for document in documents(config.texts, config.text_field))
     inputs = fingerprints(config.texts)
     validation = _validation_characters(len(text), config)
 
     # From here on it takes seconds: what is wrong with the request has been said.
+    with exclusive(partial, wait=False):
+        return _train_in(partial, config, text, inputs, validation, console)
+
+
+def _train_in(
+    partial: Path, config: LMConfig, text: str, inputs: dict[str, str], validation: int, console: Console
+) -> dict[str, Any]:
     import torch
     from transformers.utils import logging
 
@@ -111,12 +119,12 @@ def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    out = Path(config.out)
     device = resolve_device(config.device)
     tokenizer = charlm.character_tokenizer(text, config.context)
     training = _start(config, text, tokenizer, validation, device, partial / CHECKPOINT)
-    if config.overwrite and partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
+    if config.overwrite:
+        training.checkpoint.unlink(missing_ok=True)
     if training.checkpoint.exists():
         _resume(training)
     # Whether the output can be written shows now, not after the first hundreds of steps.
@@ -145,9 +153,25 @@ def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
     return {"out": str(out), **results}
 
 
+def _remove_finished(out: Path, partial: Path) -> None:
+    """Remove the checkpoint of the finished model in ``out``, after a kill between the two."""
+    if not partial.is_dir() or not (out / DESCRIPTION).exists():
+        return
+    with suppress(FileError, OSError, ValueError, KeyError, TypeError), exclusive(partial, wait=False):
+        if not any(partial.iterdir()):
+            partial.rmdir()
+            return
+        finished, unfinished = atomic.read_json(out / DESCRIPTION), _read_checkpoint(partial / CHECKPOINT)[0]
+        same = all(finished[key] == unfinished[key] for key in ("config", "text_sha256"))
+        if same and unfinished["step"] == unfinished["config"]["steps"]:
+            shutil.rmtree(partial)
+
+
 def _check_output(out: Path, overwrite: bool) -> None:
     if out.name in ("", ".."):
         raise UsageError(f"--out {out}: give the name of a folder to make")
+    atomic.sweep(out)
+    atomic.sweep_inside(out)
     if out.is_dir() and not any(out.iterdir()):
         return
     if overwrite and out.exists() and not (out / DESCRIPTION).is_file():
@@ -315,15 +339,8 @@ def _save(training: _Training) -> None:
 
 def _resume(training: _Training) -> None:
     """Put ``training`` where its checkpoint says; leave it at its start if nothing had been trained yet."""
-    from safetensors import SafetensorError, safe_open
-
     path, identity = training.checkpoint, training.identity
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {}).get("hiersae", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, ValueError) as error:
-        raise FileError(f"{path}: damaged ({error})", "Give --overwrite to start again.") from None
+    described, tensors = _read_checkpoint(path)
     provenance.check_schema(path, described, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
     if described["step"] == 0:
         return
@@ -345,6 +362,18 @@ def _resume(training: _Training) -> None:
         else:  # a moment of the optimizer, or its count of steps
             training.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
     training.state = _State(**{key: described[key] for key in asdict(training.state)})
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a checkpoint says of its training, and its tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {}).get("hiersae", "null"))
+            return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, ValueError) as error:
+        raise FileError(f"{path}: damaged ({error})", "Give --overwrite to start again.") from None
 
 
 def _publish(

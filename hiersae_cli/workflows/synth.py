@@ -16,7 +16,7 @@ import torch
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
-from hiersae_cli.errors import FileError
+from hiersae_cli.errors import FileError, HierSAEError
 from hiersae_cli.formats.activations import (
     HELD_OUT,
     SCHEMA,
@@ -28,7 +28,7 @@ from hiersae_cli.formats.activations import (
     TrueFirings,
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
-from hiersae_cli.formats.activations.writer import partial_path
+from hiersae_cli.formats.activations.writer import partial_path, refuse_if_written
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.interrupt import Interrupted, stoppable
@@ -36,6 +36,7 @@ from hiersae_cli.synth import Generator, Stream, block_seed, generator
 from hiersae_cli.workflows.train.sources import SYNTH_MODULE
 
 _DOCUMENT_ROWS = 128  # intervals are over documents; rows are independent, so any length gives valid ones
+_HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
 _DRAW = 2048  # rows drawn at once
 
 
@@ -47,11 +48,7 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
     """
     console = console or Console.silent()
     refuse_existing(config.out, config.overwrite)
-    if partial_path(config.out).exists() and not config.overwrite:
-        raise FileError(
-            f"{partial_path(config.out)}: an unfinished cache exists there",
-            "Give --overwrite to replace it, or choose another --out.",
-        )
+    _remove_unfinished(partial_path(config.out), config.overwrite)
     width, row_bytes = config.truth_width, STORAGE[config.dtype].itemsize
     size = config.rows * (ROW_BYTES + 4 + width * row_bytes)
     require_space(config.out, size)
@@ -76,6 +73,30 @@ def run(config: SynthConfig, console: Console | None = None) -> dict[str, Any]:
         finally:
             writer.partial.unlink(missing_ok=True)
     return _report(config, console, time.monotonic() - started)
+
+
+def _remove_unfinished(partial: Path, overwrite: bool) -> None:
+    """Remove what a killed command left; an unfinished cache of a text is hours of work, and is refused."""
+    if not partial.exists():
+        return
+    refuse_if_written(partial)
+    if not overwrite and not _is_of_synth(partial):
+        raise FileError(
+            f"{partial}: an unfinished cache exists there", "Give --overwrite to replace it, or choose another --out."
+        )
+    partial.unlink()
+
+
+def _is_of_synth(partial: Path) -> bool:
+    with partial.open("rb") as file:
+        if file.read(len(_HDF5_BEGINS)) != _HDF5_BEGINS:
+            return False
+    try:
+        with Activations(partial, allow_unfinished=True) as acts:
+            return "preset" in acts.header["config"]
+    except HierSAEError:
+        # Killed while HDF5 wrote the truth; a cache of a text is whole from its beginning.
+        return True
 
 
 def _rows(config: SynthConfig) -> RowColumns:

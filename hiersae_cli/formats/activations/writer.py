@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from hiersae_cli.formats.activations.layout import (
 )
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
 from hiersae_cli.formats.activations.truth import TrueFirings, truth_bytes, write_truth
-from hiersae_cli.formats.atomic import sync
-from hiersae_cli.formats.hdf5 import remove_leftovers, replacing_hdf5, write_header, write_strings
+from hiersae_cli.formats.atomic import sweep, sync
+from hiersae_cli.formats.hdf5 import replacing_hdf5, write_header, write_strings
 from hiersae_cli.synth.truth import Truth
 
 _BLOCK_BYTES = 8 << 20  # of rows read at once when the whole file is read
@@ -68,6 +69,38 @@ def partial_path(path: str | Path) -> Path:
     return Path(f"{path}.partial")
 
 
+def refuse_if_written(partial: Path) -> None:
+    """Raise ``HierSAEError`` if another process is writing the unfinished cache."""
+    os.close(_open_locked(partial))
+
+
+def remove_finished(path: str | Path) -> None:
+    """Remove the unfinished cache next to the finished one that was made from it, after a kill between the two."""
+    partial = partial_path(path)
+    if not (partial.exists() and Path(path).exists()):
+        return
+    with suppress(HierSAEError):
+        with Activations(partial, allow_unfinished=True) as unfinished, Activations(path) as finished:
+            same = unfinished.fingerprint == finished.fingerprint
+        if same:
+            refuse_if_written(partial)
+            partial.unlink()
+
+
+def _open_locked(partial: Path) -> int:
+    """The handle of an unfinished cache, which no other process can open this way until it is closed."""
+    handle = os.open(partial, os.O_RDWR)
+    # A lock of POSIX's kind, which does not meet the one that HDF5 takes on the same file.
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(handle)
+        raise HierSAEError(f"{partial}: another process is writing it", "Wait for it, or stop it.") from None
+    except OSError:
+        pass  # a file system without locks
+    return handle
+
+
 class ActivationsWriter:
     """An unfinished cache at ``<path>.partial``, open for writing rows in order."""
 
@@ -79,15 +112,7 @@ class ActivationsWriter:
             self.modules = {module: acts.width(module) for module in acts.modules}
             self._offsets: dict[str, int] = {}
             acts.file.visititems(self._note_offset)
-        self._handle = os.open(self.partial, os.O_RDWR)
-        # A lock of POSIX's kind, which does not meet the one that HDF5 takes on the same file.
-        try:
-            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            os.close(self._handle)
-            raise HierSAEError(f"{self.partial}: another process is writing it", "Wait for it, or stop it.") from None
-        except OSError:
-            pass  # a file system without locks
+        self._handle = _open_locked(self.partial)
 
     @classmethod
     def create(
@@ -98,7 +123,7 @@ class ActivationsWriter:
         The space is reserved now, so that a full disk shows here and not hours later.
         """
         count = len(rows)
-        remove_leftovers(Path(path), partial_path(path))
+        sweep(path)
         with replacing_hdf5(partial_path(path)) as temporary:
             with h5py.File(temporary, "w") as file:
                 write_header(file, header)
@@ -152,7 +177,6 @@ class ActivationsWriter:
             os.replace(self.partial, self.path)
             sync(self.path.absolute().parent)
         else:
-            remove_leftovers(self.path, self.partial)
             _compress(self.partial, self.path, compression)
             self.partial.unlink()
 

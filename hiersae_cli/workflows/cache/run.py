@@ -27,7 +27,7 @@ from hiersae_cli.formats.activations import (
 )
 from hiersae_cli.formats.activations.layout import ROW_BYTES, STORAGE
 from hiersae_cli.formats.activations.summary import row_uses, summary_of
-from hiersae_cli.formats.activations.writer import partial_path
+from hiersae_cli.formats.activations.writer import partial_path, remove_finished
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.host.model import Host
@@ -49,6 +49,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` for unusable flags and inputs.
     """
     console = console or Console.silent()
+    remove_finished(config.out)
     refuse_existing(config.out, config.overwrite)
     device = resolve_device(config.device)
     host = Host.load(config.model, device, config.model_dtype, config.revision, console)

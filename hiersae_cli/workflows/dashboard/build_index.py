@@ -29,6 +29,7 @@ from hiersae_cli.formats.index import (
     IndexWriter,
     is_partial_of,
     partial_folder,
+    remove_finished,
 )
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run
@@ -87,6 +88,7 @@ def ensure_index(
                 f"{path}: was built {different}",
                 "Give what it was built with, --rebuild to build it again, or another place with --index.",
             )
+        remove_finished(path, made_of)
         return existing
     if config.rebuild and not is_partial_of(path, made_of):
         shutil.rmtree(partial_folder(path), ignore_errors=True)

@@ -11,7 +11,7 @@ import numpy as np
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.atomic import refuse_existing, write_json, write_text
+from hiersae_cli.formats.atomic import finish_replacing, json_text, refuse_existing, replace_all
 from hiersae_cli.formats.report import OWN, PLOTS, TREES
 from hiersae_cli.render.report_answer import answer
 from hiersae_cli.render.report_tables import doubts, lines, tables
@@ -25,31 +25,35 @@ def refuse(config: EvalConfig) -> None:
     if config.plots and Path(config.plots).is_file():
         raise FileError(f"{config.plots}: this is a file, a folder was expected", "Choose another path for --plots.")
     plots = [str(Path(config.plots) / f"{name}.svg") for name in PLOTS] if config.plots else []
-    for path in (config.out, config.edges, config.markdown, config.html, *plots):
-        if path:
-            refuse_existing(path, config.overwrite)
+    paths = [path for path in (*plots, config.edges, config.markdown, config.html, config.out) if path]
+    if paths:
+        finish_replacing(paths[-1])
+    for path in paths:
+        refuse_existing(path, config.overwrite)
 
 
 def publish(report: dict[str, Any], evaluation: Evaluation, console: Console) -> None:
-    """Write the report in every form that was asked for, then show its answer."""
+    """Write the report in every form that was asked for, all or none of them, then show its answer."""
     written, config = [], evaluation.config
+    texts: dict[str | Path, str] = {}  # the report comes last: without it, the others do not count
     plots = _plots(report, evaluation) if config.html or config.plots else {}
     if config.plots:
-        for name, svg in plots.items():
-            write_text(Path(config.plots) / f"{name}.svg", svg)
+        texts |= {Path(config.plots) / f"{name}.svg": svg for name, svg in plots.items()}
         written.append(("plots", config.plots))
     if config.edges:
-        write_text(config.edges, edges_csv(_edges(evaluation)))
+        texts[config.edges] = edges_csv(_edges(evaluation))
         written.append(("edges", config.edges))
     if config.markdown:
-        write_text(config.markdown, markdown(report))
+        texts[config.markdown] = markdown(report)
         written.append(("Markdown", config.markdown))
     if config.html:
-        write_text(config.html, html(report, {PLOTS[name]: svg for name, svg in plots.items()}))
+        texts[config.html] = html(report, {PLOTS[name]: svg for name, svg in plots.items()})
         written.append(("HTML", config.html))
     if config.out:
-        write_json(config.out, report)
+        texts[config.out] = json_text(report)
         written.append(("report", config.out))
+    if texts:
+        replace_all({Path(path): text.encode() for path, text in texts.items()})
     show(report, config, console)
     for what, path in written:
         console.say(f"{what}: {path}")

@@ -32,10 +32,11 @@ def run(config: ExperimentPlotConfig, console: Console | None = None) -> tuple[d
         from hiersae_cli.render.experiment_plots import draw
 
         plots = {Path(config.out) / f"{name}.svg": text for name, text in draw(runs, config.confidence).items()}
+        atomic.finish_replacing([*plots][-1])
         for path in plots:
             atomic.refuse_existing(path, config.overwrite)
-        for path, text in plots.items():
-            atomic.write_text(path, text)
+        atomic.replace_all({path: text.encode() for path, text in plots.items()})
+        for path in plots:
             console.say(f"plot: {path}")
         written = [str(path) for path in plots]
     summary = {"runs": {run.name: run.info for run in runs}, "plots": written}

@@ -106,9 +106,10 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
     sha256 = items_fingerprint(items)
     description = header(STUDY, SCHEMA_VERSION, config, inputs) | {"items_sha256": sha256, "design": design}
     registered = preregistration.text(design, inputs, sha256)
-    with replacing_folder(folder) as temporary:
+    refuse_folder(folder, config.overwrite, (_OURS | _REHEARSAL).__contains__)  # another command may have made it
+    with replacing_folder(folder, private={LINKS_FILE}) as temporary:
         write_study(temporary, description, items, registered)
-    Links(folder).ensure(config.raters)
+        Links(temporary).ensure(config.raters)
     study = load_study(folder)
     length = len(session(study, 0))
     console.say(f"{folder}: {len(items):,} items, {length} in a session; {config.raters} raters")
@@ -174,11 +175,8 @@ def simulate(config: StudySimulateConfig, console: Console | None = None) -> dic
     console = console or Console.silent()
     study = load_study(config.study)
     path = study.path / REHEARSAL_FILE
-    if path.exists():
-        if not config.overwrite:
-            raise FileError(f"{path}: already exists", "Give --overwrite to rehearse again.")
-        for name in _REHEARSAL:
-            (study.path / name).unlink(missing_ok=True)
+    if path.exists() and not config.overwrite and _has_answers(study):
+        raise FileError(f"{path}: already exists", "Give --overwrite to rehearse again.")
     raters = Raters(
         skill=config.skill,
         effect={HIERARCHY: config.hierarchy, FLAT: config.flat, SHUFFLED: config.shuffled},
@@ -186,12 +184,22 @@ def simulate(config: StudySimulateConfig, console: Console | None = None) -> dic
     )
     number = config.raters or int(study.design["raters"])
     answers, planted = rehearse(study, raters, number, config.careless, config.seed)
+    for name in _REHEARSAL:
+        (study.path / name).unlink(missing_ok=True)
     store = open_store(study, "", REHEARSAL_FILE)
     if answers:
         store.add(*answers)
     store.close()
     console.say(f"{path}: {len(answers):,} answers of {number} simulated raters")
     return {"answers": len(answers), "raters": number, "planted": planted}
+
+
+def _has_answers(study: StudyFiles) -> bool:
+    """Whether there is a rehearsal; one that was killed may have left a database without answers."""
+    store = open_store(study, "", REHEARSAL_FILE)
+    answers = store.answers()
+    store.close()
+    return bool(answers)
 
 
 def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[str, Any]:

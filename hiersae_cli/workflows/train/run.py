@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,6 +20,7 @@ from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
 from hiersae_cli.interrupt import Interrupted, stoppable
+from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.sae import build
 from hiersae_cli.sae.base import geometric_median
@@ -35,6 +39,12 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     """
     console = console or Console.silent()
     folder = RunFolder(config.out)
+    _refuse(folder, config.overwrite)
+    with exclusive(folder.state_file.parent, wait=False):
+        return _train(config, folder, console)
+
+
+def _train(config: TrainConfig, folder: RunFolder, console: Console) -> dict[str, Any]:
     device = resolve_device(config.device)
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
@@ -49,14 +59,18 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     keep_freed_memory()
     spectrum = source.spectrum()
     trainer = _trainer(config, source, spectrum, device)
-    resuming = _prepare(folder, config, run_header, console)
     interval = Interval()
-    state = folder.read_state() if resuming else None
-    if state is not None:
-        trainer.restore(state)
-        interval.restore(state, device)
+    begin: Callable[[], None] | None = None
+    if _resumes(folder, config, run_header):
+        if (state := folder.read_state()) is not None:
+            trainer.restore(state)
+            interval.restore(state, device)
         folder.keep_metrics_until(trainer.step_number)
         console.say(f"{folder.path}: resuming from step {trainer.step_number:,} of {config.steps:,}")
+    else:
+        if folder.config_file.exists() and (others := folder.others()):
+            console.warn(f"{folder.path}: {', '.join(others)} stay, though they may belong to the earlier run")
+        begin = partial(folder.begin, run_header)
     console.say(
         f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
         f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
@@ -65,7 +79,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
-    figures = _loop(config, trainer, interval, source, folder, console)
+    figures = _loop(config, trainer, interval, source, folder, console, begin)
     hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
     if hardening:
         folder.append_metrics({**figures, "hardening": hardening})
@@ -83,37 +97,43 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 
 
-def _prepare(folder: RunFolder, config: TrainConfig, run_header: dict[str, Any], console: Console) -> bool:
-    """Prepare the folder; True if it holds an unfinished run of the same configuration, to resume."""
-    if folder.path.exists() and not config.overwrite and folder.config_file.exists() and not folder.is_complete():
-        saved = folder.read_header()
-        difference = first_difference(saved["config"], run_header["config"])
-        for key in ("module", "width", "host"):
-            difference = difference or first_difference({key: saved[key]}, {key: run_header[key]})
-        # The contents of the caches must be the same, not their paths.
-        if not difference and list(saved["inputs"].values()) != list(run_header["inputs"].values()):
-            difference = "the caches are not the same as at its start"
-        if difference:
-            raise FileError(
-                f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
-                "Give the same flags to resume it, or --overwrite to begin again.",
-            )
-        return True
-    if folder.path.is_dir() and not folder.config_file.exists() and any(folder.path.iterdir()):
-        raise FileError(f"{folder.path}: a folder with other files in it", "Choose another --out.")
-    if folder.config_file.exists():
-        # Only our runs may be replaced: read_header refuses folders of other tools, which have a config.json too.
-        converted = folder.read_header().get("converted")
-        if not config.overwrite:
-            tool = converted and converted["tool"]
-            problem = f"holds a dictionary of {tool}, which cannot be trained further" if tool else "already exists"
-            raise FileError(f"{folder.path}: {problem}", "Give --overwrite to replace it, or choose another --out.")
-        if others := folder.remove():
-            console.warn(f"{folder.path}: {', '.join(others)} stay, though they may belong to the earlier run")
-    elif not folder.path.is_dir():
+def _refuse(folder: RunFolder, overwrite: bool) -> None:
+    """Raise ``FileError``, before any work, if the folder must not be written."""
+    if not folder.path.is_dir():
         refuse_existing(folder.path, overwrite=False)
-    folder.write_header(run_header)
-    return False
+    others = folder.others()
+    if not folder.config_file.exists():
+        if others:
+            raise FileError(f"{folder.path}: a folder with other files in it", "Choose another --out.")
+        return
+    # Only our runs may be replaced: read_header refuses folders of other tools, which have a config.json too.
+    converted = folder.read_header().get("converted")
+    if not overwrite and folder.is_complete():
+        if (state := folder.state_file.parent).exists():  # after a kill at the end
+            with suppress(FileError, OSError), exclusive(state, wait=False):
+                folder.remove_state()
+        tool = converted and converted["tool"]
+        problem = f"holds a dictionary of {tool}, which cannot be trained further" if tool else "already exists"
+        raise FileError(f"{folder.path}: {problem}", "Give --overwrite to replace it, or choose another --out.")
+
+
+def _resumes(folder: RunFolder, config: TrainConfig, run_header: dict[str, Any]) -> bool:
+    """Whether the folder holds an unfinished run of the same configuration; that of another one is refused."""
+    if config.overwrite or not folder.config_file.exists():
+        return False
+    saved = folder.read_header()
+    difference = first_difference(saved["config"], run_header["config"])
+    for key in ("module", "width", "host"):
+        difference = difference or first_difference({key: saved[key]}, {key: run_header[key]})
+    # The contents of the caches must be the same, not their paths.
+    if not difference and list(saved["inputs"].values()) != list(run_header["inputs"].values()):
+        difference = "the caches are not the same as at its start"
+    if difference:
+        raise FileError(
+            f"{folder.path}: an unfinished run of another configuration is in the way: {difference}",
+            "Give the same flags to resume it, or --overwrite to begin again.",
+        )
+    return True
 
 
 def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, device: torch.device) -> Trainer:
@@ -137,9 +157,18 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, dev
 
 
 def _loop(
-    config: TrainConfig, trainer: Trainer, interval: Interval, source: Source, folder: RunFolder, console: Console
+    config: TrainConfig,
+    trainer: Trainer,
+    interval: Interval,
+    source: Source,
+    folder: RunFolder,
+    console: Console,
+    begin: Callable[[], None] | None,
 ) -> dict[str, Any]:
-    """Train to the end; returns the figures of the last interval."""
+    """Train to the end; returns the figures of the last interval.
+
+    ``begin`` is called after the first step, so that a start that fails leaves an earlier run as it was.
+    """
     saved_at = time.monotonic()
     figures: dict[str, Any] = {}
     stream = source.batches(config.batch, first=trainer.step_number)
@@ -147,6 +176,9 @@ def _loop(
     with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
         while trainer.step_number < config.steps:
             interval.add(trainer.step(next(stream)))
+            if begin:
+                begin()
+                begin = None
             last = trainer.step_number == config.steps
             if trainer.step_number % config.log_every == 0 or last:
                 figures = interval.close(trainer)

@@ -6,6 +6,7 @@ latent.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,24 @@ class ContextReader:
 
     def text(self, token: int) -> str:
         """The text of a token, or its id in brackets."""
-        return self._file.token_texts.get(token, f"[{token}]")
+        text = self._file.token_texts.get(token)
+        return f"[{token}]" if text is None else text
+
+    def _texts(self, tokens: Array) -> list[str]:
+        return self._text_V[tokens].tolist()
+
+    @cached_property
+    def _text_V(self) -> Array:
+        """The text of every token in the rows, by its id."""
+        tokens = np.unique(self.token_R)
+        texts = np.full(int(tokens.max(initial=0)) + 1, "", object)
+        texts[tokens] = [self.text(token) for token in tokens.tolist()]
+        return texts
 
     def whole_text(self, row: int) -> str:
         """The text of the token in a row; if it is part of a character, with the whole character."""
-
-        def texts(tokens: Array) -> list[str]:
-            return [self.text(token) for token in tokens.tolist()]
-
         columns = self.token_R, self.document_R, self.position_R, self.cache_row_R
-        return whole_texts(np.array([row]), texts, *columns)[0]
+        return whole_texts(np.array([row]), self._texts, *columns)[0]
 
     def of(self, lists: FiringLists, latent: int, row_E: Array) -> list[Context]:
         """The contexts around ``row_E``, with the activations of a latent at each token."""
@@ -75,7 +84,7 @@ class ContextReader:
             inside = inside_ES[number]
             focus = int(inside[: self.around].sum())
             activations = [rounded(value) if value else 0.0 for value in activation_ES[number][inside].tolist()]
-            pieces = [self.text(token) for token in self.token_R[row_EW[number][inside_EW[number]]].tolist()]
+            pieces = self._texts(self.token_R[row_EW[number][inside_EW[number]]])
             contexts.append(
                 Context(
                     tokens=excerpt(pieces, activations, focus, inside_EW[number]),

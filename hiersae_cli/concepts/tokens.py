@@ -35,11 +35,13 @@ def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> lis
         weights: of each token; equal by default.
     """
     texts = list(pieces)
+    if not is_part("".join(map(str, texts))):  # without a host, tokens are numbers
+        return texts
     weights = [0.0] * len(texts) if weights is None else weights
     first = 0
     while first < len(texts):
         last = first
-        while last < len(texts) and is_part(str(texts[last])):  # without a host, tokens are numbers
+        while last < len(texts) and is_part(str(texts[last])):
             last += 1
         if last > first + 1:
             texts[first:last] = _shared_out([_bytes_of(piece) for piece in texts[first:last]], weights[first:last])

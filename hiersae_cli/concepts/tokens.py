@@ -49,21 +49,20 @@ def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> lis
     return texts
 
 
-def excerpt(pieces: Sequence[str], activations: Sequence[float], focus: int, inside: Sequence[bool]) -> list[str]:
+def excerpt(pieces: Sequence[str], before: int, activations: Sequence[float], focus: int) -> list[str]:
     """The texts of a context's tokens, joined; a character that tokens share goes to the strongest of them.
 
     Args:
-        pieces: of the tokens that ``inside`` marks.
-        activations: of these tokens, without those at either end that only complete characters.
+        pieces: of the context's tokens, and of at most ``MORE_TOKENS`` before and after them in the text, which only
+            complete characters.
+        before: the number of pieces before the context.
+        activations: of the context's tokens.
         focus: place, in ``activations``, of the token that the context was chosen for.
-        inside: whether there is a token at each place; the first and last ``MORE_TOKENS`` places only complete
-            characters.
     """
-    before, after = sum(inside[:MORE_TOKENS]), sum(inside[-MORE_TOKENS:])
+    after = len(pieces) - before - len(activations)
     weights = [*[-1.0] * before, *activations, *[-1.0] * after]
     weights[before + focus] = math.inf
-    whole = joined(pieces, weights)
-    return whole[before : len(whole) - after]
+    return joined(pieces, weights)[before : before + len(activations)]
 
 
 def _bytes_of(piece: str) -> bytes:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hiersae_cli.concepts import LABELLERS, OUTSIDE, UNKNOWN, Concepts, LabelsFile, Passage, Vocabulary, choose
 from hiersae_cli.concepts.tokens import bytes_shown, joined, places
 from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.activations.contexts import TextAround
 
 PLAY = """First Citizen:
 Speak to me, good sir.
@@ -286,6 +287,21 @@ def test_characters_of_several_tokens() -> None:
     assert joined(["⟨e4⟩", "n"]) == ["⟨e4⟩", "n"]
     assert joined(["⟨b8 ad⟩e", "⟨f0 9f⟩", "⟨91 8d⟩⟨c3⟩", "⟨a9⟩"]) == ["⟨b8 ad⟩e", "", "👍", "é"]
     assert joined(["\ufffd", "⟨a⟩ ⟨41⟩", "⟨"]) == ["\ufffd", "⟨a⟩ ⟨41⟩", "⟨"]
+
+
+def test_a_context_is_completed_from_the_windows_beside_its_own() -> None:
+    pieces = [bytes_shown(bytes([byte])) for byte in "a中b中é".encode()]  # tokens: 1 + 3 + 1 + 3 + 2
+    token_R, document_R = np.arange(len(pieces)), np.array([0] * 8 + [1, 1])
+
+    def texts(tokens: np.ndarray) -> list[str]:
+        return [pieces[token] for token in tokens]
+
+    text = TextAround(np.array([3, 6, 8]), 1, texts, token_R, document_R)
+    # Windows end after tokens 2 and 6.
+    assert text.excerpt(0, [1.0, 0.0], 0) == ["中", "b"]
+    assert text.excerpt(1, [0.0, 1.0], 1) == ["", "中"]
+    assert text.excerpt(2, [1.0, 0.0], 0) == ["é", ""]  # nothing from the document before
+    assert TextAround(np.array([2]), 0, texts, token_R, document_R).excerpt(0, [1.0], 0) == ["中"]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=5), max_size=8))

@@ -5,6 +5,8 @@ Legend of shapes: R indexed rows, F latents of ours, G latents of the baseline.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from hiersae_cli.browse.dictionary import IndexedDictionary
@@ -16,6 +18,7 @@ from hiersae_cli.metrics.firings import NONE
 
 _BY_COSINE, _BY_FIRING = 3, 3
 _CONTEXTS, _PAGE_CONTEXTS, _NEAREST = 6, 20, 8
+_REMEMBERED = 4096  # latents of the baseline whose contexts stay in memory: about 10 KB each
 
 
 class Comparison:
@@ -24,6 +27,9 @@ class Comparison:
     def __init__(self, nodes: Nodes, ours: IndexedDictionary, theirs: IndexedDictionary):
         self._nodes, self._ours, self._theirs = nodes, ours, theirs
         self._verdict_G = np.asarray(theirs.tables["verdict"])
+
+        # A latent is the nearest of several of ours.
+        self._contexts = lru_cache(_REMEMBERED)(lambda number: theirs.strongest(number, _CONTEXTS))
 
     @property
     def latents(self) -> int:
@@ -39,7 +45,7 @@ class Comparison:
         cosine_G = self._theirs.cosines(self._ours.decoder_FD[latent])
         marked_R = self._ours.marked(latent)
         fired = int(self._ours.lists.fired_F[latent])
-        chosen = {number for number, _ in self._theirs.nearest(self._ours.decoder_FD[latent], _BY_COSINE)}
+        chosen = {number for number, _ in self._theirs.largest(cosine_G, _BY_COSINE)}
         together_G = self._theirs.firing_at(self._ours.lists.rows_of(latent))
         # 2 both / (ours + theirs), Dice's coefficient: no latent is the nearest only because it is dense or rare.
         dice_G = 2 * together_G / np.maximum(fired + self._theirs.lists.fired_F, 1)
@@ -57,7 +63,7 @@ class Comparison:
                     ours_in_theirs=rounded_or_none(both / fired) if fired else None,
                     theirs_in_ours=rounded_or_none(both / len(row_n)) if len(row_n) else None,
                     fate=self.fate(number),
-                    contexts=self._theirs.strongest(number, _CONTEXTS),
+                    contexts=self._contexts(number),
                 )
             )
         return matches

@@ -1,19 +1,18 @@
 """Contexts of a latent's firings, from the lists of an index.
 
-Legend of shapes: R indexed rows, E contexts, S tokens of a context, W these and a few more on each side, n firings of a
-latent.
+Legend of shapes: R indexed rows, E contexts, S tokens of a context, n firings of a latent.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from hiersae_cli.browse.model import Context, Decile, Histogram
-from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT
-from hiersae_cli.formats.activations.contexts import rows_around, whole_texts
+from hiersae_cli.formats.activations.contexts import TextAround, rows_around
 from hiersae_cli.formats.index import FiringLists, IndexFile
 from hiersae_cli.formats.numbers import rounded
 
@@ -42,16 +41,24 @@ class ContextReader:
 
     def text(self, token: int) -> str:
         """The text of a token, or its id in brackets."""
-        return self._file.token_texts.get(token, f"[{token}]")
+        text = self._file.token_texts.get(token)
+        return f"[{token}]" if text is None else text
+
+    def _texts(self, tokens: Array) -> list[str]:
+        return self._text_V[tokens].tolist()
+
+    @cached_property
+    def _text_V(self) -> Array:
+        """The text of every token in the rows, by its id."""
+        tokens = np.unique(self.token_R)
+        texts = np.full(int(tokens.max(initial=0)) + 1, "", object)
+        texts[tokens] = [self.text(token) for token in tokens.tolist()]
+        return texts
 
     def whole_text(self, row: int) -> str:
         """The text of the token in a row; if it is part of a character, with the whole character."""
-
-        def texts(tokens: Array) -> list[str]:
-            return [self.text(token) for token in tokens.tolist()]
-
-        columns = self.token_R, self.document_R, self.position_R, self.cache_row_R
-        return whole_texts(np.array([row]), texts, *columns)[0]
+        columns = self.token_R, self.document_R, self.cache_row_R
+        return TextAround(np.array([row]), 0, self._texts, *columns).excerpt(0, [0.0], 0)[0]
 
     def of(self, lists: FiringLists, latent: int, row_E: Array) -> list[Context]:
         """The contexts around ``row_E``, with the activations of a latent at each token."""
@@ -62,10 +69,8 @@ class ContextReader:
         if not len(row_E):
             return []
         # A window may have rows in two blocks of a cache that are not neighbours.
-        row_EW, inside_EW = rows_around(
-            row_E, self.around + MORE_TOKENS, self.document_R, self.position_R, self.cache_row_R
-        )
-        row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
+        row_ES, inside_ES = rows_around(row_E, self.around, self.document_R, self.position_R, self.cache_row_R)
+        text = TextAround(row_E, self.around, self._texts, self.token_R, self.document_R, self.cache_row_R)
         activation_ES = np.zeros(row_ES.shape, np.float32)
         if len(row_n):
             place_ES = np.searchsorted(row_n, row_ES).clip(max=len(row_n) - 1)
@@ -75,10 +80,9 @@ class ContextReader:
             inside = inside_ES[number]
             focus = int(inside[: self.around].sum())
             activations = [rounded(value) if value else 0.0 for value in activation_ES[number][inside].tolist()]
-            pieces = [self.text(token) for token in self.token_R[row_EW[number][inside_EW[number]]].tolist()]
             contexts.append(
                 Context(
-                    tokens=excerpt(pieces, activations, focus, inside_EW[number]),
+                    tokens=text.excerpt(number, activations, focus),
                     activations=activations,
                     focus=focus,
                     document=self._file.documents[self.document_R[row]],

@@ -52,7 +52,10 @@ class IndexedDictionary:
 
     def nearest(self, direction_D: Array, count: int, but: int = -1) -> list[tuple[int, float]]:
         """The latents except ``but`` whose decoder rows are nearest to a direction, with their cosines."""
-        cosine_F = self.cosines(direction_D)
+        return self.largest(self.cosines(direction_D), count, but)
+
+    def largest(self, cosine_F: Array, count: int, but: int = -1) -> list[tuple[int, float]]:
+        """The latents except ``but`` with the largest of these cosines."""
         if but >= 0:
             cosine_F[but] = -np.inf
         count = min(count, self.latents - (but >= 0))

@@ -35,11 +35,13 @@ def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> lis
         weights: of each token; equal by default.
     """
     texts = list(pieces)
+    if not is_part("".join(map(str, texts))):  # without a host, tokens are numbers
+        return texts
     weights = [0.0] * len(texts) if weights is None else weights
     first = 0
     while first < len(texts):
         last = first
-        while last < len(texts) and is_part(str(texts[last])):  # without a host, tokens are numbers
+        while last < len(texts) and is_part(str(texts[last])):
             last += 1
         if last > first + 1:
             texts[first:last] = _shared_out([_bytes_of(piece) for piece in texts[first:last]], weights[first:last])
@@ -47,21 +49,20 @@ def joined(pieces: Sequence[str], weights: Sequence[float] | None = None) -> lis
     return texts
 
 
-def excerpt(pieces: Sequence[str], activations: Sequence[float], focus: int, inside: Sequence[bool]) -> list[str]:
+def excerpt(pieces: Sequence[str], before: int, activations: Sequence[float], focus: int) -> list[str]:
     """The texts of a context's tokens, joined; a character that tokens share goes to the strongest of them.
 
     Args:
-        pieces: of the tokens that ``inside`` marks.
-        activations: of these tokens, without those at either end that only complete characters.
+        pieces: of the context's tokens, and of at most ``MORE_TOKENS`` before and after them in the text, which only
+            complete characters.
+        before: the number of pieces before the context.
+        activations: of the context's tokens.
         focus: place, in ``activations``, of the token that the context was chosen for.
-        inside: whether there is a token at each place; the first and last ``MORE_TOKENS`` places only complete
-            characters.
     """
-    before, after = sum(inside[:MORE_TOKENS]), sum(inside[-MORE_TOKENS:])
+    after = len(pieces) - before - len(activations)
     weights = [*[-1.0] * before, *activations, *[-1.0] * after]
     weights[before + focus] = math.inf
-    whole = joined(pieces, weights)
-    return whole[before : len(whole) - after]
+    return joined(pieces, weights)[before : before + len(activations)]
 
 
 def _bytes_of(piece: str) -> bytes:

@@ -72,7 +72,10 @@ class Unembedding:
         read_FE = directions_FD.to(self.final_ED) @ self.final_ED.T
         weights = _in_float32(self.head)
         constant_V = functional_call(self.head, weights, (torch.zeros_like(read_FE[:1]),))
-        return (functional_call(self.head, weights, (read_FE,)) - constant_V) * self.scale
+        logits_FV: Tensor = functional_call(self.head, weights, (read_FE,))
+        if constant_V.any():
+            logits_FV -= constant_V
+        return logits_FV if self.scale == 1 else logits_FV * self.scale
 
 
 class _LastLayers:

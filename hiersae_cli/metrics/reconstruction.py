@@ -18,10 +18,9 @@ import torch
 
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, Firings, add_by_block
+from hiersae_cli.sae.kernels.sparse import Pattern, dots
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-
-_GATHERED = 1 << 14  # firings whose decoder rows are gathered at once
 
 
 class DataSums:
@@ -163,16 +162,13 @@ def error_without(
     Divided by the rows' summed squared deviation from their mean, it is the growth of FVU. Negative if a latent does
     harm.
     """
-    error_BD, square_F = x_BD - reconstruction_BD, decoder_FD.square().sum(1)
-    growth_F = np.zeros(len(decoder_FD))
-    for start in range(0, len(firings.latent_n), _GATHERED):
-        row, latent, value = (
-            torch.from_numpy(column[start : start + _GATHERED]).to(x_BD.device)
-            for column in (firings.row_n, firings.latent_n, firings.value_n)
-        )
-        along = (error_BD[row] * decoder_FD[latent]).sum(1)
-        growth = 2 * value * along + value.square() * square_F[latent]
-        growth_F += np.bincount(latent.cpu().numpy(), growth.cpu().numpy(), minlength=len(growth_F))
+    row_n, latent_n, value_n = (
+        torch.from_numpy(column).to(x_BD.device) for column in (firings.row_n, firings.latent_n, firings.value_n)
+    )
+    pattern = Pattern(len(x_BD), len(decoder_FD), row_n, latent_n)
+    along_n = dots(pattern, x_BD - reconstruction_BD, decoder_FD)
+    growth_n = 2 * value_n * along_n + value_n.square() * decoder_FD.square().sum(1)[latent_n]
+    growth_F: np.ndarray = np.bincount(firings.latent_n, growth_n.cpu().numpy(), minlength=len(decoder_FD))
     return growth_F
 
 

@@ -17,10 +17,13 @@ from hiersae_cli.formats.names import token_shown
 STEPS = 9
 
 # Characters that a page would not show, or that would reverse the text around them (such as U+202E).
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+_HIDDEN_RANGES = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff"
 )
-_SIGNS = {"\n": "↵", "\t": "⇥"}
+_HIDDEN = re.compile(f"[{_HIDDEN_RANGES}]")
+# The characters of running text that a page shows as something else; searched for at once, since texts have few.
+_SHOWN_OTHERWISE = re.compile(f"[&<>'\"\n\t{_HIDDEN_RANGES}]")
+_SIGNS = {"\n": "<i>↵</i>", "\t": "<i>⇥</i>"}
 
 
 def step(activation: float, most: float | None) -> int:
@@ -93,7 +96,7 @@ def contexts(lines: Iterable[Context], most: float | None) -> Markup:
 def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = False) -> str:
     parts, plain = [], ""
     for place, (text, activation) in enumerate(pairs):
-        here = step(activation, most)
+        here = step(activation, most) if activation else 0
         chosen = focus and place == 0
         if (text and here) or chosen:  # of several tokens that make one character, only one has text
             name = f"h{here} focus" if chosen else f"h{here}"
@@ -107,10 +110,12 @@ def _marked(pairs: list[tuple[str, float]], most: float | None, focus: bool = Fa
 
 def _quiet(text: str) -> str:
     """Escaped text; the signs for white space are in a paler element."""
-    escaped = str(escape(_HIDDEN.sub(_code, text)))
-    for raw, sign in _SIGNS.items():
-        escaped = escaped.replace(raw, f"<i>{sign}</i>")
-    return escaped
+    return _SHOWN_OTHERWISE.sub(_instead, text)
+
+
+def _instead(match: re.Match[str]) -> str:
+    character = match[0]
+    return _SIGNS.get(character) or str(escape(_HIDDEN.sub(_code, character)))
 
 
 def _code(match: re.Match[str]) -> str:

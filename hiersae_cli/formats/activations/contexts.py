@@ -1,4 +1,4 @@
-"""The rows of a context, those around a row, as far as its window goes; and the whole text of a row's token.
+"""The rows of a context, those around a row, as far as its window goes; and their text.
 
 Legend of shapes: R rows, E rows to look around, W rows of a context.
 """
@@ -31,15 +31,34 @@ def rows_around(row_E: Array, around: int, document_R: Array, *consecutive: Arra
     return row_EW, inside_EW
 
 
-def whole_texts(
-    row_E: Array, texts: Callable[[Array], list[str]], token_R: Array, document_R: Array, *consecutive: Array
-) -> list[str]:
-    """The text of the token in each of the rows; if it is part of a character, with the whole character.
+class TextAround:
+    """The texts of contexts of ``around`` tokens on each side of rows, with whole characters at both ends.
 
-    ``texts`` gives the texts of tokens on their own; the columns are those of ``rows_around``.
+    A window may begin or end within a character. So the text goes on into the neighbouring windows of its document.
+
+    Args:
+        row_E: the rows.
+        texts: the texts of tokens, each on its own.
+        token_R, document_R: columns of the rows.
+        consecutive: as of ``rows_around``, but only that of the row's number in the caches, if there are gaps.
     """
-    row_EW, inside_EW = rows_around(row_E, MORE_TOKENS, document_R, *consecutive)
-    return [
-        excerpt(texts(token_R[row_W[inside_W]]), [0.0], 0, inside_W.tolist())[0]
-        for row_W, inside_W in zip(row_EW, inside_EW, strict=True)
-    ]
+
+    def __init__(
+        self,
+        row_E: Array,
+        around: int,
+        texts: Callable[[Array], list[str]],
+        token_R: Array,
+        document_R: Array,
+        *consecutive: Array,
+    ):
+        self._around, self._texts, self._token_R = around, texts, token_R
+        self._row_EW, self._inside_EW = rows_around(row_E, around + MORE_TOKENS, document_R, *consecutive)
+
+    def excerpt(self, number: int, activations: list[float], focus: int) -> list[str]:
+        """The texts of the tokens of a context, as ``concepts.tokens.excerpt``: it may be shorter than ``around``."""
+        first = self._around - focus
+        part = slice(first, first + len(activations) + 2 * MORE_TOKENS)
+        inside = self._inside_EW[number, part]
+        pieces = self._texts(self._token_R[self._row_EW[number, part][inside]])
+        return excerpt(pieces, int(inside[:MORE_TOKENS].sum()), activations, focus)

@@ -200,7 +200,7 @@ class _Dots(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(a_BD, w_FD)
         ctx.pattern, ctx.collection = pattern, collection
-        return _dots(pattern, a_BD, w_FD)
+        return dots(pattern, a_BD, w_FD)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
@@ -230,7 +230,7 @@ class _Sums(torch.autograd.Function):
         to_value, to_w = ctx.needs_input_grad[:2]
         gradient_BD, pattern = gradients[0].contiguous(), ctx.pattern
         return (
-            _dots(pattern, gradient_BD, w_FD) if to_value else None,
+            dots(pattern, gradient_BD, w_FD) if to_value else None,
             _to_rows(ctx, value_n, gradient_BD) if to_w else None,
             None,
             None,
@@ -265,7 +265,8 @@ def _bags(index_n: torch.Tensor, value_n: torch.Tensor, first: torch.Tensor, row
         )
 
 
-def _dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+def dots(pattern: Pattern, a_BD: torch.Tensor, w_FD: torch.Tensor) -> torch.Tensor:
+    """a[row] . w[latent] of each place, (n,), without gradients."""
     if can_sample(a_BD):
         return sampled_products(pattern.first_B, pattern.latent_n, a_BD.detach(), w_FD.detach())
     # Without such a product: gathered rows, block by block.

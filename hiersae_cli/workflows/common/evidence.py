@@ -1,7 +1,7 @@
 """Evidence for what a latent means: its strongest contexts, and the tokens that it promotes and suppresses.
 
-Legend of shapes: F latents, K contexts of a latent, E contexts in all, S tokens of a context, W the same with tokens
-that complete characters, U rows to encode, T tokens in a list, V vocabulary.
+Legend of shapes: F latents, K contexts of a latent, E contexts in all, S tokens of a context, U rows to encode, T
+tokens in a list, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiersae_cli.concepts.tokens import MORE_TOKENS, excerpt, is_part
+from hiersae_cli.concepts.tokens import is_part
 from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
-from hiersae_cli.formats.activations.contexts import rows_around, whole_texts
+from hiersae_cli.formats.activations.contexts import TextAround, rows_around
 from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import token_text
@@ -44,21 +44,19 @@ def gather_contexts(
     latent_E, place_E = np.nonzero((top.row_FK != NONE) & chosen_F[:, None])
     row_E = top.row_FK[latent_E, place_E]
     position, document = acts.column("position"), acts.column("document")
-    row_EW, inside_EW = rows_around(row_E, around + MORE_TOKENS, document, position)
-    row_ES, inside_ES = (of_EW[:, MORE_TOKENS:-MORE_TOKENS] for of_EW in (row_EW, inside_EW))
+    row_ES, inside_ES = rows_around(row_E, around, document, position)
     activation_ES = _activations(acts, encode, row_ES, inside_ES, latent_E, batch, device)
     # The number of the first pass: with other batches, products may round differently.
     activation_ES[:, around] = top.value_FK[latent_E, place_E]
     names, split = acts.document_names(), acts.column("split")
     tokens = acts.column("tokens")
-    text_of = _Memo(texts, tokens[np.unique(row_EW[inside_EW])])
+    text = TextAround(row_E, around, texts, tokens, document)
     contexts: list[list[dict[str, Any]]] = [[] for _ in chosen_F]
     for number, (latent, row) in enumerate(zip(latent_E.tolist(), row_E.tolist(), strict=True)):
         inside = inside_ES[number]
         at = int(inside[:around].sum())
         activations = [rounded(value) for value in activation_ES[number][inside]]
-        words = [text_of[token] for token in tokens[row_EW[number][inside_EW[number]]].tolist()]
-        words = excerpt(words, activations, at, inside_EW[number])
+        words = text.excerpt(number, activations, at)
         contexts[latent].append(
             {
                 "document_name": names[document[row]],
@@ -101,9 +99,9 @@ def complete_characters(
     """
     listed = [(latent, item) for latent, items in enumerate(lists_F) for item in items if is_part(str(item["token"]))]
     row_E = np.array([parts.row(latent, item["id"]) for latent, item in listed], np.int64)
-    columns = acts.column("tokens"), acts.column("document"), acts.column("position")
-    for (_, item), text in zip(listed, whole_texts(row_E, texts, *columns), strict=True):
-        item["token"] = text
+    text = TextAround(row_E, 0, texts, acts.column("tokens"), acts.column("document"))
+    for number, (_, item) in enumerate(listed):
+        item["token"] = text.excerpt(number, [0.0], 0)[0]
 
 
 def gather_tokens(host: Host, directions_FD: torch.Tensor, count: int, texts: Texts) -> list[dict[str, Any]]:
@@ -161,14 +159,6 @@ def token_texts(host: Host) -> Texts:
         return [known[token] for token in tokens.tolist()]
 
     return texts
-
-
-class _Memo(dict[int, Any]):
-    """The text of every token that occurs, each looked up once."""
-
-    def __init__(self, texts: Texts, tokens: np.ndarray):
-        unique = np.unique(tokens)
-        super().__init__(zip(unique.tolist(), texts(unique), strict=True))
 
 
 def _activations(

@@ -27,8 +27,7 @@ class Comparison:
     def __init__(self, nodes: Nodes, ours: IndexedDictionary, theirs: IndexedDictionary):
         self._nodes, self._ours, self._theirs = nodes, ours, theirs
         self._verdict_G = np.asarray(theirs.tables["verdict"])
-
-        # A latent is the nearest of several of ours.
+        # A latent of the baseline is near to several of ours.
         self._contexts = lru_cache(_REMEMBERED)(lambda number: theirs.strongest(number, _CONTEXTS))
 
     @property

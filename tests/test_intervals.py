@@ -178,6 +178,17 @@ def test_shares_of_several_seeds_stay_shares() -> None:
     assert mean([Share(5, 10)], 0.95) == Share(5, 10).estimate(0.95)
 
 
+@pytest.mark.parametrize("units", [9, 200])
+def test_medians_of_units_are_resampled_as_by_drawing_units(units: int) -> None:
+    generator = np.random.default_rng(13)
+    values = generator.normal(0, 1, units)
+    draws = Bootstrap(2, 4000, 0).median_over_units(values)
+    drawn = np.median(generator.choice(values, (4000, units)), axis=1)
+    assert draws.value == np.median(values) and (draws.n, draws.paired) == (units, False)
+    assert draws.resampled.mean() == pytest.approx(drawn.mean(), abs=0.05)
+    assert draws.resampled.std() == pytest.approx(drawn.std(), rel=0.15)
+
+
 def test_figures_of_units_are_resampled_over_units() -> None:
     values = np.random.default_rng(8).random(400)
     draws = Bootstrap(1, 2000, 0).over_units(values[None], lambda sums: sums[0] / 400)

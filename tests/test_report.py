@@ -162,7 +162,8 @@ def test_stability_has_levels_and_chance_and_counts_live_latents(report: dict[st
             assert words in text, (name, words)
     lines = (written / "terminal.txt").read_text().splitlines()
     chance = figures["stability_cosine_chance"]["value"]
-    assert f"Between seeds: best cosine {figures['stability_cosine']['value']:.2f}, {chance:.2f} by chance" in lines[10]
+    said = f"Between seeds: best cosine {figures['stability_cosine']['value']:.2f}, {chance:.2f} by chance;"
+    assert said in " ".join(lines[:12])
     table = lines[lines.index("Stability between seeds") :]
     assert max(map(len, table[: next(row for row, line in enumerate(table) if "untrained" in line)])) <= 80
 

@@ -189,6 +189,16 @@ class Bootstrap:
         """The mean of one number of each unit, as ``over_units``."""
         return replace(self.over_units(values_U[None], lambda sums_nR: sums_nR[0] / len(values_U)), unit=unit)
 
+    def median_over_units(self, values_U: np.ndarray) -> Draws:
+        """The median of one number of each unit, with unit "1", as ``over_units``.
+
+        The middle one of n uniform draws has the distribution Beta((n + 1) / 2, (n + 1) / 2), so no unit is drawn.
+        """
+        units = len(values_U)
+        middle_R = np.random.default_rng(self._seed).beta((units + 1) / 2, (units + 1) / 2, self._resamples)
+        resampled = np.sort(values_U)[(units * middle_R).astype(int)]
+        return Draws(float(np.median(values_U)), resampled, units, "1", units, paired=False)
+
 
 def mean(figures: Sequence[Figure], confidence: float) -> Estimate:
     """The mean of one figure over seeds, (S,) figures; a single figure keeps its interval over documents.

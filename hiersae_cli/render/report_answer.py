@@ -104,9 +104,7 @@ def _notes(report: Mapping[str, Any], first: str, baselines: list[str], rows: li
         yield "* What the run is trained for."
     figures = report["groups"][first]["figures"]
     if "stability_cosine" in figures:
-        cosine, chance = (
-            f"{figures[metric]['value']:.2f}" for metric in ("stability_cosine", "stability_cosine_chance")
-        )
+        cosine, chance = (f"{figures[f'stability_cosine{ending}']['value']:.2f}" for ending in ("", "_chance"))
         live = _value("stability_live", figures["stability_live"])
         yield f"Between seeds: best cosine {cosine}, {chance} by chance; {live} of live latents recur."
     verdicts = {_verdict(report, name, metric) for name in baselines for _, metric in rows} - {"", *_MARKS}

@@ -12,7 +12,7 @@ import numpy as np
 
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.metrics.catalogue import SOFT, metric_of
-from hiersae_cli.metrics.intervals import Bootstrap, Draws, Figure, Share
+from hiersae_cli.metrics.intervals import Bootstrap, Figure, Share
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.metrics.reconstruction import Statistic
 from hiersae_cli.metrics.spectrum import Spectrum
@@ -123,7 +123,7 @@ def _figures(
     figures = drawn(codes.statistics(data), rows)
     figures["dead"] = Share(codes.dead(), codes.levels.latents)
     if subject.run and not subject.run.converted:
-        figures |= _distance_from_start(subject.model, subject.run.config.seeds.init, encoded.live_F)
+        figures |= _distance_from_start(subject.model, subject.run.config.seeds.init, encoded.live_F, bootstrap)
     if loss and subject.run:
         figures |= drawn(loss.statistics(subject.name), int(loss.tokens_K.sum()))
     figures |= encoded.trees.figures(codes, data, bootstrap)
@@ -137,8 +137,10 @@ def _figures(
     return figures
 
 
-def _distance_from_start(model: SparseAutoencoder, seed: int, live_F: np.ndarray) -> dict[str, Figure]:
-    """How near live decoder rows still are to the first ones, also by level; medians have no interval."""
+def _distance_from_start(
+    model: SparseAutoencoder, seed: int, live_F: np.ndarray, bootstrap: Bootstrap
+) -> dict[str, Figure]:
+    """How near live decoder rows still are to the first ones, in all levels and by level."""
     cosine_F = start_cosines(model.W_dec_FD, first_rows(model.latents, model.width, seed))
     parts = {"": slice(None)}
     if len(model.widths) > 1:
@@ -146,7 +148,7 @@ def _distance_from_start(model: SparseAutoencoder, seed: int, live_F: np.ndarray
     figures: dict[str, Figure] = {}
     for ending, part in parts.items():
         cosine_f = cosine_F[part][live_F[part]]
-        if n := len(cosine_f):
-            figures[f"start_cosine{ending}"] = Draws(float(np.median(cosine_f)), np.empty(0), n, "1", n, paired=False)
-            figures[f"lazy{ending}"] = Share(int((cosine_f > LAZY).sum()), n)
+        if len(cosine_f):
+            figures[f"start_cosine{ending}"] = bootstrap.median_over_units(cosine_f)
+            figures[f"lazy{ending}"] = Share(int((cosine_f > LAZY).sum()), len(cosine_f))
     return figures

@@ -42,6 +42,7 @@ from hiersae_cli.host.charlm import character_tokenizer
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ,.\n"
 CONTEXT = 32
+_RHYME = "the cat and the hat sat on the mat, then the other"
 LAYERS = 4
 WIDTH = 16
 
@@ -52,8 +53,8 @@ def prose(characters: int, seed: int = 0) -> str:
     return "".join(ALPHABET[i] for i in torch.randint(len(ALPHABET), (characters,), generator=generator).tolist())
 
 
-def byte_tokenizer(add_bos: bool) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with ``<s>``, which it puts ahead of every text if ``add_bos``."""
+def byte_tokenizer(add_bos: bool, text: str = _RHYME) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with ``<s>``, which it puts ahead of every text if ``add_bos``, trained on a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -63,7 +64,7 @@ def byte_tokenizer(add_bos: bool) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(["the cat and the hat sat on the mat, then the other"] * 8, trainer)
+    tokenizer.train_from_iterator([text] * 8, trainer)
     if add_bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")

@@ -6,12 +6,21 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from hiersae_cli.concepts import OUTSIDE, UNKNOWN, Passage, Vocabulary, WordNetNouns
 from hiersae_cli.concepts.wordnet import DEFAULT_FOLDER, WordNet
+from hiersae_cli.config.cache import CacheConfig
+from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats.activations import ActivationSet
+from hiersae_cli.host.model import Host
+from hiersae_cli.workflows.cache import run as cache
+from hiersae_cli.workflows.eval.tasks.concept_rows import label_rows
 from tests.helpers import hiersae
+from tests.random_hosts import byte_tokenizer, gpt2, save
 from tests.wordnet_folder import offset, write_wordnet
 
 
@@ -184,3 +193,33 @@ def test_a_tokenizer_of_characters_has_no_nouns(
         "--wordnet", folder,
     )  # fmt: skip
     assert done.returncode == 1 and "wordnet: no token has a label" in done.stderr
+
+
+def test_rows_of_a_cache(folder: Path, tmp_path: Path) -> None:
+    """From a tokenizer with words and pieces of words to the concepts of rows."""
+    text = "the dog and the dog and the hound and the cat and the gnu run. "
+    (tmp_path / "text.txt").write_text((text * 10 + "hamsters dogma ") * 20)
+    tokenizer = byte_tokenizer(add_bos=False, text=text)
+    save(tmp_path / "host", gpt2(len(tokenizer)), tokenizer)
+    cache.run(
+        CacheConfig(
+            texts=[str(tmp_path / "text.txt")], model=str(tmp_path / "host"), layer="1", out=str(tmp_path / "acts.h5"),
+            tokens=2000, drop_positions=0, device="cpu",
+        )
+    )  # fmt: skip
+    host = Host.load(str(tmp_path / "host"), torch.device("cpu"))
+    acts = ActivationSet([str(tmp_path / "acts.h5")])
+    config = EvalConfig(
+        runs=["run"], acts=["acts.h5"], model="host", tasks=("hierarchy",), labeller="wordnet", wordnet=str(folder)
+    )
+    concepts, warnings = label_rows(acts, np.arange(acts.rows), host, config)
+    assert warnings == []
+    names = {OUTSIDE: "-", UNKNOWN: "?"} | dict(enumerate(concepts.names))
+    labels = [names[label] for label in concepts.labels_GN[0].tolist()]
+    words = [tokenizer.decode([token]) for token in acts.column("tokens").tolist()]
+    of_word = {word.strip(): label for word, label in zip(words, labels, strict=True)}
+    creature = "thing.n.01/creature.n.01"  # two of three dogs are called dog, so they have the sense above
+    assert {word: of_word[word] for word in ("the", "dog", "hound", "cat", "gnu", "run", ".")} == {
+        "the": "-", "dog": creature, "hound": creature, "cat": creature, "gnu": creature, "run": "-", ".": "-",
+    }  # fmt: skip
+    assert "?" in labels and concepts.counts()[concepts.names.index(creature)] == labels.count(creature)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError
+from hiersae_cli.reading import parse_json, reason, require_regular
 
 
 @contextmanager
@@ -88,13 +89,16 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; raises ``FileError`` if it is missing or not JSON."""
+    """The content of a JSON file; raises ``FileError`` if it is missing or not JSON, as ``parse_json`` takes it."""
+    require_regular(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path}: no such file", "Check the path.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged, or another kind of file.") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FileError(
+            f"{path}: not a JSON file ({reason(error)})", "It may be damaged, or another kind of file."
+        ) from None
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:

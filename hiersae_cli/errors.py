@@ -70,3 +70,12 @@ def from_os_error(error: OSError) -> HierSAEError:
     where = f"{error.filename}: " if error.filename else ""
     message, hint = _OS_MESSAGES.get(error.errno or 0, (error.strerror or str(error), ""))
     return FileError(f"{where}{message}", hint)
+
+
+def unexpected(error: Exception) -> HierSAEError:
+    """An error that nothing foresaw, in one line, and how to report it."""
+    text = " ".join(str(error).split())
+    return HierSAEError(
+        f"unexpected {type(error).__name__}{f': {text}' if text else ''}",
+        "Please report it, with the command and what it prints if HIERSAE_DEBUG=1 is set, which shows the place.",
+    )

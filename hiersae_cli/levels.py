@@ -88,6 +88,16 @@ class Levels:
         """The id of each latent."""
         return [latent_id(level, latent) for level, width in enumerate(self.widths) for latent in range(width)]
 
+    def misplaced(self, parent_F: Sequence[int]) -> int | None:
+        """The first latent whose parent is neither ``NO_PARENT`` nor a latent one level up; None if there is none."""
+        above = range(0)
+        for level in self.slices:
+            for latent in range(level.start, level.stop):
+                if parent_F[latent] != NO_PARENT and parent_F[latent] not in above:
+                    return latent
+            above = range(level.start, level.stop)
+        return None
+
     def parent_id(self, parent: int) -> str | None:
         """The id of a latent's parent; None for ``NO_PARENT``."""
         return None if parent == NO_PARENT else self.ids[parent]

@@ -21,7 +21,7 @@ from hiersae_cli.cli.flags import build
 from hiersae_cli.cli.verbs import VERBS
 from hiersae_cli.config.base import Config
 from hiersae_cli.config.train import ARCHITECTURES, TrainConfig
-from hiersae_cli.formats import codes, datasets, experiment_run, index, labels, report, run, study, tree
+from hiersae_cli.formats import codes, datasets, experiment_run, index, index_layout, labels, report, run, study, tree
 from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
 from hiersae_cli.formats.report import MORE_IS_BETTER
@@ -220,6 +220,37 @@ def test_a_cache_is_as_specified(tiny_acts: Path) -> None:
             digest.update(module.encode())
             digest.update(np.ascontiguousarray(data[...]).tobytes())
         assert file["fingerprint"][()].decode() == digest.hexdigest()
+
+
+def _datasets_of(section: str) -> dict[str, tuple[str, str]]:
+    """Type and shape of the datasets in a section's tables; the type is empty if the table does not say it."""
+    datasets: dict[str, tuple[str, str]] = {}
+    for name_cell, type_cell, shape_cell in re.findall(r"^\| (`[^|]+) \| ([^|]*) \| ([^|]*) \|", section, re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", name_cell)
+        types = re.findall(r"\b(?:bool|u?int\d+|float\d+|string|64 bytes)\b", type_cell) or [""]
+        shapes = re.findall(r"\([^)]*\)|scalar", shape_cell)
+        for place, name in enumerate(names if shapes else ()):
+            datasets[name] = (types[place % len(types)], shapes[place % len(shapes)])
+    return datasets
+
+
+def test_the_documented_datasets_are_those_that_readers_check() -> None:
+    page = text_of(DOCS / "file-formats.md")
+    sections = dict(re.findall(r"^## (\w+ ?\w*)[^\n]*\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    checked = {
+        "Activation cache": activations.DATASETS,
+        "Codes": codes.DATASETS,
+        "Index": index_layout.DATASETS | index_layout.TABLES["run"] | index_layout.TABLES["baseline"],
+    }
+    for title, table in checked.items():
+        documented = _datasets_of(sections[title])
+        for name, stored in table.items():
+            kind, shape = documented.pop(name)
+            if kind:
+                assert kind == stored.types, name
+            inner = ", ".join(map(str, stored.shape)) + "," * (len(stored.shape) == 1)
+            assert shape == (f"({inner})" if stored.shape else "scalar"), name
+        assert not documented, title
 
 
 def test_the_documented_versions_are_those_of_the_code() -> None:

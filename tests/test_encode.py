@@ -245,7 +245,7 @@ def put(name: str, place: int, value: float) -> Callable[[h5py.File], None]:
         (put("indptr", 0, 1), "sizes do not fit together"),
         (put("values", 3, np.nan), "finite and above 0"),
         (put("values", 3, 0), "finite and above 0"),
-        (lambda file: file["values"].resize(3, axis=0), "columns do not fit together"),
+        (lambda file: file["values"].resize(3, axis=0), r"values has the shape \(3,\)"),
         (lambda file: file.pop("indptr"), "indptr"),
         (lambda file: file.pop("header"), "header"),
         (lambda file: file.attrs.pop("rows"), "rows"),

@@ -252,7 +252,11 @@ def test_a_baseline_is_a_flat_run_of_the_same_activations(tiny_dashboard: Dashbo
 def test_a_hundred_thousand_latents_are_indexed_sparsely(tmp_path: Path):
     rows, latents, each = 3000, 100_000, 8
     draw = np.random.default_rng(0)
-    header = {"schema": "hiersae.index", "schema_version": 1, "hiersae_version": "0", "created": "", "made_of": {}}
+    run = {"name": "run", "arch": "topk", "module": "h.0", "widths": [latents]}
+    made_of = {"run": "0", "acts": ["0"], "baseline": None, "host": None, "rows": rows, "seed": 0}
+    header = {"schema": "hiersae.index", "schema_version": 1, "hiersae_version": "0", "created": "", "config": {}}
+    header |= {"inputs": {}, "made_of": made_of, "run": run, "baseline": None, "tokens": "ids"}
+    header |= {"host": {"name": "host", "fingerprint": "0"}}
     writer = IndexWriter(tmp_path / "index.h5", header, {"run": latents}, {})
     latent_RK = np.sort(draw.integers(0, latents, (rows, each)), axis=1)
     for start in range(0, rows, 1000):
@@ -260,10 +264,12 @@ def test_a_hundred_thousand_latents_are_indexed_sparsely(tmp_path: Path):
         writer.append("run", Firings(1000, latents, place, (place % 997 + 1).astype(np.float32)))
     writer.commit(rows)
     columns = {name: np.zeros(rows, int) for name in ("token", "document", "position", "split")}
-    writer.finish({**columns, "cache_row": np.arange(rows)}, ["a"], lambda lists: ({"run/x": np.arange(3)}, {}))
+    tables = {f"run/{name}": np.zeros(latents, int) for name in ("active", "both")}
+    tables |= {"run/parent": np.full(latents, -1), "run/fvu_increase": np.arange(latents, dtype=np.float32)}
+    writer.finish({**columns, "cache_row": np.arange(rows)}, ["a"], lambda lists: (tables, {}))
     found = IndexFile(tmp_path / "index.h5")
     lists = found.lists["run"]
-    assert found.path.stat().st_size < 3_000_000 and found.tables["run/x"].tolist() == [0, 1, 2]
+    assert found.path.stat().st_size < 6_000_000 and found.tables["run/fvu_increase"][:3].tolist() == [0, 1, 2]
     for row in (0, 1234, 2999):
         assert sorted(set(latent_RK[row].tolist())) == lists.at(np.array([row]))[1].tolist()
     for latent in latent_RK[1500].tolist():

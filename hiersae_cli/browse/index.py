@@ -19,7 +19,8 @@ from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.browse.search import Search
 from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
 from hiersae_cli.errors import UsageError
-from hiersae_cli.formats.index import BASELINE, RUN, IndexFile
+from hiersae_cli.formats.index import IndexFile
+from hiersae_cli.formats.index_layout import BASELINE, RUN
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.levels import Levels

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
-from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
+from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error, unexpected
 
 
 def main(before: Callable[[], object] | None = None) -> None:
@@ -33,13 +34,19 @@ def main(before: Callable[[], object] | None = None) -> None:
         _stop(from_os_error(error))
     except MemoryError:
         _stop(HierSAEError("out of memory", "Use a smaller --batch or --buffer."))
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
+    except Exception as error:
+        full = isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate" in str(error))
+        if full:
+            _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
+        _stop(unexpected(error))
 
 
 def _stop(error: HierSAEError) -> None:
-    """Print why the command ends and exit; an interruption is not reported as an error."""
+    """Print why the command ends and exit; an interruption is not reported as an error.
+
+    If ``HIERSAE_DEBUG`` is set, the traceback comes first.
+    """
+    if os.environ.get("HIERSAE_DEBUG"):
+        traceback.print_exc()
     print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

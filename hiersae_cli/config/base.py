@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar
+from types import MappingProxyType, UnionType
+from typing import Any, ClassVar, get_args, get_origin
 
 from hiersae_cli.errors import UsageError
 
@@ -140,6 +140,15 @@ def first_difference(saved: dict[str, Any], requested: dict[str, Any]) -> str | 
             before, now = _distinct_texts(saved.get(key), requested.get(key))
             return f"{key} was {before} and is now {now}"
     return None
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON or TOML, where tuples are lists, has the type of a field; a whole number is a number."""
+    if get_origin(hint) in (tuple, list):
+        return isinstance(value, list) and all(has_type(member, get_args(hint)[0]) for member in value)
+    if get_origin(hint) is UnionType:  # int | None: TOML has no None, and leaves the field out
+        return any(has_type(value, kind) for kind in get_args(hint))
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def typed(value: Any) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError
+from hiersae_cli.reading import parse_json, reason, require_regular
 
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old|list)", re.DOTALL)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
@@ -231,13 +232,16 @@ def json_text(data: Any) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; raises ``FileError`` if it is missing or not JSON."""
+    """The content of a JSON file; raises ``FileError`` if it is missing or not JSON, as ``parse_json`` takes it."""
+    require_regular(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path}: no such file", "Check the path.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: not a JSON file ({error})", "It may be damaged, or another kind of file.") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FileError(
+            f"{path}: not a JSON file ({reason(error)})", "It may be damaged, or another kind of file."
+        ) from None
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:

@@ -5,7 +5,6 @@ Legend of shapes: N rows, F latents of all levels, n their firings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,21 +14,28 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from hiersae_cli.errors import FileError, HierSAEError
+from hiersae_cli.errors import FileError
 from hiersae_cli.formats.described import Described, of_levels, run_line
+from hiersae_cli.formats.fields import COMMON, COUNT, HOST, RUN, SIZE, require_fields
 from hiersae_cli.formats.hdf5 import attributes, open_hdf5, replacing_hdf5, write_header
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.stored import CHUNKED, Stored, check_datasets, dataset
 from hiersae_cli.metrics.firings import Firings
+from hiersae_cli.reading import parse_json, reading
 
 SCHEMA = "hiersae.codes"
 SCHEMA_VERSION = 1
 
 _HINT = "Make it with 'hiersae encode'."
-_COLUMNS: dict[str, np.dtype[Any]] = {
-    "indptr": np.dtype("<i8"),
-    "indices": np.dtype("<i4"),
-    "values": np.dtype("<f4"),
+DATASETS: dict[str, Stored] = {
+    "header": Stored("string"),
+    "indptr": Stored("int64", ("N + 1",), (CHUNKED,)),
+    "indices": Stored("int32", ("n",), (CHUNKED,)),
+    "values": Stored("float32", ("n",), (CHUNKED,)),
 }
+_COLUMNS = {name: DATASETS[name].dtype for name in ("indptr", "indices", "values")}
+_HEADER: dict[str, Any] = {**COMMON, "run": RUN, "host": HOST}
+_ATTRIBUTES: dict[str, Any] = {"rows": COUNT, "latents": SIZE, "widths": [SIZE]}
 _VERIFIED_ROWS = 1 << 16  # at once
 _CHUNK = 1 << 16  # numbers: whole chunks of any column fit HDF5's cache, so that appending touches the disk once
 
@@ -102,19 +108,11 @@ class Codes:
         self.path = Path(path)
         self.file = open_hdf5(self.path, "codes", _HINT)
         try:
-            fields = attributes(self.file)
-            check_schema(path, fields, SCHEMA, SCHEMA_VERSION)
-            self.header: dict[str, Any] = json.loads(self.file["header"][()])
-            self.rows, self.latents = int(fields["rows"]), int(fields["latents"])
-            self.widths = tuple(fields["widths"].tolist())
-            self.firings = len(self.file["indices"])
-            self._require_sizes()
-        except HierSAEError:
+            with reading(path, _HINT):
+                self._read_sizes()
+        except BaseException:
             self.file.close()
             raise
-        except (KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
-            self.file.close()
-            raise self._damaged(str(error)) from None
 
     def __enter__(self) -> Codes:
         return self
@@ -133,14 +131,12 @@ class Codes:
         """
         start, stop, _ = slice(start, stop).indices(self.rows)
         stop = max(start, stop)
-        try:
+        with reading(self.path, _HINT):
             edges = self.file["indptr"][start : stop + 1]
             first, last = int(edges[0]), int(edges[-1])
             if not 0 <= first <= last <= self.firings or (np.diff(edges) < 0).any():
                 raise ValueError("indptr does not ascend")
             indices, values = self.file["indices"][first:last], self.file["values"][first:last]
-        except (ValueError, OSError, RuntimeError) as error:
-            raise self._damaged(str(error)) from None
         edges -= first
         ascends = np.diff(indices) > 0
         begins = edges[(edges > 0) & (edges < len(indices))]
@@ -151,13 +147,23 @@ class Codes:
             raise self._damaged(f"values of rows {start:,} to {stop:,} are not all finite and above 0")
         return csr_matrix((values, indices, edges), (stop - start, self.latents))
 
-    def _require_sizes(self) -> None:
-        columns = {name: self.file[name] for name in _COLUMNS}
-        if any(columns[name].ndim != 1 or columns[name].dtype != kind for name, kind in _COLUMNS.items()):
-            raise ValueError("a column has another type or shape")
-        if len(columns["indptr"]) != self.rows + 1 or len(columns["values"]) != self.firings:
+    def _read_sizes(self) -> None:
+        """Read all but the firings, and check that every dataset is stored as it must be."""
+        fields = attributes(self.file)
+        check_schema(self.path, fields, SCHEMA, SCHEMA_VERSION)
+        require_fields(self.path, fields, _ATTRIBUTES, _HINT)
+        self.header: dict[str, Any] = parse_json(dataset(self.file, "header")[()])
+        require_fields(self.path, self.header, _HEADER, _HINT)
+        self.rows: int = fields["rows"]
+        self.latents: int = fields["latents"]
+        self.widths = tuple(fields["widths"])
+        sizes: dict[str, int] = {}
+        check_datasets(self.file, DATASETS, sizes)
+        self.firings = sizes["n"]
+        if sizes["N"] != self.rows:
             raise ValueError("its columns do not fit together")
-        if columns["indptr"][0] != 0 or columns["indptr"][-1] != self.firings or sum(self.widths) != self.latents:
+        indptr = self.file["indptr"]
+        if indptr[0] != 0 or indptr[-1] != self.firings or sum(self.widths) != self.latents:
             raise ValueError("its sizes do not fit together")
 
     def _damaged(self, what: str) -> FileError:

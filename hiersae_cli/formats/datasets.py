@@ -13,12 +13,19 @@ from typing import Any
 from hiersae_cli.config.data import DATASETS
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats import atomic
+from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.hashing import sha256_file
 
 SCHEMA = "hiersae.data"
 SCHEMA_VERSION = 1
 DESCRIPTION, TEXT, TEST = "data.json", "text.txt", "test.txt"
+_FIELDS: dict[str, Kind] = {
+    "name": str,
+    "title": str,
+    "files": {TEXT: str},
+    "parts": {"training": COUNT, "validation": COUNT},
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,7 @@ def read(folder: str | Path) -> Dataset:
     folder = Path(folder)
     described: dict[str, Any] = atomic.read_json(folder / DESCRIPTION)
     check_schema(folder / DESCRIPTION, described, SCHEMA, SCHEMA_VERSION)
+    require_fields(folder / DESCRIPTION, described, _FIELDS, "Get it again: hiersae data get NAME --overwrite")
     text = folder / TEXT
     if not text.is_file() or sha256_file(text) != described["files"][TEXT]:
         raise FileError(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from hiersae_cli.errors import FileError
 
 Lines = list[tuple[str, str]]
 
@@ -37,13 +34,6 @@ class Described:
     def complete(self) -> bool:
         """Whether nothing is missing."""
         return not self.unfinished
-
-
-def require_fields(path: Path, data: Any, *names: str) -> None:
-    """Raise ``FileError`` if ``data`` is not a dictionary with all of ``names``."""
-    missing = [name for name in names if not isinstance(data, dict) or name not in data]
-    if missing:
-        raise FileError(f"{path}: damaged: {missing[0]!r} is missing", "Make it again.")
 
 
 def host_line(host: dict[str, Any]) -> tuple[str, str]:

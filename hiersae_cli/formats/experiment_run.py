@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,19 @@ from typing import Any
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats import atomic
+from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.final_info import FINAL_INFO, Values, mean, standard_error
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.reading import parse_json, reading
 
 SCHEMA = "hiersae.experiment"
 SCHEMA_VERSION = 1
 DESCRIPTION, LOG = "experiment.json", "log.jsonl"
 KINDS = ("hier", "flat")
+
+_HINT = "Run this part of the experiment again."
+_FIELDS: dict[str, Kind] = {"tests": str, "configuration": str, "data": {str: str}}
+_HOST: dict[str, Kind] = {"history": [{"step": COUNT, "validation_loss": float}]}
 
 Curve = list[tuple[float, float]]
 
@@ -52,18 +57,22 @@ def read(folder: str | Path) -> FinishedRun:
     check_schema(folder / DESCRIPTION, described, SCHEMA, SCHEMA_VERSION)
     if not (folder / FINAL_INFO).exists():
         raise FileError(f"{folder}: not finished", f"Resume it: python experiment.py --out_dir={folder}")
+    require_fields(folder / DESCRIPTION, described, _FIELDS, _HINT)
     host_curves: dict[str, list[Curve]] = {}
     curves: dict[tuple[str, str], list[Curve]] = {}
     for name, title in described["data"].items():
         for unit in sorted((folder / name).glob("seed-*")):
-            history = atomic.read_json(unit / "host" / "hiersae.json")["history"]
-            host_curves.setdefault(title, []).append([(at["step"], at["validation_loss"]) for at in history])
+            host = atomic.read_json(unit / "host" / "hiersae.json")
+            require_fields(unit / "host" / "hiersae.json", host, _HOST, _HINT)
+            host_curves.setdefault(title, []).append([(at["step"], at["validation_loss"]) for at in host["history"]])
             for kind in KINDS:
                 for metrics in sorted(unit.glob(f"{kind}-*/metrics.jsonl")):
-                    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
-                    curve = [(line["tokens"], line["fvu"]) for line in lines if "hardening" not in line]
+                    with reading(metrics, _HINT):
+                        lines = map(parse_json, metrics.read_text(encoding="utf-8").splitlines())
+                        curve = [(line["tokens"], line["fvu"]) for line in lines if "hardening" not in line]
                     curves.setdefault((title, kind), []).append(curve)
     info = atomic.read_json(folder / FINAL_INFO)
+    require_fields(folder / FINAL_INFO, info, {str: {"final_info_dict": {str: [(float, None)]}}}, _HINT)
     return FinishedRun(
         folder.absolute().name, described["tests"], described["configuration"], info, host_curves, curves
     )

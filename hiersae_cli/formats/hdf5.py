@@ -15,6 +15,7 @@ import numpy as np
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import replacing
+from hiersae_cli.reading import parse_json, require_regular
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ATTRIBUTES = ("schema", "schema_version", "hiersae_version", "created")
@@ -29,6 +30,7 @@ def open_hdf5(path: Path, kind: str, hint: str) -> h5py.File:
         raise UsageError(f"{path}: no such file", hint)
     if path.is_dir():
         raise FileError(f"{path}: this is a folder; {kind} is a file", hint)
+    require_regular(path, hint)
     if path.stat().st_size == 0:
         raise FileError(f"{path}: the file is empty", hint)
     try:
@@ -77,12 +79,13 @@ def write_strings(group: h5py.Group, name: str, texts: list[str]) -> None:
 def read_strings(data: h5py.Dataset) -> list[str]:
     """What ``write_strings`` was given; raises ``ValueError`` if it is damaged."""
     texts = [text.decode() for text in data[...]]
-    return [json.loads(text) for text in texts] if data.attrs.get("encoding") == "json" else texts
+    return [str(parse_json(text)) for text in texts] if data.attrs.get("encoding") == "json" else texts
 
 
 def attributes(file: h5py.File) -> dict[str, Any]:
-    """The attributes of the root, numbers as plain values."""
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
+    """The attributes of the root, as plain values."""
+    plain = (np.generic, np.ndarray)
+    return {key: value.tolist() if isinstance(value, plain) else value for key, value in file.attrs.items()}
 
 
 @contextmanager

@@ -7,17 +7,16 @@ its flags before it does.
 
 from __future__ import annotations
 
-import json
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json
-from hiersae_cli.formats.described import Described, require_fields
+from hiersae_cli.formats.described import Described
+from hiersae_cli.formats.fields import COMMON, COUNT, require_fields
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.reading import parse_json
 
 SCHEMA = "hiersae.host"
 CHECKPOINT_SCHEMA = "hiersae.host.checkpoint"
@@ -25,6 +24,7 @@ GGUF = "gguf"  # in place of the schema of a GGUF file
 SCHEMA_VERSION = 1
 DESCRIPTION = "hiersae.json"  # next to the model's own files
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished training
+_HINT = "Make the model again."
 _TRAINING = ("validation_loss", "unit", "steps", "best_step")  # what is described of a training by ``hiersae lm``
 
 
@@ -34,9 +34,11 @@ def describe(path: Path, verify: bool) -> Described:
     Raises ``FileError`` if it has no weights in safetensors, or damaged ones. Verified, the model is loaded.
     """
     config, header = read_json(path / "config.json"), {}
+    require_fields(path / "config.json", config, {"model_type": str, "text_config?": dict}, _HINT)
     if (path / DESCRIPTION).exists():
         header = read_json(path / DESCRIPTION)
         check_schema(path / DESCRIPTION, header, SCHEMA, SCHEMA_VERSION)
+        require_fields(path / DESCRIPTION, header, {**COMMON, "validation_loss?": float, "unit?": str}, _HINT)
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise FileError(
@@ -66,15 +68,14 @@ def describe(path: Path, verify: bool) -> Described:
 
 def describe_checkpoint(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of the folder in which ``hiersae lm`` trains; nothing in it can be verified."""
+    from hiersae_cli.formats.tensors import opened_tensors
+
     checkpoint = path / CHECKPOINT
-    try:
-        with safe_open(checkpoint, "np") as file:
-            header = json.loads((file.metadata() or {}).get("hiersae", "null"))
-    except SafetensorError as error:
-        raise _damaged(checkpoint, error) from None
+    with opened_tensors(checkpoint, _HINT) as file:
+        header = parse_json((file.metadata() or {}).get("hiersae", "null"))
     check_schema(checkpoint, header, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
-    require_fields(checkpoint, header, "step", "config")
-    step, steps = header["step"], header["config"].get("steps", 0)
+    require_fields(checkpoint, header, {"step": COUNT, "config": {"steps": COUNT}}, _HINT)
+    step, steps = header["step"], header["config"]["steps"]
     header = {key: header[key] for key in ("schema", "schema_version", "config")}
     unfinished = f"training is at step {step:,} of {steps:,}"
     return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm")
@@ -129,13 +130,8 @@ def _setting(config: dict[str, Any], *names: str) -> Any:
 
 def _parameters(file: Path) -> int:
     """How many numbers a safetensors file holds."""
-    try:
-        with safe_open(file, "np") as opened:
-            shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise _damaged(file, error) from None
+    from hiersae_cli.formats.tensors import opened_tensors
+
+    with opened_tensors(file, _HINT) as opened:
+        shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118 (not a mapping)
     return sum(map(prod, shapes))
-
-
-def _damaged(file: Path, error: Exception) -> FileError:
-    return FileError(f"{file}: damaged ({str(error).splitlines()[0]})", "Make the model again.")

@@ -8,7 +8,6 @@ grows with F x F. An unfinished index is a folder of files that are only appende
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,29 +19,44 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
 from hiersae_cli.formats.atomic import read_json, replacing, write_json
 from hiersae_cli.formats.described import Described
+from hiersae_cli.formats.fields import COUNT, require_fields
 from hiersae_cli.formats.hdf5 import attributes, read_strings, write_header, write_strings
+from hiersae_cli.formats.index_layout import (
+    BASELINE,
+    DATASETS,
+    HEADER,
+    RUN,
+    TABLES,
+    check_dictionary,
+    check_range,
+    check_starts,
+)
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.stored import check_datasets, dataset
+from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
+from hiersae_cli.levels import Levels
 from hiersae_cli.locking import exclusive
+from hiersae_cli.metrics.fates import VERDICTS
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.own_tokens import own_tokens, table
+from hiersae_cli.reading import parse_json, reading, require_regular
 
 SCHEMA = "hiersae.index"
 SCHEMA_VERSION = 2
 HEADER_FILE = "header.json"  # of an unfinished index
 
-RUN, BASELINE = "run", "baseline"  # the dictionaries
-_COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
-_APPENDED = {"count": np.dtype("<i4"), "latent": np.dtype("<i4"), "value": np.dtype("<f4")}
+_COLUMNS = {name: DATASETS[f"rows/{name}"].dtype for name in ("cache_row", "token", "document", "position", "split")}
+_APPENDED = {"count": np.dtype("<i4"), "latent": DATASETS["DICT/latent"].dtype, "value": DATASETS["DICT/value"].dtype}
+_MADE_FROM: dict[str, Any] = {RUN: dict, BASELINE: (dict, None), "host": (dict, None)}
 _TRANSPOSED = 1 << 21  # firings sorted at once: about 50 MB
 _HINT = "Build it again: hiersae dashboard with --rebuild."
+_REBUILD_HINT = "Start again with --rebuild."
 
 Array = np.ndarray[Any, Any]
 
@@ -129,25 +143,45 @@ class IndexFile:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not self.path.is_file():
+        if not self.path.exists():
             raise FileError(f"{path}: no such file", "Build it with 'hiersae dashboard'.")
-        try:
-            with h5py.File(self.path, "r", locking=False) as file:
-                check_schema(path, attributes(file), SCHEMA, 1, SCHEMA_VERSION)
-                self.header: dict[str, Any] = json.loads(file["header"][()])
-                self.columns = {name: _mapped(self.path, file[f"rows/{name}"]) for name in _COLUMNS}
-                self.documents = read_strings(file["documents"])
-                texts = read_strings(file["vocabulary/text"])
-                self.token_texts = dict(zip(file["vocabulary/id"][...].tolist(), texts, strict=True))
-                names = [name for name in (RUN, BASELINE) if name in file]
-                self.lists = {name: _lists(self.path, file, name) for name in names}
-                self.tables = {
-                    f"{name}/{table}": _mapped(self.path, data)
-                    for name in names
-                    for table, data in file[name]["tables"].items()
-                }
-        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:  # what h5py raises on damaged bytes
-            raise FileError(f"{path}: damaged: {error}", _HINT) from None
+        require_regular(path)
+        with reading(path, _HINT), h5py.File(self.path, "r", locking=False) as file:
+            self._read(file)
+
+    def _read(self, file: h5py.File) -> None:
+        """Read all but the firings, and check that every dataset is stored as it must be."""
+        check_schema(self.path, attributes(file), SCHEMA, 1, SCHEMA_VERSION)
+        self.header: dict[str, Any] = parse_json(dataset(file, "header")[()])
+        require_fields(self.path, self.header, HEADER, _HINT)
+        sizes: dict[str, int] = {}
+        names = [name for name in (RUN, BASELINE) if name in file]
+        check_datasets(file, {name: stored for name, stored in DATASETS.items() if not name.startswith("DICT/")}, sizes)
+        latents = {name: check_dictionary(file, name, sizes) for name in names}
+        self.columns = {name: _mapped(self.path, file[f"rows/{name}"], kind) for name, kind in _COLUMNS.items()}
+        self.documents = read_strings(file["documents"])
+        texts = read_strings(file["vocabulary/text"])
+        self.token_texts: dict[int, str] = dict(zip(file["vocabulary/id"][...].tolist(), texts, strict=True))
+        self.lists = {name: _lists(self.path, file, name) for name in names}
+        self.tables = {
+            f"{name}/{table}": _mapped(self.path, file[f"{name}/tables/{table}"], stored.dtype)
+            for name in names
+            for table, stored in TABLES[name].items()
+            if f"{name}/tables/{table}" in file
+        }
+        for name, lists in self.lists.items():
+            check_starts(lists.start_R, len(lists.latent_n))
+            check_starts(lists.start_F, len(lists.latent_n))
+            if self.header[name] is None:
+                raise ValueError(f"it does not say what {name} is")
+        levels = Levels.of(self.header[RUN]["widths"])
+        if latents.get(RUN) != levels.latents:
+            raise ValueError(f"it has not the {levels.latents:,} latents of its run")
+        if (latent := levels.misplaced(self.tables["run/parent"].tolist())) is not None:
+            raise ValueError(f"the parent of latent {latent} is not one level up")
+        if BASELINE in names:
+            check_range("baseline/tables/part", self.tables["baseline/part"], -1, levels.latents)
+            check_range("baseline/tables/verdict", self.tables["baseline/verdict"], 0, len(VERDICTS))
 
     @cached_property
     def rows(self) -> int:
@@ -204,8 +238,7 @@ class IndexWriter:
             file.flush()
             os.fsync(file.fileno())
         lengths = {name: str(file.tell()) for name, file in self._files.items()}
-        with replacing(self._state) as temporary:
-            save_file(self.sums, temporary, {"rows": str(rows), **lengths})
+        save_tensors(self._state, self.sums, {"rows": str(rows), **lengths})
         self.rows_committed = rows
 
     def close(self) -> None:
@@ -229,7 +262,7 @@ class IndexWriter:
             with h5py.File(temporary, "w") as file:
                 write_header(file, self.header)
                 for name, kind in _COLUMNS.items():
-                    create_dataset(file, f"rows/{name}", (rows,), np.dtype(kind))[...] = columns[name]
+                    create_dataset(file, f"rows/{name}", (rows,), kind)[...] = columns[name]
                 write_strings(file, "documents", documents)
                 for name in self.latents:
                     self._create_lists(file, name, rows)
@@ -298,14 +331,15 @@ class IndexWriter:
                 f"{self.folder}: was started with other inputs or flags",
                 "Give the same ones to resume, or --rebuild to start again.",
             )
-        try:
-            with safe_open(self._state, "np") as file:
-                numbers = {key: int(value) for key, value in (file.metadata() or {}).items()}
-            self.sums = {name: np.array(values) for name, values in load_file(self._state).items()}
-        except (SafetensorError, ValueError) as error:
-            raise FileError(f"{self._state}: damaged ({error})", "Start again with --rebuild.") from None
+        with opened_tensors(self._state, _REBUILD_HINT) as file:
+            numbers = {key: int(value) for key, value in (file.metadata() or {}).items()}
+            rows = numbers.pop("rows")
+        loaded = {name: values.numpy() for name, values in read_tensors(self._state, _REBUILD_HINT).items()}
+        if {name: value.shape for name, value in loaded.items()} != {n: v.shape for n, v in self.sums.items()}:
+            raise FileError(f"{self._state}: damaged: its sums have other shapes", _REBUILD_HINT)
+        self.sums = {name: np.array(value) for name, value in loaded.items()}
         self.header = read_json(self.folder / HEADER_FILE)
-        return numbers.pop("rows"), numbers
+        return rows, numbers
 
 
 def partial_folder(path: str | Path) -> Path:
@@ -333,26 +367,28 @@ def rows_committed(folder: str | Path) -> int:
     state = Path(folder) / "state.safetensors"
     if not state.exists():
         return 0
-    try:
-        with safe_open(state, "np") as file:
-            return int((file.metadata() or {})["rows"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise FileError(f"{state}: damaged ({error})", "Start again with --rebuild.") from None
+    with opened_tensors(state, _REBUILD_HINT) as file:
+        return int((file.metadata() or {})["rows"])
 
 
 def _lists(path: Path, file: h5py.File, name: str, mode: str = "r") -> FiringLists:
-    mapped = {column: _mapped(path, file[f"{name}/{column}"], mode) for column in ("latent", "row", "value")}
+    mapped = {
+        column: _mapped(path, file[f"{name}/{column}"], DATASETS[f"DICT/{column}"].dtype, mode)
+        for column in ("latent", "row", "value")
+    }
     start_R, start_F = (file[f"{name}/{column}"][...] for column in ("start_R", "start_F"))
     return FiringLists(start_R, mapped["latent"], start_F, mapped["row"], mapped["value"])
 
 
-def _mapped(path: Path, data: h5py.Dataset, mode: str = "r") -> Array:
-    """A dataset as an array whose bytes are read when they are used, from any thread."""
+def _mapped(path: Path, data: h5py.Dataset, dtype: np.dtype[Any], mode: str = "r") -> Array:
+    """A dataset as an array whose bytes are read when they are used, from any thread.
+
+    The type is that of the format and never the file's: bytes of another type could be taken for addresses.
+    """
     offset = data.id.get_offset()
     if offset is None or not data.size:
-        values: Array = data[...]
-        return values
-    mapped = np.memmap(path, data.dtype, mode, offset, data.shape)  # type: ignore[call-overload]
+        return np.zeros(data.shape, dtype)
+    mapped = np.memmap(path, dtype, mode, offset, data.shape)  # type: ignore[call-overload]
     return np.asarray(mapped) if mode == "r" else mapped  # access to a plain array is several times faster
 
 
@@ -364,10 +400,12 @@ def _parts(count: int) -> Iterator[slice]:
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of an index, or of the folder of an unfinished one.
 
-    Raises ``FileError`` if it is damaged. Nothing in it can be verified.
+    Raises ``FileError`` if it is damaged. Verified, every firing is looked at.
     """
     if path.is_dir():
         header = read_json(path / HEADER_FILE)
+        check_schema(path / HEADER_FILE, header, SCHEMA, 1, SCHEMA_VERSION)
+        require_fields(path / HEADER_FILE, header, {"made_of": {"rows": COUNT}, **_MADE_FROM}, _REBUILD_HINT)
         done, total = rows_committed(path), header["made_of"]["rows"]
         details = {"rows": total, "rows_committed": done, **_made_from(header)}
         unfinished = f"{done:,} of {total:,} rows are indexed"
@@ -375,14 +413,30 @@ def describe(path: Path, verify: bool) -> Described:
     index = IndexFile(path)
     with h5py.File(path, "r", locking=False) as file:
         header = {**attributes(file), **index.header}
+    if verify:
+        with reading(path, _HINT):
+            _verify(index)
     firings = {name: len(lists.latent_n) for name, lists in index.lists.items()}
     details = {"rows": index.rows, "documents": len(index.documents), "firings": firings, **_made_from(header)}
     lines = [("rows", f"{index.rows:,} of {len(index.documents):,} documents")]
     for name, count in firings.items():
         lines.append((name, f"{header[name]['name']}: {count:,} firings of {index.lists[name].latents:,} latents"))
     lines.append(("tokens", "as text" if index.token_texts else "as numbers: built without --model"))
-    return Described("index", header, details, lines)
+    verified = "documents, rows and latents are in range, and activations are finite and above 0" if verify else ""
+    return Described("index", header, details, lines, verified=verified)
+
+
+def _verify(index: IndexFile) -> None:
+    """Raise ``ValueError`` for a number that is out of its range."""
+    check_range("rows/split", index.columns["split"], 0, DROPPED + 1)
+    check_range("rows/document", index.columns["document"], 0, len(index.documents))
+    for name, lists in index.lists.items():
+        for part in _parts(len(lists.latent_n)):
+            check_range(f"{name}/latent", lists.latent_n[part], 0, lists.latents)
+            check_range(f"{name}/row", lists.row_n[part], 0, lists.rows)
+            if not (lists.value_n[part] > 0).all() or not np.isfinite(lists.value_n[part]).all():
+                raise ValueError(f"{name}/value holds a number that is not finite and above 0")
 
 
 def _made_from(header: dict[str, Any]) -> dict[str, Any]:
-    return {name: header[name] for name in (RUN, BASELINE, "host")}
+    return {name: header[name] for name in _MADE_FROM}

@@ -7,20 +7,25 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json, write_json
 from hiersae_cli.formats.described import Described
+from hiersae_cli.formats.fields import Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.levels import current_id, latent_id, parse_id
 from hiersae_cli.locking import exclusive
+from hiersae_cli.reading import reading
 from hiersae_cli.version import __version__
 
 SCHEMA = "hiersae.labels"
 SCHEMA_VERSION = 2
 FILE = "labels.json"  # in the folder of the run
 LONGEST = 500  # characters
+
+_HINT = "Repair it by hand, or move it away."
+_LABEL: dict[str, Kind] = {"text": str, "author": str, "time": str}
+_FIELDS: dict[str, Kind] = {"created": str, "run": str, "labels": {str: [_LABEL]}}
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,15 @@ class Labels:
                 f"{self.path}: labels of other weights than those of this run",
                 "The run was trained again: move the file away to start again.",
             )
-        try:
+        require_fields(self.path, data, _FIELDS, _HINT)
+        with reading(self.path, _HINT):
             history = {
-                latent_id(*parse_id(id)): [_label(label) for label in of_node] for id, of_node in data["labels"].items()
+                latent_id(*parse_id(id)): [Label(**{name: label[name] for name in _LABEL}) for label in of_node]
+                for id, of_node in data["labels"].items()
             }
             if not all(history.values()):
                 raise ValueError("a node without labels")
-            return str(data["created"]), history
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileError(f"{self.path}: damaged: {error}", "Repair it by hand, or move it away.") from None
+        return data["created"], history
 
 
 def tidy(text: str) -> str:
@@ -136,18 +141,12 @@ def tidy(text: str) -> str:
     return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST].rstrip()
 
 
-def _label(fields: Any) -> Label:
-    label = Label(**{name: fields[name] for name in ("text", "author", "time")})
-    if not all(isinstance(value, str) for value in asdict(label).values()):
-        raise ValueError("a label is not text")
-    return label
-
-
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of labels; raises ``FileError`` if the file is damaged. Nothing can be verified."""
     if path.name != FILE:
         raise FileError(f"{path}: labels of a run are called {FILE}", "Rename it.")
     data = read_json(path)
+    check_schema(path, data, SCHEMA, 1, SCHEMA_VERSION)
     current = Labels(path.parent, str(data.get("run"))).current()
     authors = sorted({label.author for label in current.values()})
     details = {"labels": len(current), "authors": authors}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from hiersae_cli.config.base import Config
+from hiersae_cli.config.base import Config, has_type
 from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.data import DATASETS
@@ -17,6 +16,7 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.reading import reason, require_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,12 +90,13 @@ class Planned:
 def load(path: str | Path, run: str, configuration: str) -> Planned:
     """The run called ``run``; raises ``UsageError`` if there is none, ``FileError`` for an invalid plan."""
     path = Path(path)
+    require_regular(path)
     try:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such plan", "Run it where experiment.toml is, or name it with --plan.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FileError(f"{path}: not a TOML file ({error})", "Correct it.") from None
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: not a TOML file ({reason(error)})", "Correct it.") from None
     runs = plan.get("runs")
     if not isinstance(runs, dict) or not runs or not all(isinstance(section, dict) for section in runs.values()):
         raise FileError(f"{path}: plans no run", 'Add one: [runs.run_1] with tests = "what it tests".')
@@ -106,7 +107,7 @@ def load(path: str | Path, run: str, configuration: str) -> Planned:
         raise UsageError(f"--out_dir: no run of {path} is called {run!r}", f"Name the folder as one of them:\n{listed}")
     try:
         return _planned(plan, run, configuration)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileError(
             f"{path}: [{configuration}] or [runs.{run}] is not as expected ({error})", "Correct it."
         ) from None
@@ -153,7 +154,7 @@ def _part(name: str, *layers: dict[str, Any]) -> Part:
         raise UsageError(f"{next(iter(merged))} is not part of a plan", f"Parts: {', '.join(STEPS)}, text, samples.")
     for key, hint in get_type_hints(Part).items():
         value = getattr(part, key)
-        if key != "steps" and not _has_type(value, hint):
+        if key != "steps" and not has_type(value, hint):
             raise UsageError(f"{name}: {key} cannot be {value!r}", "Whole numbers are needed.")
         if hint is int and value < 1:
             raise UsageError(f"{name}: {key} must be at least 1")
@@ -175,18 +176,9 @@ def _checked(step: str, values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name not in hints:
             raise UsageError(f"{step}.{name} cannot be set", f"Options of {step}: {', '.join(sorted(hints))}.")
-        if not _has_type(value, hints[name]):
+        if not has_type(value, hints[name]):
             raise UsageError(f"{step}.{name} cannot be {value!r}", "It has another type: see docs/commands.md.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a value of TOML has the type of a field; a whole number is a number too."""
-    if get_origin(hint) in (tuple, list):
-        return isinstance(value, list) and all(_has_type(member, get_args(hint)[0]) for member in value)
-    if get_origin(hint) is UnionType:  # int | None: TOML has no None, and leaves the field out
-        return any(_has_type(value, kind) for kind in get_args(hint))
-    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _check_steps(part: Part) -> None:

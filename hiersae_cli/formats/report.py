@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hiersae_cli.formats.atomic import read_json
-from hiersae_cli.formats.described import Described, Lines, require_fields
+from hiersae_cli.formats.described import Described, Lines
+from hiersae_cli.formats.fields import COMMON, Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.metrics.catalogue import CHOW_LIU, METRICS, SHUFFLED, metric_of
 
@@ -45,6 +46,7 @@ def verdict(metric: str, difference: float | None, p: float | None, level: float
     return "better" if (difference > 0) == more_is_better else "worse"
 
 
+_FIELDS: dict[str, Kind] = {**COMMON, "runs": {str: {str: {"value?": (float, None)}}}, "paired": {str: dict}}
 _HEADLINE = ("fvu", "l0", "ce_recovered", "mi_bits")  # figures of a run that are described
 
 
@@ -53,7 +55,7 @@ def describe(path: Path, verify: bool) -> Described:
     data = read_json(path)
     # These fields are the same in all versions.
     check_schema(path, data, SCHEMA, *range(1, SCHEMA_VERSION + 1))
-    require_fields(path, data, "config", "inputs", "runs", "paired")
+    require_fields(path, data, _FIELDS, "Evaluate again with 'hiersae eval'.")
     runs, paired = data["runs"], data["paired"]
     lines: Lines = []
     for name, figures in runs.items():

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
+from hiersae_cli.config.base import has_type
 from hiersae_cli.config.train import Seeds, TrainConfig
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json, replacing, sweep_inside, write_json
-from hiersae_cli.formats.described import Described, host_line, of_levels, require_fields
+from hiersae_cli.formats.described import Described, host_line, of_levels
+from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
 from hiersae_cli.hashing import sha256_file
-from hiersae_cli.levels import NO_PARENT
+from hiersae_cli.levels import NO_PARENT, Levels
+from hiersae_cli.reading import parse_json, reading, require_regular
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 
 SCHEMA = "hiersae.run"
 SCHEMA_VERSION = 2
+
+_HINT = "Train the run again, with --overwrite."
+_HEADER: dict[str, Any] = {
+    **COMMON,
+    "config": {"arch": str, "widths": [SIZE], "k": [float]},
+    "module": str,
+    "width": SIZE,
+    "host": HOST,
+    "converted?": ({"tool": str, "version": str, "architecture": str, "model": str, "module": str}, None),
+}
+_METRICS: dict[str, Any] = {"step": COUNT, "fvu?": (float, None), "dead?": (float, None)}
 
 
 class RunFolder:
@@ -44,8 +56,9 @@ class RunFolder:
             what = "no config.json in this folder" if self.path.is_dir() else "no such run folder"
             hint = "Make a run with 'hiersae train', or of another tool's dictionary with 'hiersae convert'."
             raise UsageError(f"{self.path}: {what}", hint)
-        header = read_json(self.config_file)
+        header: dict[str, Any] = read_json(self.config_file)
         check_schema(self.config_file, header, SCHEMA, 1, SCHEMA_VERSION)
+        require_fields(self.config_file, header, _HEADER, _HINT)
         return header
 
     def write_header(self, header: dict[str, Any]) -> None:
@@ -71,10 +84,10 @@ class RunFolder:
 
     def write_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Replace the checkpoint that training resumes from."""
-        _save(self.state_file, tensors, {})
+        save_tensors(self.state_file, tensors, {"schema": SCHEMA}, checked=True)
 
     def read_state(self) -> dict[str, torch.Tensor] | None:
-        """The checkpoint, or None if there is none yet; raises ``FileError`` for one of an earlier version."""
+        """The checkpoint, or None if there is none yet; raises ``FileError`` for a damaged or an earlier one."""
         if not self.state_file.exists():
             return None
         version = self.read_header()["schema_version"]
@@ -83,32 +96,26 @@ class RunFolder:
                 f"{self.path}: an earlier release started this run (version {version}), and this one cannot resume it",
                 "Start again with --overwrite.",
             )
-        return _load(self.state_file)
+        return read_tensors(self.state_file, _HINT)
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
         """Replace the weights, which act on activations as cached, and note how far training is."""
-        _save(self.model_file, tensors, {"step": str(step), "steps": str(steps)})
+        save_tensors(self.model_file, tensors, {"schema": SCHEMA, "step": str(step), "steps": str(steps)})
 
     def progress(self) -> tuple[int, int]:
         """Steps done and steps planned, from the file of weights; (0, 0) without one."""
         if not self.model_file.exists():
             return 0, 0
-        try:
-            with safe_open(self.model_file, "pt") as file:
-                metadata = file.metadata() or {}
-        except SafetensorError as error:
-            raise _damaged(self.model_file, error) from None
-        return int(metadata.get("step", 0)), int(metadata.get("steps", 0))
+        with opened_tensors(self.model_file, _HINT) as file:
+            metadata = file.metadata() or {}
+            return int(metadata.get("step", 0)), int(metadata.get("steps", 0))
 
     def is_hard(self) -> bool:
         """Whether the weights are those of a hardened tree; False if there are no weights yet."""
         if not self.model_file.exists():
             return False
-        try:
-            with safe_open(self.model_file, "pt") as file:
-                return "hard" in file.keys() and bool(file.get_tensor("hard"))  # noqa: SIM118 (not a mapping)
-        except SafetensorError as error:
-            raise _damaged(self.model_file, error) from None
+        with opened_tensors(self.model_file, _HINT) as file:
+            return "hard" in file.keys() and bool(file.get_tensor("hard"))  # noqa: SIM118 (not a mapping)
 
     def is_complete(self) -> bool:
         """Whether training has ended, or another tool trained it."""
@@ -120,8 +127,9 @@ class RunFolder:
     def keep_metrics_until(self, step: int) -> None:
         """Drop lines of metrics.jsonl after ``step``: they will be written again."""
         if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            valid = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            with reading(self.metrics_file, _HINT):
+                lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+                valid = [line for line in lines if line.endswith("\n") and parse_json(line)["step"] <= step]
             with replacing(self.metrics_file) as temporary:
                 temporary.write_text("".join(valid), encoding="utf-8")
 
@@ -129,12 +137,14 @@ class RunFolder:
         """The last whole line of metrics.jsonl, empty if there is none; raises ``FileError`` if it is damaged."""
         if not self.metrics_file.exists():
             return {}
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-        try:
+        require_regular(self.metrics_file)
+        with reading(self.metrics_file, _HINT):
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
             # A run that was killed may have left half a line, which the next start drops.
-            return next((json.loads(line) for line in reversed(lines) if line.endswith("}")), {})
-        except json.JSONDecodeError as error:
-            raise FileError(f"{self.metrics_file}: damaged ({error})", "Train the run again.") from None
+            last: dict[str, Any] = next((parse_json(line) for line in reversed(lines) if line.endswith("}")), {})
+        if last:
+            require_fields(self.metrics_file, last, _METRICS, _HINT)
+        return last
 
     def append_metrics(self, figures: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -204,24 +214,47 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     """
     folder = RunFolder(path)
     header = folder.read_header()
-    known = {field.name for field in fields(TrainConfig)}
-    try:
-        saved = {key: value for key, value in header["config"].items() if key in known}
-        saved |= {key: tuple(saved[key]) for key in ("widths", "k")}
-        config, width = TrainConfig(acts=[], **saved), int(header["width"])
-    except (KeyError, TypeError, AttributeError, UsageError) as error:
-        raise _damaged(folder.config_file, error) from None
+    config, width = _configuration(folder.config_file, header), int(header["width"])
     if not folder.model_file.exists():
         raise FileError(f"{path}: no weights yet", "Run the same 'hiersae train' command again to resume.")
-    model = build(config, width)
-    tensors = _load(folder.model_file)
-    try:
+    tensors = read_tensors(folder.model_file, _HINT)
+    with reading(folder.model_file, _HINT):
+        # Before a model of these sizes is made: they may be anything.
+        shape, expected = tuple(tensors["W_enc_FD"].shape), (Levels.of(config.widths).latents, width)
+        if shape != expected:
+            raise ValueError(f"W_enc_FD has the shape {shape}, but config.json says {expected}")
+        model = build(config, width)
         if header["schema_version"] == 1:
             tensors = _from_version_1({n: t for n, t in tensors.items() if not n.startswith(model.training_only)})
         model.load_weights(tensors)
-    except (KeyError, RuntimeError) as error:
-        raise _damaged(folder.model_file, error) from None
+        _check_weights(model)
     return Run(folder, header, config, model.to(device).eval())
+
+
+def _configuration(path: Path, header: dict[str, Any]) -> TrainConfig:
+    """The configuration of a training; raises ``FileError`` if ``hiersae train`` would refuse it."""
+    types = get_type_hints(TrainConfig)
+    saved = {key: value for key, value in header["config"].items() if key in types}
+    wrong = next((key for key, value in saved.items() if not has_type(value, types[key])), None)
+    if wrong:
+        raise FileError(f"{path}: damaged: config.{wrong} cannot be {json.dumps(saved[wrong])[:40]}", _HINT)
+    saved |= {key: tuple(saved[key]) for key in ("widths", "k")}
+    try:
+        return TrainConfig(**{"acts": [], **saved})
+    except UsageError as error:
+        raise FileError(f"{path}: damaged ({error.message})", _HINT) from None
+
+
+def _check_weights(model: SparseAutoencoder) -> None:
+    """Raise ``ValueError`` for weights that are not finite, and for a parent that is not one level up."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} is not finite")
+    if model.learned_F is None:
+        return
+    parent_F: list[int] = model.learned_F.tolist()
+    if (latent := model.levels.misplaced(parent_F)) is not None:
+        raise ValueError(f"the parent of latent {latent} is {parent_F[latent]}, which is not one level up")
 
 
 def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -239,39 +272,22 @@ def _from_version_1(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {**tensors, **joined, "hard": torch.tensor(False)}
 
 
-def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    with replacing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"schema": SCHEMA, **metadata})
-
-
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> FileError:
-    # PyTorch's first line says that tensors are missing or do not fit, and its second line which.
-    reason = str(error).splitlines()[:2][-1].strip()
-    return FileError(f"{path}: damaged ({reason})", "Train the run again, with --overwrite.")
-
-
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of a run's folder; raises ``FileError`` if a file in it is damaged."""
     folder = RunFolder(path)
     header = folder.read_header()
-    require_fields(folder.config_file, header, "config", "inputs", "module", "width", "host")
     converted, config = header.get("converted"), header["config"]
-    require_fields(folder.config_file, config, "arch", "widths", "k", *([] if converted else ["tokens", "batch"]))
     done, planned = folder.progress()
     if not converted:
+        require_fields(folder.config_file, header, {"config": {"tokens": COUNT, "batch": SIZE}}, _HINT)
         # Without weights, only the configuration says how many steps are planned.
         planned = planned or max(1, config["tokens"] // config["batch"])
     last = folder.last_metrics()
-    verified = verify and folder.model_file.exists()
-    if verified:
-        _require_finite(folder)
+    loads = folder.model_file.exists()
+    if loads:
+        load_run(path)
+    else:
+        _configuration(folder.config_file, header)
     details = {
         "arch": config["arch"],
         "widths": config["widths"],
@@ -303,14 +319,8 @@ def describe(path: Path, verify: bool) -> Described:
         lines,
         "" if folder.is_complete() else f"training is at step {done:,} of {planned:,}",
         "hiersae train",
-        "the weights load and are finite" if verified else "",
+        "the weights load, are finite and form a tree" if verify and loads else "",
     )
-
-
-def _require_finite(folder: RunFolder) -> None:
-    for name, tensor in load_run(folder.path).model.state_dict().items():
-        if not bool(torch.isfinite(tensor.float()).all()):
-            raise FileError(f"{folder.model_file}: damaged: {name} is not finite", "Train the run again.")
 
 
 def _origin(converted: dict[str, Any]) -> tuple[str, str]:

@@ -14,12 +14,51 @@ from typing import Any
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json, replacing, write_json, write_text
 from hiersae_cli.formats.described import Described
+from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.reading import reading
 
 STUDY, ITEMS, LINKS = "hiersae.study", "hiersae.study.items", "hiersae.study.links"
 SCHEMA_VERSION = 1
 DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION = "study.json", "items.json", "links.json", "preregistration.md"
 ANSWERS_FILE, REHEARSAL_FILE = "answers.sqlite", "simulated.sqlite"
+
+_HINT = "Make the study again with 'hiersae study new'."
+_EXCERPTS: Kind = [[{"tokens": [str], "steps": [int]}]]
+_ITEM: dict[str, Kind] = {
+    "id": str,
+    "task": str,
+    "condition": str,
+    "set": int,
+    "latents": [str],
+    "rate": float,
+    "decile": int,
+    "shown": _EXCERPTS,
+    "options": _EXCERPTS,
+    "key": (COUNT, None),
+}
+_DESIGN: dict[str, Kind] = {
+    "hiersae_version?": str,
+    "created?": str,
+    "config?": dict,
+    "inputs?": {str: str},
+    "items_sha256": str,
+    "design": {
+        "tasks": [str],
+        "conditions?": [str],
+        "sets": {str: COUNT},
+        "sets_per_rater?": COUNT,
+        "raters": COUNT,
+        "checks?": COUNT,
+        "effect?": float,
+        "power?": float,
+        "confidence?": float,
+        "resamples?": COUNT,
+        "seed?": int,
+        "rules": {str: float},
+        "planned?": dict,
+    },
+}
 
 Excerpt = dict[str, list[Any]]  # "tokens": texts; "steps": of the activation ramp, 0 for none
 
@@ -105,13 +144,11 @@ def load_study(folder: str | Path) -> StudyFiles:
     check_schema(folder / DESIGN_FILE, header, STUDY, SCHEMA_VERSION)
     content = read_json(folder / ITEMS_FILE)
     check_schema(folder / ITEMS_FILE, content, ITEMS, SCHEMA_VERSION)
-    try:
+    require_fields(folder / DESIGN_FILE, header, _DESIGN, _HINT)
+    require_fields(folder / ITEMS_FILE, content, {"items": [_ITEM]}, _HINT)
+    with reading(folder / ITEMS_FILE, _HINT):
         items = {fields["id"]: Item(**fields) for fields in content["items"]}
-        sha256 = header["items_sha256"]
-        _ = header["design"]["rules"], header["design"]["tasks"], header["design"]["sets"]
-    except (KeyError, TypeError) as error:
-        raise FileError(f"{folder}: damaged: {error}", "Make the study again with 'hiersae study new'.") from None
-    if items_fingerprint(items) != sha256:
+    if items_fingerprint(items) != header["items_sha256"]:
         raise FileError(
             f"{folder / ITEMS_FILE}: not the items that {DESIGN_FILE} was written for",
             "Answers to changed items belong to another study: restore the file.",
@@ -131,6 +168,7 @@ class Links:
         if self.path.exists():
             self._content = read_json(self.path)
             check_schema(self.path, self._content, LINKS, SCHEMA_VERSION)
+            require_fields(self.path, self._content, {"raters": [str], "administrator": str, "key": str}, _HINT)
 
     def ensure(self, raters: int) -> None:
         """Make links for ``raters`` raters; existing links stay."""

@@ -18,7 +18,8 @@ from typing import Any
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json, write_text
-from hiersae_cli.formats.described import Described, of_levels, require_fields, run_line
+from hiersae_cli.formats.described import Described, of_levels, run_line
+from hiersae_cli.formats.fields import COMMON, COUNT, RUN, Kind, require_fields
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.text import visible
@@ -26,6 +27,19 @@ from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 
 SCHEMA = "hiersae.tree"
 SCHEMA_VERSION = 2
+
+_HINT = "Make it again with 'hiersae export-tree'."
+_HEADER: dict[str, Kind] = {**COMMON, "run": RUN, "sample": {"rows": COUNT, "rows_held_out": COUNT}}
+_TOKENS: Kind = [{"token": (str, int)}]
+_NODE: dict[str, Kind] = {
+    "statistics": {str: (float, bool, None)},
+    "evidence": {
+        "contexts?": [{"activation?": float, "activations?": [float], "before?": list, "after?": list}],
+        "tokens?": _TOKENS,
+        "promoted?": _TOKENS,
+        "suppressed?": _TOKENS,
+    },
+}
 
 _FAMILIES, _LEAST_CHILDREN, _NAMED_CHILDREN = 10, 3, 4  # that ``describe`` shows
 _LEAST_LETTERS = 3  # of a word that tells something
@@ -184,6 +198,7 @@ def _node(path: str | Path, number: int, item: Any) -> Node:
         # JSON's true is an int to Python.
         if not isinstance(item[name], kind) or isinstance(item[name], bool):
             raise _broken(path, f"node number {number}: {name!r} is {json.dumps(item[name])[:40]}")
+    require_fields(f"{path}: node {item['id']}", item, _NODE, _HINT)
     values = {field.name: item[field.name] for field in fields(Node)}
     values |= {name: current_id(values[name]) for name in ("id", "parent") if values[name] is not None}
     node = Node(**values)
@@ -213,7 +228,7 @@ def _check_order(path: str | Path, nodes: Iterable[Node]) -> None:
 
 
 def _broken(path: str | Path, what: str) -> FileError:
-    return FileError(f"{path}: damaged: {what}", "Make it again with 'hiersae export-tree'.")
+    return FileError(f"{path}: damaged: {what}", _HINT)
 
 
 def telling_families(tree: Tree) -> list[Node]:
@@ -250,7 +265,7 @@ def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of a tree; raises as ``load_tree`` does. Nothing more can be verified."""
     tree = load_tree(path)
     header = tree.header
-    require_fields(path, header, "config", "inputs", "run", "sample")
+    require_fields(path, header, _HEADER, _HINT)
     counts = Counter(node.level for node in tree.nodes)
     details = {
         "nodes": len(tree),

@@ -26,6 +26,7 @@ from hiersae_cli.host.files import (
     read,
     require_readable,
 )
+from hiersae_cli.reading import require_regular
 
 __all__ = ["Document", "documents", "fingerprints"]
 
@@ -106,6 +107,7 @@ def _expanded(text: str) -> list[str]:
             )
         return files
     if path.exists():
+        require_regular(path, "Give a text, or - for standard input.", pipes=True)
         return [text]
     if glob.has_magic(text):
         files = [file for file in sorted(glob.glob(text, recursive=True)) if Path(file).is_file()]

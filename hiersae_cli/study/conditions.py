@@ -13,7 +13,8 @@ import numpy as np
 from hiersae_cli.browse.index import Index
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN
-from hiersae_cli.formats.index import BASELINE, RUN, FiringLists
+from hiersae_cli.formats.index import FiringLists
+from hiersae_cli.formats.index_layout import BASELINE, RUN
 from hiersae_cli.metrics.description import FiringRows, most_informative_parents
 from hiersae_cli.metrics.firings import NONE, Firings
 from hiersae_cli.metrics.recovery import shuffled_parents

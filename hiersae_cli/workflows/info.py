@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hiersae_cli.formats.activations.writer import partial_path
 from hiersae_cli.formats.atomic import human_bytes, read_json
 from hiersae_cli.formats.described import Described, Lines
 from hiersae_cli.formats.hdf5 import schema_of
+from hiersae_cli.reading import reading, require_regular
 
 # To add a kind of file: a function ``describe`` in its format, and its line here.
 DESCRIBE: dict[str, Callable[[Path, bool], Described]] = {
@@ -44,10 +46,12 @@ def run(config: InfoConfig, console: Console | None = None) -> tuple[dict[str, A
     An unfinished file is no error: ``complete`` is False, and the text says how to finish it. Raises ``UsageError``
     if there is no file, ``FileError`` if it is damaged or not ours, ``VersionError`` for another version.
     """
-    schema, path = _identify(Path(config.path))
-    described = DESCRIBE[schema](path, config.verify)
-    answer = _answer(path, described)
-    lines = _lines(answer, described)
+    with reading(config.path, "Make it again."):
+        schema, path = _identify(Path(config.path))
+        described = DESCRIBE[schema](path, config.verify)
+        answer = _answer(path, described)
+        lines = _lines(answer, described)
+        json.dumps(answer, allow_nan=False)  # a number that JSON cannot hold is damage too
     return answer, "\n".join([str(path), *(f"  {label:<{_LABEL_WIDTH}} {text}" for label, text in lines)])
 
 
@@ -59,6 +63,7 @@ def _identify(path: Path) -> tuple[str, Path]:
         raise UsageError(f"{path}: no such file", "Check the path.")
     if path.is_dir():
         return _identify_folder(path)
+    require_regular(path, f"info describes {_KINDS}.")
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(_GGUF):

@@ -23,10 +23,12 @@ from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats import atomic, provenance
+from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.host import CHECKPOINT, CHECKPOINT_SCHEMA, DESCRIPTION, SCHEMA, SCHEMA_VERSION
 from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.locking import exclusive
+from hiersae_cli.reading import parse_json, reading
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 _OURS = re.compile(r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*")
+_HINT = "Give --overwrite to start again."
+_CHECKPOINT: dict[str, Kind] = {
+    "config": dict,
+    "text_sha256": str,
+    "step": COUNT,
+    "best_step": COUNT,
+    "best_loss": (float, None),
+    "seconds": float,
+    "history": [{"step": COUNT, "training_loss": float, "validation_loss": float}],
+}
 _LOSS_EVERY = 10  # steps between updates of the training loss on the screen: reading it makes a GPU wait
 _EVALUATION_SEQUENCES = 64  # sequences of one forward pass of the validation
 
@@ -324,7 +336,7 @@ def _copy(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def _save(training: _Training) -> None:
-    from safetensors.torch import save_file
+    from hiersae_cli.formats.tensors import save_tensors
 
     tensors = {f"best/{name}": tensor for name, tensor in training.best.items()}
     for name, parameter in training.model.named_parameters():
@@ -333,8 +345,8 @@ def _save(training: _Training) -> None:
             tensors[f"{key}/{name}"] = value
     schema = {"schema": CHECKPOINT_SCHEMA, "schema_version": SCHEMA_VERSION}
     described = {**schema, **training.identity, **asdict(training.state)}
-    with atomic.replacing(training.checkpoint) as temporary:
-        save_file(tensors, temporary, metadata={"hiersae": json.dumps(described, allow_nan=False)})
+    metadata = {"hiersae": json.dumps(described, allow_nan=False)}
+    save_tensors(training.checkpoint, tensors, metadata, checked=True)
 
 
 def _resume(training: _Training) -> None:
@@ -342,6 +354,7 @@ def _resume(training: _Training) -> None:
     path, identity = training.checkpoint, training.identity
     described, tensors = _read_checkpoint(path)
     provenance.check_schema(path, described, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
+    require_fields(path, described, _CHECKPOINT, _HINT)
     if described["step"] == 0:
         return
     difference = first_difference(described["config"], identity["config"])
@@ -353,27 +366,25 @@ def _resume(training: _Training) -> None:
             "Give --overwrite to start again, the old flags to resume, or another --out.",
         )
     parameters = dict(training.model.named_parameters())
-    for place, tensor in tensors.items():
-        kind, _, name = place.partition("/")
-        if kind == "model":
-            parameters[name].data.copy_(tensor)
-        elif kind == "best":
-            training.best[name].copy_(tensor)
-        else:  # a moment of the optimizer, or its count of steps
-            training.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
+    with reading(path, _HINT):
+        for place, tensor in tensors.items():
+            kind, _, name = place.partition("/")
+            if kind == "model":
+                parameters[name].data.copy_(tensor)
+            elif kind == "best":
+                training.best[name].copy_(tensor)
+            else:  # a moment of the optimizer, or its count of steps
+                training.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
     training.state = _State(**{key: described[key] for key in asdict(training.state)})
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a checkpoint says of its training, and its tensors."""
-    from safetensors import SafetensorError, safe_open
+    from hiersae_cli.formats.tensors import opened_tensors, read_tensors
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {}).get("hiersae", "null"))
-            return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, ValueError) as error:
-        raise FileError(f"{path}: damaged ({error})", "Give --overwrite to start again.") from None
+    with opened_tensors(path, _HINT) as file:
+        described = parse_json((file.metadata() or {}).get("hiersae", "null"))
+    return described, read_tensors(path, _HINT)
 
 
 def _publish(
@@ -384,7 +395,9 @@ def _publish(
     out: Path,
 ) -> None:
     """Write the finished folder, and remove the partial one."""
-    with atomic.replacing_folder(out) as finished:
+    from hiersae_cli.formats.tensors import naming_full_disk
+
+    with atomic.replacing_folder(out) as finished, naming_full_disk(out):
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         atomic.write_json(finished / DESCRIPTION, description)

@@ -14,7 +14,7 @@ from hiersae_cli.formats.activations.reader import Activations
 from hiersae_cli.formats.activations.sampled import spectrum_of
 from hiersae_cli.formats.activations.summary import SPLITS, row_uses, summary_of
 from hiersae_cli.formats.activations.writer import summarise
-from hiersae_cli.formats.described import Described, Lines, host_line, require_fields
+from hiersae_cli.formats.described import Described, Lines, host_line
 from hiersae_cli.formats.hdf5 import attributes
 from hiersae_cli.metrics.spectrum import Spectrum, in_words
 
@@ -28,8 +28,9 @@ def describe(path: Path, verify: bool) -> Described:
     with Activations(path, allow_unfinished=True) as acts:
         complete = bool(acts.fingerprint) and acts.rows_committed == acts.rows
         header = acts.header
-        require_fields(path, header, "config", "inputs", "host")
         split = acts.column("split")
+        if split.size and split.max() > max(SPLITS.values()):
+            raise ValueError(f"split holds {split.max()}")
         splits = {name: int((split == value).sum()) for name, value in SPLITS.items()}
         modules: dict[str, dict[str, Any]]
         modules = {name: {"width": acts.width(name), "dtype": acts.dtype(name)} for name in acts.modules}

@@ -11,10 +11,13 @@ finished uncompressed one.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import h5py
 import numpy as np
+
+from hiersae_cli.formats.stored import CHUNKED, CONTIGUOUS, TYPES, VIRTUAL, Stored
 
 SCHEMA = "hiersae.activations"
 SCHEMA_VERSION = 1
@@ -32,29 +35,44 @@ def outlier_limit(median_norm: float) -> float:
     return OUTLIER_FACTOR * median_norm if median_norm > 0 else float("inf")
 
 
-ROW_COLUMNS: dict[str, np.dtype[Any]] = {
-    "tokens": np.dtype("<i4"),
-    "document": np.dtype("<i4"),
-    "position": np.dtype("<i4"),
-    "split": np.dtype("u1"),
+# Every dataset; MODULE is the name of each module. D is the number of documents. The truth is that of synthetic
+# activations, in the order of the fingerprint: T true features, H held-out rows, Z firings in them.
+DATASETS: dict[str, Stored] = {
+    "header": Stored("string"),
+    "rows_committed": Stored("int64", (), (CONTIGUOUS,)),
+    "fingerprint": Stored("64 bytes", (), (CONTIGUOUS,)),
+    "tokens": Stored("int32", ("N",), (CONTIGUOUS,)),
+    "document": Stored("int32", ("N",), (CONTIGUOUS,)),
+    "position": Stored("int32", ("N",), (CONTIGUOUS,)),
+    "split": Stored("uint8", ("N",), (CONTIGUOUS,)),
+    "documents/name": Stored("string", ("D",)),
+    "documents/offset": Stored("int64", ("D",)),
+    "documents/held_out": Stored("bool", ("D",)),
+    "activations/MODULE": Stored(("float32", "float16", "uint16"), ("N", "d"), (CONTIGUOUS, CHUNKED, VIRTUAL)),
+    "norms/MODULE": Stored("float32", ("N",), (CONTIGUOUS, VIRTUAL)),
+    "statistics/MODULE/mean": Stored("float64", ("d",), (CONTIGUOUS,)),
+    "statistics/MODULE/mean_square": Stored("float64", (), (CONTIGUOUS,)),
+    "statistics/MODULE/median_norm": Stored("float64", (), (CONTIGUOUS,)),
+    "statistics/MODULE/outliers": Stored("int64", (), (CONTIGUOUS,)),
+    "truth/features": Stored("float32", ("T", "d")),
+    "truth/bias": Stored("float32", ("d",)),
+    "truth/parent": Stored("int64", ("T",)),
+    "truth/probability": Stored("float32", ("T",)),
+    "truth/firings/start": Stored("int64", ("H + 1",)),
+    "truth/firings/feature": Stored("int32", ("Z",)),
+    "truth/firings/magnitude": Stored("float32", ("Z",)),
 }
-ROW_BYTES = sum(kind.itemsize for kind in ROW_COLUMNS.values())
-STATISTICS: dict[str, np.dtype[Any]] = {
-    "mean_square": np.dtype("<f8"),
-    "median_norm": np.dtype("<f8"),
-    "outliers": np.dtype("<i8"),
-}
+MODULE = "MODULE"  # in the names above
 
-# The truth behind synthetic activations, in the order of the fingerprint.
-TRUTH: dict[str, np.dtype[Any]] = {
-    "features": np.dtype("<f4"),
-    "bias": np.dtype("<f4"),
-    "parent": np.dtype("<i8"),
-    "probability": np.dtype("<f4"),
-    "firings/start": np.dtype("<i8"),
-    "firings/feature": np.dtype("<i4"),
-    "firings/magnitude": np.dtype("<f4"),
-}
+
+def _types(names: Iterable[str], prefix: str = "") -> dict[str, np.dtype[Any]]:
+    return {name: DATASETS[f"{prefix}{name}"].dtype for name in names}
+
+
+ROW_COLUMNS = _types(("tokens", "document", "position", "split"))
+ROW_BYTES = sum(kind.itemsize for kind in ROW_COLUMNS.values())
+STATISTICS = _types(("mean_square", "median_norm", "outliers"), "statistics/MODULE/")
+TRUTH = _types((name.removeprefix("truth/") for name in DATASETS if name.startswith("truth/")), "truth/")
 
 # Read at once in shuffled order: large enough for a disk, small enough to mix well. Chunks of a compressed cache have
 # this size too, so that nothing is decompressed only to be thrown away.
@@ -62,9 +80,9 @@ _BLOCK_BYTES = 256 << 10
 
 # HDF5 has no bfloat16: its bits are stored as uint16, and the attribute "dtype" says so.
 STORAGE: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype("<f4"),
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype("<u2"),
+    "float32": TYPES["float32"],
+    "float16": TYPES["float16"],
+    "bfloat16": TYPES["uint16"],
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,18 +14,38 @@ import torch
 
 from hiersae_cli.errors import FileError, HierSAEError
 from hiersae_cli.formats.activations.layout import (
+    DATASETS,
     HELD_OUT,
-    ROW_COLUMNS,
+    MODULE,
     SCHEMA,
     SCHEMA_VERSION,
+    STATISTICS,
+    STORAGE,
     TRUTH_VERSION,
     outlier_limit,
     pread_into,
 )
 from hiersae_cli.formats.activations.truth import TrueFirings, has_truth, read_firings, read_truth
+from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
 from hiersae_cli.formats.hdf5 import attributes, open_hdf5, read_strings
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.stored import check_datasets, dataset, members
+from hiersae_cli.reading import parse_json, reading
 from hiersae_cli.synth.truth import Truth
+
+_HINT = "Make it again with 'hiersae cache'."
+_SYNTH_HINT = "Make it again with 'hiersae synth'."
+_HEADER: dict[str, Any] = {
+    **COMMON,
+    "host": HOST,
+    "sample?": {"tokens": [int], "text": str},
+    "text?": {"sha256": str},
+    "content?": {"dtype": str, "modules": {str: SIZE}},
+    "batch?": SIZE,
+    "first_row?": COUNT,
+    "total_rows?": COUNT,
+    "shards?": [str],
+}
 
 _Content = TypeVar("_Content")
 
@@ -48,34 +67,25 @@ class Activations:
         VersionError: this release does not read its version.
     """
 
-    def __init__(self, path: str | Path, *, allow_unfinished: bool = False):
+    def __init__(self, path: str | Path, *, allow_unfinished: bool = False, _joined_by: tuple[Path, ...] = ()):
         self.path = Path(path)
-        self.file = open_hdf5(self.path, "an activation cache", "Make it with 'hiersae cache'.")
+        self._parts: list[Activations] = []
+        self._joined_by = (*_joined_by, self.path.resolve())
+        self.file = open_hdf5(self.path, "an activation cache", _HINT)
         try:
-            check_schema(path, attributes(self.file), SCHEMA, SCHEMA_VERSION, TRUTH_VERSION)
-            self.header: dict[str, Any] = json.loads(self.file["header"][()])
-            self.rows = int(self.file["tokens"].shape[0])
-            self.rows_committed = int(self.file["rows_committed"][()])
-            self.fingerprint = self.file["fingerprint"][()].decode() if "fingerprint" in self.file else ""
-            self.modules = list(self.file["activations"])
-            self.documents = int(self.file["documents/name"].shape[0])
-            self._offsets = {m: self.file[f"activations/{m}"].id.get_offset() for m in self.modules}
-            self._require_lengths()
-            self._parts = self._open_shards()
+            with reading(path, _HINT):
+                self._read()
             if not allow_unfinished and (self.rows_committed < self.rows or not self.fingerprint):
                 share = self.rows_committed / max(self.rows, 1)
                 raise FileError(
                     f"{path}: unfinished: {self.rows_committed:,} of {self.rows:,} rows written ({share:.0%})",
                     "Run the same 'hiersae cache' command again to finish it.",
                 )
-        except HierSAEError:
-            self.file.close()
+            self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
+            self._handle = os.open(self.path, os.O_RDONLY)
+        except BaseException:
+            self._close_hdf5()
             raise
-        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:  # what h5py raises on damaged bytes
-            self.file.close()
-            raise FileError(f"{path}: damaged: {error}", "Make it again with 'hiersae cache'.") from None
-        self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
-        self._handle = os.open(self.path, os.O_RDONLY)
 
     def __enter__(self) -> Activations:
         return self
@@ -86,9 +96,41 @@ class Activations:
     def close(self) -> None:
         """Close the file and, if it joins shards, theirs."""
         os.close(self._handle)
+        self._close_hdf5()
+
+    def _close_hdf5(self) -> None:
         self.file.close()
         for part in self._parts:
             part.close()
+
+    def _read(self) -> None:
+        """Read all but the rows, and check that every dataset is stored as it must be."""
+        check_schema(self.path, attributes(self.file), SCHEMA, SCHEMA_VERSION, TRUTH_VERSION)
+        self.header: dict[str, Any] = parse_json(dataset(self.file, "header")[()])
+        require_fields(self.path, self.header, _HEADER, _HINT)
+        shards: list[str] = self.header.get("shards", [])
+        self.modules = members(self.file, "activations")
+        if not self.modules:
+            raise ValueError("it holds no module")
+        sizes: dict[str, int] = {}
+        outside_modules = {name: stored for name, stored in DATASETS.items() if MODULE not in name}
+        truth = {name: stored for name, stored in outside_modules.items() if name.startswith("truth/")}
+        check_datasets(self.file, {name: outside_modules[name] for name in outside_modules if name not in truth}, sizes)
+        self.rows, self.documents = sizes["N"], sizes["D"]
+        for module in self.modules:
+            of_module = {name.replace(MODULE, module): DATASETS[name] for name in DATASETS if MODULE in name}
+            sizes.pop("d", None)
+            check_datasets(self.file, of_module, sizes, shards)
+            if (stored := self.file[f"activations/{module}"].dtype) != STORAGE.get(self.dtype(module)):
+                raise ValueError(f"{module} is said to be {self.dtype(module)}, but stored as {stored}")
+        if has_truth(self.file):
+            check_datasets(self.file, truth, sizes)
+        self._offsets = {module: self.file[f"activations/{module}"].id.get_offset() for module in self.modules}
+        self.rows_committed = int(self.file["rows_committed"][()])
+        if not 0 <= self.rows_committed <= self.rows:
+            raise ValueError(f"{self.rows_committed:,} of {self.rows:,} rows are committed")
+        self.fingerprint = self.file["fingerprint"][()].decode("ascii")
+        self._open_shards(shards)
 
     def width(self, module: str) -> int:
         """d of a module."""
@@ -108,12 +150,12 @@ class Activations:
 
     def document_names(self) -> list[str]:
         """The source of each document, in order."""
-        return read_strings(self.file["documents/name"])
+        with reading(self.path, _HINT):
+            return read_strings(self.file["documents/name"])
 
     def statistics(self, module: str) -> dict[str, Any]:
         """``mean`` (d,), ``mean_square`` of the training rows; ``median_norm``, ``outliers`` of rows not dropped."""
-        group = self.file[f"statistics/{module}"]
-        return {name: data[()] for name, data in group.items()}
+        return {name: self.file[f"statistics/{module}/{name}"][()] for name in ("mean", *STATISTICS)}
 
     def usable(self, module: str, split: int) -> np.ndarray:
         """Which rows (N,) bool belong to ``split``; no outliers, if the cache drops them."""
@@ -147,17 +189,12 @@ class Activations:
         """The numbers of the held-out rows (H,), and the true firings in them."""
         held_out_H, firings = np.flatnonzero(self.column("split") == HELD_OUT), self._read_truth(read_firings)
         if len(firings.start) != len(held_out_H) + 1:
-            raise self._damaged("true firings do not fit its held-out rows")
+            raise FileError(f"{self.path}: damaged: true firings do not fit its held-out rows", _SYNTH_HINT)
         return held_out_H, firings
 
     def _read_truth(self, read: Callable[[h5py.File], _Content]) -> _Content:
-        try:
+        with reading(self.path, _SYNTH_HINT):
             return read(self.file)
-        except (KeyError, ValueError, OSError, RuntimeError, IndexError) as error:
-            raise self._damaged(str(error)) from None
-
-    def _damaged(self, what: str) -> FileError:
-        return FileError(f"{self.path}: damaged: {what}", "Make it again with 'hiersae synth'.")
 
     def read(self, module: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows ``start`` to ``stop`` of a module, (stop - start, d), in the stored type."""
@@ -179,41 +216,34 @@ class Activations:
             return
         offset = self._offsets[module]
         if offset is None:
-            try:
+            with reading(self.path, _HINT):
                 self.file[f"activations/{module}"].read_direct(out, np.s_[start : start + len(out)])
-            except OSError as error:
-                raise FileError(f"{self.path}: damaged: {error}", "Make it again with 'hiersae cache'.") from None
             return
         try:
             pread_into(self._handle, out, offset + start * out.shape[1] * out.itemsize)
         except EOFError:
-            raise FileError(
-                f"{self.path}: truncated: its data ends early", "Make it again with 'hiersae cache'."
-            ) from None
+            raise FileError(f"{self.path}: truncated: its data ends early", _HINT) from None
 
-    def _require_lengths(self) -> None:
-        columns = [*ROW_COLUMNS, *(f"{group}/{m}" for group in ("activations", "norms") for m in self.modules)]
-        for name in columns:
-            if len(self.file[name]) != self.rows:
-                raise ValueError(f"{name} has {len(self.file[name]):,} rows, tokens has {self.rows:,}")
-
-    def _open_shards(self) -> list[Activations]:
-        shards: list[Activations] = []
+    def _open_shards(self, shards: list[str]) -> None:
         # The inputs of a joined cache are its shards, in order, with their fingerprints.
-        for name, fingerprint in zip(self.header.get("shards", ()), self.header["inputs"].values(), strict=False):
+        for name, fingerprint in zip(shards, self.header["inputs"].values(), strict=bool(shards)):
+            path = self.path.absolute().parent / name
+            if path.resolve() in self._joined_by:
+                raise ValueError("it joins itself")
             try:
-                shards.append(Activations(self.path.absolute().parent / name))
+                self._parts.append(Activations(path, _joined_by=self._joined_by))
             except HierSAEError as error:
                 raise FileError(
                     f"{self.path}: joins shards, and one is not readable: {error.message}",
                     "Put the shard back next to it, or make it again and join again.",
                 ) from None
-            if shards[-1].fingerprint != fingerprint:
+            if self._parts[-1].fingerprint != fingerprint:
                 raise FileError(
-                    f"{self.path}: {shards[-1].path} is not the shard that was joined",
+                    f"{self.path}: {self._parts[-1].path} is not the shard that was joined",
                     "Put that shard back, or run 'hiersae join' again.",
                 )
-        return shards
+        if shards and sum(part.rows for part in self._parts) != self.rows:
+            raise ValueError("its shards do not have as many rows")
 
 
 def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:

@@ -64,22 +64,37 @@ def has_truth(file: h5py.File) -> bool:
 def read_truth(file: h5py.File) -> Truth:
     """The features and the tree; raises ``KeyError`` and ``ValueError`` if they are damaged."""
     truth = Truth(*(torch.from_numpy(_read(file, name)) for name in list(TRUTH)[:4]))
-    if truth.features_ND.dim() != 2 or not len(truth) == len(truth.parent_N) == len(truth.probability_N):
-        raise ValueError("the parts of the truth differ in size")
+    _check_forest(truth.parent_N.numpy())
     return truth
 
 
 def read_firings(file: h5py.File) -> TrueFirings:
     """The firings in the held-out rows; raises ``KeyError`` and ``ValueError`` if they are damaged."""
     firings = TrueFirings(*(_read(file, name) for name in list(TRUTH)[4:]))
-    if not len(firings.feature) == len(firings.magnitude) == firings.start[-1]:
+    features, ends = len(file[f"{_GROUP}/features"]), (firings.start[0], firings.start[-1])
+    if ends != (0, len(firings.feature)) or (np.diff(firings.start) < 0).any():
         raise ValueError("the true firings differ in size")
+    if len(firings.feature) and not 0 <= firings.feature.min() <= firings.feature.max() < features:
+        raise ValueError("a true firing is of no feature")
     return firings
 
 
 def truth_bytes(file: h5py.File) -> bytes:
     """The content of the truth in the fingerprint's order; empty if there is none."""
     return b"".join(_read(file, name).tobytes() for name in TRUTH) if has_truth(file) else b""
+
+
+def _check_forest(parent_N: np.ndarray) -> None:
+    """Raise ``ValueError`` if a parent is no feature, or a feature is its own ancestor."""
+    features = len(parent_N)
+    if features and not -1 <= parent_N.min() <= parent_N.max() < features:
+        raise ValueError("a parent in the truth is no feature")
+    # Each round doubles how far up every feature looks, and looking above a root gives the root's -1.
+    ancestor_N = np.append(parent_N, -1)
+    for _ in range(features.bit_length()):
+        ancestor_N = ancestor_N[ancestor_N]
+    if (ancestor_N >= 0).any():
+        raise ValueError("a feature in the truth is its own ancestor")
 
 
 def _read(file: h5py.File, name: str) -> np.ndarray:

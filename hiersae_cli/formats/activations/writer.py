@@ -206,11 +206,15 @@ def join_shards(path: str | Path, shards: list[Activations], header: dict[str, A
                 for group in ("activations", "norms"):
                     _virtual(file, f"{group}/{module}", shards, names, rows)
                 file[f"activations/{module}"].attrs["dtype"] = first.dtype(module)
+                create_dataset(file, f"statistics/{module}/mean", (first.width(module),), np.dtype("<f8"))
+                for name, kind in STATISTICS.items():
+                    create_dataset(file, f"statistics/{module}/{name}", (), kind)
+            create_dataset(file, "fingerprint", (), np.dtype("S64"))[()] = b""
         # Read in the folder of the final name, in which the shards' relative names are valid.
         summary = summarise(temporary)
         with h5py.File(temporary, "r+") as file:
             for name, value in summary.items():
-                file.create_dataset(name, data=value)
+                file[name][...] = value
 
 
 def _virtual(file: h5py.File, name: str, shards: list[Activations], paths: list[str], rows: int) -> None:

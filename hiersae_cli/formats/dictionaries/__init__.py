@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.dictionaries import dictionary_learning, saelens, sparsify
-from hiersae_cli.formats.dictionaries.base import ForeignDictionary
+from hiersae_cli.formats.dictionaries.base import HINT, ForeignDictionary
+from hiersae_cli.reading import reading
 
 __all__ = ["WEIGHTS", "ForeignDictionary", "read_dictionary", "recognise"]
 
@@ -41,4 +42,5 @@ def read_dictionary(path: Path) -> ForeignDictionary:
         within = sorted(child.name for child in path.iterdir() if child.is_dir() and recognise(child))
         hint = f"Folders in it that do: {', '.join(within[:8])}." if within else f"One holds {' or '.join(_TOOLS)}."
         raise UsageError(f"{path}: no dictionary of another tool in this folder", hint)
-    return modules[0].read(path)
+    with reading(path, HINT):
+        return modules[0].read(path)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from hiersae_cli.errors import FileError
+from hiersae_cli.formats import tensors as tensor_files
 from hiersae_cli.formats.atomic import read_json
+
+HINT = "Copy it again from where it was made."
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises ``FileError`` for any other content."""
     config = read_json(path)
     if not isinstance(config, dict):
-        raise FileError(f"{path}: damaged: not a JSON object", "Copy it again from where it was made.")
+        raise damaged(path, "not a JSON object")
     return config
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file; raises ``FileError`` if it is damaged."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise damaged(path, str(error)) from None
+    return tensor_files.read_tensors(path, HINT)
 
 
 def flat_tensors(
@@ -126,7 +124,7 @@ def activation_below(energy: float) -> float:
 
 def damaged(path: Path, what: str) -> FileError:
     """The error for weights that cannot be read."""
-    return FileError(f"{path}: damaged: {what}", "Copy it again from where it was made.")
+    return FileError(f"{path}: damaged: {what}", HINT)
 
 
 def unsupported(path: Path, what: str, hint: str) -> FileError:

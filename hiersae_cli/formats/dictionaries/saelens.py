@@ -5,13 +5,11 @@ A hierarchical model is written as the architecture ``hiersae``: ``hiersae_cli.s
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import write_json
@@ -28,7 +26,8 @@ from hiersae_cli.formats.dictionaries.base import (
 )
 from hiersae_cli.formats.dictionaries.places import hook_name
 from hiersae_cli.formats.run import Run
-from hiersae_cli.levels import MOST_LEVELS, NO_PARENT
+from hiersae_cli.formats.tensors import save_tensors
+from hiersae_cli.levels import MOST_LEVELS, Levels
 from hiersae_cli.sae import HierarchicalSAE
 from hiersae_cli.version import __version__
 
@@ -135,7 +134,7 @@ def write(folder: Path, run: Run) -> None:
         weights["threshold"] = torch.full_like(tensors["b_enc_F"], activation_below(float(tensors["threshold_L"])))
     else:
         raise UsageError(f"{run.path}: SAELens has no architecture for {run.config.arch}", "Write it for another tool.")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    save_tensors(folder / WEIGHTS, weights, {})
     write_json(folder / _CONFIG, config)
 
 
@@ -214,12 +213,8 @@ def _hierarchy(
         k = tuple(metadata["hiersae"]["k"])
     except (KeyError, TypeError, ValueError):
         raise damaged(path / _CONFIG, "its metadata holds no tree") from None
-    ends = [0, 0, *itertools.accumulate(widths)]
-    above = [range(*ends[level : level + 2]) for level, width in enumerate(widths) for _ in range(width)]
-    fitting = len(above) == len(parents) == len(tensors["b_enc"]) and len(k) == len(widths) <= MOST_LEVELS
-    if not fitting or any(
-        parent not in near and parent != NO_PARENT for parent, near in zip(parents, above, strict=True)
-    ):
+    fitting = sum(widths) == len(parents) == len(tensors["b_enc"]) and len(k) == len(widths) <= MOST_LEVELS
+    if not fitting or Levels.of(widths).misplaced(parents) is not None:
         raise damaged(path / _CONFIG, "its tree does not fit its latents")
     selection = {ours: tensors[theirs] for ours, theirs in OWN_TENSORS.items() if theirs in tensors}
     selection |= {"parent_F": torch.tensor(parents), "hard": torch.tensor(bool(config.get("hard")))}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.atomic import write_json
@@ -19,6 +18,7 @@ from hiersae_cli.formats.dictionaries.base import (
     unsupported,
 )
 from hiersae_cli.formats.run import Run
+from hiersae_cli.formats.tensors import save_tensors
 
 TOOL, WEIGHTS = "sparsify", "sae.safetensors"
 _CONFIG = "cfg.json"
@@ -76,5 +76,5 @@ def write(folder: Path, run: Run) -> None:
         "W_dec": tensors["W_dec_FD"],
         "b_dec": tensors["b_dec_D"],
     }
-    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    save_tensors(folder / WEIGHTS, weights, {})
     write_json(folder / _CONFIG, described)

@@ -20,8 +20,6 @@ from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.index import (
-    BASELINE,
-    RUN,
     SCHEMA,
     SCHEMA_VERSION,
     FiringLists,
@@ -31,6 +29,7 @@ from hiersae_cli.formats.index import (
     partial_folder,
     remove_finished,
 )
+from hiersae_cli.formats.index_layout import BASELINE, RUN
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run
 from hiersae_cli.host.model import Host

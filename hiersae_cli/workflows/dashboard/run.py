@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hiersae_cli.browse.index import Index
+from hiersae_cli.browse.index import summary as report_summary
 from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
@@ -23,6 +24,7 @@ from hiersae_cli.formats.report import SCHEMA_VERSION as REPORT_VERSION
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.pages import static
+from hiersae_cli.reading import reading
 from hiersae_cli.workflows.common.inputs import load_host, open_acts
 from hiersae_cli.workflows.dashboard.build_index import ensure_index
 from hiersae_cli.workflows.dashboard.neuronpedia import TREE_FILE, is_ours, write_feature_rows
@@ -124,6 +126,8 @@ def _report(config: DashboardConfig) -> dict[str, Any] | None:
         return None
     report: dict[str, Any] = read_json(config.report)
     check_schema(config.report, report, REPORT, 3, REPORT_VERSION)
+    with reading(config.report, "Evaluate again with 'hiersae eval'."):
+        report_summary(report)
     return report
 
 

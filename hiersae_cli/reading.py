@@ -1,0 +1,112 @@
+"""Reading files safely: whatever is wrong with a file becomes an error that names it and says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hiersae_cli.errors import FileError
+
+MOST_DEPTH = 64  # of lists and objects in each other; our own files have fewer than ten
+_MOST_DIGITS = 20  # of a whole number: 64 bits
+_LONGEST_REASON = 200  # characters
+
+_CONTAINERS = (dict, list)
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@contextmanager
+def reading(path: str | Path, hint: str) -> Iterator[None]:
+    """Turn what libraries raise at damaged content into ``FileError``, which names ``path`` and gives ``hint``.
+
+    Our own errors pass unchanged. So do errors of the operating system, such as a missing permission.
+    """
+    # Importing it takes time, and most commands that read no tensors have not done so.
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(error.filename or path)) from error
+        raise FileError(f"{path}: damaged: {reason(error)}", hint) from error
+    except (
+        AttributeError,
+        ArithmeticError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise FileError(f"{path}: damaged: {reason(error)}", hint) from error
+
+
+def reason(error: BaseException) -> str:
+    """What a library says of damaged content, in one line of printable characters."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    text = str(error).strip()
+    if isinstance(error, KeyError) and error.args and " " not in str(error.args[0]):
+        text = f"{text} is missing"
+    lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
+    # PyTorch's first line says that tensors are missing or do not fit, and its second line which.
+    line = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return "".join(c if c.isprintable() else "?" for c in line)[:_LONGEST_REASON]
+
+
+def require_regular(path: str | Path, hint: str = "Give an ordinary file.", *, pipes: bool = False) -> None:
+    """Raise ``FileError`` for a device, a socket or, unless ``pipes``, a pipe: reading one may never end.
+
+    Folders and missing files pass, since every reader has its own words for these.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # the name itself may be impossible
+        return
+    if (kind := _KINDS.get(stat.S_IFMT(mode))) and not (pipes and stat.S_ISFIFO(mode)):
+        raise FileError(f"{path}: this is {kind}, but a file was expected", hint)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of JSON, read strictly.
+
+    Raises ``ValueError`` for text that is not JSON, not-a-number, infinities, whole numbers beyond 64 bits, and more
+    than ``MOST_DEPTH`` lists and objects in each other; ``RecursionError`` for thousands of these.
+    """
+    data = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole_number)
+    level = [data] if type(data) in _CONTAINERS else []
+    for _ in range(MOST_DEPTH):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) in _CONTAINERS
+        ]
+    if level:
+        raise ValueError("nested too deeply")
+    return data
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(text):,} digits")
+    return int(text)

@@ -7,14 +7,14 @@
 # Writes FOLDER/l0-32.{json,md,html} with its plots, and the same for each L0. Run it again after an interruption:
 # complete files are kept, and the step that was stopped resumes. Two processes may share FOLDER if they train different
 # ARCHS or SEEDS and leave the evaluation to a third (EVAL=no).
-# In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("512 1536", the widths of two levels),
-# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 37.5),
+# In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of two levels),
+# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 50),
 # HIER (flags that only the hierarchy gets).
 set -euo pipefail
 usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
 acts=${1:?$usage} host=${2:?$usage} out=${3:?$usage}
 shift 3
-read -r parents children <<<"${LEVELS:-512 1536}"
+read -r parents children <<<"${LEVELS:-1024 1024}"
 source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
 
 # train FLAGS...: the same rows in the same order for all.
@@ -24,7 +24,7 @@ train() {
 }
 
 for l0 in ${L0:-16 32 64}; do
-  k=$(awk -v l0="$l0" -v share="${SHARE:-37.5}" 'BEGIN { k = l0 * share / 100; print k "," l0 - k }')
+  k=$(awk -v l0="$l0" -v share="${SHARE:-50}" 'BEGIN { k = l0 * share / 100; print k "," l0 - k }')
   for seed in ${SEEDS:-0 1 2}; do
     for arch in ${ARCHS:-hier batchtopk matryoshka topk jumprelu}; do
       case $arch in

@@ -51,7 +51,7 @@ def test_sizes_fit_the_cache(rows: int, width: int) -> None:
 
 def test_sizes_of_known_caches() -> None:
     small = parsed(advice.after_cache("acts.h5", cache(60_000, 64)))
-    assert (small.widths, small.tokens) == ((128, 384), 600_000)
+    assert (small.widths, small.tokens) == ((256, 256), 600_000)
     large = parsed(advice.after_cache("my acts.h5", cache(1_200_000, 576, "h.2")))
     assert (large.acts, large.module, sum(large.k)) == (["my acts.h5"], "h.1", 32)
 

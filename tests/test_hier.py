@@ -109,6 +109,29 @@ def test_orphan_weight_raises_the_price_without_the_parent_but_not_of_root_child
     assert torch.equal(prices[1][1], prices[0][1] * torch.where(child, 3.0, 1.0))
 
 
+def test_a_latent_above_the_last_level_that_fires_too_often_costs_more() -> None:
+    """Its price grows with the square of how far its rate is above the limit; the last level has no limit."""
+    rows = 4000
+    rates = {0: 0.9, 1: 0.3, 2: 0.1}
+    fired = [torch.zeros(rows, 3), torch.zeros(rows, 4)]
+    for latent, rate in rates.items():
+        fired[0][: round(rate * rows), latent] = 1
+    fired[1][: round(0.9 * rows), 0] = 1
+    prices = []
+    for limit in (0.0, 1.0):
+        options = HierOptions(
+            widths=(3, 4), k=(0.9, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1, rate_limit=limit
+        )
+        model = HierarchicalSAE(6, options)
+        model.counts[0].add(*map(Pattern.of, fired))
+        model.after_step(StepContext(0, 1.0))
+        assert torch.equal(model.price_on_F, model.price_off_F)
+        prices.append(model.price_on_F)
+    usual = 0.9 / 3  # the mean rate of the first level
+    expected = [max(1.0, rate / usual) ** 2 for rate in rates.values()]
+    assert (prices[1] / prices[0]).tolist() == pytest.approx([*expected, 1, 1, 1, 1], rel=1e-3)
+
+
 def test_without_a_tree_every_price_is_the_same() -> None:
     model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1))
     model.counts[0].add(*map(Pattern.of, firings(4000)))

@@ -24,6 +24,7 @@ _HIER = {
     "coherence_weight": 1.0,
     "tree_weight": 1.0,
     "orphan_weight": 1.0,
+    "rate_limit": 0.0,
     "relevel": True,
     "lr": 3e-3,
     "curriculum": "anneal=0.7",

@@ -14,7 +14,7 @@ from hiersae_cli.config.curriculum import DEFAULT_CURRICULUM, Curriculum
 
 TRAINING = "Training"  # headings of the help
 HIERARCHY, JUMPRELU = OWN_GROUPS = ("Hierarchy", "JumpReLU")
-_DEFAULT_WIDTHS, _DEFAULT_K = (512, 1536), (12, 20)
+_DEFAULT_WIDTHS, _DEFAULT_K = (1024, 1024), (16, 16)
 
 _hier_option = partial(option, group=HIERARCHY, only_for={"arch": ("hier",)})
 _jumprelu_option = partial(option, group=JUMPRELU, only_for={"arch": ("jumprelu",)})
@@ -77,6 +77,12 @@ class HierOptions(DictionaryOptions):
         3.0,
         help="Factor on the price of a child that fires without its parent. 10 nearly closes the gate.",
     )
+    rate_limit: float = _hier_option(
+        3.0,
+        help="A latent that fires over this many times as often as the mean of its level costs more: its price grows "
+        "with the square of the excess. So no dense latent becomes the parent of most others. Not for the last level. "
+        "0: no limit.",
+    )
     tree_every: int = _hier_option(50, help="Steps between new assignments of parents.")
     least_containment: float = _hier_option(
         0.1,
@@ -115,6 +121,7 @@ class HierOptions(DictionaryOptions):
         self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, between 0 and 1")
         self.require_at_least(1, "tree_every", "open_every")
         self.require_at_least(0, "coarse_weight", "coherence_weight", "tree_weight")
+        self.require(self.rate_limit == 0 or self.rate_limit >= 1, "rate_limit", "must be 0 or at least 1")
         needs_hardening = "has a phase with the gate closed, which needs --harden"
         self.require(self.harden or not self.phases.closed, "curriculum", needs_hardening)
 

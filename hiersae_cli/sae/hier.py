@@ -358,7 +358,17 @@ class HierarchicalSAE(SparseAutoencoder):
                 price_F[part] = price_of(rate_C, weight)
             if level:
                 self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphan_factor)
+            if self.options.rate_limit and level < len(self.parts) - 1:
+                rate_C = counts.overall_child_rates() if level else counts.parent_rates()
+                surcharge_C = self._surcharge(rate_C, self.k[level])
+                self.price_on_F[part] *= surcharge_C
+                self.price_off_F[part] *= surcharge_C
         self._forget(KEEP)
+
+    def _surcharge(self, rate_C: torch.Tensor, k: float) -> torch.Tensor:
+        """The factor on the prices of a level with L0 ``k`` for latents that fire too often to be good parents."""
+        usual = k / len(rate_C)
+        return (rate_C / (self.options.rate_limit * usual)).clamp_min(1).square()
 
 
 def price_of(rate: torch.Tensor, weight: float) -> torch.Tensor:

@@ -24,7 +24,7 @@ _LEAST_TOKENS = 1000
 _LATENTS = (64, 16_384)
 _TOKENS_PER_LATENT = 500  # with fewer, latents are neither unique nor meaningful
 _LATENTS_PER_DIMENSION = 8
-_PARENTS, _PARENTS_ACTIVE = 1 / 4, 3 / 8  # shares of all latents and of all active latents, as in the defaults
+_PARENTS = 1 / 2  # share of all latents and of all active latents, as in the defaults
 # This recipe finds the whole tree of ``toy``: see docs/research-log.md.
 TOY: dict[str, Any] = {
     "arch": "hier",
@@ -40,6 +40,7 @@ TOY: dict[str, Any] = {
     "coarse_weight": 1.0,
     "coarse_rows": 0.4,
     "orphan_weight": 1.0,
+    "rate_limit": 0.0,
     "least_containment": 0.5,
     "curriculum": "anneal=0.7",
 }
@@ -191,7 +192,7 @@ def _sizes(rows: int, width: int) -> dict[str, Any]:
 def _levels(latents: int, l0: float) -> tuple[tuple[int, int], tuple[float, float]]:
     """Widths and k of two levels with ``latents`` and ``l0`` in all."""
     parents = max(1, int(latents * _PARENTS))
-    active = min(parents, l0 * _PARENTS_ACTIVE)
+    active = min(parents, l0 * _PARENTS)
     return (parents, latents - parents), (_whole(active), _whole(l0 - active))
 
 

@@ -21,8 +21,8 @@ from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder
 
 L0_TOLERANCE = 0.03  # share by which measured L0s may differ
 _PARAMETER_TOLERANCE = 0.01  # share by which numbers of parameters may differ: encoders have a few thresholds and sizes
-_SEEDS = ("seed", "init_seed", "order_seed")
-_NOT_CONFIGURATION = (*_SEEDS, "device", "log_every")  # runs of one configuration may differ in these
+# Runs of one configuration may differ in these.
+_NOT_CONFIGURATION = ("seed", "init_seed", "order_seed", "device", "log_every")
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def _configuration(path: Path, header: dict[str, Any]) -> TrainConfig:
 
 def _check_weights(model: SparseAutoencoder) -> None:
     """Raise ``ValueError`` for weights that are not finite, and for a parent that is not one level up."""
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.weights().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} is not finite")
     if model.learned_F is None:

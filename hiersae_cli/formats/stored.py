@@ -116,10 +116,10 @@ def _problem(
     layout = _LAYOUTS.get(created.get_layout(), "compact")
     if created.get_external_count():
         return "lies in another file"
-    if layout == VIRTUAL and VIRTUAL in stored.layouts:
+    if layout == VIRTUAL and VIRTUAL in stored.layouts and sources:
         strange = [source for source in data.virtual_sources() if not _comes_from(source, name, sources)]
         return f"takes its data from {strange[0].file_name}" if strange else ""
-    if layout not in stored.layouts and not (ANY in stored.layouts and layout != VIRTUAL):
+    if layout == VIRTUAL or (layout not in stored.layouts and ANY not in stored.layouts):
         return f"is {layout}, not {' or '.join(stored.layouts)}"
     if layout == CONTIGUOUS and data.size and not _lies_within(file, data):
         return "lies outside the file"

@@ -45,7 +45,7 @@ _DESIGN: dict[str, Kind] = {
     "items_sha256": str,
     "design": {
         "tasks": [str],
-        "conditions?": [str],
+        "conditions?": {str: [str]},
         "sets": {str: COUNT},
         "sets_per_rater?": COUNT,
         "raters": COUNT,

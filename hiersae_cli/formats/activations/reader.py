@@ -70,8 +70,8 @@ class Activations:
     def __init__(self, path: str | Path, *, allow_unfinished: bool = False, _joined_by: tuple[Path, ...] = ()):
         self.path = Path(path)
         self._parts: list[Activations] = []
-        self._joined_by = (*_joined_by, self.path.resolve())
         self.file = open_hdf5(self.path, "an activation cache", _HINT)
+        self._joined_by = (*_joined_by, self.path.resolve())
         try:
             with reading(path, _HINT):
                 self._read()

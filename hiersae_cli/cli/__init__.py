@@ -9,16 +9,20 @@ import os
 import sys
 
 from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error
+from hiersae_cli.interrupt import Interrupted
 
 
 def main() -> None:
     """Run ``hiersae``; never returns."""
-    from hiersae_cli.cli.app import app
-    from hiersae_cli.console import steady_streams
-
-    steady_streams()
     try:
+        from hiersae_cli.console import steady_streams
+
+        steady_streams()
+        from hiersae_cli.cli.app import app
+
         app(prog_name="hiersae", standalone_mode=True)
+    except KeyboardInterrupt:
+        _stop(Interrupted("interrupted"))
     except HierSAEError as error:
         _stop(error)
     except BrokenPipeError:
@@ -29,13 +33,28 @@ def main() -> None:
         _stop(from_os_error(error))
     except MemoryError:
         _stop(HierSAEError("out of memory", "Use a smaller --batch or --buffer."))
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+    except Exception as error:
+        if _is_from_interrupt(error):
+            _stop(Interrupted("interrupted"))
+        if not isinstance(error, RuntimeError) or not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
 
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
+def _is_from_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: Python reports one that comes during an import in other words."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def _stop(error: HierSAEError) -> None:
     """Print why the command ends and exit; an interruption is not reported as an error."""
-    print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
+    from hiersae_cli.console import write_line
+
+    write_line(str(error) if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", sys.stderr)
     sys.exit(error.exit_code)

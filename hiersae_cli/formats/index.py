@@ -26,9 +26,9 @@ from safetensors.numpy import load_file, save_file
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
-from hiersae_cli.formats.atomic import read_json, replacing, write_json
+from hiersae_cli.formats.atomic import naming_full_disk, read_json, replacing, reserve, write_json
 from hiersae_cli.formats.described import Described
-from hiersae_cli.formats.hdf5 import attributes, read_strings, write_header, write_strings
+from hiersae_cli.formats.hdf5 import Room, attributes, read_strings, replacing_hdf5, write_header, write_strings
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.firings import Firings
@@ -41,6 +41,7 @@ HEADER_FILE = "header.json"  # of an unfinished index
 RUN, BASELINE = "run", "baseline"  # the dictionaries
 _COLUMNS = {"cache_row": "<i8", "token": "<i4", "document": "<i4", "position": "<i4", "split": "u1"}
 _APPENDED = {"count": np.dtype("<i4"), "latent": np.dtype("<i4"), "value": np.dtype("<f4")}
+_HELD_BACK = 1 << 20  # bytes that HDF5 may keep back: texts and notes, as all columns are contiguous
 _TRANSPOSED = 1 << 21  # firings sorted at once: about 50 MB
 _HINT = "Build it again: hiersae dashboard with --rebuild."
 
@@ -196,13 +197,15 @@ class IndexWriter:
         """Append the firings of a dictionary in the next rows."""
         counts = np.bincount(firings.row_n, minlength=firings.rows)
         for column, values in (("count", counts), ("latent", firings.latent_n), ("value", firings.value_n)):
-            self._files[f"{name}.{column}"].write(np.ascontiguousarray(values, _APPENDED[column]).data)
+            with naming_full_disk(self.path):
+                self._files[f"{name}.{column}"].write(np.ascontiguousarray(values, _APPENDED[column]).data)
 
     def commit(self, rows: int) -> None:
         """Declare the first ``rows`` rows done, with the current ``sums``; all are on the disk first."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        with naming_full_disk(self.path):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
         lengths = {name: str(file.tell()) for name, file in self._files.items()}
         with replacing(self._state) as temporary:
             save_file(self.sums, temporary, {"rows": str(rows), **lengths})
@@ -225,20 +228,25 @@ class IndexWriter:
         for appended in self._files.values():
             appended.close()
         rows = len(columns["token"])
-        with replacing(self.path) as temporary:
+        with replacing_hdf5(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
                 write_header(file, self.header)
+                room = Room(file, self.path, _HELD_BACK)
+                room.reserve(rows * sum(np.dtype(kind).itemsize for kind in _COLUMNS.values()) + _text_bytes(documents))
                 for name, kind in _COLUMNS.items():
                     create_dataset(file, f"rows/{name}", (rows,), np.dtype(kind))[...] = columns[name]
                 write_strings(file, "documents", documents)
                 for name in self.latents:
-                    self._create_lists(file, name, rows)
+                    self._create_lists(file, name, rows, room)
+            reserve(temporary, temporary.stat().st_size, self.path)  # a mapping of a full disk ends the process
             with h5py.File(temporary, "r") as file:
                 firings = {name: _lists(temporary, file, name, "r+") for name in self.latents}
             for name, lists in firings.items():
                 self._transpose(name, lists)
             of_latents, texts = tables(firings)
             with h5py.File(temporary, "r+") as file:
+                tables_bytes = sum(np.asarray(values).nbytes for values in of_latents.values())
+                Room(file, self.path, _HELD_BACK).reserve(tables_bytes + _text_bytes(list(texts.values())))
                 for path, values in of_latents.items():
                     dictionary, _, name = path.partition("/")
                     values = np.asarray(values)
@@ -248,7 +256,7 @@ class IndexWriter:
         shutil.rmtree(self.folder)
         self.close()
 
-    def _create_lists(self, file: h5py.File, name: str, rows: int) -> None:
+    def _create_lists(self, file: h5py.File, name: str, rows: int, room: Room) -> None:
         count_R = np.fromfile(self.folder / f"{name}.count", _APPENDED["count"])
         latent_n = (
             np.memmap(self.folder / f"{name}.latent", _APPENDED["latent"]) if count_R.any() else np.zeros(0, "<i4")
@@ -258,6 +266,7 @@ class IndexWriter:
         for part in _parts(len(latent_n)):
             start_F[1:] += np.bincount(latent_n[part], minlength=self.latents[name])
         start_F[1:] = np.cumsum(start_F[1:])
+        room.reserve(start_R.nbytes + start_F.nbytes + len(latent_n) * (4 + 4 + _APPENDED["value"].itemsize))
         create_dataset(file, f"{name}/start_R", start_R.shape, start_R.dtype)[...] = start_R
         create_dataset(file, f"{name}/start_F", start_F.shape, start_F.dtype)[...] = start_F
         latents = create_dataset(file, f"{name}/latent", (len(latent_n),), _APPENDED["latent"])
@@ -354,6 +363,11 @@ def _mapped(path: Path, data: h5py.Dataset, mode: str = "r") -> Array:
         return values
     mapped = np.memmap(path, data.dtype, mode, offset, data.shape)  # type: ignore[call-overload]
     return np.asarray(mapped) if mode == "r" else mapped  # access to a plain array is several times faster
+
+
+def _text_bytes(texts: list[str]) -> int:
+    """The most bytes that texts may take in the file."""
+    return sum(6 * len(text) + 64 for text in texts)  # 6: escaped
 
 
 def _parts(count: int) -> Iterator[slice]:

@@ -136,3 +136,12 @@ def _wait(process: Started, sign: Path) -> None:
     while not sign.exists():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
+
+
+def test_codes_for_which_there_is_no_room_are_refused_without_a_crash(
+    tiny_hier: Path, tiny_acts: Path, small_disk: Path
+) -> None:
+    out = small_disk / "codes.h5"
+    done = hiersae("encode", tiny_hier, tiny_acts, "-o", out, "--device", "cpu", fresh=True)
+    assert done.returncode == 1 and f"{out}: no space left on the disk: it needs" in done.stderr, done.stderr
+    assert not list(small_disk.iterdir())

@@ -37,14 +37,17 @@ codecs.register_error("hiersae", _replace_unencodable)
 
 
 def steady_streams() -> None:
-    """Make standard output and error accept any character, whatever their encoding."""
+    """Make standard output and error accept any character, whatever their encoding, and anything if they are closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would get its number, and messages
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="hiersae")
 
 
-def _write(text: str, stream: TextIO) -> None:
-    """Print a line. A closed pipe (``… | head``) or a full disk does not stop the command."""
+def write_line(text: str, stream: TextIO) -> None:
+    """Print text and a line end. A closed pipe (``… | head``) or a full disk does not stop the command."""
     try:
         print(text, file=stream, flush=True)
     except OSError:
@@ -107,11 +110,11 @@ class Console:
     def say(self, message: str = "") -> None:
         """Show a message about what the command is doing or has done."""
         if not self.quiet:
-            _write(message, sys.stderr)
+            write_line(message, sys.stderr)
 
     def warn(self, message: str) -> None:
         """Show something that the user should know about the result, even when quiet."""
-        _write(f"warning: {message}", sys.stderr)
+        write_line(f"warning: {message}", sys.stderr)
 
     def result(self, data: Mapping[str, Any], text: str) -> None:
         """Print the command's result: JSON on standard output with ``--json``, else text.
@@ -126,7 +129,7 @@ class Console:
             except BrokenPipeError:
                 _discard(sys.stdout)
         elif text and not self.quiet:
-            _write(text, sys.stdout)
+            write_line(text, sys.stdout)
 
     def next(self, *commands: str) -> None:
         """Suggest commands to run next."""
@@ -137,7 +140,7 @@ class Console:
     def show(self, text: str) -> None:
         """Print text for people on standard output, but not with ``--json``."""
         if not self.json and not self.quiet:
-            _write(text, sys.stdout)
+            write_line(text, sys.stdout)
 
     def table(
         self,
@@ -189,7 +192,7 @@ class _PlainProgress(Progress):
 
     def _print(self) -> None:
         self._printed_at = self.done
-        _write(f"{self._title}: {self.line(self._unit, self._figures)}", sys.stderr)
+        write_line(f"{self._title}: {self.line(self._unit, self._figures)}", sys.stderr)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Only the command line turns an error into an exit; everything below it raises.
 from __future__ import annotations
 
 import errno
+import os
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -68,8 +69,11 @@ _OS_MESSAGES = {
 def from_os_error(error: OSError) -> HierSAEError:
     """The same failure in words for the user, with its path."""
     where = f"{error.filename}: " if error.filename else ""
-    message, hint = _OS_MESSAGES.get(error.errno or 0, (error.strerror or str(error), ""))
-    return FileError(f"{where}{message}", hint)
+    said = error.strerror or str(error)
+    message, hint = _OS_MESSAGES.get(error.errno or 0, (said, ""))
+    usual = os.strerror(error.errno or 0)
+    more = said.removeprefix(usual) if said.startswith(usual) and message != said else ""  # such as the room it needs
+    return FileError(f"{where}{message}{more}", hint)
 
 
 def unexpected(error: Exception) -> HierSAEError:

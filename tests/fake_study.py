@@ -83,11 +83,11 @@ def opened(folder: Path, url: str = "") -> tuple[StudyFiles, Store, Links]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, Study]]:
+def serving(folder: Path, public: str = "") -> Iterator[tuple[str, Study]]:
     """The address of a server of a study in a thread, and the study."""
     study = Study(*opened(folder))
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-    server = uvicorn.Server(uvicorn.Config(app(study), log_level="error", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app(study, public=public), log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from hiersae_cli.config.data import DataGetConfig
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats import datasets
 from hiersae_cli.formats.datasets import KNOWN
+from hiersae_cli.workflows.data import get
 from tests.helpers import hiersae
 
 PLAY = b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 20
@@ -109,3 +112,22 @@ def test_a_changed_text_is_noticed(tmp_path: Path) -> None:
 def test_a_name_that_nobody_knows() -> None:
     done = hiersae("data", "get", "enwik9")
     assert done.returncode == 2 and "shakespeare_char, enwik8, text8" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["plain", "gz", "zip"])
+def test_unpacking_stops_at_the_known_size(form: str, tmp_path: Path) -> None:
+    size, bomb = KNOWN["shakespeare_char"].size, PLAY + bytes(200 << 20)
+    source = tmp_path / "play"
+    if form == "plain":
+        source.write_bytes(bomb)
+    elif form == "gz":
+        source.write_bytes(gzip.compress(bomb, 1))
+    else:
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("play.txt", bomb)
+    tracemalloc.start()
+    with pytest.raises(FileError, match=f"more than {size:,} bytes"):
+        get(DataGetConfig(name="shakespeare_char", source=str(source), data=str(tmp_path / "data")))
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+    assert not (tmp_path / "data" / "shakespeare_char").exists()

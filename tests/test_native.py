@@ -121,6 +121,19 @@ def test_kernels_that_cannot_be_loaded_are_compiled_again(monkeypatch: pytest.Mo
 
 
 @needs_compiler
+def test_cut_kernels_are_not_loaded_but_compiled_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native._library.__wrapped__() is not None
+    (cached,) = (tmp_path / "hiersae").iterdir()
+    whole = cached.read_bytes()
+    cached.unlink()  # not cut in place: this process has it mapped
+    cached.write_bytes(whole[:4096] + bytes(len(whole) - 4096))
+    assert native._library.__wrapped__() is not None
+    (again,) = (tmp_path / "hiersae").iterdir()
+    assert again.read_bytes()[4096:].strip(b"\0")
+
+
+@needs_compiler
 def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert native._library.__wrapped__() is not None
@@ -146,7 +159,16 @@ def test_without_a_private_folder_kernels_are_not_cached(
     assert folder.is_file() or not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("compiler", ["missing", "failing", "switched off"])
+def test_a_compiler_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "cc").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    monkeypatch.setattr(native, "_COMPILER_SECONDS", 0.2)
+    assert native._library.__wrapped__() is None
+
+
+@pytest.mark.parametrize("compiler", ["missing", "failing", "switched off", "no command line"])
 def test_training_works_without_kernels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, tiny_acts: Path
 ) -> None:
@@ -154,7 +176,11 @@ def test_training_works_without_kernels(
     if compiler == "failing":
         cc.write_text("#!/bin/sh\nexit 1\n")
         cc.chmod(0o755)
-    without = {"HIERSAE_NATIVE": "0"} if compiler == "switched off" else {"CC": str(cc)}
+    without = (
+        {"HIERSAE_NATIVE": "0"}
+        if compiler == "switched off"
+        else {"CC": 'cc "' if compiler == "no command line" else str(cc)}
+    )
     without["XDG_CACHE_HOME"] = str(tmp_path)
     for name, value in without.items():
         monkeypatch.setenv(name, value)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from safetensors.torch import load_file
 
 from hiersae_cli.config.dashboard import DashboardConfig
 from tests.caches import datasets
-from tests.helpers import PATIENCE, Started, command, environment, hiersae, killed, start
+from tests.helpers import PATIENCE, Started, hiersae, killed, start
 
 TRAIN = ("--arch", "batchtopk", "--widths", "64", "--k", "4", "--batch", "128", "--device", "cpu")
 LM = ("--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4", "--device", "cpu")
@@ -41,17 +39,6 @@ def test_outputs_of_an_evaluation_are_all_there_or_none(
     assert all((tmp_path / name).stat().st_size for name in outputs.values())
     assert json.loads((tmp_path / "report.json").read_text())["schema"] == "hiersae.report"
     assert len(list((tmp_path / "plots").iterdir())) > 1 and not hidden(tmp_path)
-
-
-def test_a_closed_pipe_costs_no_report(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    reading, writing = os.pipe()
-    os.close(reading)
-    flags = ("eval", tiny_hier, "--acts", tiny_acts, "--resamples", "100", "-o", report)
-    done = subprocess.run(command(*flags), stdout=writing, stderr=subprocess.PIPE, env=environment(), text=True)
-    os.close(writing)
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    assert json.loads(report.read_text())["schema"] == "hiersae.report"
 
 
 @pytest.mark.parametrize("at", ["open:metrics.jsonl:4", "os.rename:model.safetensors:1"])
@@ -149,3 +136,12 @@ def _wait(process: Started, sign: Path) -> None:
     while not sign.exists():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
+
+
+def test_codes_for_which_there_is_no_room_are_refused_without_a_crash(
+    tiny_hier: Path, tiny_acts: Path, small_disk: Path
+) -> None:
+    out = small_disk / "codes.h5"
+    done = hiersae("encode", tiny_hier, tiny_acts, "-o", out, "--device", "cpu", fresh=True)
+    assert done.returncode == 1 and f"{out}: no space left on the disk: it needs" in done.stderr, done.stderr
+    assert not list(small_disk.iterdir())

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -18,7 +19,10 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from hiersae_cli.config.study import StudyServeConfig
+from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.study import Links, load_study
+from hiersae_cli.study.live import ANSWER, STEP
 from hiersae_cli.study.protocol import EDGE, EXAMPLE, LABEL
 from hiersae_cli.study.store import HUMAN, Answer
 from tests.fake_study import ATTACK, make_study, opened, serving
@@ -191,7 +195,7 @@ def test_nobody_answers_before_consent_or_after_the_end(served):
     text = one.page()
     assert "I agree" in text and "form class" not in text
     item = study.session(0)[0].id
-    made_up = {"item": item, "shown": "1", "label_of": "", "signature": study.sign(one.token, item, "1", "")}
+    made_up = {"item": item, "shown": "1", "label_of": "", "signature": study.sign(ANSWER, one.token, item, "1", "")}
     assert one.answer(made_up, "words") == 403
     one.begin()
     administrator = study.links.administrator
@@ -208,6 +212,72 @@ def test_answers_are_exported_without_formulas(served, rater):
     status, text, headers = rater.ask("GET", f"/admin/{study.links.administrator}/answers.csv")
     assert status == 200 and "'=HYPERLINK" in text and "attachment" in headers["content-disposition"]
     assert rater.ask("GET", f"/admin/{study.links.administrator}/answers.json")[1].startswith("[")
+
+
+def test_a_signature_of_an_answer_opens_no_step(served, rater):
+    _, study = served
+    item, shown = fields(rater.page())["item"], "1"
+    step = f"{item}%0A{shown}%0A"
+    for signature in (study.sign(ANSWER, rater.token, item, shown, ""), study.sign(STEP, rater.token, step)):
+        assert rater.ask("POST", f"/r/{rater.token}/{step}", urlencode({"signature": signature}))[0] == 404
+    assert study.store.steps(0) == {"consent", "practice"}
+    assert rater.ask("GET", f"/admin/{study.links.administrator}/answers.exe")[0] == 404
+
+
+@pytest.mark.parametrize("passed_on", [True, False])
+def test_a_study_works_below_a_path_that_a_proxy_passes_on_or_removes(tmp_path: Path, passed_on: bool):
+    with serving(make_study(tmp_path / "study"), "https://example.org/studies/a/") as (address, study):
+        rater = Rater(address, study.links.raters[0])
+        prefix, administrator = "/studies/a", f"/admin/{study.links.administrator}"
+
+        def open_link(path: str, form: Fields | None = None) -> tuple[int, str, str]:
+            assert path.startswith(f"{prefix}/"), path
+            method, body = ("GET", "") if form is None else ("POST", urlencode(form))
+            path = path if passed_on else path.removeprefix(prefix)
+            sent = {"Host": "example.org"} | ({} if form is None else {"Origin": "https://example.org"})
+            status, text, headers = rater.ask(method, path, body, **sent)
+            return status, text, headers.get("location", "")
+
+        path = f"{prefix}/r/{rater.token}"
+        for _ in range(20):
+            status, text, _ = open_link(path)
+            assert status == 200
+            assert {open_link(link)[0] for link in re.findall(r'(?:href|src)="([^"]+)"', text)} <= {200}
+            action = re.search(r' action="([^"]+)"', text)
+            if not action:
+                break
+            if "signature" not in (form := fields(text)):
+                path = action[1]  # the next item to practise on
+                continue
+            status, _, path = open_link(action[1], {**form, "value": value_for(text)})
+            assert status == 303
+        assert study.store.answers()
+        status, text, _ = open_link(prefix + administrator)
+        assert status == 200
+        assert {open_link(link)[0] for link in re.findall(r'(?:href|src)="([^"]+)"', text)} == {200}
+
+
+@pytest.mark.parametrize("address", ["http://", "https:///path", "ftp://a.b", "https://a@b.c", "https://a.b/?q", "a.b"])
+def test_an_address_without_a_host_is_refused(address: str):
+    with pytest.raises(UsageError, match="public-url"):
+        StudyServeConfig(study="study", public_url=address)
+
+
+def test_a_server_with_a_slow_form_open_stops_soon(tmp_path: Path):
+    folder = make_study(tmp_path / "study")
+    process, address = start(folder)
+    slow = socket.create_connection(urlsplit(address).netloc.split(":"))
+    host, token = urlsplit(address).netloc, Links(folder).raters[0]
+    slow.sendall(
+        f"POST /r/{token}/consent HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n"
+        "Content-Length: 100\r\n\r\nsignature=".encode()
+    )
+    time.sleep(0.5)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.wait(PATIENCE)
+    assert time.monotonic() - begin < 60  # 3 seconds on a machine that is not busy; without a limit, never
+    slow.close()
 
 
 # --- many at once

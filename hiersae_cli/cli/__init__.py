@@ -11,19 +11,22 @@ import traceback
 from collections.abc import Callable
 
 from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error, unexpected
+from hiersae_cli.interrupt import Interrupted
 
 
 def main(before: Callable[[], object] | None = None) -> None:
     """Run ``hiersae``; never returns. ``before`` is called first; its errors end the command in the same way."""
-    from hiersae_cli.console import steady_streams
-
-    steady_streams()
     try:
+        from hiersae_cli.console import steady_streams
+
+        steady_streams()
         if before:
             before()
         from hiersae_cli.cli.app import app
 
         app(prog_name="hiersae", standalone_mode=True)
+    except KeyboardInterrupt:
+        _stop(Interrupted("interrupted"))
     except HierSAEError as error:
         _stop(error)
     except BrokenPipeError:
@@ -35,10 +38,22 @@ def main(before: Callable[[], object] | None = None) -> None:
     except MemoryError:
         _stop(HierSAEError("out of memory", "Use a smaller --batch or --buffer."))
     except Exception as error:
-        full = isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate" in str(error))
-        if full:
+        if _is_from_interrupt(error):
+            _stop(Interrupted("interrupted"))
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY):
             _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
         _stop(unexpected(error))
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
+def _is_from_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: Python reports one that comes during an import in other words."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _stop(error: HierSAEError) -> None:
@@ -46,7 +61,9 @@ def _stop(error: HierSAEError) -> None:
 
     If ``HIERSAE_DEBUG`` is set, the traceback comes first.
     """
+    from hiersae_cli.console import write_line
+
     if os.environ.get("HIERSAE_DEBUG"):
         traceback.print_exc()
-    print(error if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", file=sys.stderr)
+    write_line(str(error) if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", sys.stderr)
     sys.exit(error.exit_code)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from hiersae_cli.config.base import Config, argument, option, options, parse_count
 
@@ -100,10 +102,27 @@ class StudyServeConfig(_AnswersConfig):
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
         self.require(self.raters >= 0, "raters", "must not be negative")
         self.require(
-            not self.public_url or self.public_url.startswith(("https://", "http://")),
+            not self.public_url or _is_address(self.public_url),
             "public_url",
-            "begin it with https://, such as https://study.example.org",
+            "give https:// and a host, such as https://study.example.org or https://example.org/study",
         )
+
+
+def _is_address(text: str) -> bool:
+    """Whether this is an address that pages can be below: http or https, a host, and perhaps a port and a path."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return bool(
+        parts.scheme in ("https", "http")
+        and parts.hostname
+        and "@" not in parts.netloc
+        and not (parts.query or parts.fragment)
+        and re.fullmatch(r"[\w./~-]*", parts.path, re.ASCII)
+        and "//" not in parts.path
+    )
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ The next process that writes or refuses ``NAME`` removes what dead processes lef
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -35,10 +36,11 @@ def replacing(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
     sweep(path)
     temporary = _hidden(path, "tmp")
     try:
-        yield temporary
-        _settle(temporary, mode)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with naming_full_disk(path):
+            yield temporary
+            _settle(temporary, mode)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,7 +62,8 @@ def replacing_folder(path: str | Path, private: Collection[str] = ()) -> Iterato
     _remove(temporary)  # left by a killed process with the same number
     temporary.mkdir()
     try:
-        yield temporary
+        with naming_full_disk(path):
+            yield temporary
         for inside in temporary.rglob("*"):
             _settle(inside, 0o777 if inside.is_dir() else 0o600 if inside.name in private else 0o666)
         _exchange(temporary, path)
@@ -82,8 +85,9 @@ def replace_all(contents: Mapping[Path, bytes]) -> None:
         for temporary, path in renames.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep(path)
-            temporary.write_bytes(contents[path])
-            _settle(temporary, 0o666)
+            with naming_full_disk(path, len(contents[path])):
+                temporary.write_bytes(contents[path])
+                _settle(temporary, 0o666)
         if len(renames) > 1:
             renaming.write_text(json.dumps([str(path.absolute()) for path in contents]))
             sync(renaming)
@@ -274,6 +278,38 @@ def refuse_folder(path: str | Path, overwrite: bool, ours: Callable[[str], bool]
         raise FileError(f"{path}: a folder with other files in it, such as {others[0]}", "Choose another path.")
     if not overwrite:
         raise FileError(f"{path}: already exists", "Give --overwrite to replace it, or choose another path.")
+
+
+def reserve(path: Path, size: int, name: str | Path, start: int = 0) -> None:
+    """Reserve the bytes of a file from ``start`` to ``size`` on the disk, so that writing them cannot fail.
+
+    Without that, a full disk kills a process that has mapped the file, and one that writes it with HDF5. Systems
+    without reservations do nothing. Raises ``FileError`` with the name ``name`` if there is no room.
+    """
+    if size <= start or not hasattr(os, "posix_fallocate"):
+        return
+    handle = os.open(path, os.O_RDWR)
+    try:
+        with naming_full_disk(name, size):
+            os.posix_fallocate(handle, start, size - start)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def naming_full_disk(path: str | Path, size: int = 0) -> Iterator[None]:
+    """Give errors of a full disk, which name no file or a temporary one, the name ``path`` and the room it needs."""
+    try:
+        yield
+    except OSError as error:
+        usual = os.strerror(error.errno or 0)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or error.strerror != usual:
+            raise  # another error, or one that has its name
+        needed = f": it needs {human_bytes(size)}" if size else ""
+        raise OSError(error.errno, f"{usual}{needed}", str(path)) from None
 
 
 def require_space(path: str | Path, size: int) -> None:

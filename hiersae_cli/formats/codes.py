@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.described import Described, of_levels, run_line
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, RUN, SIZE, require_fields
-from hiersae_cli.formats.hdf5 import attributes, open_hdf5, replacing_hdf5, write_header
+from hiersae_cli.formats.hdf5 import Room, attributes, open_hdf5, replacing_hdf5, write_header
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.stored import CHUNKED, Stored, check_datasets, dataset
 from hiersae_cli.metrics.firings import Firings
@@ -37,14 +37,19 @@ _COLUMNS = {name: DATASETS[name].dtype for name in ("indptr", "indices", "values
 _HEADER: dict[str, Any] = {**COMMON, "run": RUN, "host": HOST}
 _ATTRIBUTES: dict[str, Any] = {"rows": COUNT, "latents": SIZE, "widths": [SIZE]}
 _VERIFIED_ROWS = 1 << 16  # at once
+_HELD_BACK = 4 << 20  # bytes: HDF5 keeps up to 1 MB of each column, and allocates a chunk at a time
 _CHUNK = 1 << 16  # numbers: whole chunks of any column fit HDF5's cache, so that appending touches the disk once
 
 
 class CodesWriter:
     """A new file of codes, appended to in the order of rows; see ``writing_codes``."""
 
-    def __init__(self, file: h5py.File, header: dict[str, Any], widths: tuple[int, ...], compression: str):
+    def __init__(
+        self, file: h5py.File, path: str | Path, header: dict[str, Any], widths: tuple[int, ...], compression: str
+    ):
         self.latents, self.rows, self.firings = sum(widths), 0, 0
+        self._room = Room(file, path, _HELD_BACK)
+        self._room.reserve()
         write_header(file, header)
         file.attrs.update({"latents": self.latents, "widths": np.array(widths, "<i8")})
         packed = {} if compression == "none" else {"compression": compression, "shuffle": True}
@@ -56,6 +61,7 @@ class CodesWriter:
 
     def add(self, firings: Firings) -> None:
         """Append the firings of the next rows."""
+        self._room.reserve(sum(kind.itemsize for kind in _COLUMNS.values()) * max(firings.rows, len(firings.place_n)))
         ends = np.searchsorted(firings.row_n, np.arange(1, firings.rows + 1))
         self._append("indptr", self.firings + ends)
         self._append("indices", firings.latent_n)
@@ -82,7 +88,7 @@ def writing_codes(
         compression: ``none``, ``lzf`` or ``gzip``.
     """
     with replacing_hdf5(path) as temporary, h5py.File(temporary, "w") as file:
-        writer = CodesWriter(file, header, widths, compression)
+        writer = CodesWriter(file, path, header, widths, compression)
         yield writer
         file.attrs["rows"] = writer.rows
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.atomic import replacing
+from hiersae_cli.formats.atomic import replacing, reserve
 from hiersae_cli.reading import parse_json, require_regular
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -90,11 +90,40 @@ def attributes(file: h5py.File) -> dict[str, Any]:
 
 @contextmanager
 def replacing_hdf5(path: str | Path) -> Iterator[Path]:
-    """``replacing`` for HDF5 files: HDF5 reports a full disk only in the text of various exceptions."""
+    """``replacing`` for HDF5 files: HDF5 reports a full disk only in the text of various exceptions.
+
+    The first of them has the reason; closing the file then fails in other words.
+    """
     with replacing(path) as temporary:
         try:
             yield temporary
         except (OSError, RuntimeError) as error:
-            if number := re.search(r"errno = (\d+)", str(error)):
-                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+            reason: BaseException | None = error
+            while reason is not None:
+                if number := re.search(r"errno = (\d+)", str(reason)):
+                    raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+                reason = reason.__context__
             raise
+
+
+class Room:
+    """Room on the disk for an HDF5 file in the making.
+
+    HDF5 holds data back, and crashes when the process ends if it could not write them in the end. So it must not meet
+    a full disk.
+
+    Args:
+        file: open for writing.
+        name: the file's later name, for messages.
+        held_back: bytes that HDF5 may hold in its caches.
+    """
+
+    def __init__(self, file: h5py.File, name: str | Path, held_back: int = 1 << 16):
+        self._file, self._name, self._held_back, self._reserved = file, name, held_back, 0
+
+    def reserve(self, more: int = 0) -> None:
+        """Reserve what the file has now and ``more`` bytes; raises ``OSError`` if there is no room."""
+        end = self._file.id.get_filesize() + more + self._held_back
+        if end > self._reserved:
+            reserve(Path(self._file.filename), end, self._name, self._reserved)
+            self._reserved = end

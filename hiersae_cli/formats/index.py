@@ -23,10 +23,10 @@ import numpy as np
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import DROPPED
 from hiersae_cli.formats.activations.layout import create_dataset
-from hiersae_cli.formats.atomic import read_json, replacing, write_json
+from hiersae_cli.formats.atomic import naming_full_disk, read_json, reserve, write_json
 from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.fields import COUNT, require_fields
-from hiersae_cli.formats.hdf5 import attributes, read_strings, write_header, write_strings
+from hiersae_cli.formats.hdf5 import Room, attributes, read_strings, replacing_hdf5, write_header, write_strings
 from hiersae_cli.formats.index_layout import (
     BASELINE,
     DATASETS,
@@ -54,6 +54,7 @@ HEADER_FILE = "header.json"  # of an unfinished index
 _COLUMNS = {name: DATASETS[f"rows/{name}"].dtype for name in ("cache_row", "token", "document", "position", "split")}
 _APPENDED = {"count": np.dtype("<i4"), "latent": DATASETS["DICT/latent"].dtype, "value": DATASETS["DICT/value"].dtype}
 _MADE_FROM: dict[str, Any] = {RUN: dict, BASELINE: (dict, None), "host": (dict, None)}
+_HELD_BACK = 1 << 20  # bytes that HDF5 may keep back: texts and notes, as all columns are contiguous
 _TRANSPOSED = 1 << 21  # firings sorted at once: about 50 MB
 _HINT = "Build it again: hiersae dashboard with --rebuild."
 _REBUILD_HINT = "Start again with --rebuild."
@@ -230,13 +231,15 @@ class IndexWriter:
         """Append the firings of a dictionary in the next rows."""
         counts = np.bincount(firings.row_n, minlength=firings.rows)
         for column, values in (("count", counts), ("latent", firings.latent_n), ("value", firings.value_n)):
-            self._files[f"{name}.{column}"].write(np.ascontiguousarray(values, _APPENDED[column]).data)
+            with naming_full_disk(self.path):
+                self._files[f"{name}.{column}"].write(np.ascontiguousarray(values, _APPENDED[column]).data)
 
     def commit(self, rows: int) -> None:
         """Declare the first ``rows`` rows done, with the current ``sums``; all are on the disk first."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        with naming_full_disk(self.path):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
         lengths = {name: str(file.tell()) for name, file in self._files.items()}
         save_tensors(self._state, self.sums, {"rows": str(rows), **lengths})
         self.rows_committed = rows
@@ -258,20 +261,25 @@ class IndexWriter:
         for appended in self._files.values():
             appended.close()
         rows = len(columns["token"])
-        with replacing(self.path) as temporary:
+        with replacing_hdf5(self.path) as temporary:
             with h5py.File(temporary, "w") as file:
                 write_header(file, self.header)
+                room = Room(file, self.path, _HELD_BACK)
+                room.reserve(rows * sum(np.dtype(kind).itemsize for kind in _COLUMNS.values()) + _text_bytes(documents))
                 for name, kind in _COLUMNS.items():
                     create_dataset(file, f"rows/{name}", (rows,), kind)[...] = columns[name]
                 write_strings(file, "documents", documents)
                 for name in self.latents:
-                    self._create_lists(file, name, rows)
+                    self._create_lists(file, name, rows, room)
+            reserve(temporary, temporary.stat().st_size, self.path)  # a mapping of a full disk ends the process
             with h5py.File(temporary, "r") as file:
                 firings = {name: _lists(temporary, file, name, "r+") for name in self.latents}
             for name, lists in firings.items():
                 self._transpose(name, lists)
             of_latents, texts = tables(firings)
             with h5py.File(temporary, "r+") as file:
+                tables_bytes = sum(np.asarray(values).nbytes for values in of_latents.values())
+                Room(file, self.path, _HELD_BACK).reserve(tables_bytes + _text_bytes(list(texts.values())))
                 for path, values in of_latents.items():
                     dictionary, _, name = path.partition("/")
                     values = np.asarray(values)
@@ -281,7 +289,7 @@ class IndexWriter:
         shutil.rmtree(self.folder)
         self.close()
 
-    def _create_lists(self, file: h5py.File, name: str, rows: int) -> None:
+    def _create_lists(self, file: h5py.File, name: str, rows: int, room: Room) -> None:
         count_R = np.fromfile(self.folder / f"{name}.count", _APPENDED["count"])
         latent_n = (
             np.memmap(self.folder / f"{name}.latent", _APPENDED["latent"]) if count_R.any() else np.zeros(0, "<i4")
@@ -291,6 +299,7 @@ class IndexWriter:
         for part in _parts(len(latent_n)):
             start_F[1:] += np.bincount(latent_n[part], minlength=self.latents[name])
         start_F[1:] = np.cumsum(start_F[1:])
+        room.reserve(start_R.nbytes + start_F.nbytes + len(latent_n) * (4 + 4 + _APPENDED["value"].itemsize))
         create_dataset(file, f"{name}/start_R", start_R.shape, start_R.dtype)[...] = start_R
         create_dataset(file, f"{name}/start_F", start_F.shape, start_F.dtype)[...] = start_F
         latents = create_dataset(file, f"{name}/latent", (len(latent_n),), _APPENDED["latent"])
@@ -390,6 +399,11 @@ def _mapped(path: Path, data: h5py.Dataset, dtype: np.dtype[Any], mode: str = "r
         return np.zeros(data.shape, dtype)
     mapped = np.memmap(path, dtype, mode, offset, data.shape)  # type: ignore[call-overload]
     return np.asarray(mapped) if mode == "r" else mapped  # access to a plain array is several times faster
+
+
+def _text_bytes(texts: list[str]) -> int:
+    """The most bytes that texts may take in the file."""
+    return sum(6 * len(text) + 64 for text in texts)  # 6: escaped
 
 
 def _parts(count: int) -> Iterator[slice]:

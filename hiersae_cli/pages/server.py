@@ -6,6 +6,7 @@ that a request names (reading data with a script element, changing labels), and 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from hiersae_cli.pages.render import ASSETS, Page, Pages, asset_text
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_FORM = 10_000  # bytes
+_FORM_SECONDS = 30.0  # until all of a form has come
+_SHUTDOWN_SECONDS = 3  # for requests that are open when the server is stopped
 
 
 def serve(index: Index, *, host: str, port: int, author: str, ready: Callable[[str], None]) -> None:
@@ -51,7 +54,13 @@ def answer(application: ASGIApp, host: str, port: int, ready: Callable[[str], No
             f"--port {port}: cannot listen on it at {host} ({error.strerror or error})",
             "Another program may use it: choose another --port, or 0 for a free one.",
         ) from None
-    config = uvicorn.Config(application, log_level="error", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        application,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
     name = f"[{host}]" if ":" in host else host
     ready(f"http://{name}:{listening.getsockname()[1]}/")
     uvicorn.Server(config).run(sockets=[listening])
@@ -128,6 +137,7 @@ _MESSAGES = {
     400: ("Not understood", "The request was not one of this dashboard's forms."),
     403: ("Refused", "The form is from another server, or the server has been restarted. Reload the page."),
     404: ("No such page", "There is no feature, list or picture with that name. Look for it in the tree, or search."),
+    408: ("Too slow", "The form did not come in time. Send it again."),
     405: ("Not here", "This address does not answer this kind of request."),
     500: ("Something failed", "The terminal that serves the dashboard says more. The other pages still work."),
 }
@@ -186,17 +196,25 @@ class Guard:
 
 
 async def read_form(request: Request, *names: str) -> list[str]:
-    """The fields of a sent form; raises ``HTTPException`` 400 if it is another form or too long."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST_FORM:
-            raise HTTPException(400)
+    """The fields of a sent form; raises ``HTTPException`` 400 if it is another form or too long, 408 if too slow."""
+    try:
+        body = await asyncio.wait_for(_body(request), _FORM_SECONDS)
+    except asyncio.TimeoutError:
+        raise HTTPException(408) from None
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=10)
         return [form[name][0].strip() for name in names]
     except (KeyError, ValueError):
         raise HTTPException(400) from None
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            raise HTTPException(400)
+    return body
 
 
 async def _label(request: Request, pages: Pages) -> Response:

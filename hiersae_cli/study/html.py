@@ -14,7 +14,7 @@ from hiersae_cli.formats.study import Excerpt, Item
 from hiersae_cli.metrics.agreement import krippendorff_alpha
 from hiersae_cli.pages import text
 from hiersae_cli.study.analysis import AnswerTable
-from hiersae_cli.study.live import Study
+from hiersae_cli.study.live import ANSWER, STEP, SWITCH, Study
 from hiersae_cli.study.practice import PRACTICE
 from hiersae_cli.study.protocol import CHECK, EDGE, EDGE_ANSWERS, LABEL, LONGEST_LABEL, TASKS
 from hiersae_cli.study.store import CONSENT, HUMAN, Answer
@@ -28,6 +28,7 @@ MESSAGES = {
     404: ("No such page", "Check that the link is whole. Whoever sent it to you can send it again."),
     405: ("Not here", "This address answers no such request."),
     409: ("The study is closed", "Your answers so far are kept. Thank you."),
+    408: ("Too slow", "The form did not come in time. Open your link again."),
     500: ("Something failed", "Your answers so far are kept. Open your link again in a while."),
 }
 
@@ -35,8 +36,8 @@ MESSAGES = {
 class StudyPages:
     """Each page as a text."""
 
-    def __init__(self, study: Study):
-        self._study = study
+    def __init__(self, study: Study, prefix: str = ""):
+        self._study, self.prefix = study, prefix
         self._environment = Environment(
             loader=PackageLoader("hiersae_cli.study", "templates"),
             autoescape=True,
@@ -45,7 +46,7 @@ class StudyPages:
             lstrip_blocks=True,
         )
         self._environment.globals.update(
-            version=__version__, excerpt=excerpt, longest=LONGEST_LABEL, edge_answers=EDGE_ANSWERS
+            version=__version__, prefix=prefix, excerpt=excerpt, longest=LONGEST_LABEL, edge_answers=EDGE_ANSWERS
         )
 
     def message(self, title: str, says: str) -> str:
@@ -67,7 +68,7 @@ class StudyPages:
                 tasks=[TASKS[task] for task in study.tasks],
                 total=total,
                 token=token,
-                signature=study.sign(token, CONSENT),
+                signature=study.sign(STEP, token, CONSENT),
             )
         if PRACTISED not in steps:
             return self.practice(token, 0)
@@ -78,12 +79,12 @@ class StudyPages:
         return self._item(
             question.item,
             question.words,
-            action=f"/r/{token}/answer",
+            action=f"{self.prefix}/r/{token}/answer",
             fields={
                 "item": question.item.id,
                 "shown": now,
                 "label_of": label_of,
-                "signature": study.sign(token, question.item.id, now, label_of),
+                "signature": study.sign(ANSWER, token, question.item.id, now, label_of),
             },
             done=answered,
             total=total,
@@ -101,8 +102,8 @@ class StudyPages:
         return self._item(
             practice.item,
             practice.words,
-            action=f"/r/{token}/{PRACTISED}" if last else f"/r/{token}/practice/{number + 1}",
-            fields={"signature": study.sign(token, PRACTISED)} if last else {},
+            action=f"{self.prefix}/r/{token}/" + (PRACTISED if last else f"practice/{number + 1}"),
+            fields={"signature": study.sign(STEP, token, PRACTISED)} if last else {},
             done=number,
             total=len(study.tasks),
             practice=practice,
@@ -123,7 +124,7 @@ class StudyPages:
             stopped=stopped,
             switch=switch,
             token=token,
-            signature=study.sign(token, switch),
+            signature=study.sign(SWITCH, token, switch),
             exposed=study.exposed,
             place=study.store.place,
         )
@@ -164,7 +165,7 @@ class StudyPages:
         seconds = f"{float(np.median([answer.ms for answer in by_rater])) / 1000:.1f}" if by_rater else "–"
         return {
             "rater": rater,
-            "link": f"/r/{link}",
+            "link": f"{self.prefix}/r/{link}",
             "done": len(by_rater),
             "total": len(self._study.session(rater)),
             "checks": f"{passed} of {len(checks)}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from hiersae_cli.study.practice import PRACTICE
 from hiersae_cli.study.protocol import MATCH, label_item, session
 from hiersae_cli.study.store import CONSENT, HUMAN, Answer, Store
 from hiersae_cli.study.store import PRACTICE as PRACTISED
+
+STEP, ANSWER, SWITCH = "step", "answer", "switch"  # kinds of forms
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,14 @@ class Study:
         if not secrets.compare_digest(token.encode(), self.links.administrator.encode()):
             raise HTTPException(404)
 
-    def sign(self, token: str, *content: object) -> str:
-        """Proof that a form with this content was made for the link with this token."""
-        text = "\n".join([token, *map(str, content)])
+    def sign(self, kind: str, token: str, *content: object) -> str:
+        """Proof that a form of this kind with this content was made for the link with this token."""
+        text = json.dumps([kind, token, *map(str, content)])
         return hmac.new(self.links.key, text.encode(), hashlib.sha256).hexdigest()
 
-    def require_signature(self, signature: str, token: str, *content: object) -> None:
+    def require_signature(self, signature: str, kind: str, token: str, *content: object) -> None:
         """403 unless the form was signed for this link."""
-        if not secrets.compare_digest(signature.encode(), self.sign(token, *content).encode()):
+        if not secrets.compare_digest(signature.encode(), self.sign(kind, token, *content).encode()):
             raise HTTPException(403)
 
     def session(self, rater: int) -> list[Item]:

@@ -17,14 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hiersae_cli.pages.render import POLICY, asset_text
 from hiersae_cli.pages.server import LOOPBACK, Guard, read_form
 from hiersae_cli.study.html import MESSAGES, StudyPages
-from hiersae_cli.study.live import Study
+from hiersae_cli.study.live import ANSWER, STEP, SWITCH, Study
 from hiersae_cli.study.protocol import LABEL, allowed
-from hiersae_cli.study.store import HUMAN, Answer, answers_csv
+from hiersae_cli.study.store import CONSENT, HUMAN, PRACTICE, Answer, answers_csv
 
 _DASHBOARD_ASSETS = {"dashboard.css": "text/css", "icon.svg": "image/svg+xml", "theme.js": "text/javascript"}
 _STUDY_ASSETS = {"study.css": "text/css", "study.js": "text/javascript"}
@@ -32,7 +32,9 @@ _STUDY_ASSETS = {"study.css": "text/css", "study.js": "text/javascript"}
 
 def app(study: Study, *, host: str = LOOPBACK[0], public: str = "") -> ASGIApp:
     """The application. It answers to loopback's names, to ``host`` and to the name in the address ``public``."""
-    server = StudyServer(study)
+    address = urlsplit(public)
+    prefix = address.path.rstrip("/")
+    server = StudyServer(study, prefix)
     routes = [
         Route("/", server.welcome),
         Route("/r/{token}", server.rater),
@@ -47,18 +49,28 @@ def app(study: Study, *, host: str = LOOPBACK[0], public: str = "") -> ASGIApp:
     answers = Starlette(routes=routes, exception_handlers={HTTPException: server.failed, Exception: server.failed})
     names = {*LOOPBACK, host}
     origins: tuple[str, ...] = ()
-    if public:
-        address = urlsplit(public)
-        names, origins = names | {address.hostname or ""}, (f"{address.scheme}://{address.netloc}",)
+    if address.hostname:
+        names, origins = names | {address.hostname}, (f"{address.scheme}://{address.netloc}",)
     # The browser keeps nothing: going back shows what is next, never a form that was sent.
-    return Guard(answers, names, POLICY.format(file=""), origins, "no-store")
+    return Guard(_below(prefix, answers), names, POLICY.format(file=""), origins, "no-store")
+
+
+def _below(prefix: str, application: ASGIApp) -> ASGIApp:
+    """The application below a path, which a proxy may pass on or remove."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "root_path": prefix}  # Starlette removes it from paths that begin with it
+        await application(scope, receive, send)
+
+    return answer
 
 
 class StudyServer:
-    """What each address answers."""
+    """What each address answers; ``prefix`` is the path of the public address."""
 
-    def __init__(self, study: Study):
-        self._study, self._pages = study, StudyPages(study)
+    def __init__(self, study: Study, prefix: str = ""):
+        self._study, self._prefix, self._pages = study, prefix, StudyPages(study, prefix)
 
     def welcome(self, request: Request) -> Response:
         """The page without a link."""
@@ -76,10 +88,12 @@ class StudyServer:
         """Consent, or the end of the practice."""
         token, step = request.path_params["token"], request.path_params["step"]
         rater = self._study.rater(token)
+        if step not in (CONSENT, PRACTICE):
+            raise HTTPException(404)
         (signature,) = await read_form(request, "signature")
-        self._study.require_signature(signature, token, step)
+        self._study.require_signature(signature, STEP, token, step)
         await run_in_threadpool(self._study.store.take_step, rater, step)
-        return RedirectResponse(f"/r/{token}", 303)
+        return RedirectResponse(f"{self._prefix}/r/{token}", 303)
 
     async def answer(self, request: Request) -> Response:
         """An answer to an item."""
@@ -87,7 +101,7 @@ class StudyServer:
         rater = self._study.rater(token)
         names = ("item", "value", "shown", "label_of", "signature")
         item_id, value, shown_at, label_of, signature = await read_form(request, *names)
-        self._study.require_signature(signature, token, item_id, shown_at, label_of)
+        self._study.require_signature(signature, ANSWER, token, item_id, shown_at, label_of)
         item = self._study.files.items[item_id]
         value = " ".join(value.encode("utf-8", "replace").decode().split()) if item.task == LABEL else value
         if not allowed(item, value):
@@ -95,7 +109,7 @@ class StudyServer:
         ms = max(0, round(time.time() * 1000) - int(shown_at))
         answer = Answer(HUMAN, rater, "", item_id, value, ms, label_of=int(label_of) if label_of else None)
         await run_in_threadpool(self._study.keep, answer)
-        return RedirectResponse(f"/r/{token}", 303)
+        return RedirectResponse(f"{self._prefix}/r/{token}", 303)
 
     def administration(self, request: Request) -> Response:
         """The administrator's page."""
@@ -107,6 +121,8 @@ class StudyServer:
         """All answers as a file."""
         self._study.require_administrator(request.path_params["token"])
         kind, answers = request.path_params["kind"], self._study.store.answers()
+        if kind not in ("csv", "json"):
+            raise HTTPException(404)
         if kind == "json":
             content = json.dumps([vars(answer) for answer in answers], indent=2, ensure_ascii=False)
             media_type = "application/json"
@@ -120,9 +136,9 @@ class StudyServer:
         token, switch = request.path_params["token"], request.path_params["switch"]
         self._study.require_administrator(token)
         (signature,) = await read_form(request, "signature")
-        self._study.require_signature(signature, token, switch)
+        self._study.require_signature(signature, SWITCH, token, switch)
         await run_in_threadpool(self._study.store.stop, switch == "stop")
-        return RedirectResponse(f"/admin/{token}", 303)
+        return RedirectResponse(f"{self._prefix}/admin/{token}", 303)
 
     def failed(self, request: Request, error: Exception) -> Response:
         """A page that says what is wrong."""

@@ -20,6 +20,7 @@ from hiersae_cli.formats.provenance import header
 _ADDRESSES = ("https://", "http://")
 _TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 1 << 20
+_PACKED_EXTRA = 1 << 20  # bytes that an archive may have more than its content
 
 
 def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]
     if (folder / DESCRIPTION).exists() and not config.overwrite:
         raise FileError(f"{folder}: already exists", "Give --overwrite to replace it.")
     source = config.source or known.address
-    data = _unpack(_fetch(source, config.name, folder, console), source)
+    data = _unpack(_fetch(source, config.name, folder, console), source, known.size)
     _check(data, known, source, config)
     title = datasets.title(config.name, len(data))
     training, validation, test = known.parts(len(data))
@@ -70,6 +71,7 @@ def require(name: str, data: Path, console: Console) -> datasets.Dataset:
     Raises ``FileError``, with the command to run, if there is none or only a part of it.
     """
     folder = data / name
+    atomic.finish_replacing(folder / DESCRIPTION)
     if (folder / DESCRIPTION).exists():
         return datasets.read(folder)
     command = f"hiersae data get {name} --data {data}"
@@ -89,10 +91,13 @@ def require(name: str, data: Path, console: Console) -> datasets.Dataset:
 
 
 def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
+    """The bytes of a file or an address; not many more than the data set has, whatever comes."""
+    limit = KNOWN[name].size + _PACKED_EXTRA
     if not source.startswith(_ADDRESSES):
         if not Path(source).is_file():
             raise UsageError(f"--from {source}: no such file", "Give a file, or an address that begins with https://.")
-        return Path(source).read_bytes()
+        with open(source, "rb") as file:
+            return file.read(limit)
     import urllib.request  # here, because finding that a data set is missing should be quick
 
     received = io.BytesIO()
@@ -100,7 +105,7 @@ def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
         with urllib.request.urlopen(source, timeout=_TIMEOUT) as answer:
             total = int(answer.headers.get("Content-Length") or KNOWN[name].size)
             with console.progress("download", total, "bytes") as progress:
-                while block := answer.read(_BLOCK):
+                while block := answer.read(min(_BLOCK, limit - received.tell())):
                     received.write(block)
                     progress.advance(len(block))
     except OSError as error:  # of which all errors of urllib are, such as a refused connection or a missing page
@@ -112,19 +117,22 @@ def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
     return received.getvalue()
 
 
-def _unpack(data: bytes, source: str) -> bytes:
+def _unpack(data: bytes, source: str, size: int) -> bytes:
+    """The content of an archive, or ``data`` itself; at most one byte more than ``size``."""
     try:
         if data.startswith(b"\x1f\x8b"):
-            return gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as unpacked:
+                return unpacked.read(size + 1)
         if data.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 members = [member for member in archive.infolist() if not member.is_dir()]
                 if len(members) != 1:
                     raise FileError(f"{source}: holds {len(members)} files, one was expected", "Give the file itself.")
-                return archive.read(members[0])
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                with archive.open(members[0]) as unpacked:
+                    return unpacked.read(size + 1)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise FileError(f"{source}: damaged ({error})", "Download it again.") from None
-    return data
+    return data[: size + 1]
 
 
 def _check(data: bytes, known: Known, source: str, config: DataGetConfig) -> None:
@@ -138,7 +146,8 @@ def _check(data: bytes, known: Known, source: str, config: DataGetConfig) -> Non
         hint = f"The whole file is published at {known.address}"
         if len(data) < known.size:
             hint = f"Give --prefix to use these bytes as a smaller data set, which all outputs name so. {hint}"
-        raise FileError(f"{source}: {len(data):,} bytes; {config.name} has {known.size:,}", hint)
+        length = f"{len(data):,}" if len(data) < known.size else f"more than {known.size:,}"
+        raise FileError(f"{source}: {length} bytes; {config.name} has {known.size:,}", hint)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != known.sha256:
         raise FileError(

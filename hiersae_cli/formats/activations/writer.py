@@ -28,8 +28,8 @@ from hiersae_cli.formats.activations.layout import (
 )
 from hiersae_cli.formats.activations.reader import Activations, as_tensor
 from hiersae_cli.formats.activations.truth import TrueFirings, truth_bytes, write_truth
-from hiersae_cli.formats.atomic import sweep, sync
-from hiersae_cli.formats.hdf5 import replacing_hdf5, write_header, write_strings
+from hiersae_cli.formats.atomic import reserve, sweep, sync
+from hiersae_cli.formats.hdf5 import Room, replacing_hdf5, write_header, write_strings
 from hiersae_cli.synth.truth import Truth
 
 _BLOCK_BYTES = 8 << 20  # of rows read at once when the whole file is read
@@ -132,7 +132,7 @@ class ActivationsWriter:
                 file["rows_committed"][()] = 0
                 file["fingerprint"][()] = b""
                 for name, kind in ROW_COLUMNS.items():
-                    create_dataset(file, name, (count,), kind)[...] = getattr(rows, name)
+                    create_dataset(file, name, (count,), kind)
                 documents = file.create_group("documents")
                 write_strings(documents, "name", rows.document_names)
                 documents.create_dataset("offset", data=rows.document_offsets.astype("<i8"))
@@ -144,7 +144,10 @@ class ActivationsWriter:
                     create_dataset(file, f"statistics/{module}/mean", (width,), np.dtype("<f8"))
                     for name, kind in STATISTICS.items():
                         create_dataset(file, f"statistics/{module}/{name}", (), kind)
-            _reserve(temporary)
+                Room(file, path).reserve()  # so far, nothing large has been written
+                for name in ROW_COLUMNS:
+                    file[name][...] = getattr(rows, name)
+            reserve(temporary, temporary.stat().st_size, path)
         return cls(path)
 
     def write(self, module: str, start: int, activations: np.ndarray, norms: np.ndarray) -> None:
@@ -198,6 +201,7 @@ def join_shards(path: str | Path, shards: list[Activations], header: dict[str, A
     with replacing_hdf5(path) as temporary:
         with h5py.File(temporary, "w") as file:
             write_header(file, {**header, "shards": names})
+            Room(file, path, 1 << 20).reserve(rows * sum(kind.itemsize for kind in ROW_COLUMNS.values()))
             file.create_dataset("rows_committed", data=np.int64(rows))
             for name in ROW_COLUMNS:
                 file.create_dataset(name, data=np.concatenate([shard.column(name) for shard in shards]))
@@ -269,7 +273,14 @@ def summarise(path: Path) -> dict[str, np.ndarray]:
 
 
 def _compress(source: Path, target: Path, compression: str) -> None:
-    with replacing_hdf5(target) as temporary, h5py.File(source, "r") as old, h5py.File(temporary, "w") as new:
+    # Without a cache of chunks, each is on the disk before the next one is made.
+    with (
+        replacing_hdf5(target) as temporary,
+        h5py.File(source, "r") as old,
+        h5py.File(temporary, "w", rdcc_nbytes=0) as new,
+    ):
+        room = Room(new, target)
+        room.reserve(old.id.get_filesize() - sum(data.id.get_storage_size() for data in old["activations"].values()))
         new.attrs.update(old.attrs)
         for name in old:
             if name != "activations":
@@ -286,16 +297,5 @@ def _compress(source: Path, target: Path, compression: str) -> None:
             )
             packed.attrs.update(data.attrs)
             for start in range(0, len(data), rows):
+                room.reserve(rows * data.dtype.itemsize * data.shape[1])
                 packed[start : start + rows] = data[start : start + rows]
-
-
-def _reserve(path: Path) -> None:
-    """Reserve the file's whole size on the disk, which a file system may otherwise give to another file."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle, 0, os.fstat(handle).st_size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        os.close(handle)

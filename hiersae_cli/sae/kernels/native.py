@@ -12,6 +12,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hiersae_cli.user_cache import user_cache
 _SOURCE = Path(__file__).with_name("native.c")
 # Without errno and traps several square roots can be computed at a time.
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+_COMPILER_SECONDS = 300.0  # it takes a few, more on a busy machine
 _LEAST_CAPACITY = 1 << 16  # places
 
 _POINTER, _INT64, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -161,28 +163,44 @@ def _library() -> ctypes.CDLL | None:
         return None
     folder = user_cache()
     kind = hashlib.sha256(_SOURCE.read_bytes() + f"{_FLAGS}{_processor()}".encode()).hexdigest()[:16]
-    cached = folder / f"native-{kind}.so" if folder else None
-    if cached and cached.exists():
+    for cached in folder.glob(f"native-{kind}*.so") if folder else ():
         try:
-            return _loaded(cached)
+            # A cut or changed library would end the process when it is loaded, so its name has its digest.
+            if cached.stem == f"native-{kind}-{_digest(cached)}":
+                return _loaded(cached)
         except OSError:
-            pass  # damaged, or made by a compiler whose code does not run here: compile again
+            pass  # made by a compiler whose code does not run here
+        with suppress(OSError):
+            cached.unlink()
     try:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             library = _loaded(compiled := _compiled(Path(temporary)))
-            if cached:
-                os.replace(compiled, cached)  # another process may be writing the same file
+            if folder:
+                with open(compiled, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(compiled, folder / f"native-{kind}-{_digest(compiled)}.so")
             return library
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: CC is no command line
         return None
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()[:16]
 
 
 def _compiled(folder: Path) -> Path:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     objects, linked = folder / "native.o", folder / "native.so"
-    subprocess.run([*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(objects)], check=True, capture_output=True)
     # Not linked with OpenMP, because PyTorch has loaded its own, and the threads of two would compete.
-    subprocess.run([*compiler, "-shared", str(objects), "-o", str(linked)], check=True, capture_output=True)
+    for arguments in ([*_FLAGS, "-c", str(_SOURCE), "-o", str(objects)], ["-shared", str(objects), "-o", str(linked)]):
+        subprocess.run(
+            [*compiler, *arguments],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_COMPILER_SECONDS,
+        )
     return linked
 
 

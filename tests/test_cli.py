@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hiersae_cli import __version__
+from hiersae_cli.cli import main
 from hiersae_cli.cli.app import commands
 from tests.helpers import PATIENCE, command, environment, hiersae
 
@@ -169,3 +170,29 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert b"Traceback" not in writer.stderr.read()
     writer.stderr.close()
     writer.wait(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("cause", ["import", "direct"])
+def test_ctrl_c_during_an_import_ends_without_a_traceback(
+    cause: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            if cause == "direct":
+                raise
+            raise RuntimeError("Error calling __set_name__") from error  # as Python 3.11 does
+
+    monkeypatch.setattr("hiersae_cli.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_closed_streams_fail_nothing() -> None:
+    for closed in ("2>&-", ">&-", ">&- 2>&-", "<&-"):
+        line = f"'{sys.executable}' -m hiersae_cli eval --explain fvu {closed}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(), text=True)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, (closed, done.stderr)
+        assert ("fvu" in done.stdout.lower()) == (">&-" not in closed.replace("2>&-", ""))

@@ -108,6 +108,8 @@ def run(config: LMConfig, console: Console | None = None) -> dict[str, Any]:
     """
     console = console or Console.silent()
     out = Path(config.out)
+    if out.name in ("", ".."):
+        raise UsageError(f"--out {out}: give the name of a folder to make")
     partial = out.with_name(out.name + ".partial")
     _remove_finished(out, partial)
     _check_output(out, config.overwrite)
@@ -180,8 +182,6 @@ def _remove_finished(out: Path, partial: Path) -> None:
 
 
 def _check_output(out: Path, overwrite: bool) -> None:
-    if out.name in ("", ".."):
-        raise UsageError(f"--out {out}: give the name of a folder to make")
     atomic.sweep(out)
     atomic.sweep_inside(out)
     if out.is_dir() and not any(out.iterdir()):

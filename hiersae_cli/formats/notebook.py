@@ -29,7 +29,7 @@ def section(title: str, *parts: Markup) -> Markup:
 
 def table(rows: Iterable[Sequence[Content]], columns: Sequence[str] = ()) -> Markup:
     """A table; the first cell of a row is its heading."""
-    head = Markup("").join(Markup("<th>{}</th>").format(name) for name in columns)
+    head = Markup("").join(Markup("<th>{}</th>").format(as_text(name)) for name in columns)
     lines = [
         Markup("<tr><th>{}</th>{}</tr>").format(as_text(row[0]), Markup("").join(map(_cell, row[1:]))) for row in rows
     ]
@@ -64,7 +64,12 @@ def token_list(items: Iterable[Mapping[str, Any]], value: str) -> Markup:
 
 def token_and(item: Mapping[str, Any], value: str) -> tuple[str, str]:
     """A token's text on one line, and its number."""
-    return one_line(_word(item["token"])).replace(" ", "␣"), number(item.get(value))
+    return shown(_word(item["token"])), number(item.get(value))
+
+
+def shown(token: str) -> str:
+    """A token on one line, with visible white space."""
+    return one_line(token).replace(" ", "␣")
 
 
 def _line(item: Mapping[str, Any], most: float | None) -> Markup:

@@ -14,6 +14,7 @@ from hiersae_cli.formats.atomic import read_json
 from hiersae_cli.formats.described import Described, Lines, require_fields
 from hiersae_cli.formats.optional import optional_package
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.text import shortened, visible
 from hiersae_cli.metrics.catalogue import CHOW_LIU, METRICS, SHUFFLED, metric_of
 
 SCHEMA = "hiersae.report"
@@ -105,7 +106,7 @@ class Report:
                 }
 
     def __repr__(self) -> str:
-        return f"Report({_in_short(', '.join(self.groups))}; {self.data['sample']['rows']:,} rows)"
+        return f"Report({shortened(visible(', '.join(self.groups)))}; {self.data['sample']['rows']:,} rows)"
 
     def _repr_html_(self) -> str:
         sample = self.data["sample"]
@@ -146,11 +147,6 @@ def load_report(path: str | Path) -> Report:
     return Report(data)
 
 
-def _in_short(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
-
-
-_LONGEST_TEXT = 80  # characters in a ``repr``
 _HEADLINE = ("fvu", "l0", "ce_recovered", "mi_bits")  # figures of a run that are described
 
 

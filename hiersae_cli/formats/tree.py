@@ -25,7 +25,7 @@ from hiersae_cli.formats.described import Described, of_levels, require_fields, 
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.optional import optional_package
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.formats.text import visible
+from hiersae_cli.formats.text import shortened, visible
 from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
 from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
 
@@ -36,7 +36,6 @@ SCHEMA_VERSION = 2
 EDGE_STATISTICS = ("n_parent", "n_both", *OF_EDGE)
 
 _FAMILIES, _LEAST_CHILDREN, _NAMED_CHILDREN = 10, 3, 4  # that ``describe`` shows
-_LONGEST_TITLE = 60  # characters in a ``repr``
 _LISTED_CHILDREN = 30  # that a notebook shows of a family
 _TOKEN_LISTS = (
     ("Fires at", "tokens", "share"),
@@ -83,7 +82,11 @@ class Node:
 
     def __repr__(self) -> str:
         parent = f", parent {self.parent}" if self.parent else ""
-        return f"Node({self.title[:_LONGEST_TITLE]}{parent}, {self._fires()})"
+        return f"Node({self._short_title}{parent}, {self._fires()})"
+
+    @property
+    def _short_title(self) -> str:
+        return shortened(self.title)
 
     def _fires(self) -> str:
         rate = self.statistics.get("rate")
@@ -92,7 +95,7 @@ class Node:
     def _repr_html_(self) -> str:
         parent = f"child of {self.parent}; " if self.parent else ""
         return notebook.card(
-            self.title,
+            self._short_title,
             f"level {self.level}, {parent}{self._fires()}",
             notebook.section("Strongest contexts", notebook.contexts(self.evidence.get("contexts", ()))),
             *(
@@ -206,10 +209,10 @@ class Tree:
         """A parent that opens to its children, those that make up most of it first."""
         children = _by_share(self.children(parent.id))
         more = len(children) - _LISTED_CHILDREN
-        titles = [f"{child.title}: {child._fires()}" for child in children[:_LISTED_CHILDREN]]
+        titles = [f"{child._short_title}: {child._fires()}" for child in children[:_LISTED_CHILDREN]]
         items = [Markup("<li>{}</li>").format(title) for title in titles + [f"{more:,} more"] * (more > 0)]
         return Markup("<details><summary>{} <span>{}, {} children</span></summary><ul>{}</ul></details>").format(
-            parent.title, parent._fires(), len(children), Markup("").join(items)
+            parent._short_title, parent._fires(), len(children), Markup("").join(items)
         )
 
     def _unknown(self, id: str) -> str:

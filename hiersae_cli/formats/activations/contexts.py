@@ -6,6 +6,7 @@ Legend of shapes: R rows, E rows to look around, W rows of a context.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,35 @@ def whole_texts(
         excerpt(texts(token_R[row_W[inside_W]]), [0.0], 0, inside_W.tolist())[0]
         for row_W, inside_W in zip(row_EW, inside_EW, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class RowText:
+    """The text around a row of a cache.
+
+    Attributes:
+        before, token, after: the text before the row's token, the token and the text after it, within its window.
+        document: name of the document.
+        position: of the token within its window, counted from 0.
+    """
+
+    before: str
+    token: str
+    after: str
+    document: str
+    position: int
+
+    def __str__(self) -> str:
+        return self.before + self.token + self.after
+
+
+def words_around(
+    row: int, around: int, texts: Callable[[Array], list[str]], token_R: Array, document_R: Array, *consecutive: Array
+) -> tuple[list[str], int]:
+    """The texts of the tokens around a row, joined, and the place of the row's own; arguments as ``whole_texts``."""
+    row_EW, inside_EW = rows_around(np.array([row]), around + MORE_TOKENS, document_R, *consecutive)
+    row_W, inside_W = row_EW[0], inside_EW[0]
+    inside_S = inside_W[MORE_TOKENS:-MORE_TOKENS]
+    place = int(inside_S[:around].sum())
+    words = excerpt(texts(token_R[row_W[inside_W]]), [0.0] * int(inside_S.sum()), place, inside_W.tolist())
+    return words, place

@@ -13,7 +13,9 @@ import h5py
 import numpy as np
 import torch
 
+from hiersae_cli.concepts.tokens import MORE_TOKENS
 from hiersae_cli.errors import FileError, HierSAEError
+from hiersae_cli.formats.activations.contexts import RowText, words_around
 from hiersae_cli.formats.activations.layout import (
     HELD_OUT,
     ROW_COLUMNS,
@@ -26,6 +28,8 @@ from hiersae_cli.formats.activations.layout import (
 from hiersae_cli.formats.activations.truth import TrueFirings, has_truth, read_firings, read_truth
 from hiersae_cli.formats.hdf5 import attributes, open_hdf5, read_strings
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.recorded_host import load_recorded_tokenizer
+from hiersae_cli.host.tokenizer import texts_of
 from hiersae_cli.synth.truth import Truth
 
 _Content = TypeVar("_Content")
@@ -59,6 +63,7 @@ class Activations:
             self.fingerprint = self.file["fingerprint"][()].decode() if "fingerprint" in self.file else ""
             self.modules = list(self.file["activations"])
             self.documents = int(self.file["documents/name"].shape[0])
+            self._widths = {m: int(self.file[f"activations/{m}"].shape[1]) for m in self.modules}
             self._offsets = {m: self.file[f"activations/{m}"].id.get_offset() for m in self.modules}
             self._require_lengths()
             self._parts = self._open_shards()
@@ -76,6 +81,11 @@ class Activations:
             raise FileError(f"{path}: damaged: {error}", "Make it again with 'hiersae cache'.") from None
         self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
         self._handle = os.open(self.path, os.O_RDONLY)
+        self._texts: dict[str, Callable[[np.ndarray], list[str]]] = {}
+
+    def __repr__(self) -> str:
+        modules = ", ".join(f"{module} ({self._widths[module]:,})" for module in self.modules)
+        return f"Activations({self.path.name}: {self.rows:,} rows of {self.documents:,} documents, {modules})"
 
     def __enter__(self) -> Activations:
         return self
@@ -92,7 +102,7 @@ class Activations:
 
     def width(self, module: str) -> int:
         """d of a module."""
-        return int(self.file[f"activations/{module}"].shape[1])
+        return self._widths[module]
 
     def dtype(self, module: str) -> str:
         """``float32``, ``float16`` or ``bfloat16``."""
@@ -102,12 +112,41 @@ class Activations:
         """A column (N,) of the rows: tokens, document, position or split."""
         return self.file[name][...]
 
+    def text(self, row: int, around: int = 16, model: str | Path = "") -> RowText:
+        """The text of a row's token and of up to ``around`` tokens before and after it in its window.
+
+        Args:
+            model: the host model: a folder, a GGUF file or a hub id. Only its tokenizer is loaded. Without it, the name
+                that the cache recorded.
+
+        Raises ``IndexError`` if there is no such row, ``FileError`` if the tokenizer is not that of the cache or the
+        cache is synthetic, ``UsageError`` if there is no such model.
+        """
+        row, name = range(self.rows)[row], str(model)
+        if name not in self._texts:
+            self._texts[name] = texts_of(load_recorded_tokenizer(self.path, self.header, name))
+        first = max(0, row - around - MORE_TOKENS)
+        part = slice(first, row + around + MORE_TOKENS + 1)
+        tokens, document, position = (self.file[column][part] for column in ("tokens", "document", "position"))
+        words, place = words_around(row - first, around, self._texts[name], tokens, document, position)
+        return RowText(
+            "".join(words[:place]),
+            words[place],
+            "".join(words[place + 1 :]),
+            self._document_names[document[row - first]],
+            int(position[row - first]),
+        )
+
     def norms(self, module: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The Euclidean norms of rows ``start`` to ``stop``, (stop - start,) float32."""
         return self.file[f"norms/{module}"][start:stop]
 
     def document_names(self) -> list[str]:
         """The source of each document, in order."""
+        return list(self._document_names)
+
+    @functools.cached_property
+    def _document_names(self) -> list[str]:
         return read_strings(self.file["documents/name"])
 
     def statistics(self, module: str) -> dict[str, Any]:
@@ -214,6 +253,11 @@ class Activations:
                     "Put that shard back, or run 'hiersae join' again.",
                 )
         return shards
+
+
+def load_acts(path: str | Path) -> Activations:
+    """Open an activation cache for reading; the same as ``Activations(path)``, which says what it raises."""
+    return Activations(path)
 
 
 def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -28,10 +29,15 @@ _CALIBRATION_BATCHES = 32
 _MEDIAN_ROWS = 16_384
 
 
-def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
+OnStep = Callable[[int, dict[str, Any]], object]
+
+
+def run(config: TrainConfig, console: Console | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
     """Train a model, or resume an unfinished run of the same configuration, with the same result.
 
-    Returns the last line of metrics, with the path of the run. Raises ``UsageError`` and ``FileError``.
+    ``on_step`` is called after every step with its number and the last line of metrics, empty before the first. If it
+    raises, a checkpoint is written and the error goes on. Returns the last line of metrics, with the path of the run.
+    Raises ``UsageError`` and ``FileError``.
     """
     console = console or Console.silent()
     folder = RunFolder(config.out)
@@ -65,7 +71,7 @@ def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
-    figures = _loop(config, trainer, interval, source, folder, console)
+    figures = _loop(config, trainer, interval, source, folder, console, on_step)
     hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
     if hardening:
         folder.append_metrics({**figures, "hardening": hardening})
@@ -137,11 +143,17 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, dev
 
 
 def _loop(
-    config: TrainConfig, trainer: Trainer, interval: Interval, source: Source, folder: RunFolder, console: Console
+    config: TrainConfig,
+    trainer: Trainer,
+    interval: Interval,
+    source: Source,
+    folder: RunFolder,
+    console: Console,
+    on_step: OnStep | None,
 ) -> dict[str, Any]:
     """Train to the end; returns the figures of the last interval."""
     saved_at = time.monotonic()
-    figures: dict[str, Any] = {}
+    figures = folder.last_metrics() if trainer.step_number else {}  # needed if no step is left
     stream = source.batches(config.batch, first=trainer.step_number)
     total, done = config.steps * config.batch, trainer.step_number * config.batch
     with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
@@ -153,6 +165,12 @@ def _loop(
                 trainer.require_finite(figures["loss"])
                 folder.append_metrics(figures)
             progress.advance(config.batch, **_display(figures))
+            if on_step:
+                try:
+                    on_step(trainer.step_number, figures)
+                except BaseException:
+                    _checkpoint(folder, trainer, interval)
+                    raise
             if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
                 _checkpoint(folder, trainer, interval)
                 saved_at = time.monotonic()

@@ -28,7 +28,7 @@ def load_recorded_host(
     Raises ``FileError`` if the run was trained on another host or with another tokenizer, and as ``Host.load`` does.
     """
     name, recorded = name or _recorded_name(path, header), header["host"]
-    host = Host.load(name, device, recorded["dtype"], console=console)
+    host = Host.load(name, device, recorded.get("dtype") or "auto", console=console)
     loaded = {"name": name, "fingerprint": host.fingerprint}
     if host.fingerprint != recorded["fingerprint"]:
         raise FileError(

@@ -92,8 +92,8 @@ def attributes(file: h5py.File) -> dict[str, Any]:
 def replacing_hdf5(path: str | Path) -> Iterator[Path]:
     """``replacing`` for HDF5 files: HDF5 reports a full disk only in the text of various exceptions.
 
-    The first of them has the reason; closing the file then fails in other words. What ``Room`` reserved and nothing used
-    is cut off in the end.
+    The first of them has the reason; closing the file then fails in other words. What ``Room`` reserved and nothing
+    used is cut off in the end.
     """
     with replacing(path) as temporary:
         try:

@@ -73,6 +73,7 @@ def drill(trials: dict[str, int], seconds: float, seed: int, work: Path) -> list
             disks.fill(counts, budget, references, work)
         if budget.done < count:
             counts.note = f"stopped by the time after {budget.done} of {count}"
+        print(table([counts], details=False), file=sys.stderr)
     return parts
 
 

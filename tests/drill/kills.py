@@ -56,8 +56,7 @@ def kill(counts: Counts, budget: Budget, references: References, work: Path, ver
         for _ in range(draw.choice((1, 1, 2))):
             ended, what = _killed(verb, references.base, folder, reference, draw)
             kills.append(what)
-            # A command that is killed need not say why.
-            if ended.outcome not in ("accepted", "refused", "signal", "unclear"):
+            if ended.outcome in ("traceback", "hang", "memory"):  # a command that is killed need not say why
                 counts.add(verb.name, ended.outcome, what, ended.errors)
         again = run(verb.args(references.base), folder, PATIENCE)
         counts.add(verb.name, *judged(verb, again, folder, reference, " and ".join(kills)))

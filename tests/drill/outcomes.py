@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -74,7 +75,7 @@ def finish(started: Started, seconds: float, kill_after: float = float("inf"), n
         elif passed > kill_after:
             started.send_signal(number)
             kill_after = float("inf")
-        with suppress(TimeoutError, Exception):
+        with suppress(subprocess.TimeoutExpired):
             started.wait(0.01)
     errors = started.communicate()[1]
     return Ended(started.wait(), errors, limit, time.monotonic() - began)
@@ -116,7 +117,7 @@ class Budget:
         """A generator of random numbers for each trial, which depends only on the seed and the trial's number."""
         for number in range(self.count):
             if time.monotonic() > self.deadline:
-                return
+                break
             yield random.Random(f"{self.part} {self.seed} {number}")
             self.done += 1
             print(f"\r{self.part}: {self.done} of {self.count} trials", end="", file=sys.stderr, flush=True)

@@ -14,22 +14,51 @@ from hiersae_cli.version import __version__
 _PUBLIC = {
     "Activations": "hiersae_cli.formats.activations",
     "Codes": "hiersae_cli.formats.codes",
-    "load_tree": "hiersae_cli.formats.tree",
-    "load_run": "hiersae_cli.formats.run",
     "HierSAEError": "hiersae_cli.errors",
+    "load_acts": "hiersae_cli.formats.activations",
+    "load_report": "hiersae_cli.formats.report",
+    "load_run": "hiersae_cli.formats.run",
+    "load_tree": "hiersae_cli.formats.tree",
+    "cache": "hiersae_cli.api",
+    "encode": "hiersae_cli.api",
+    "evaluate": "hiersae_cli.api",
+    "export_tree": "hiersae_cli.api",
+    "lm": "hiersae_cli.api",
+    "train": "hiersae_cli.api",
 }
 
 if TYPE_CHECKING:
+    from hiersae_cli.api import cache, encode, evaluate, export_tree, lm, train
     from hiersae_cli.errors import HierSAEError
-    from hiersae_cli.formats.activations import Activations
+    from hiersae_cli.formats.activations import Activations, load_acts
     from hiersae_cli.formats.codes import Codes
+    from hiersae_cli.formats.report import load_report
     from hiersae_cli.formats.run import load_run
     from hiersae_cli.formats.tree import load_tree
 
-__all__ = ["Activations", "Codes", "HierSAEError", "__version__", "load_run", "load_tree"]
+__all__ = [
+    "Activations",
+    "Codes",
+    "HierSAEError",
+    "__version__",
+    "cache",
+    "encode",
+    "evaluate",
+    "export_tree",
+    "lm",
+    "load_acts",
+    "load_report",
+    "load_run",
+    "load_tree",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

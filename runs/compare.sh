@@ -9,7 +9,7 @@
 # ARCHS or SEEDS and leave the evaluation to a third (EVAL=no).
 # In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of two levels),
 # NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 50),
-# HIER (flags that only the hierarchy gets).
+# HIER (flags that only the hierarchy gets), WORDNET (a folder with WordNet's files: its nouns are measured too).
 set -euo pipefail
 usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
 acts=${1:?$usage} host=${2:?$usage} out=${3:?$usage}
@@ -42,4 +42,7 @@ for l0 in ${L0:-16 32 64}; do
   step "$out/l0-$l0.json" hiersae eval "$out"/runs/hier-"$l0"-* "${baselines[@]}" --acts "$acts" --model "$host" \
     --tasks probing,absorption,hierarchy --task-rows 32k --loss-tokens 4096 -o "$out/l0-$l0.json" \
     --markdown "$out/l0-$l0.md" --html "$out/l0-$l0.html" --plots "$out/plots-l0-$l0"
+  [[ -z ${WORDNET:-} ]] || step "$out/wordnet-l0-$l0.json" hiersae eval "$out"/runs/hier-"$l0"-* "${baselines[@]}" \
+    --acts "$acts" --model "$host" --tasks hierarchy --labeller wordnet --wordnet "$WORDNET" --task-rows 200k \
+    --loss-tokens 1024 --tokens 20k --no-controls -o "$out/wordnet-l0-$l0.json"
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The chain on a pretrained language model: about eleven minutes on two cores.
+# The chain on a pretrained language model: about ten minutes on two cores.
 #
 #   bash runs/demo.sh [FOLDER]
 #

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hiersae_cli.concepts import LABELLERS, OUTSIDE, UNKNOWN, Concepts, LabelsFile, Passage, Vocabulary, choose
 from hiersae_cli.concepts.tokens import bytes_shown, joined, places
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.activations.contexts import TextAround
+from hiersae_cli.formats.activations.contexts import TextAround, words_around
 
 PLAY = """First Citizen:
 Speak to me, good sir.
@@ -302,6 +302,11 @@ def test_a_context_is_completed_from_the_windows_beside_its_own() -> None:
     assert text.excerpt(1, [0.0, 1.0], 1) == ["", "中"]
     assert text.excerpt(2, [1.0, 0.0], 0) == ["é", ""]  # nothing from the document before
     assert TextAround(np.array([2]), 0, texts, token_R, document_R).excerpt(0, [1.0], 0) == ["中"]
+
+    position_R = np.array([0, 1, 2, 0, 1, 2, 3, 0, 0, 1])
+    assert words_around(4, 5, texts, token_R, document_R, position_R) == (["中", "b", "", "中"], 1)
+    assert words_around(2, 5, texts, token_R, document_R, position_R) == (["a", "", "中"], 2)
+    assert words_around(8, 1, texts, token_R, document_R, position_R) == (["é", ""], 0)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=5), max_size=8))

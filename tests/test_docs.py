@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hiersae_cli.api import encode, evaluate, export_tree
 from hiersae_cli.cli.app import commands as all_commands
 from hiersae_cli.cli.flags import build
 from hiersae_cli.cli.verbs import VERBS
@@ -28,7 +29,7 @@ from hiersae_cli.formats.report import MORE_IS_BETTER
 from hiersae_cli.sae import build as build_model
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
-from tests.helpers import PATIENCE, environment, hiersae
+from tests.helpers import PATIENCE, environment
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -158,14 +159,14 @@ def test_the_index_lists_every_page() -> None:
         assert page.name == "index.md" or f"({page.name})" in text_of(DOCS / "index.md")
 
 
-def test_the_python_example_runs(tiny_acts: Path, tiny_hier: Path, tmp_path: Path) -> None:
+def test_the_python_examples_run(tiny_acts: Path, tiny_hier: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "hier").symlink_to(tiny_hier)
     (tmp_path / "acts.h5").symlink_to(tiny_acts)
-    for args in (("export-tree", "runs/hier", "--acts", "acts.h5"), ("encode", "runs/hier", "acts.h5")):
-        made = hiersae(*args, "--quiet", cwd=tmp_path, fresh=True)
-        assert made.returncode == 0, made.stderr
-    (example,) = blocks(DOCS / "python-api.md", "python")
+    export_tree(tiny_hier, acts=tiny_acts, out=tmp_path / "tree.json")
+    encode(tiny_hier, tiny_acts, out=tmp_path / "codes.h5").close()
+    evaluate(tiny_hier, acts=tiny_acts, controls=False, resamples=100, out=tmp_path / "report.json")
+    example = "\n".join(blocks(DOCS / "python-api.md", "python"))
     done = subprocess.run(
         [sys.executable, "-c", example],
         cwd=tmp_path,
@@ -176,6 +177,7 @@ def test_the_python_example_runs(tiny_acts: Path, tiny_hier: Path, tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert "latents a token" in done.stdout
+    assert "EncodedText(28 tokens" in done.stdout and "Run(small: hier, 16 + 112 latents" in done.stdout
 
 
 def test_every_metric_is_specified() -> None:

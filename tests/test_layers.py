@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hiersae_cli"
 # From the top down: a room imports only from rooms below its own; rooms in one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__main__", "saelens"),
+    ("__main__", "saelens", "api"),
     ("cli",),
     ("workflows",),
     ("study",),

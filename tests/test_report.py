@@ -26,7 +26,7 @@ from hiersae_cli.render.report_writers import html, markdown
 from hiersae_cli.sae.base import first_rows
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.eval import run as evaluate
-from hiersae_cli.workflows.eval.subjects import Subject, new_group
+from hiersae_cli.workflows.eval.subjects import Subject, new_group, seed_groups
 from hiersae_cli.workflows.train import run as train
 from tests.helpers import hiersae
 
@@ -238,6 +238,20 @@ def test_stability_with_further_runs(seeds: dict[str, list[Path]], acts: Path, r
         if metric.startswith("stability"):
             assert found["groups"]["hier-0"]["figures"][metric] == figure
     assert second in found["inputs"]
+
+
+def test_options_of_other_architectures_do_not_part_seeds(
+    seeds: dict[str, list[Path]], tiny_flat: Path, tmp_path: Path
+) -> None:
+    """A later release has options that an earlier one did not record; a flat dictionary does not have them."""
+    first, other = load_run(tiny_flat), load_run(tiny_flat)
+    other.header["config"] |= {"seed": 1, "rate_limit": 7.0}
+    other.config.seed = 1
+    hier = [load_run(path) for path in seeds["hier"]]
+    assert [len(group.subjects) for group in seed_groups(hier, [first, other])] == [len(hier), 2]
+    hier[0].header["config"] |= {"rate_limit": 7.0}
+    with pytest.raises(UsageError, match="is no other seed"):
+        seed_groups(hier, [first])
 
 
 def test_seeds_of_another_configuration_are_refused(seeds: dict[str, list[Path]], tiny_acts: Path) -> None:

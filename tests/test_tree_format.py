@@ -24,7 +24,7 @@ from hiersae_cli.formats.text import visible
 from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, load_tree, save_tree, telling_families
 from hiersae_cli.levels import latent_id
 from hiersae_cli.metrics.tree import edge_statistics
-from hiersae_cli.render.tree_writers import EDGE_STATISTICS, WRITERS, context_text, export, title
+from hiersae_cli.render.tree_writers import EDGE_STATISTICS, WRITERS, context_text, export
 
 HEADER = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "config": {"model": "host"}}
 NASTY = (
@@ -158,7 +158,7 @@ def test_graphml_is_read_by_networkx(tree: Tree):
     assert list(graph.nodes) == [node.id for node in tree.nodes]
     for node in tree.nodes:
         data = graph.nodes[node.id]
-        assert data["label"] == title(node)
+        assert data["label"] == node.title
         assert data["dead"] is node.statistics["dead"] and data["rate"] == node.statistics["rate"]
         assert json.loads(data.get("evidence", "{}")) == paired(node.evidence)
         assert data.get("context", "") == context_text(node)
@@ -191,7 +191,7 @@ def test_newick_is_one_tree(tree: Tree):
     assert found.pop("root") is None
     parent_of = {node.id: node.parent for node in tree.nodes}
     assert found == {
-        title(node): title(tree[parent]) if (parent := parent_of[node.id]) else "root" for node in tree.nodes
+        node.title: tree[parent].title if (parent := parent_of[node.id]) else "root" for node in tree.nodes
     }
 
 
@@ -203,7 +203,7 @@ def test_dot_holds_every_node_and_edge(tree: Tree):
     assert set(nodes) == {node.id for node in tree.nodes}
     assert {tuple(words) for words, _ in statements if len(words) == 2} == edges(tree)
     for node in tree.nodes:
-        assert nodes[node.id]["label"].partition("\n")[0] == title(node)
+        assert nodes[node.id]["label"].partition("\n")[0] == node.title
         assert nodes[node.id]["tooltip"] == context_text(node)
 
 
@@ -230,9 +230,9 @@ def test_what_is_shown_is_one_reversible_line(text: str):
 
 def test_labels_come_first_in_titles_and_tokens_stand_in():
     tree = sample()
-    assert title(tree["a1"]) == "a1 ␣b ↵" and tree["a1"].name == "␣b ↵"
-    assert title(tree["a4"]) == "a4 of 'names'" and tree["a4"].name == "of 'names'"
-    assert title(tree["b0"]) == "b0" and tree["b0"].name == ""
+    assert tree["a1"].title == "a1 ␣b ↵" and tree["a1"].name == "␣b ↵"
+    assert tree["a4"].title == "a4 of 'names'" and tree["a4"].name == "of 'names'"
+    assert tree["b0"].title == "b0" and tree["b0"].name == ""
     for kind in ("dot", "nwk", "graphml"):
         assert "a1 ␣b ↵" in WRITERS[kind](tree)
     row = next(csv.DictReader(io.StringIO(WRITERS["csv"](tree))))

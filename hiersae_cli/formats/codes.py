@@ -120,6 +120,9 @@ class Codes:
             self.file.close()
             raise
 
+    def __repr__(self) -> str:
+        return f"Codes({self.path.name}: {self.rows:,} rows of {self.latents:,} latents, {self.firings:,} firings)"
+
     def __enter__(self) -> Codes:
         return self
 

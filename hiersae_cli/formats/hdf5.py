@@ -94,13 +94,14 @@ def replacing_hdf5(path: str | Path) -> Iterator[Path]:
     """``replacing`` for HDF5 files: HDF5 reports a full disk only in the text of various exceptions.
 
     The first of them has the reason; closing the file then fails in other words, which it prints. A disk that is full
-    already is refused before HDF5 writes.
+    already is refused before HDF5 writes. What ``Room`` reserved and nothing used is cut off in the end.
     """
     with replacing(path) as temporary:
         temporary.touch()
         reserve(temporary, _LEAST_ROOM, path)
         try:
             yield temporary
+            h5py.File(temporary, "r+").close()  # HDF5 cuts a file that is longer than its content when it closes it
         except (OSError, RuntimeError) as error:
             reason: BaseException | None = error
             while reason is not None:

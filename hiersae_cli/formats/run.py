@@ -15,12 +15,18 @@ import torch
 from hiersae_cli.config.base import has_type
 from hiersae_cli.config.train import Seeds, TrainConfig
 from hiersae_cli.errors import FileError, UsageError
+from hiersae_cli.formats import notebook
 from hiersae_cli.formats.atomic import read_json, replacing, sweep_inside, write_json
 from hiersae_cli.formats.described import Described, host_line, of_levels
+from hiersae_cli.formats.encoded_text import EncodedText
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.recorded_host import load_recorded_host
 from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
+from hiersae_cli.formats.text import shortened, visible
 from hiersae_cli.hashing import sha256_file
+from hiersae_cli.host.model import Host
+from hiersae_cli.host.one_text import TextReader
 from hiersae_cli.levels import NO_PARENT, Levels
 from hiersae_cli.reading import parse_json, reading, require_regular
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
@@ -178,6 +184,55 @@ class Run:
         self.sha256 = sha256_file(folder.model_file)
         self.converted: dict[str, Any] | None = header.get("converted")
         self.steps_done = config.steps if self.converted else folder.progress()[0]
+        self._hosts: dict[str, Host] = {}
+
+    def load_host(self, model: str | Path = "") -> Host:
+        """The host model, on the device of the run's model; a second call returns the same object.
+
+        Args:
+            model: a folder, a GGUF file or a hub id. Without it, the name that the run recorded, which may be relative
+                to the folder in which the cache was made.
+
+        Raises ``FileError`` if the run was trained on another host, ``UsageError`` if there is no such model.
+        """
+        name = str(model)
+        if name not in self._hosts:
+            self._hosts[name] = load_recorded_host(self.path, self.header, self.model.W_dec_FD.device, name)
+        return self._hosts[name]
+
+    def encode_text(self, text: str, model: str | Path = "") -> EncodedText:
+        """The tokens of a text and their code, as the dashboard shows what fires on a text.
+
+        The text is read in one window, as in a cache; tokens that do not fit are cut off. For ``model`` and more
+        errors see ``load_host``. Raises ``UsageError`` for an empty text, ``FileError`` for characters that the
+        tokenizer lacks.
+        """
+        host, recorded = self.load_host(model), self.header["host"]
+        reader = TextReader(host, self.module, recorded.get("context") or host.max_context, recorded.get("bos"))
+        return EncodedText.of(reader(text), self.model)
+
+    def __repr__(self) -> str:
+        return f"Run({shortened(visible(self.name))}: {self._summary()} on {self.module}, {self._progress()})"
+
+    def _summary(self) -> str:
+        return f"{self.config.arch}, {of_levels(list(self.model.widths))} latents"
+
+    def _progress(self) -> str:
+        if self.converted:
+            return f"converted from {self.converted['tool']}"
+        return f"step {self.steps_done:,} of {self.config.steps:,}"
+
+    def _repr_html_(self) -> str:
+        last = {} if self.converted else RunFolder(self.path).last_metrics()
+        figures = {name: last[name] for name in ("loss", "fvu", "dead") if name in last}
+        rows = [
+            ("L0", " + ".join(map(str, self.config.k))),
+            ("module", f"{self.module}, width {self.model.width:,}"),
+            host_line(self.header["host"]),
+            ("training", self._progress() + (", hardened tree" if self.hardened else "")),
+            *((f"{name} (training batches)", notebook.figure(value)) for name, value in figures.items()),
+        ]
+        return notebook.card(f"Run {self.name}", self._summary(), notebook.table(rows))
 
     @property
     def seeds(self) -> Seeds | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST = 80  # characters
+
 
 def visible(text: str) -> str:
     """``text`` in one line of printable characters, everything else escaped as in a Python string."""
@@ -11,3 +13,8 @@ def visible(text: str) -> str:
 def cell(text: str) -> str:
     """A text as a cell of CSV that no spreadsheet takes for a formula."""
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+
+
+def shortened(text: str) -> str:
+    """``text`` without its end, marked by ``…``, if it is too long for a line."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from heapq import nsmallest
@@ -16,14 +16,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from markupsafe import Markup
+
 from hiersae_cli.errors import FileError
+from hiersae_cli.formats import notebook
 from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.described import Described, of_levels, run_line
 from hiersae_cli.formats.fields import COMMON, COUNT, RUN, Kind, require_fields
 from hiersae_cli.formats.names import name_of
+from hiersae_cli.formats.optional import optional_package
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.formats.text import visible
+from hiersae_cli.formats.text import shortened, visible
 from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
+from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
 
 SCHEMA = "hiersae.tree"
 SCHEMA_VERSION = 2
@@ -41,12 +46,21 @@ _NODE: dict[str, Kind] = {
     },
 }
 
+# Statistics that describe the edge to the parent; the others describe the node.
+EDGE_STATISTICS = ("n_parent", "n_both", *OF_EDGE)
+
 _FAMILIES, _LEAST_CHILDREN, _NAMED_CHILDREN = 10, 3, 4  # that ``describe`` shows
+_LISTED_CHILDREN = 30  # that a notebook shows of a family
+_TOKEN_LISTS = (
+    ("Fires at", "tokens", "share"),
+    ("Promotes", "promoted", "logit"),
+    ("Suppresses", "suppressed", "logit"),
+)
 _LEAST_LETTERS = 3  # of a word that tells something
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Node:
     """A feature.
 
@@ -75,6 +89,36 @@ class Node:
         """Its label, or else the tokens that it fires at: ``␣king ␣queen``; "" if these are not known."""
         return self.label or name_of(item["token"] for item in self.evidence.get("tokens", ()))
 
+    @property
+    def title(self) -> str:
+        """Its id and its name, on one line of printable characters."""
+        return f"{self.id} {visible(self.name)}".strip()
+
+    def __repr__(self) -> str:
+        parent = f", parent {self.parent}" if self.parent else ""
+        return f"Node({self._short_title}{parent}, {self._fires()})"
+
+    @property
+    def _short_title(self) -> str:
+        return shortened(self.title)
+
+    def _fires(self) -> str:
+        rate = self.statistics.get("rate")
+        return "rate unknown" if rate is None else f"fires in {rate:.2%} of the rows"
+
+    def _repr_html_(self) -> str:
+        parent = f"child of {self.parent}; " if self.parent else ""
+        return notebook.card(
+            self._short_title,
+            f"level {self.level}, {parent}{self._fires()}",
+            notebook.section("Strongest contexts", notebook.contexts(self.evidence.get("contexts", ()))),
+            *(
+                notebook.section(heading, notebook.token_list(self.evidence.get(name, ()), value))
+                for heading, name, value in _TOKEN_LISTS
+            ),
+            notebook.section("Statistics", notebook.statistics(self.statistics)),
+        )
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -99,12 +143,68 @@ class Tree:
     def __repr__(self) -> str:
         return f"Tree(nodes={len(self)}, roots={len(self.roots())})"
 
+    def _repr_html_(self) -> str:
+        run = self.header.get("run", {})
+        run_name = f"of {run['name']} ({run['arch']}), {run['module']}; " if run else ""
+        counts = f"{len(self):,} nodes, {len(self.edges()):,} of them with a parent"
+        parents = telling_families(self) or self.roots()
+        families = [self._family_html(parent) for parent in parents[:_FAMILIES]]
+        return notebook.card("Tree", run_name + counts, notebook.section("Some families", *families))
+
     def __len__(self) -> int:
         return len(self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
 
     def children(self, id: str) -> list[Node]:
         """The nodes whose parent is ``id``, in order; raises ``KeyError`` if there is no such node."""
         return self._children[self[id].id]
+
+    def parent(self, id: str) -> Node | None:
+        """The parent of the node ``id``, or None for a root; raises ``KeyError`` if there is no such node."""
+        parent = self[id].parent
+        return None if parent is None else self[parent]
+
+    def path(self, id: str) -> list[Node]:
+        """The nodes from a root down to the node ``id``; raises ``KeyError`` if there is no such node."""
+        node: Node | None = self[id]
+        path: list[Node] = []
+        while node is not None:
+            path.insert(0, node)
+            node = self.parent(node.id)
+        return path
+
+    def edges(self) -> list[tuple[str, str]]:
+        """The ids of parent and child of every edge, in the order of the children."""
+        return [(node.parent, node.id) for node in self.nodes if node.parent is not None]
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per node: its place, name and label, and a column for each statistic.
+
+        A missing statistic is NaN. Raises ``HierSAEError`` if pandas is not installed.
+        """
+        pandas = optional_package("pandas", "tree.to_dataframe()")
+        columns = ("id", "parent", "level", "latent", "name", "label")
+        rows = [{**{name: getattr(node, name) for name in columns}, **node.statistics} for node in self.nodes]
+        statistics = dict.fromkeys(name for node in self.nodes for name in node.statistics)
+        return pandas.DataFrame(rows, columns=[*columns, *statistics])
+
+    def to_networkx(self) -> Any:
+        """A ``networkx.DiGraph`` with an edge from each parent to its child.
+
+        Nodes are ids with ``level``, ``latent``, ``name``, ``label`` and their statistics; edges have the statistics of
+        the edge (``metrics.tree``). Raises ``HierSAEError`` if networkx is not installed.
+        """
+        graph = optional_package("networkx", "tree.to_networkx()").DiGraph()
+        for node in self.nodes:
+            of_node = {name: value for name, value in node.statistics.items() if not is_of_edge(name)}
+            place = {"level": node.level, "latent": node.latent, "name": node.name, "label": node.label}
+            graph.add_node(node.id, **place, **of_node)
+        for parent, child in self.edges():
+            statistics = self[child].statistics
+            graph.add_edge(parent, child, **{name: value for name, value in statistics.items() if is_of_edge(name)})
+        return graph
 
     def roots(self) -> list[Node]:
         """The nodes without a parent, in order."""
@@ -118,6 +218,16 @@ class Tree:
             if node.parent in inside:
                 inside.add(node.id)
         return [node for node in self.nodes if node.id in inside]
+
+    def _family_html(self, parent: Node) -> Markup:
+        """A parent that opens to its children, those that make up most of it first."""
+        children = _by_share(self.children(parent.id))
+        more = len(children) - _LISTED_CHILDREN
+        titles = [f"{child._short_title}: {child._fires()}" for child in children[:_LISTED_CHILDREN]]
+        items = [Markup("<li>{}</li>").format(title) for title in titles + [f"{more:,} more"] * (more > 0)]
+        return Markup("<details><summary>{} <span>{}, {} children</span></summary><ul>{}</ul></details>").format(
+            parent._short_title, parent._fires(), len(children), Markup("").join(items)
+        )
 
     def _unknown(self, id: str) -> str:
         try:
@@ -138,6 +248,11 @@ class Tree:
             if node.parent is not None:
                 children[node.parent].append(node)
         return children
+
+
+def is_of_edge(name: str) -> bool:
+    """Whether a statistic describes the edge to the parent, not the node."""
+    return name.removesuffix(SOFT) in EDGE_STATISTICS
 
 
 def save_tree(path: str | Path, tree: Tree) -> None:
@@ -245,13 +360,18 @@ def _families(tree: Tree) -> list[str]:
     """The most telling families in a line each: a parent's name and rate, and the names of its largest children."""
     lines = []
     for parent in telling_families(tree)[:_FAMILIES]:
-        children = sorted(tree.children(parent.id), key=lambda n: -(n.statistics.get("p_child_given_parent") or 0))
+        children = _by_share(tree.children(parent.id))
         rate = parent.statistics.get("rate")
         fires = f" ({rate:.1%})" if rate is not None else ""
-        names = [f"{child.id} {visible(child.name)}".strip() for child in children[:_NAMED_CHILDREN]]
+        names = [child.title for child in children[:_NAMED_CHILDREN]]
         more = [f"{len(children) - len(names)} more"] if len(children) > len(names) else []
-        lines.append(f"{parent.id} {visible(parent.name)}".strip() + f"{fires}: {' | '.join([*names, *more])}")
+        lines.append(f"{parent.title}{fires}: {' | '.join([*names, *more])}")
     return lines
+
+
+def _by_share(children: list[Node]) -> list[Node]:
+    """Children, those that fire in the largest share of their parent's firings first."""
+    return sorted(children, key=lambda child: -(child.statistics.get("p_child_given_parent") or 0))
 
 
 def _telling(children: list[Node]) -> float:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from hiersae_cli.concepts.tokens import bytes_shown
 
@@ -46,6 +49,19 @@ def token_text(tokenizer: Any, token: int) -> str:
         return bytes_shown(data) if data.decode("utf-8", "replace") == text else f"⟨{piece}⟩"
     # SentencePiece drops the space of a text's first word, and a single token is always first.
     return f" {text}" if str(piece).startswith("▁") and not text.startswith(" ") else text
+
+
+def texts_of(tokenizer: Any) -> Callable[[np.ndarray], list[str]]:
+    """A function from token ids to the text of each single token; it looks up each token once."""
+    known = dict[int, str]()
+
+    def texts(tokens: np.ndarray) -> list[str]:
+        for token in tokens.tolist():
+            if token not in known:
+                known[token] = token_text(tokenizer, token)
+        return [known[token] for token in tokens.tolist()]
+
+    return texts
 
 
 def _bytes_of(piece: Any) -> bytes:

@@ -19,18 +19,11 @@ from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.atomic import write_text
 from hiersae_cli.formats.names import token_shown
 from hiersae_cli.formats.text import cell, visible
-from hiersae_cli.formats.tree import Node, Tree, write_json
-from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
+from hiersae_cli.formats.tree import EDGE_STATISTICS, Node, Tree, is_of_edge, write_json
+from hiersae_cli.metrics.catalogue import SOFT
 
-# Statistics that describe the edge to the parent; the others describe the node.
-EDGE_STATISTICS = ("n_parent", "n_both", *OF_EDGE)
 _TOKENS = ("tokens", "promoted", "suppressed")
 _GRAPHML = "http://graphml.graphdrawing.org/xmlns"
-
-
-def title(node: Node) -> str:
-    """A node in a few words: its id and its name."""
-    return f"{node.id} {visible(node.name)}".strip()
 
 
 def tokens_of(node: Node, which: str) -> list[str]:
@@ -62,7 +55,7 @@ def write_graphml(tree: Tree) -> str:
     document = ElementTree.Element("graphml", xmlns=_GRAPHML)
     node_values = [_node_values(node) for node in tree.nodes]
     edges = [node for node in tree.nodes if node.parent is not None]
-    edge_values = [{name: value for name, value in node.statistics.items() if _belongs_to_edge(name)} for node in edges]
+    edge_values = [{name: value for name, value in node.statistics.items() if is_of_edge(name)} for node in edges]
     keys = {
         **_declare_keys(document, "node", node_values),
         **_declare_keys(document, "edge", edge_values),
@@ -85,7 +78,7 @@ def write_dot(tree: Tree) -> str:
     lines = ["digraph tree {", "  rankdir=LR;", "  node [shape=box, fontname=Helvetica];"]
     for node in tree.nodes:
         rate = node.statistics.get("rate")
-        label = _dot_text(title(node)) + (f"\\n{rate:.2%}" if rate is not None else "")
+        label = _dot_text(node.title) + (f"\\n{rate:.2%}" if rate is not None else "")
         lines.append(f'  "{node.id}" [label="{label}", tooltip="{_dot_text(context_text(node))}"];')
     for node in tree.nodes:
         if node.parent is not None:
@@ -102,7 +95,7 @@ def write_newick(tree: Tree) -> str:
     below: dict[str | None, list[str]] = {}
     # Children come after their parents, so in reverse order a node's children are written before it.
     for node in reversed(tree.nodes):
-        below.setdefault(node.parent, []).append(_newick_list(below.pop(node.id, [])) + _newick_label(title(node)))
+        below.setdefault(node.parent, []).append(_newick_list(below.pop(node.id, [])) + _newick_label(node.title))
     return _newick_list(below.get(None, [])) + "root;\n"
 
 
@@ -112,7 +105,7 @@ def write_csv(tree: Tree) -> str:
     A text that a spreadsheet would read as a formula gets an apostrophe at its beginning.
     """
     names = sorted({name for node in tree.nodes for name in node.statistics})
-    node_names = (name for name in names if not _belongs_to_edge(name))
+    node_names = (name for name in names if not is_of_edge(name))
     soft_names = (name for name in names if name.endswith(SOFT))
     statistics = [*node_names, *EDGE_STATISTICS, *soft_names]
     text = io.StringIO()
@@ -137,10 +130,10 @@ def write_csv(tree: Tree) -> str:
 
 
 def _node_values(node: Node) -> dict[str, Any]:
-    statistics = {name: value for name, value in node.statistics.items() if not _belongs_to_edge(name)}
+    statistics = {name: value for name, value in node.statistics.items() if not is_of_edge(name)}
     tokens = {which: visible(" ".join(map(token_shown, tokens_of(node, which)))) or None for which in _TOKENS}
     return {
-        "label": title(node),
+        "label": node.title,
         "level": node.level,
         "latent": node.latent,
         **statistics,
@@ -154,10 +147,6 @@ def _json(value: Any) -> str:
     """``value`` as JSON that escapes only characters that are not printable."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-
-
-def _belongs_to_edge(name: str) -> bool:
-    return name.removesuffix(SOFT) in EDGE_STATISTICS
 
 
 def _declare_keys(document: ElementTree.Element, domain: str, rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:

@@ -9,7 +9,7 @@ from hiersae_cli.formats.activations.layout import (
     TRAIN,
     TRUTH_VERSION,
 )
-from hiersae_cli.formats.activations.reader import Activations
+from hiersae_cli.formats.activations.reader import Activations, load_acts
 from hiersae_cli.formats.activations.truth import TrueFirings
 from hiersae_cli.formats.activations.writer import ActivationsWriter, RowColumns, join_shards
 
@@ -26,4 +26,5 @@ __all__ = [
     "RowColumns",
     "TrueFirings",
     "join_shards",
+    "load_acts",
 ]

@@ -6,6 +6,7 @@ Legend of shapes: R rows, E rows to look around, W rows of a context.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,37 @@ class TextAround:
         inside = self._inside_EW[number, part]
         pieces = self._texts(self._token_R[self._row_EW[number, part][inside]])
         return excerpt(pieces, int(inside[:MORE_TOKENS].sum()), activations, focus)
+
+
+@dataclass(frozen=True)
+class RowText:
+    """The text around a row of a cache.
+
+    Attributes:
+        before, token, after: the text before the row's token, the token and the text after it, within its window.
+        document: name of the document.
+        position: of the token within its window, counted from 0.
+    """
+
+    before: str
+    token: str
+    after: str
+    document: str
+    position: int
+
+    def __str__(self) -> str:
+        return self.before + self.token + self.after
+
+
+def words_around(
+    row: int, around: int, texts: Callable[[Array], list[str]], token_R: Array, document_R: Array, position_R: Array
+) -> tuple[list[str], int]:
+    """The texts of the tokens around a row, within its window, and the place of the row's own token.
+
+    The columns are those of consecutive rows of a cache; ``texts`` is that of ``TextAround``.
+    """
+    row_E = np.array([row])
+    inside_W = rows_around(row_E, around, document_R, position_R)[1][0]
+    place = int(inside_W[:around].sum())
+    text = TextAround(row_E, around, texts, token_R, document_R)
+    return text.excerpt(0, [0.0] * int(inside_W.sum()), place), place

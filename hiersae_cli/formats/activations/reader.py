@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 import torch
 
+from hiersae_cli.concepts.tokens import MORE_TOKENS
 from hiersae_cli.errors import FileError, HierSAEError
+from hiersae_cli.formats.activations.contexts import RowText, words_around
 from hiersae_cli.formats.activations.layout import (
     DATASETS,
     HELD_OUT,
@@ -29,7 +31,9 @@ from hiersae_cli.formats.activations.truth import TrueFirings, has_truth, read_f
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
 from hiersae_cli.formats.hdf5 import attributes, open_hdf5, read_strings
 from hiersae_cli.formats.provenance import check_schema
+from hiersae_cli.formats.recorded_host import load_recorded_tokenizer
 from hiersae_cli.formats.stored import check_datasets, dataset, members
+from hiersae_cli.host.tokenizer import texts_of
 from hiersae_cli.reading import parse_json, reading
 from hiersae_cli.synth.truth import Truth
 
@@ -86,6 +90,11 @@ class Activations:
         except BaseException:
             self._close_hdf5()
             raise
+        self._texts: dict[str, Callable[[np.ndarray], list[str]]] = {}
+
+    def __repr__(self) -> str:
+        modules = ", ".join(f"{module} ({self._widths[module]:,})" for module in self.modules)
+        return f"Activations({self.path.name}: {self.rows:,} rows of {self.documents:,} documents, {modules})"
 
     def __enter__(self) -> Activations:
         return self
@@ -113,6 +122,7 @@ class Activations:
         if not self.modules:
             raise ValueError("it holds no module")
         sizes: dict[str, int] = {}
+        self._widths: dict[str, int] = {}
         outside_modules = {name: stored for name, stored in DATASETS.items() if MODULE not in name}
         truth = {name: stored for name, stored in outside_modules.items() if name.startswith("truth/")}
         check_datasets(self.file, {name: outside_modules[name] for name in outside_modules if name not in truth}, sizes)
@@ -121,6 +131,7 @@ class Activations:
             of_module = {name.replace(MODULE, module): DATASETS[name] for name in DATASETS if MODULE in name}
             sizes.pop("d", None)
             check_datasets(self.file, of_module, sizes, shards)
+            self._widths[module] = sizes["d"]
             if (stored := self.file[f"activations/{module}"].dtype) != STORAGE.get(self.dtype(module)):
                 raise ValueError(f"{module} is said to be {self.dtype(module)}, but stored as {stored}")
         if has_truth(self.file):
@@ -134,7 +145,7 @@ class Activations:
 
     def width(self, module: str) -> int:
         """d of a module."""
-        return int(self.file[f"activations/{module}"].shape[1])
+        return self._widths[module]
 
     def dtype(self, module: str) -> str:
         """``float32``, ``float16`` or ``bfloat16``."""
@@ -144,12 +155,43 @@ class Activations:
         """A column (N,) of the rows: tokens, document, position or split."""
         return self.file[name][...]
 
+    def text(self, row: int, around: int = 16, model: str | Path = "") -> RowText:
+        """The text of a row's token and of up to ``around`` tokens before and after it in its window.
+
+        Args:
+            model: the host model: a folder, a GGUF file or a hub id. Only its tokenizer is loaded. Without it, the name
+                that the cache recorded.
+
+        Raises ``IndexError`` if there is no such row, ``FileError`` if the tokenizer is not that of the cache or the
+        cache is synthetic, ``UsageError`` if there is no such model.
+        """
+        row, name = range(self.rows)[row], str(model)
+        if name not in self._texts:
+            self._texts[name] = texts_of(load_recorded_tokenizer(self.path, self.header, name))
+        first = max(0, row - around - MORE_TOKENS)
+        part = slice(first, row + around + MORE_TOKENS + 1)
+        with reading(self.path, _HINT):
+            tokens, document, position = (self.file[column][part] for column in ("tokens", "document", "position"))
+            document_name = self._document_names[document[row - first]]
+        words, place = words_around(row - first, around, self._texts[name], tokens, document, position)
+        return RowText(
+            "".join(words[:place]),
+            words[place],
+            "".join(words[place + 1 :]),
+            document_name,
+            int(position[row - first]),
+        )
+
     def norms(self, module: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The Euclidean norms of rows ``start`` to ``stop``, (stop - start,) float32."""
         return self.file[f"norms/{module}"][start:stop]
 
     def document_names(self) -> list[str]:
         """The source of each document, in order."""
+        return list(self._document_names)
+
+    @functools.cached_property
+    def _document_names(self) -> list[str]:
         with reading(self.path, _HINT):
             return read_strings(self.file["documents/name"])
 
@@ -244,6 +286,11 @@ class Activations:
                 )
         if shards and sum(part.rows for part in self._parts) != self.rows:
             raise ValueError("its shards do not have as many rows")
+
+
+def load_acts(path: str | Path) -> Activations:
+    """Open an activation cache for reading; the same as ``Activations(path)``, which says what it raises."""
+    return Activations(path)
 
 
 def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:

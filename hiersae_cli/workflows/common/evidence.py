@@ -17,7 +17,7 @@ from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.formats.activations.contexts import TextAround, rows_around
 from hiersae_cli.formats.numbers import rounded
 from hiersae_cli.host.model import Host
-from hiersae_cli.host.tokenizer import token_text
+from hiersae_cli.host.tokenizer import texts_of
 from hiersae_cli.metrics.firings import NONE, TopFirings
 from hiersae_cli.metrics.own_tokens import StrongestRows
 
@@ -150,15 +150,7 @@ def token_ids(tokens: np.ndarray) -> list[int]:
 
 def token_texts(host: Host) -> Texts:
     """A function from token ids to the text of each single token: see ``host.tokenizer.token_text``."""
-    known = dict[int, str]()
-
-    def texts(tokens: np.ndarray) -> list[str]:
-        for token in tokens.tolist():
-            if token not in known:
-                known[token] = token_text(host.tokenizer, token)
-        return [known[token] for token in tokens.tolist()]
-
-    return texts
+    return texts_of(host.tokenizer)
 
 
 def _activations(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import Activations, ActivationSet
+from hiersae_cli.formats.recorded_host import in_words, load_recorded_host, require_tokenizer
 from hiersae_cli.formats.run import Run
 from hiersae_cli.host.model import Host
-from hiersae_cli.host.tokenizer import decoded
 
-_LONGEST_SAMPLE = 40  # characters of a text in a message
 _HINT = "Give the cache that the run was trained on, or one of the same model and module."
 
 
@@ -45,7 +42,7 @@ def require_match(run: Run, cache: Activations) -> None:
     of_cache, of_run = cache.header["host"], run.header["host"]
     if of_cache["fingerprint"] != of_run["fingerprint"]:
         raise FileError(
-            f"{cache.path}: activations of {_named(of_cache)}; {run.path} was trained on those of {_named(of_run)}",
+            f"{cache.path}: activations of {in_words(of_cache)}; {run.path} was trained on those of {in_words(of_run)}",
             _HINT,
         )
 
@@ -55,35 +52,7 @@ def load_host(name: str, run: Run, acts: ActivationSet, device: torch.device, co
 
     Raises ``FileError`` if the run was trained on another host, or the run or a cache has another tokenizer.
     """
-    host = Host.load(name, device, run.header["host"]["dtype"], console=console)
-    loaded = {"name": name, "fingerprint": host.fingerprint}
-    if host.fingerprint != run.header["host"]["fingerprint"]:
-        raise FileError(
-            f"{_named(loaded)}: not the model that {run.path} was trained on, which is {_named(run.header['host'])}",
-            "Give that model with --model.",
-        )
-    _require_tokenizer(host, str(run.path), run.header)
+    host = load_recorded_host(run.path, run.header, device, name, console)
     for cache in acts.caches:
-        _require_tokenizer(host, str(cache.path), cache.header)
+        require_tokenizer(host.name, host.tokenizer, host.tokenizer_fingerprint, cache.path, cache.header)
     return host
-
-
-def _require_tokenizer(host: Host, path: str, header: dict[str, Any]) -> None:
-    """Raise ``FileError`` if a run or cache has another tokenizer; older files do not name theirs."""
-    expected = header["host"].get("tokenizer")
-    if expected in (None, host.tokenizer_fingerprint):
-        return
-    reason = "it cuts text differently"
-    if sample := header.get("sample"):
-        text = decoded(host.tokenizer, sample["tokens"])
-        if text != sample["text"]:
-            reason = f"it reads {text[:_LONGEST_SAMPLE]!r}, but the text is {sample['text'][:_LONGEST_SAMPLE]!r}"
-    raise FileError(
-        f"{host.name}: its tokenizer is not the one that {path} was made with: {reason}",
-        "Put the model's own tokenizer back, or cache the text again with this one.",
-    )
-
-
-def _named(host: dict[str, str]) -> str:
-    """Name and fingerprint, because two models may have the same name."""
-    return f"{host['name']} ({host['fingerprint'][:12]})"

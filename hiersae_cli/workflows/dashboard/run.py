@@ -16,11 +16,9 @@ from hiersae_cli.console import Console
 from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import ActivationSet, outliers
-from hiersae_cli.formats.atomic import human_bytes, read_json, refuse_folder
+from hiersae_cli.formats.atomic import human_bytes, refuse_folder
 from hiersae_cli.formats.labels import Labels
-from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.formats.report import SCHEMA as REPORT
-from hiersae_cli.formats.report import SCHEMA_VERSION as REPORT_VERSION
+from hiersae_cli.formats.report import load_report
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.host.model import Host
 from hiersae_cli.pages import static
@@ -124,8 +122,7 @@ def _baseline(config: DashboardConfig, run: Run, device: torch.device) -> Run | 
 def _report(config: DashboardConfig) -> dict[str, Any] | None:
     if not config.report:
         return None
-    report: dict[str, Any] = read_json(config.report)
-    check_schema(config.report, report, REPORT, 3, REPORT_VERSION)
+    report = load_report(config.report).data
     with reading(config.report, "Evaluate again with 'hiersae eval'."):
         report_summary(report)
     return report

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Any
 
@@ -215,10 +215,20 @@ def _by_seed(runs: list[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: run.seeds or Seeds(0, 0))
 
 
+def _without_effect(run: Run) -> set[str]:
+    """The options in which seeds of one configuration may differ, and those of other architectures than the run's."""
+    others = {
+        option.name
+        for option in fields(run.config)
+        if run.config.arch not in option.metadata.get("only_for", {}).get("arch", (run.config.arch,))
+    }
+    return {*_NOT_CONFIGURATION, *others}
+
+
 def _first_difference(first: Run, other: Run) -> str | None:
     """How two runs differ apart from their seeds."""
     ours, theirs = (
-        {key: value for key, value in run.header["config"].items() if key not in _NOT_CONFIGURATION}
+        {key: value for key, value in run.header["config"].items() if key not in _without_effect(run)}
         for run in (first, other)
     )
     for described, run in ((ours, first), (theirs, other)):

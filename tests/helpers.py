@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "PYTHONUTF8": "1",
 }
 # Read when they are needed; a process that has imported everything may have read others.
-_READ_LATE = {"COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "HIERSAE_KILL_AT"}
+_READ_LATE = {"COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "HIERSAE_KILL_AT", "HIERSAE_COUNT_INTO"}
 
 
 def command(*args: object) -> list[str]:
@@ -94,9 +94,9 @@ class Said(Console):
         self.text += f"warning: {message}\n"
 
 
-def start(*args: object) -> Started:
+def start(*args: object, env: Mapping[str, str] | None = None, cwd: object = None) -> Started:
     """Start ``hiersae ARGS`` as a fork of a process that has imported everything, which saves seconds."""
-    return Started(args, b"", environment(), None)
+    return Started(args, b"", environment(env), cwd)
 
 
 class Started:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from hiersae_cli.formats.atomic import (
     sweep_inside,
     write_text,
 )
+from hiersae_cli.formats.hdf5 import replacing_hdf5
 from hiersae_cli.locking import exclusive
 from tests.kills import was_killed
 
@@ -175,3 +177,13 @@ with exclusive({str(folder)!r}, wait=False):
     with exclusive(tmp_path / "new" / "folder", wait=False):
         pass
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_refused_before_hdf5_writes(small_disk: Path) -> None:
+    with suppress(OSError), open(small_disk / "other", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OSError, match="No space left") as error, replacing_hdf5(small_disk / "acts.h5"):
+        pytest.fail("HDF5 would write now")
+    assert error.value.filename == str(small_disk / "acts.h5")
+    assert [path.name for path in small_disk.iterdir()] == ["other"]

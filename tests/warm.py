@@ -20,7 +20,7 @@ import threading
 import traceback
 from typing import Any
 
-from tests.kills import kill_at
+from tests.kills import count_into, kill_at
 
 
 def serve() -> None:
@@ -73,6 +73,8 @@ def _run(request: dict[str, Any]) -> None:
     sys.argv = ["hiersae", *request["args"]]
     if "HIERSAE_KILL_AT" in os.environ:
         kill_at(os.environ["HIERSAE_KILL_AT"])
+    if "HIERSAE_COUNT_INTO" in os.environ:
+        count_into(os.environ["HIERSAE_COUNT_INTO"])
     code = 1
     try:
         main()

@@ -18,6 +18,7 @@ from hiersae_cli.formats.atomic import replacing, reserve
 from hiersae_cli.reading import parse_json, require_regular
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LEAST_ROOM = 1 << 13  # bytes; about what the smallest of our files needs
 _ATTRIBUTES = ("schema", "schema_version", "hiersae_version", "created")
 
 
@@ -92,10 +93,12 @@ def attributes(file: h5py.File) -> dict[str, Any]:
 def replacing_hdf5(path: str | Path) -> Iterator[Path]:
     """``replacing`` for HDF5 files: HDF5 reports a full disk only in the text of various exceptions.
 
-    The first of them has the reason; closing the file then fails in other words. What ``Room`` reserved and nothing
-    used is cut off in the end.
+    The first of them has the reason; closing the file then fails in other words, which it prints. A disk that is full
+    already is refused before HDF5 writes. What ``Room`` reserved and nothing used is cut off in the end.
     """
     with replacing(path) as temporary:
+        temporary.touch()
+        reserve(temporary, _LEAST_ROOM, path)
         try:
             yield temporary
             h5py.File(temporary, "r+").close()  # HDF5 cuts a file that is longer than its content when it closes it

@@ -98,7 +98,7 @@ def test_saelens_reads_the_same_rows(tmp_path: Path) -> None:
     kinds = ("saelens-batchtopk", "saelens-matryoshka-4-16")
     assert list(runs) == [f"{kind}-l2-20k-seed{seed}" for kind in kinds for seed in (0, 1)]
     assert all(0 < figures["fvu"]["value"] < 2 for figures in runs.values())
-    smaller = bench(tmp_path, "synthtree-1k", *SMALL, "--only=saelens-b", "--set-flat=batch=256")["runs"]
+    smaller = bench(tmp_path, "synthtree-1k", *SMALL, "--only=saelens-b", "--set-flat=batch=512")["runs"]
     (figures,) = smaller.values()
     assert figures["fvu"] != runs["saelens-batchtopk-l2-20k-seed0"]["fvu"]
 

@@ -35,7 +35,7 @@ def offset(name: str) -> str:
 
 
 def write_wordnet(folder: Path, counts: str = "cntlist.rev") -> Path:
-    """The files; ``counts`` names the one that says how often senses occur, "" for none."""
+    """The files. ``counts`` is the name of the file with the frequencies of senses, or "" for none."""
     folder.mkdir(parents=True, exist_ok=True)
     data, senses_of = [LICENCE], {}
     for name, words, above, symbol in SENSES:

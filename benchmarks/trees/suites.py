@@ -37,9 +37,12 @@ HIER_OPTIONS: dict[str, dict[str, Any]] = {
     "toy": {name: value for name, value in TOY.items() if name not in ("arch", "widths", "k", "tokens")},
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
-    "cache": {"lr": 3e-3},  # the others are the defaults of `hiersae train`
+    "cache": {"lr": 3e-3, "batch": 2048, "orphan_weight": 10.0, "rate_limit": 0.0},
 }
-FLAT_OPTIONS: dict[str, dict[str, Any]] = {BATCHTOPK: {"lr": 3e-3}, SAELENS: {"lr": 1e-3}}
+FLAT_OPTIONS: dict[str, dict[str, Any]] = {
+    BATCHTOPK: {"lr": 3e-3, "batch": 2048},
+    SAELENS: {"lr": 1e-3, "batch": 2048},
+}
 SAELENS_OPTIONS = ("lr", "batch")
 _SHARES = {2: (7.1, 2.9), 3: (3.7, 3.4, 2.9)}
 

@@ -33,7 +33,7 @@ _SIGN = re.compile(f"[{re.escape(''.join(_SIGNS))}]")
 _ENDS = {".": "period", "?": "question", "!": "exclamation"}
 _ENTITY = re.compile(r"&#?\w{2,8};")
 
-_CODE = ("&", "<", "'", "’")  # before what is no word: the name of an entity or tag, the rest of "it's"
+_CODE = ("&", "<", "'", "’")  # what follows is not a word: the name of an entity or tag, the end of "it's"
 
 # Paths of concepts, with the stretches of text that they label; a later one counts.
 Stretches = Iterator[tuple[int, int, tuple[str, ...]]]

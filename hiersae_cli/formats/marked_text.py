@@ -95,7 +95,7 @@ def marked(pairs: Sequence[tuple[str, float]], most: float | None, focus: bool =
     Args:
         pairs: the text and the activation of each token.
         most: the activation of the darkest step.
-        focus: whether the first token is the one that the context was chosen for.
+        focus: whether the context was chosen for its first token.
     """
     parts, plain = [], ""
     for place, (text, activation) in enumerate(pairs):

@@ -23,7 +23,7 @@ class Case:
     Attributes:
         name: of the kind of file.
         copies: files or folders of the base, by the name that they get in the folder of the trial.
-        file: the one that is damaged.
+        file: the damaged file.
         changes: the ways to damage it.
         line: the command that reads it; BASE is the folder of the inputs.
         described: what ``info`` is asked about.

@@ -90,7 +90,7 @@ def remove_finished(path: str | Path) -> None:
 def _open_locked(partial: Path) -> int:
     """The handle of an unfinished cache, which no other process can open this way until it is closed."""
     handle = os.open(partial, os.O_RDWR)
-    # A lock of POSIX's kind, which does not meet the one that HDF5 takes on the same file.
+    # A POSIX lock: it does not conflict with the lock that HDF5 takes on the same file.
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

@@ -205,6 +205,7 @@ def test_what_nothing_foresaw_is_one_line_and_how_to_report_it(
         raise KeyError("left\nright")
 
     monkeypatch.setattr("hiersae_cli.cli.app.app", fail)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # main ends a process: it ignores Ctrl-C from then on
     for debug in ("", "1"):
         monkeypatch.setenv("HIERSAE_DEBUG", debug)
         with pytest.raises(SystemExit) as caught:

@@ -6,6 +6,7 @@ Nothing heavy is imported here; a verb imports its workflow when it runs.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -43,6 +44,8 @@ def main(before: Callable[[], object] | None = None) -> None:
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY):
             _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
         _stop(unexpected(error))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C while Python shuts down would print a traceback
 
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

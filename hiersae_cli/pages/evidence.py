@@ -29,7 +29,7 @@ def child_sentence(feature: FeaturePage) -> Markup:
     edge = feature.as_child.edge if feature.as_child else None
     if edge is None:
         return Markup("")
-    what = f"This child fires at {short_percent(feature.rate)} of the tokens, as a special case of its parent."
+    what = f"This child fires at {short_percent(feature.rate)} of the tokens and should be a special case of its parent."
     return Markup("{} {}").format(what, _belief(edge, "its firings"))
 
 

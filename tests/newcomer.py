@@ -2,8 +2,8 @@
 
     python -m tests.newcomer ADDRESS [WORD]
 
-``ADDRESS`` is that of a served dashboard, or the ``index.html`` of a folder. ``WORD`` is a text that a parent fires at.
-The answers are printed, one line each. ``test_newcomer.py`` asks the same of a small made-up index.
+``ADDRESS`` is that of a served dashboard, or the ``index.html`` of a folder. ``WORD`` is a text that a feature fires
+at. The answers are printed, one line each. ``test_newcomer.py`` asks the same of a small made-up index.
 """
 
 from __future__ import annotations
@@ -54,15 +54,12 @@ class Newcomer:
     def all(self, selector: str) -> list[str]:
         return [" ".join(text.split()) for text in self.page.locator(selector).all_inner_texts()]
 
-    def find(self) -> None:
-        """Open the best parent for the word."""
-        self.click(".bar nav a[data-view=search]", "#query")
-        self.type("#query", self.word, "#found .node")
-        ids = self.all("#found .node .id")
-        best = next(id for id in ids if id.startswith("a"))
-        self.click(f"#found .node:has(.id:text-is('{best}'))", "article.feature")
+    def open_family(self) -> None:
+        """Open the first parent of the list of parents that has children."""
+        self.click(".groups li:first-child a", ".listing .node")
+        self.click(".listing tbody tr:has(td:last-child:not(:text-is('0'))) .node", "article.feature")
 
-    def open_largest(self) -> None:
+    def open_most_frequent(self) -> None:
         """Open the first parent of the list below the map."""
         self.click(".roots .node", "article.feature")
 
@@ -73,20 +70,20 @@ class Newcomer:
 
 
 def children(newcomer: Newcomer) -> list[str]:
-    """Which children has the family that fires at this word?"""
-    newcomer.find()
+    """Which children has a family?"""
+    newcomer.open_family()
     return newcomer.all("#division .who > .node")
 
 
 def belief(newcomer: Newcomer) -> str:
     """Why should I believe that they belong together?"""
-    newcomer.find()
+    newcomer.open_family()
     return newcomer.read(".belief")
 
 
 def alone(newcomer: Newcomer) -> list[str]:
     """Where does the parent fire without any of its children?"""
-    newcomer.find()
+    newcomer.open_family()
     return newcomer.all("section[aria-labelledby=alone] .pair > div:last-child :is(.line, .empty)")
 
 
@@ -99,7 +96,7 @@ def apart(newcomer: Newcomer) -> list[str]:
 
 def document(newcomer: Newcomer) -> str:
     """In which document is the context where a parent fires most, and what stands around it?"""
-    newcomer.open_largest()
+    newcomer.open_most_frequent()
     newcomer.click("section[aria-labelledby=top] .line")
     newcomer.click("section[aria-labelledby=top] .line .source a", "#document .at")
     return newcomer.read("main h1") + ": " + newcomer.read("#document .at")
@@ -128,7 +125,7 @@ def path(newcomer: Newcomer) -> list[str]:
 
 def flat(newcomer: Newcomer) -> list[str]:
     """Which latents of the flat dictionary are like this parent?"""
-    newcomer.open_largest()
+    newcomer.open_most_frequent()
     newcomer.click(".facts a", ".match h2")
     return newcomer.all(".match h2")
 
@@ -167,7 +164,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("address", help="address of a served dashboard, or index.html of a folder")
-    parser.add_argument("word", nargs="?", default=" the", help="text that a parent fires at")
+    parser.add_argument("word", nargs="?", default=" the", help="text that a feature fires at")
     options = parser.parse_args()
     address = options.address
     if not re.match("https?:|file:", address):

@@ -8,7 +8,7 @@ from tests.newcomer import QUESTIONS, Newcomer, ask
 from tests.test_pages_browser import browser, either, folder, index, pytestmark  # noqa: F401
 
 ANSWERS = {
-    "children": "b8",
+    "children": "b0",
     "belief": "80 % of the children’s firings lie inside the parent",
     "dead": "1. They fire in none of the indexed rows.",
     "detectors": "a1",

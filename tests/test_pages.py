@@ -274,7 +274,8 @@ def test_a_sentence_says_what_a_parent_and_a_child_are_and_why_to_believe_it():
     belief = "80 % of the children’s firings lie inside the parent, 20 % alone: 4.0 × likelier than by chance (20 %)."
     assert belief in parent
     both = Elements(pages.feature("b2").body).text
-    assert "and its 2 children fire" in both and "should be a special case of its parent. 80 % of its firings lie" in both
+    assert "and its 2 children fire" in both
+    assert "should be a special case of its parent. 80 % of its firings lie inside the parent" in both
     assert "by chance" not in Elements(pages.feature("b48").body).text.split("Next-best")[0]  # it has no parent
 
 

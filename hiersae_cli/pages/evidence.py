@@ -29,7 +29,8 @@ def child_sentence(feature: FeaturePage) -> Markup:
     edge = feature.as_child.edge if feature.as_child else None
     if edge is None:
         return Markup("")
-    what = f"This child fires at {short_percent(feature.rate)} of the tokens and should be a special case of its parent."
+    rate = short_percent(feature.rate)
+    what = f"This child fires at {rate} of the tokens and should be a special case of its parent."
     return Markup("{} {}").format(what, _belief(edge, "its firings"))
 
 

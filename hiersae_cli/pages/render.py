@@ -25,9 +25,9 @@ from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.catalogue import BY_NAME
 from hiersae_cli.pages import charts, evidence, text
 from hiersae_cli.pages.families import Families
+from hiersae_cli.pages.lists import ROWS, NodeList, level_name, node_lists
 from hiersae_cli.version import __version__
 
-ROWS = 100  # of a page of a list
 VERDICTS = {
     "kept": "one latent of the tree fires at the same tokens",
     "split": "several latents of the tree lie within it and divide it",
@@ -89,16 +89,6 @@ class Page:
     body: Markup
     view: str = "tree"
     status: int = 200
-
-
-@dataclass(frozen=True)
-class NodeList:
-    """A list of nodes: of one level, without a parent, or dead; ``places`` are theirs in the tree."""
-
-    name: str
-    title: str
-    explanation: str
-    places: list[int]
 
 
 class Pages:
@@ -179,24 +169,8 @@ class Pages:
 
     @cached_property
     def groups(self) -> dict[str, NodeList]:
-        """The lists below the map, with all their nodes, those that fire most first."""
-        tree, deepest = self._tree, self.deepest
-
-        def node_list(name: str, title: str, explanation: str, member: list[bool]) -> NodeList:
-            places = [place for place, is_member in enumerate(member) if is_member]
-            return NodeList(name, title, explanation, sorted(places, key=lambda place: -tree.rate[place]))
-
-        lists = []
-        for level in range(deepest + 1):
-            title = level_name(level, deepest, 2).capitalize()
-            member = [node_level == level for node_level in tree.level]
-            lists.append(node_list(f"level-{level}", title, "Those that fire most come first.", member))
-        if deepest:
-            explanation = "Even the best parent says too little about them, so they have none."
-            lists.append(node_list("root-children", "Root children", explanation, tree.root_child))
-        title = f"Dead in {tree.rows:,} rows"
-        lists.append(node_list("dead", title, "They fire in none of the indexed rows.", tree.dead))
-        return {nodes.name: nodes for nodes in lists}
+        """The lists below the map, by name."""
+        return node_lists(self._tree)
 
     def nodes(self, places: list[int]) -> list[Neighbour]:
         """The nodes at some places of the tree."""
@@ -417,13 +391,6 @@ class Pages:
     def _page(self, template: str, title: str, view: str, **values: Any) -> Page:
         body = self._environment.get_template(f"{template}.html.jinja").render(tree=self._tree, **values)
         return Page(text.one_line(title), Markup(body), view)
-
-
-def level_name(level: int, deepest: int, number: int = 1) -> str:
-    """What ``number`` latents of a level are called: ``parent`` or ``children`` in a tree of two levels."""
-    if deepest == 1:
-        return (("parent", "parents"), ("child", "children"))[level][number != 1]
-    return (f"level {level}" if deepest else "latent") if number == 1 else (f"level {level}" if deepest else "latents")
 
 
 def name_of(feature: FeaturePage) -> str:

@@ -25,6 +25,8 @@ _HIER = {
     "tree_weight": 1.0,
     "orphan_weight": 1.0,
     "rate_limit": 0.0,
+    "sibling_weight": 1.0,
+    "normalise": "overall",
     "relevel": True,
     "lr": 3e-3,
     "curriculum": "anneal=0.7",
@@ -37,11 +39,18 @@ HIER_OPTIONS: dict[str, dict[str, Any]] = {
     "toy": {name: value for name, value in TOY.items() if name not in ("arch", "widths", "k", "tokens")},
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
-    "cache": {"lr": 3e-3, "batch": 2048, "orphan_weight": 10.0, "rate_limit": 0.0},
+    "cache": {
+        "lr": 3e-3,
+        "batch": 2048,
+        "orphan_weight": 10.0,
+        "rate_limit": 0.0,
+        "sibling_weight": 1.0,
+        "normalise": "overall",
+    },
     "smollm2": {},  # the defaults of hiersae train, also for flat dictionaries
 }
 FLAT_OPTIONS: dict[str, dict[str, Any]] = {
-    BATCHTOPK: {"lr": 3e-3, "batch": 2048},
+    BATCHTOPK: {"lr": 3e-3, "batch": 2048, "normalise": "overall"},
     SAELENS: {"lr": 1e-3, "batch": 2048},
 }
 SAELENS_OPTIONS = ("lr", "batch")

@@ -86,7 +86,7 @@ def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
     status, _, html = ask(address, path)
     assert status == 200
     page = Elements(html)
-    own = ("early.js", "theme.js", "page.js", "layout.js", "drawing.js", "map.js")
+    own = ("early.js", "theme.js", "page.js", "layout.js", "colours.js", "card.js", "drawing.js", "map.js")
     for name, attributes in page.found:
         assert name != "img" and not any(key.startswith("on") or key == "style" for key in attributes)
         if name == "script":
@@ -296,7 +296,7 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
     assert made.path == tmp_path / "site" / "index.html" and made.path.is_file()
     assert made.size == sum(file.stat().st_size for file in (tmp_path / "site").rglob("*") if file.is_file())
     found: dict[str, list[str]] = {}
-    for file in (tmp_path / "site" / "assets").glob("*-*.js"):
+    for file in (tmp_path / "site" / "assets").glob("[!c]*-*.js"):  # all but the contexts of cards
         found |= unpacked(file)
     found |= unpacked(tmp_path / "site" / "assets" / "rest.js")
     assert made.pages == len(found) + 1

@@ -79,8 +79,8 @@ class HierOptions(DictionaryOptions):
     )
     sibling_weight: float = _hier_option(
         2.0,
-        help="Factor on the price of a child that fires in addition to a stronger child of the same parent. So siblings "
-        "divide their parent's tokens. 1: no factor.",
+        help="Factor on the price of a child that fires in addition to a stronger child of the same parent. So "
+        "siblings divide their parent's tokens. 1: no factor.",
     )
     rate_limit: float = _hier_option(
         3.0,

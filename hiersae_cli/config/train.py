@@ -12,6 +12,7 @@ from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import MOST_LEVELS
 
 OPTIMIZERS = ("adam", "row-adam")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 USUAL_TOKENS = 3 * 10**6
 MOST_EPOCHS = 20  # with more, latents may fit only these rows
 DATA, MACHINE = "Data", "Machine and files"
@@ -132,6 +133,21 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         group=MACHINE,
     )
     log_every: int = option(50, help="Steps between lines of metrics.jsonl.", group=MACHINE)
+    log: str = option(
+        "",
+        choices=("", *TRACKERS),
+        metavar="|".join(TRACKERS),
+        help="Show the figures of metrics.jsonl in a tracker too. tensorboard writes into the run's folder.",
+        recorded=False,
+        group=MACHINE,
+    )
+    log_project: str = option(
+        "hiersae",
+        help="Project of the run in the tracker.",
+        recorded=False,
+        group=MACHINE,
+        only_for={"log": ("wandb", "trackio")},
+    )
     checkpoint_seconds: int = option(60, help="Seconds between checkpoints.", recorded=False, group=MACHINE)
     overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False, group=MACHINE)
 

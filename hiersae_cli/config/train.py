@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiersae_cli.config.architectures import ARCHITECTURES, OWN_GROUPS, TRAINING, Architecture, ArchitectureOptions
 from hiersae_cli.config.base import argument, option, parse_count, typed
@@ -218,6 +218,10 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
             truth_flags = [name for name, value in asdict(self.shape()).items() if value]
             if truth_flags:
                 raise UsageError(f"--truth-{truth_flags[0]}: is for --synth", "The truth of a cache cannot be changed.")
+
+    @classmethod
+    def flags_of_inputs(cls, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+        return {} if config.get("synth") else {"acts": list(inputs)}
 
     def check_command_line(self) -> None:
         if not self.acts and not self.synth:

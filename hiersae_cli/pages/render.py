@@ -469,4 +469,5 @@ def _rounded(figures: list[Any]) -> list[float | None]:
 def _script(name: str, data: Any, merge: bool = False) -> str:
     # Parsing JSON is several times faster than parsing a literal of the same data.
     parsed = f"JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))})"
-    return f"(window.hiersae ??= {{}}).{name} = {f'Object.assign(hiersae.{name} ?? {{}}, {parsed})' if merge else parsed};\n"
+    value = f"Object.assign(hiersae.{name} ?? {{}}, {parsed})" if merge else parsed
+    return f"(window.hiersae ??= {{}}).{name} = {value};\n"

@@ -122,6 +122,11 @@ class FakeIndex:
             mi_bits=[None if one is None else one / 50 for one in share],
             max_mi_bits=[None if one is None else 0.02 for one in share],
             mi_over_max=share,
+            lift=[None if one is None else 1 + 20 * one for one in share],
+            p_parent_given_child=share,
+            share=[None if one is None else one / 4 for one in share],
+            overlap=[None if one is None else one / 2 for one in share],
+            alone=[0.23 if place in self.parent else None for place in places],
             fvu_increase=[None if self.dead[place] else 0.001 * (place % 5) for place in places],
             dead=self.dead,
             root_child=[self.parent[place] < 0 and self.level[place] > 0 for place in places],
@@ -153,6 +158,9 @@ class FakeIndex:
             activations[8] = most * (1 - 0.04 * at)
             found.append(Context(tokens, activations, 8, f"document {QUOTES}", 8 + at, 1000 + at, at % 2 == 0))
         return found
+
+    def strongest(self, latent: int, count: int) -> list[Context]:
+        return [] if self.dead[latent] else self.contexts(latent, count, 9.0)
 
     def feature(self, id: str) -> FeaturePage:
         id = current_id(id)

@@ -13,6 +13,7 @@ import numpy as np
 from hiersae_cli.browse.compare import Comparison
 from hiersae_cli.browse.contexts import ContextReader, histogram
 from hiersae_cli.browse.dictionary import IndexedDictionary
+from hiersae_cli.browse.division import divide
 from hiersae_cli.browse.family import Family
 from hiersae_cli.browse.model import BaselinePage, Context, FeaturePage, Label, Neighbour, Passage
 from hiersae_cli.browse.nodes import Nodes
@@ -108,7 +109,11 @@ class Index:
             "rate": [rounded_or_none(value) for value in self.dictionary.rate_F.tolist()],
             **{
                 name: [rounded_or_none(value) for value in statistics[name].tolist()]
-                for name in ("mi_bits", "max_mi_bits", "mi_over_max")
+                for name in ("mi_bits", "max_mi_bits", "mi_over_max", "lift", "p_parent_given_child")
+            },
+            **{
+                name: [rounded_or_none(value) for value in values.tolist()]
+                for name, values in divide(self.nodes, self.dictionary).items()
             },
             "fvu_increase": [rounded_or_none(value) for value in self.dictionary.tables["fvu_increase"].tolist()],
             "dead": (self.dictionary.lists.fired_F == 0).tolist(),
@@ -155,6 +160,10 @@ class Index:
             as_child=self._family.as_child(latent),
             baseline=self._comparison.matches(latent) if self._comparison else [],
         )
+
+    def strongest(self, latent: int, count: int) -> list[Context]:
+        """The strongest contexts of a node, which is given by its place in the overview."""
+        return self.dictionary.strongest(latent, count)
 
     def child_contexts(self, id: str, part: int) -> list[tuple[Neighbour, list[Context]]]:
         """Contexts of a node's children, ``family.TOGETHER`` at a time; raises ``KeyError`` for an unknown id."""

@@ -37,7 +37,9 @@ class Overview:
         label: or None.
         hint: its name if it has no label.
         rate: share of the rows in which it fires.
-        mi_bits, max_mi_bits, mi_over_max: of the edge to its parent; None for roots and if undefined.
+        mi_bits, max_mi_bits, mi_over_max, lift, p_parent_given_child: of the edge to its parent; None for roots and if
+            undefined.
+        share, overlap, alone: see ``browse.division``; None if undefined.
         fvu_increase: how much FVU grows without it, or None.
         dead: whether it fires in no indexed row.
         root_child: whether it has no parent although it is not on the coarsest level.
@@ -62,6 +64,11 @@ class Overview:
     mi_bits: list[float | None]
     max_mi_bits: list[float | None]
     mi_over_max: list[float | None]
+    lift: list[float | None]
+    p_parent_given_child: list[float | None]
+    share: list[float | None]
+    overlap: list[float | None]
+    alone: list[float | None]
     fvu_increase: list[float | None]
     dead: list[bool]
     root_child: list[bool]

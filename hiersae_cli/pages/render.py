@@ -23,7 +23,7 @@ from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.layout import split_interval
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.catalogue import BY_NAME
-from hiersae_cli.pages import charts, evidence, text
+from hiersae_cli.pages import cards, charts, evidence, text
 from hiersae_cli.pages.families import Families
 from hiersae_cli.pages.lists import ROWS, NodeList, level_name, node_lists
 from hiersae_cli.version import __version__
@@ -56,6 +56,8 @@ HEADLINES = (
 
 
 ASSETS = {
+    "card.js": "text/javascript",
+    "colours.js": "text/javascript",
     "dashboard.css": "text/css",
     "drawing.js": "text/javascript",
     "early.js": "text/javascript",
@@ -139,6 +141,7 @@ class Pages:
             version=__version__,
         )
         self._environment = environment
+        self._card_data: dict[int, str] = {}
 
     def link(self, *path: object, **query: object) -> str:
         """The address of a page, such as ``link("feature", "a1")``."""
@@ -347,11 +350,38 @@ class Pages:
             "over": _rounded(tree.mi_over_max),
             "bits": _rounded(tree.mi_bits),
             "fvu": _rounded(tree.fvu_increase),
+            "lift": _rounded(tree.lift),
+            "inside": _rounded(tree.p_parent_given_child),
+            "share": _rounded(tree.share),
+            "overlap": _rounded(tree.overlap),
+            "alone": _rounded(tree.alone),
+            "order": self.card_order,
             "rows": tree.rows,
             "dead": [place for place, dead in enumerate(tree.dead) if dead],
             "hint": [text.one_line(hint) for hint in tree.hint],
         }
         return _script("tree", columns)
+
+    @cached_property
+    def card_order(self) -> list[int]:
+        """The number of every place in the files of contexts."""
+        return cards.order(self._tree.parent, self._tree.rate)
+
+    @property
+    def card_files(self) -> int:
+        """The number of files of contexts."""
+        return -(-len(self.card_order) // cards.CARDS)
+
+    def card_data(self, file: int) -> str:
+        """The script with the contexts of some nodes, by place; raises ``KeyError`` for an unknown file."""
+        if not 0 <= file < self.card_files:
+            raise KeyError(file)
+        if file not in self._card_data:
+            numbers = range(file * cards.CARDS, (file + 1) * cards.CARDS)
+            places = [place for place, number in enumerate(self.card_order) if number in numbers]
+            contexts = {place: cards.contexts(self.index, place) for place in places}
+            self._card_data[file] = _script("cards", contexts, merge=True)
+        return self._card_data[file]
 
     def label_data(self) -> str:
         """The script with the labels for the map, by place."""
@@ -403,6 +433,8 @@ def _rounded(figures: list[Any]) -> list[float | None]:
     return [None if figure is None else float(f"{figure:.3g}") for figure in figures]
 
 
-def _script(name: str, data: Any) -> str:
+def _script(name: str, data: Any, merge: bool = False) -> str:
     # Parsing JSON is several times faster than parsing a literal of the same data.
-    return f"(window.hiersae ??= {{}}).{name} = JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))});\n"
+    parsed = f"JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))})"
+    value = f"Object.assign(hiersae.{name} ?? {{}}, {parsed})" if merge else parsed
+    return f"(window.hiersae ??= {{}}).{name} = {value};\n"

@@ -100,6 +100,12 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         except KeyError:
             raise HTTPException(404) from None
 
+    def card(request: Request) -> Response:
+        try:
+            return Response(pages.card_data(request.path_params["file"]), media_type="text/javascript")
+        except KeyError:
+            raise HTTPException(404) from None
+
     def file(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in ASSETS:
@@ -141,6 +147,7 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         Route("/label/{id}", label, methods=["POST"]),
         Route("/assets/tree.js", data(lambda: pages.tree_data)),
         Route("/assets/labels.js", data(pages.label_data)),
+        Route("/assets/cards-{file:int}.js", card),
         Route("/assets/{name}", file),
     ]
     answers = Starlette(routes=routes, exception_handlers={HTTPException: failed, Exception: failed})

@@ -46,6 +46,7 @@ def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda
         assets.mkdir()
         texts = {name: asset_text(name) for name in (*ASSETS, "folder.js")}
         texts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
+        texts |= {f"cards-{file}.js": pages.card_data(file) for file in range(pages.card_files)}
         for name, text in texts.items():
             size += (assets / name).write_bytes(text.encode())
         for name, pages_by_address, features in _files(pages, index):

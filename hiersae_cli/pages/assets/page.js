@@ -143,14 +143,14 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
-  hiersae.savePng = (name, svg, width, height) => {
+  const DPI = 300; // dots per inch, which journals ask for
+  hiersae.savePng = (name, svg, inchesWide, inchesHigh) => {
     const image = new Image();
     image.addEventListener("load", () => {
       const canvas = document.createElement("canvas");
-      // Three pixels per point: at least 300 dpi in print, and no side longer than browsers can draw.
-      const scale = Math.min(3, 8000 / Math.max(width, height));
-      canvas.width = width * scale;
-      canvas.height = height * scale;
+      const scale = Math.min(DPI, 8000 / Math.max(inchesWide, inchesHigh)); // browsers can draw no longer sides
+      canvas.width = inchesWide * scale;
+      canvas.height = inchesHigh * scale;
       canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
       canvas.toBlob((blob) => hiersae.save(name, blob));
     });
@@ -164,6 +164,6 @@
     const svg = new XMLSerializer().serializeToString(drawing);
     const name = `feature-${figure.dataset.name}`;
     if (button.classList.contains("save-svg")) hiersae.save(`${name}.svg`, new Blob([svg], { type: "image/svg+xml" }));
-    else hiersae.savePng(`${name}.png`, svg, +drawing.getAttribute("width"), +drawing.getAttribute("height"));
+    else hiersae.savePng(`${name}.png`, svg, parseFloat(drawing.getAttribute("width")), parseFloat(drawing.getAttribute("height")));
   });
 }

@@ -192,7 +192,7 @@ def test_practice_is_resumed_and_looks_like_the_items(browser, served):
     token = study.links.raters[0]
     for one in watched(browser, address, color_scheme="light"):
         one.go(f"/r/{token}")
-        assert "the darker a mark" in one.page.locator(".legend").inner_text()
+        assert "the darker a mark" in one.page.locator(".reading").inner_text()
         one.page.click("[data-go]")
         one.shows("form[data-practice]")
         steps = {mark.get_attribute("class") for mark in one.page.locator(".excerpts mark").all()}
@@ -204,7 +204,7 @@ def test_practice_is_resumed_and_looks_like_the_items(browser, served):
     for one in watched(browser, address, color_scheme="dark"):
         one.go(f"/r/{token}")
         playwright.expect(one.page.locator(".where")).to_contain_text("Practice 2 of")
-        assert "the brighter a mark" in one.page.locator(".legend").inner_text()
+        assert "the brighter a mark" in one.page.locator(".reading").inner_text()
 
 
 def test_no_item_is_seen_before_its_keys_work_and_no_key_counts_before(browser, served):

@@ -23,6 +23,7 @@ from hiersae_cli.config.study import StudyServeConfig
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.study import Links, load_study
 from hiersae_cli.study.duration import minutes
+from hiersae_cli.study.html import excerpt
 from hiersae_cli.study.live import ANSWER, STEP
 from hiersae_cli.study.protocol import CHECK, CHILD, EDGE, EXAMPLE, LABEL
 from hiersae_cli.study.store import HUMAN, Answer
@@ -289,6 +290,14 @@ def test_breaks_come_after_twenty_answers_and_once(tmp_path: Path):
             else:
                 assert one.answer(fields(text), value_for(text)) == 303
         assert breaks == [20]
+
+
+def test_marked_spaces_are_seen_and_no_mark_begins_with_one():
+    shown = excerpt({"tokens": [" a", " king", "  ", "\n", " <i>"], "steps": [0, 9, 3, 1, 2]})
+    assert shown == (
+        ' a <mark class="h9">king</mark><mark class="h3"><i>␣␣</i></mark><mark class="h1"><i>↵</i></mark>'
+        ' <mark class="h2">&lt;i&gt;</mark>'
+    )
 
 
 def test_every_item_has_an_address_that_shows_it_once(served, rater):

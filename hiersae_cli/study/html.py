@@ -273,10 +273,18 @@ class StudyPages:
 
 
 def excerpt(content: Excerpt) -> Markup:
-    """An excerpt with its marks, everything escaped. A marked space has a sign, else it would be an empty box."""
+    """An excerpt with its marks, everything escaped.
+
+    The space before a marked word is not marked, since at the end of a line it would be an empty box. A token of
+    spaces only has a sign for each.
+    """
     parts = []
     for token, step in zip(content["tokens"], content["steps"], strict=True):
-        blank = step and not token.strip(" ")
-        escaped = Markup("<i>{}</i>").format("␣" * len(token)) if blank else text.running(token)
-        parts.append(Markup('<mark class="h{}">{}</mark>').format(int(step), escaped) if step and token else escaped)
+        if not step or not token:
+            parts.append(text.running(token))
+            continue
+        word = token.lstrip(" ")
+        spaces = token[: len(token) - len(word)]
+        marked = text.running(word) if word else Markup("<i>{}</i>").format("␣" * len(spaces))
+        parts += [spaces if word else "", Markup('<mark class="h{}">{}</mark>').format(int(step), marked)]
     return Markup("").join(parts)

@@ -44,7 +44,7 @@ from hiersae_cli.study.duration import LONG, minutes, seconds
 from hiersae_cli.study.protocol import CHECK, LABEL, MATCH, Rules, chances, session, writes_labels
 from hiersae_cli.study.simulation import Raters
 from hiersae_cli.study.store import HUMAN, Store
-from hiersae_cli.workflows.study.sources import Source, from_file, from_runs, warn_of_dense
+from hiersae_cli.workflows.study.sources import Materials, from_file, from_runs, warn_of_dense
 
 _OURS = {DESIGN_FILE, ITEMS_FILE, CONSENT_FILE, LINKS_FILE, PREREGISTRATION, "analysis", "analysis-simulated"}
 _REHEARSAL = {REHEARSAL_FILE, f"{REHEARSAL_FILE}-wal", f"{REHEARSAL_FILE}-shm"}
@@ -114,7 +114,7 @@ def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any
 
 
 def _warn(
-    config: StudyNewConfig, console: Console, design: dict[str, Any], source: Source, sessions: list[list[Item]]
+    config: StudyNewConfig, console: Console, design: dict[str, Any], source: Materials, sessions: list[list[Item]]
 ) -> None:
     """Say what a session lasts, what the study can find, and what raters would not be told or could not answer."""
     if design["minutes"] > LONG:

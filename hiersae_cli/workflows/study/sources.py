@@ -19,7 +19,7 @@ from hiersae_cli.study.protocol import CHECK, CONDITIONS, LABEL, MATCH, TASKS
 
 
 @dataclass(frozen=True)
-class Source:
+class Materials:
     """The items of a study by id, and what its design says of them.
 
     Attributes:
@@ -38,7 +38,7 @@ class Source:
     matching: dict[str, Any] = field(default_factory=dict)
 
 
-def from_runs(config: StudyNewConfig, console: Console) -> Source:
+def from_runs(config: StudyNewConfig, console: Console) -> Materials:
     """Items drawn from the index of a run and its baseline; raises as ``open_dashboard`` and ``Drawer`` do."""
     from hiersae_cli.workflows.dashboard.run import open_dashboard
 
@@ -79,7 +79,7 @@ def from_runs(config: StudyNewConfig, console: Console) -> Source:
         "latents whose firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one "
         f"condition. Latents that mark more than {config.most_marks:.0%} of the tokens of their texts are left out."
     )
-    return Source(
+    return Materials(
         items,
         {task: list(CONDITIONS[task]) for task in tasks},
         {task: sets for task in config.tasks},
@@ -89,7 +89,7 @@ def from_runs(config: StudyNewConfig, console: Console) -> Source:
     )
 
 
-def from_file(config: StudyNewConfig, console: Console) -> Source:
+def from_file(config: StudyNewConfig, console: Console) -> Materials:
     """Items of another tool; raises ``FileError`` if they cannot be asked or compared."""
     drafts, names = read_items(config.items, config.seed)
     items = finished(drafts, config.checks, config.seed)
@@ -108,7 +108,7 @@ def from_file(config: StudyNewConfig, console: Console) -> Source:
         "were put in random order. How items were chosen and matched must be registered with them."
     )
     console.say(f"study: {len(items):,} items of {config.items}")
-    return Source(items, conditions, sets, materials, {config.items: sha256_file(config.items)})
+    return Materials(items, conditions, sets, materials, {config.items: sha256_file(config.items)})
 
 
 def warn_of_dense(items: Iterable[Item], most: float, console: Console) -> None:

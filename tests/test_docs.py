@@ -27,6 +27,7 @@ from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
 from hiersae_cli.formats.report import MORE_IS_BETTER
 from hiersae_cli.sae import build as build_model
+from hiersae_cli.study import from_file as study_items
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
 from tests.helpers import PATIENCE, environment
@@ -256,9 +257,22 @@ def test_the_documented_datasets_are_those_that_readers_check() -> None:
 
 
 def test_the_documented_versions_are_those_of_the_code() -> None:
-    modules = [activations, lm, run, report, codes, tree, labels, index, study_report, datasets, experiment_run]
+    modules = [
+        activations,
+        lm,
+        run,
+        report,
+        codes,
+        tree,
+        labels,
+        index,
+        study_report,
+        study_items,
+        datasets,
+        experiment_run,
+    ]
     versions = {module.SCHEMA: str(module.SCHEMA_VERSION) for module in modules}
-    versions |= {schema: str(study.SCHEMA_VERSION) for schema in (study.STUDY, study.ITEMS, study.LINKS)}
+    versions |= {schema: str(version) for schema, version in study.VERSIONS.items()}
     versions[activations.SCHEMA] += f"; {activations.TRUTH_VERSION}"
     rows = re.findall(r"^\| (`hiersae\.[^|]+`) \| (\d(?:; \d)?)", text_of(DOCS / "file-formats.md"), re.MULTILINE)
     documented = {schema.strip("`"): version for schemas, version in rows for schema in schemas.split(", ")}

@@ -34,7 +34,7 @@ _L0, _SHARES = "l0", "shares"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PlannedReport:
     """One comparison of a plan: the runs of one point of its grid.
 
     Attributes:
@@ -60,7 +60,7 @@ class Plan:
     """
 
     runs: dict[str, TrainConfig]
-    reports: list[Comparison]
+    reports: list[PlannedReport]
 
 
 def load(path: Path, out: Path) -> Plan:
@@ -182,7 +182,7 @@ def _split(l0: Any, shares: Any, values: Mapping[str, Any]) -> tuple[float, ...]
 
 def _report(
     point: str, groups: dict[str, list[str]], runs: Mapping[str, TrainConfig], options: Any, in_table: bool
-) -> Comparison:
+) -> PlannedReport:
     if not isinstance(options, dict):
         raise UsageError("eval must be a table", "Write [eval] above its options, or [[eval]] above those of each.")
     options = {**options}
@@ -194,7 +194,7 @@ def _report(
         raise UsageError("eval.acts: name the caches to measure on, because the runs are trained without one")
     values = _values("eval", EvalConfig, options, _NOT_EVAL)
     EvalConfig(**values, runs=["run"])
-    return Comparison(name, groups, values, in_table)
+    return PlannedReport(name, groups, values, in_table)
 
 
 def _values(part: str, config_class: type[Config], options: Mapping[str, Any], decided: tuple[str, ...]) -> Any:

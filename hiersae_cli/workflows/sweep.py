@@ -70,7 +70,7 @@ def _is_trained(planned: TrainConfig) -> bool:
     return True
 
 
-def _measure(report: sweep_plan.Comparison, plan: sweep_plan.Plan, out: Path, console: Console) -> str:
+def _measure(report: sweep_plan.PlannedReport, plan: sweep_plan.Plan, out: Path, console: Console) -> str:
     """Write a report, unless it exists with the same configuration and runs; returns its path."""
     file = out / f"{report.name}.json"
     first, *others = ([plan.runs[name].out for name in group] for group in report.groups.values())
@@ -108,7 +108,7 @@ def _weights(run: str) -> str:
     return sha256_file(RunFolder(run).model_file)
 
 
-def _summarise(reports: list[sweep_plan.Comparison], plan: sweep_plan.Plan, out: Path, console: Console) -> str:
+def _summarise(reports: list[sweep_plan.PlannedReport], plan: sweep_plan.Plan, out: Path, console: Console) -> str:
     """Write the table and the plot of all reports; returns the table."""
     from hiersae_cli.render.comparison import COLUMNS, frontiers, rows_of, table
 

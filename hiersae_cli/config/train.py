@@ -87,11 +87,12 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         group=TRAINING,
     )
     normalise: str = option(
-        "overall",
-        choices=("overall", "coordinates"),
-        help="Divide activations by one number, or each coordinate by its standard deviation, so that a few giant "
-        "coordinates do not decide what is learned. Folded into the saved weights. FVU in the log is of divided "
-        "activations.",
+        "capped",
+        choices=("capped", "overall", "coordinates"),
+        help="How activations are scaled, so that a few giant coordinates do not decide what is learned. capped: "
+        "scale down coordinates whose standard deviation is over 3 times the median. overall: divide all by one "
+        "number. coordinates: divide each by its standard deviation. Folded into the saved weights. FVU in the log is "
+        "of scaled activations.",
         group=TRAINING,
     )
     aux_weight: float = option(

@@ -33,7 +33,7 @@ from hiersae_cli.reading import parse_json, reading, require_regular
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 
 SCHEMA = "hiersae.run"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _HINT = "Train the run again, with --overwrite."
 _HEADER: dict[str, Any] = {
@@ -65,7 +65,7 @@ class RunFolder:
             hint = "Make a run with 'hiersae train', or of another tool's dictionary with 'hiersae convert'."
             raise UsageError(f"{self.path}: {what}", hint)
         header: dict[str, Any] = read_json(self.config_file)
-        check_schema(self.config_file, header, SCHEMA, 1, SCHEMA_VERSION)
+        check_schema(self.config_file, header, SCHEMA, 1, 2, SCHEMA_VERSION)
         require_fields(self.config_file, header, _HEADER, _HINT)
         return header
 
@@ -303,6 +303,7 @@ def _configuration(path: Path, header: dict[str, Any]) -> TrainConfig:
     if wrong:
         raise FileError(f"{path}: damaged: config.{wrong} cannot be {json.dumps(saved[wrong])[:40]}", _HINT)
     saved |= {key: tuple(saved[key]) for key in ("widths", "k")}
+    saved.setdefault("sibling_weight", 1.0)  # it changes codes, so today's default is wrong for earlier releases
     try:
         return TrainConfig(**{"acts": [], **saved})
     except UsageError as error:

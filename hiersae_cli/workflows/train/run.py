@@ -156,8 +156,8 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, dev
         (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
         centre_D = geometric_median(first_BD).cpu()
     relative_D = torch.ones(source.width)
-    if config.normalise == "coordinates" and spectrum:
-        relative_D = torch.from_numpy(spectrum.relative_scale()).float()
+    if spectrum:
+        relative_D = torch.from_numpy(spectrum.relative_scale(config.normalise)).float()
     model.initialise(centre_D * scale * relative_D, config.seeds.init)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")

@@ -33,7 +33,7 @@ def rows_of(report: dict[str, Any]) -> list[Row]:
         subject = report["subjects"][group["subjects"][0]]
         if subject["arch"] != _CONTROL:
             sizes = {"latents": subject["latents"], "k": round(sum(subject["k"])), "seeds": len(group["subjects"])}
-            rows.append({"arch": subject["arch"], "path": subject["path"], **sizes, **group["figures"]})
+            rows.append({"arch": subject["arch"], "path": subject.get("path"), **sizes, **group["figures"]})
     return rows
 
 

@@ -97,9 +97,18 @@ def test_the_chain_is_documented_for_known_models(model: str) -> None:
     assert on_a_cpu == ["cache", "train", "train"]
 
 
+# What files of the documented chain record, for ``--config``.
+RECORDED: dict[str, dict[str, Any]] = {
+    "train": {"acts": ["acts.h5"], "widths": "64,960", "k": "8,8"},
+    "cache": {"texts": ["input.txt"], "model": "host"},
+    "eval": {"runs": ["runs/hier"], "acts": ["acts.h5"]},
+}
+
+
 @pytest.mark.parametrize(("where", "words"), DOCUMENTED, ids=[f"{w}: {' '.join(a)}"[:60] for w, a in DOCUMENTED])
-def test_documented_commands_are_valid(where: str, words: list[str]) -> None:
+def test_documented_commands_are_valid(where: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     verb, args = split(words)
+    monkeypatch.setattr("hiersae_cli.formats.recorded_config.recorded_flags", lambda *_: RECORDED[verb])
     values = dict(COMMANDS[verb].make_context(verb, args).params)
     for shared in ("json", "quiet"):
         values.pop(shared)

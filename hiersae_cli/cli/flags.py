@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import typer
@@ -87,6 +88,15 @@ def build(config_class: type[Config], values: dict[str, Any]) -> Config:
     return config_class(**values)
 
 
+def _beginning_among(choices: Collection[str]) -> Callable[[str], list[str]]:
+    """Gives the choices that a shell offers for what has been typed."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice and choice.startswith(incomplete)]
+
+    return offered
+
+
 def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
@@ -122,7 +132,12 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         only_for = [value for values in meta.get("only_for", {}).values() for value in values]
         text = f"{', '.join(only_for)}: {meta['help']}" if only_for else meta["help"]
         info = typer.Option(
-            *names, help=text, metavar=metavar, show_default=has_default, rich_help_panel=meta["group"] or None
+            *names,
+            help=text,
+            metavar=metavar,
+            show_default=has_default,
+            rich_help_panel=meta["group"] or None,
+            autocompletion=_beginning_among(choices) if choices else None,
         )
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()

@@ -21,6 +21,7 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.push import PushConfig
 from hiersae_cli.config.study import (
     StudyAnalyzeConfig,
     StudyNewConfig,
@@ -28,6 +29,7 @@ from hiersae_cli.config.study import (
     StudyServeConfig,
     StudySimulateConfig,
 )
+from hiersae_cli.config.sweep import SweepConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
@@ -58,8 +60,13 @@ class Verb:
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
+        local = config
+        if config.names_hub():
+            from hiersae_cli.formats.hub import with_local_paths
+
+            local = with_local_paths(config)
         module, _, function = self.workflow.partition(":")
-        answer = getattr(import_module(f"hiersae_cli.workflows.{module}"), function)(config, console)
+        answer = getattr(import_module(f"hiersae_cli.workflows.{module}"), function)(local, console)
         result, text = answer if isinstance(answer, tuple) else (answer, "")
         console.result(result, text)
         from hiersae_cli.workflows.common.advice import next_commands
@@ -106,6 +113,13 @@ VERBS = (
         "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
         record="config.json",
+    ),
+    Verb(
+        "sweep",
+        SweepConfig,
+        "sweep:run",
+        "Train and compare the runs of a plan. A grid or a list of runs with several seeds, in one table.",
+        MAKE,
     ),
     Verb(
         "data get",
@@ -207,6 +221,13 @@ VERBS = (
         "Write the tree of features with its evidence. Formats: JSON, GraphML, DOT, Newick, CSV.",
         SHARE,
         record="tree.json",
+    ),
+    Verb(
+        "push",
+        PushConfig,
+        "push:push",
+        "Upload a run to the Hugging Face hub. With a model card, and its report and tree if they are named.",
+        SHARE,
     ),
     Verb(
         "encode",

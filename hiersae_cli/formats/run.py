@@ -20,6 +20,7 @@ from hiersae_cli.formats.atomic import read_json, replacing, sweep_inside, write
 from hiersae_cli.formats.described import Described, host_line, of_levels
 from hiersae_cli.formats.encoded_text import EncodedText
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
+from hiersae_cli.formats.hub import folder_name, local_path
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.recorded_host import load_recorded_host
 from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
@@ -188,7 +189,7 @@ class Run:
 
     def __init__(self, folder: RunFolder, header: dict[str, Any], config: TrainConfig, model: SparseAutoencoder):
         self.path, self.header, self.config, self.model = folder.path, header, config, model
-        self.name = folder.path.resolve().name
+        self.name = folder_name(folder.path)
         self.sha256 = sha256_file(folder.model_file)
         self.converted: dict[str, Any] | None = header.get("converted")
         self.steps_done = config.steps if self.converted else folder.progress()[0]
@@ -271,11 +272,11 @@ class Run:
 
 
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
-    """Load a run, finished or at its last checkpoint.
+    """Load a run, finished or at its last checkpoint, from a folder or from the hub: ``hf://OWNER/NAME``.
 
     Raises ``UsageError`` if there is none, ``FileError`` if its files are damaged.
     """
-    folder = RunFolder(path)
+    folder = RunFolder(local_path(path))
     header = folder.read_header()
     config, width = _configuration(folder.config_file, header), int(header["width"])
     if not folder.model_file.exists():

@@ -37,7 +37,7 @@ from hiersae_cli.formats.study import (
 )
 from hiersae_cli.study import preregistration
 from hiersae_cli.study.draw import Drawer
-from hiersae_cli.study.protocol import CHECK, CONDITIONS, FLAT, HIERARCHY, SHUFFLED, Rules, session
+from hiersae_cli.study.protocol import CHECK, CONDITIONS, FLAT, HIERARCHY, SHUFFLED, Rules, allowed, session
 from hiersae_cli.study.simulation import Raters
 from hiersae_cli.study.store import HUMAN, Store, answers_csv
 
@@ -224,6 +224,10 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     store.close()
     if not answers:
         raise FileError(f"{store.place}: no answers yet", "Wait until a rater has answered.")
+    for answer in answers:
+        if answer.item not in study.items or not allowed(study.items[answer.item], answer.value):
+            problem = f"{answer.value!r} is no answer to an item {answer.item!r}"
+            raise FileError(f"{store.place}: damaged: {problem}", "Restore it from a copy.")
     design = study.design
     settings = Settings(
         confidence=config.confidence or float(design["confidence"]),

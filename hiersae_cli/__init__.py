@@ -7,7 +7,6 @@ package (as every command does) costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from hiersae_cli.version import __version__
 
@@ -27,7 +26,10 @@ _PUBLIC = {
     "train": "hiersae_cli.api",
 }
 
+TYPE_CHECKING = False  # as in typing, whose import would take most of the time of this module's
 if TYPE_CHECKING:
+    from typing import Any
+
     from hiersae_cli.api import cache, encode, evaluate, export_tree, lm, train
     from hiersae_cli.errors import HierSAEError
     from hiersae_cli.formats.activations import Activations, load_acts

@@ -1,4 +1,11 @@
-"""``python -m hiersae_cli``, for where the installed command is not on the path."""
+"""The command ``hiersae`` as a process, also as ``python -m hiersae_cli``."""
+
+import signal
+
+# Until ``main`` has words for it, Ctrl-C ends the process: Python would print a traceback. A command that was started
+# in the background ignores it, and goes on doing so.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from hiersae_cli.cli import main
 

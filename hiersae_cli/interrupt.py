@@ -1,8 +1,10 @@
-"""Stop a long loop between two steps, not in the middle of a step."""
+"""Ctrl-C: stop a long loop between two steps, not in the middle of a step, and end a command without a traceback."""
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from types import FrameType
 
 from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError
 
+_RETRY_AFTER = 0.01  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers send before they kill
 
 
@@ -43,3 +46,42 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         yield lambda: stop_requested
     finally:
         restore()
+
+
+def begin_interruptible() -> None:
+    """Make the first Ctrl-C of this process raise ``KeyboardInterrupt``, and the second one end it at once.
+
+    So a clean-up after the first one is never cut off by a second exception, whose traceback Python would print. A
+    process that ignores Ctrl-C, such as one in the background, goes on doing so.
+    """
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _repeat_interrupt
+
+
+def end_interruptible() -> None:
+    """Ignore Ctrl-C from now on: the work is done, and Python would print a traceback while it shuts down."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _repeat_interrupt(error: sys.UnraisableHookArgs) -> None:
+    """Raise ``KeyboardInterrupt`` again a little later if Python discarded it, as in ``__del__``."""
+    if not issubclass(error.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(error)
+    elif signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, _interrupt)
+        again = threading.Timer(_RETRY_AFTER, _send_interrupt)
+        again.daemon = True
+        again.start()
+
+
+def _send_interrupt() -> None:
+    if hasattr(signal, "pthread_kill"):  # which ends a wait, too
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:  # Windows
+        _thread.interrupt_main()

@@ -144,6 +144,10 @@ class Started:
             self.wait(0)
         return self.returncode
 
+    def errors(self) -> str:
+        """Standard error so far."""
+        return self._err.read_text(encoding="utf-8", errors="replace")
+
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the command has ended."""
         if self.poll() is None:

@@ -10,11 +10,13 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
+import sqlite3
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,14 @@ import numpy as np
 import torch
 
 from hiersae_cli import Activations, Codes, load_run
+from hiersae_cli.concepts import labels_file
 from hiersae_cli.config.cache import JoinConfig
 from hiersae_cli.config.encode import EncodeConfig
 from hiersae_cli.config.info import InfoConfig
+from hiersae_cli.config.study import StudyAnalyzeConfig, StudySimulateConfig
+from hiersae_cli.console import Console
 from hiersae_cli.errors import HierSAEError
-from hiersae_cli.formats import datasets, host
+from hiersae_cli.formats import datasets, experiment_run, host, plan
 from hiersae_cli.formats.codes import SCHEMA as CODES
 from hiersae_cli.formats.codes import writing_codes
 from hiersae_cli.formats.dictionaries import read_dictionary
@@ -36,15 +41,17 @@ from hiersae_cli.formats.index import IndexFile, IndexWriter
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import RunFolder
-from hiersae_cli.formats.study import Links, load_study
+from hiersae_cli.formats.study import REHEARSAL_FILE, Links, load_study
 from hiersae_cli.formats.tensors import save_tensors
 from hiersae_cli.formats.tree import load_tree
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.workflows import info
 from hiersae_cli.workflows.cache import join
+from hiersae_cli.workflows.study.run import analyze, simulate
 from tests import caches
 from tests.fake_study import make_study
 from tests.foreign import saelens_folder
+from tests.test_experiment import PLAN
 
 DATA = Path(__file__).parent / "data"
 
@@ -145,6 +152,53 @@ def safetensors_file(path: Path) -> Iterator[tuple[str, Change]]:
     for pattern in (b"\0", b"\xff", b"\x7f\xc0"):
         filled = (pattern * len(data))[: len(data)]
         yield f"data {pattern!r}", lambda filled=filled: write(content[8 : 8 + size], data=filled)  # type: ignore[misc]
+    yield from bytes_of(path)
+
+
+def sqlite_file(path: Path) -> Iterator[tuple[str, Change]]:
+    """Changes of the columns, rows and tables of an SQLite database."""
+    with closing(sqlite3.connect(path)) as store:
+        tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {table: [row[1] for row in store.execute(f"PRAGMA table_info({table})")] for table in tables}
+    for table in tables:
+        for change in (f"DROP TABLE {table}", f"DELETE FROM {table}"):
+            yield change, lambda change=change: _sql(path, change)  # type: ignore[misc]
+        for column in columns[table]:
+            for value in (None, -1, 7, 1 << 62, 0.5, 1e308, "", "x", "a\0b", "9" * 300, b"\xff\xfe"):
+                change = f"UPDATE {table} SET {column} = ? WHERE rowid % 3 = 1"
+                yield f"{change}: {value!r:.20}", lambda c=change, v=value: _sql(path, c, v)  # type: ignore[misc]
+    yield from bytes_of(path)
+
+
+def _sql(path: Path, change: str, *values: Any) -> None:
+    with closing(sqlite3.connect(path)) as store, suppress(sqlite3.Error):
+        store.execute(change, values)
+        store.commit()
+
+
+def toml_file(path: Path) -> Iterator[tuple[str, Change]]:
+    """Changes of the values of a TOML file."""
+    text = path.read_text()
+    for value in re.finditer(r"(?<== )(?:\[[^\]]*\]|\"[^\"]*\"|[\w.]+)", text):
+        for new in ("-1", "0", "3", "0.5", "1e308", "nan", "inf", "9" * 25, "true", '""', '"x"', "[]", "[[1]]", "{}"):
+            changed = f"{text[: value.start()]}{new}{text[value.end() :]}"
+            yield f"{value[0]} = {new}", lambda changed=changed: path.write_text(changed) and None  # type: ignore[misc]
+    for name in re.findall(r"\w+(?= = )|(?<=\[)\w+(?=\])", text):
+        changed = text.replace(name, "x", 1)
+        yield f"{name} renamed", lambda changed=changed: path.write_text(changed) and None  # type: ignore[misc]
+    yield from bytes_of(path)
+
+
+def csv_file(path: Path) -> Iterator[tuple[str, Change]]:
+    """Changes of the cells of a CSV file."""
+    lines = path.read_text().splitlines()
+    for number in range(min(len(lines), 3)):
+        for place in range(lines[number].count(",") + 1):
+            for value in ("", "x", "-1", "1e400", "nan", "9" * 5000, '"', "\0", "a,b", "=1+1", "/", "\ud800"):
+                cells = lines[number].split(",")
+                cells[place] = value
+                text = "\n".join([*lines[:number], ",".join(cells), *lines[number + 1 :]])
+                yield f"line {number}, cell {place}: {value!r:.20}", lambda text=text: path.write_text(text) and None  # type: ignore[misc]
     yield from bytes_of(path)
 
 
@@ -428,6 +482,42 @@ def _make_dictionary(folder: Path) -> None:
     (folder / "made").rmdir()
 
 
+def _make_answers(folder: Path) -> None:
+    make_study(folder, sets=1, checks=1)
+    simulate(StudySimulateConfig(study=str(folder), raters=2))
+
+
+def _analysed(path: Path) -> None:
+    analyze(StudyAnalyzeConfig(study=str(path.parent), simulated=True, overwrite=True, resamples=100), Console.silent())
+
+
+def _make_plan(folder: Path) -> None:
+    (folder / "plan.toml").write_text(PLAN)
+
+
+def _make_experiment(folder: Path) -> None:
+    unit = folder / "text8" / "seed-0"
+    (unit / "hier-0").mkdir(parents=True)
+    (unit / "host").mkdir()
+    described = {"schema": experiment_run.SCHEMA, "schema_version": 1, "tests": "all", "configuration": "cpu"}
+    (folder / experiment_run.DESCRIPTION).write_text(json.dumps({**described, "data": {"text8": "Text"}}))
+    (unit / "host" / "hiersae.json").write_text(json.dumps({"history": [{"step": 3, "validation_loss": 1.5}]}))
+    (unit / "hier-0" / "metrics.jsonl").write_text(json.dumps({"step": 1, "tokens": 64, "fvu": 0.5}) + "\n")
+    values = {"fvu_seeds": [0.5, 0.25], "loss": [None]}
+    (folder / "final_info.json").write_text(json.dumps({"Text": {"means": {"fvu": 0.5}, "final_info_dict": values}}))
+
+
+def _make_csv(folder: Path) -> None:
+    (folder / "labels.csv").write_text("document,start,end,label\na.txt,0,3,verb/past\na.txt,2,9,noun\n")
+
+
+def _plotted(folder: Path) -> None:
+    run = experiment_run.read(folder)
+    for title in experiment_run.titles([run]):
+        for values in run.info[title]["final_info_dict"].values():
+            experiment_run.interval(values, 0.95)
+
+
 _INFO = (_described,)
 KINDS: dict[str, Kind] = {
     "cache": Kind(
@@ -462,6 +552,17 @@ KINDS: dict[str, Kind] = {
     "study": Kind(_make_study, "study.json", json_file, (lambda path: load_study(path.parent), *_INFO)),
     "items": Kind(_make_study, "items.json", json_file, (lambda path: load_study(path.parent), _described_folder)),
     "links": Kind(_make_study, "links.json", json_file, (lambda path: Links(path.parent).raters,)),
+    "answers": Kind(_make_answers, REHEARSAL_FILE, sqlite_file, (_analysed,)),
+    "plan": Kind(_make_plan, "plan.toml", toml_file, (lambda path: plan.load(path, "run_3", "cpu"),)),
+    "experiment": Kind(_make_experiment, experiment_run.DESCRIPTION, json_file, (lambda path: _plotted(path.parent),)),
+    "results": Kind(_make_experiment, "final_info.json", json_file, (lambda path: _plotted(path.parent),)),
+    "curves": Kind(
+        _make_experiment, "text8/seed-0/hier-0/metrics.jsonl", json_file, (lambda path: _plotted(path.parents[3]),)
+    ),
+    "losses": Kind(
+        _make_experiment, "text8/seed-0/host/hiersae.json", json_file, (lambda path: _plotted(path.parents[3]),)
+    ),
+    "labels of a user": Kind(_make_csv, "labels.csv", csv_file, (lambda path: labels_file.read(str(path)),)),
     "data": Kind(_make_data, "data.json", json_file, (lambda path: datasets.read(path.parent),)),
     "host": Kind(_make_host, "hiersae.json", json_file, _INFO),
     "host in training": Kind(_make_checkpoint, host.CHECKPOINT, safetensors_file, (_described_folder,)),

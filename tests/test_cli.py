@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -217,3 +218,72 @@ def test_closed_streams_fail_nothing() -> None:
         done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(), text=True)
         assert done.returncode == 0 and "Traceback" not in done.stderr, (closed, done.stderr)
         assert ("fvu" in done.stdout.lower()) == (">&-" not in closed.replace("2>&-", ""))
+
+
+INTERRUPTED_AT = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+event, name, count = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
+def hook(this, arguments):
+    global count
+    if this == event and name in str(arguments[0]):
+        count -= 1
+        if not count:
+            os.kill(os.getpid(), signal.SIGINT)
+import hiersae_cli
+sys.addaudithook(hook)
+runpy.run_module("hiersae_cli", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "count"),
+    [
+        ("import", "hiersae_cli.cli", 1),
+        ("import", "hiersae_cli.interrupt", 1),
+        ("import", "typer", 1),
+        ("open", "typer", 9),
+        ("open", "workflows/info", 1),
+        ("open", "config.json", 1),
+    ],
+)
+def test_ctrl_c_ends_a_short_command_without_a_traceback(event: str, name: str, count: int) -> None:
+    run = ROOT / "tests" / "data" / "run-v2"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", INTERRUPTED_AT, event, name, str(count), "info", run],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+    )
+    assert done.returncode in (130, -signal.SIGINT), done.stderr
+    assert done.stderr in ("", "interrupted\nRun the same command again to resume.\n")
+
+
+def test_ctrl_c_that_python_discards_comes_again() -> None:
+    code = """
+import os, signal, time
+from hiersae_cli.interrupt import begin_interruptible, end_interruptible
+signal.signal(signal.SIGINT, signal.default_int_handler)
+begin_interruptible()
+class Closed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+try:
+    Closed()
+    time.sleep(60)
+except KeyboardInterrupt:
+    end_interruptible()
+    os.kill(os.getpid(), signal.SIGINT)
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
+def test_too_little_memory_for_the_libraries_is_an_error() -> None:
+    line = f"ulimit -v 450000; '{sys.executable}' -m hiersae_cli train acts.h5 -o run"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(), text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and done.stderr.startswith("error: out of memory: ")
+    assert len(done.stderr.splitlines()) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import json
 import tracemalloc
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hiersae_cli.config.data import DataGetConfig
-from hiersae_cli.errors import FileError
+from hiersae_cli.errors import FileError, HierSAEError
 from hiersae_cli.formats import datasets
 from hiersae_cli.formats.datasets import KNOWN
 from hiersae_cli.workflows.data import get
@@ -131,3 +132,22 @@ def test_unpacking_stops_at_the_known_size(form: str, tmp_path: Path) -> None:
     assert tracemalloc.get_traced_memory()[1] < 20 << 20
     tracemalloc.stop()
     assert not (tmp_path / "data" / "shakespeare_char").exists()
+
+
+@pytest.mark.parametrize("error", [http.client.BadStatusLine("x"), http.client.IncompleteRead(b""), ValueError("x")])
+def test_an_answer_that_is_not_http_is_an_error(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", broken)
+    with pytest.raises(HierSAEError, match="cannot be downloaded"):
+        get(DataGetConfig(name="text8", source="http://localhost/x", data=str(tmp_path)))
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b", b"PK\x03\x04"])
+def test_a_damaged_archive_is_an_error(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(start + b"damaged" * 99)
+    with pytest.raises(FileError, match="damaged"):
+        get(DataGetConfig(name="text8", source=str(tmp_path / "file"), data=str(tmp_path)))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from tests.drill.contents import contents
 from tests.drill.damage import CASES, damage
 from tests.drill.kills import Reference, References, judged, kill
 from tests.drill.outcomes import Budget, Counts, Ended, table
+from tests.drill.raters import rate
+from tests.drill.worker import Worker
 from tests.fixtures_chain import sentences
 from tests.helpers import hiersae
 
@@ -70,6 +76,28 @@ def test_damaged_files_are_refused_or_accepted(work: Path) -> None:
     cases = tuple(case for case in CASES if case.name == "data set")
     damage(counts, Budget("mutations", 5, inf, 0), work / "base", work, cases)
     assert not counts.problems and counts.total["refused"]
+
+
+@pytest.mark.parametrize(
+    ("main", "seconds", "outcome"),
+    [(lambda: os.kill(os.getpid(), signal.SIGKILL), inf, "signal"), (lambda: time.sleep(600), 0.1, "hang")],
+)
+def test_the_end_of_a_worker_is_the_outcome_of_its_command(
+    main: Callable[[], None], seconds: float, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker()
+    with monkeypatch.context() as patched:
+        patched.setattr("hiersae_cli.cli.main", main)
+        assert worker.run(("--version",), tmp_path, seconds).outcome == outcome
+    assert worker.run(("--version",), tmp_path, inf).outcome == "accepted"
+    worker.close()
+
+
+def test_raters_lose_no_answer_when_their_server_is_killed(tmp_path: Path) -> None:
+    counts = Counts("raters")
+    rate(counts, Budget("raters", 3, inf, 0), tmp_path)
+    assert not counts.problems and counts.total == {"resumed": 3}
+    assert counts.note.startswith("3 kills of the server")
 
 
 def test_a_drill_stops_when_its_time_is_over() -> None:

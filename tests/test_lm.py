@@ -15,11 +15,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats.tensors import save_tensors
 from hiersae_cli.host import charlm
 from hiersae_cli.host.charlm import UNKNOWN, character_gpt, character_tokenizer, encode, mean_loss
 from hiersae_cli.interrupt import Interrupted
@@ -304,6 +306,18 @@ def test_a_damaged_checkpoint_is_named(unfinished: Path, prose: Path) -> None:
     with pytest.raises(FileError, match=r"checkpoint\.safetensors: damaged") as caught:
         run(config(prose, unfinished))
     assert "--overwrite" in caught.value.hint
+
+
+def test_a_checkpoint_with_not_a_number_is_refused(unfinished: Path, prose: Path) -> None:
+    checkpoint = unfinished.with_name("host.partial") / "checkpoint.safetensors"
+    with safe_open(checkpoint, "pt") as file:
+        described = {"hiersae": file.metadata()["hiersae"]}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    name = next(name for name in tensors if name.startswith("exp_avg/"))
+    tensors[name].view(-1)[0] = float("nan")
+    save_tensors(checkpoint, tensors, described, checked=True)
+    with pytest.raises(FileError, match="holds not-a-number"):
+        run(config(prose, unfinished))
 
 
 def test_nothing_trained_yet_may_change(prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hiersae_cli.formats.run import RunFolder
 from tests.helpers import hiersae
 
 DATA = Path(__file__).parent / "data"
+VERSION_2 = DATA / "run-v2"
 VERSION_1 = DATA / "run-v1"  # two levels, trained by release 0.1.0, which gave the code of run-v1-code.json
 
 
@@ -51,6 +52,14 @@ def test_training_of_version_1_cannot_go_on(tmp_path: Path) -> None:
     assert folder.read_state() is None
     folder.write_state({"step": torch.tensor(3)})
     with pytest.raises(FileError, match="version 1"):
+        folder.read_state()
+
+
+def test_a_checkpoint_with_not_a_number_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(VERSION_2, folder.path)
+    folder.write_state({"W_enc_FD": torch.tensor([1.0, float("nan")])})
+    with pytest.raises(FileError, match="W_enc_FD holds not-a-number"):
         folder.read_state()
 
 

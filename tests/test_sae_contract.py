@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -205,6 +207,29 @@ def test_state_restores_the_next_step_to_the_bit(arch: str) -> None:
         second.step(batch)
     after = second.state()
     assert all(torch.equal(value, after[name]) for name, value in first.state().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("silent", None),
+        ("silent", lambda value: value.float()),
+        ("model.W_enc_FD", lambda value: value.T.contiguous()),
+        ("model.W_enc_FD", lambda value: value.view(torch.int32)),
+        ("adam.0.exp_avg", lambda value: value[:1]),
+        ("adam.99.exp_avg", lambda value: value),
+        ("step", lambda value: value + 10**6),
+    ],
+)
+def test_state_of_another_training_is_refused(name: str, change: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    first = train("batchtopk", steps=2)
+    tensors = first.state()
+    if change:
+        tensors[name] = change(tensors.get(name, torch.ones(1)))
+    else:
+        del tensors[name]
+    with pytest.raises((LookupError, ValueError)):
+        Trainer(build(first.config, WIDTH).train(), first.config, first.scale).restore(tensors)
 
 
 def test_same_seed_same_weights_other_seed_other_weights(arch: str) -> None:

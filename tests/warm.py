@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import pkgutil
+import signal
 import sys
 import threading
 import traceback
@@ -34,6 +35,7 @@ def serve() -> None:
         if module.name not in ("hiersae_cli.__main__", "hiersae_cli.saelens", "hiersae_cli.sae.kernels.grouped_triton"):
             importlib.import_module(module.name)
     gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command has words for it, as in hiersae_cli/__main__.py
     for line in sys.stdin:
         while _ended():
             pass

@@ -6,17 +6,27 @@ Nothing heavy is imported here; a verb imports its workflow when it runs.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 
 from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error, unexpected
-from hiersae_cli.interrupt import Interrupted
+from hiersae_cli.interrupt import Interrupted, begin_interruptible, end_interruptible
 
 
 def main(before: Callable[[], object] | None = None) -> None:
     """Run ``hiersae``; never returns. ``before`` is called first; its errors end the command in the same way."""
+    try:
+        try:
+            begin_interruptible()
+            _run(before)
+        finally:
+            end_interruptible()
+    except KeyboardInterrupt:
+        _stop(Interrupted("interrupted"))
+
+
+def _run(before: Callable[[], object] | None) -> None:
     try:
         from hiersae_cli.console import steady_streams
 
@@ -26,8 +36,6 @@ def main(before: Callable[[], object] | None = None) -> None:
         from hiersae_cli.cli.app import app
 
         app(prog_name="hiersae", standalone_mode=True)
-    except KeyboardInterrupt:
-        _stop(Interrupted("interrupted"))
     except HierSAEError as error:
         _stop(error)
     except BrokenPipeError:
@@ -41,13 +49,16 @@ def main(before: Callable[[], object] | None = None) -> None:
     except Exception as error:
         if _is_from_interrupt(error):
             _stop(Interrupted("interrupted"))
+        if isinstance(error, ImportError) and any(words in str(error) for words in _NO_ROOM_FOR_LIBRARIES):
+            _stop(
+                HierSAEError("out of memory while the libraries were loaded", "Raise the limit: ulimit -v unlimited.")
+            )
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY):
             _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
         _stop(unexpected(error))
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C while Python shuts down would print a traceback
 
 
+_NO_ROOM_FOR_LIBRARIES = ("failed to map segment", "annot allocate memory")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 

@@ -33,8 +33,11 @@ from hiersae_cli.config.sweep import SweepConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
+from hiersae_cli.errors import HierSAEError
 
 MAKE, MEASURE, LOOK, SHARE = "Make", "Measure", "Look", "Share"
+
+_LEAST_MEMORY = 10**9  # bytes of addresses; with less, the libraries may crash or hang
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Verb:
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
+        _require_memory()
         local = config
         if config.names_hub():
             from hiersae_cli.formats.hub import with_local_paths
@@ -72,6 +76,20 @@ class Verb:
         from hiersae_cli.workflows.common.advice import next_commands
 
         console.next(*next_commands(self.name, config, result))
+
+
+def _require_memory() -> None:
+    """Raise ``HierSAEError`` if a limit leaves no room for the libraries, which could not say so."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_MEMORY:
+        raise HierSAEError(
+            f"out of memory: a process here may have {limit / 10**6:,.0f} MB, and the libraries need about 1 GB",
+            "Raise the limit: ulimit -v unlimited.",
+        )
 
 
 VERBS = (

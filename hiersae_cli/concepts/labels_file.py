@@ -21,6 +21,7 @@ import numpy as np
 
 from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Passage, Vocabulary
 from hiersae_cli.errors import FileError, UsageError, install_hint
+from hiersae_cli.reading import reading
 
 COLUMNS = ("document", "start", "end", "label")
 _HINT = f"It needs the columns {', '.join(COLUMNS)}; see docs/metrics.md."
@@ -76,6 +77,11 @@ def read(path: str) -> dict[str, list[Stretch]]:
     Raises ``UsageError`` if there is no such file or a package to read it is missing, ``FileError`` with the row if a
     row is wrong.
     """
+    with reading(path, _HINT):
+        return _read(path)
+
+
+def _read(path: str) -> dict[str, list[Stretch]]:
     stretches_of: dict[str, list[Stretch]] = {}
     for where, row in _rows(path):
         document, label = row["document"], row["label"]
@@ -149,7 +155,7 @@ def _require_columns(path: str, names: Any) -> None:
 def _offset(value: Any, name: str, where: str) -> int:
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1
     if number < 0 or (isinstance(value, float) and value != number):
         raise FileError(f"{where}: {name} is {value!r}, not a number of characters", "Count them from 0.")

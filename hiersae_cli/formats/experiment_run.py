@@ -12,7 +12,7 @@ from hiersae_cli.formats import atomic
 from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.final_info import FINAL_INFO, Values, mean, standard_error
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.reading import parse_json, reading
+from hiersae_cli.reading import parse_json, reading, require_regular
 
 SCHEMA = "hiersae.experiment"
 SCHEMA_VERSION = 1
@@ -22,6 +22,7 @@ KINDS = ("hier", "flat")
 _HINT = "Run this part of the experiment again."
 _FIELDS: dict[str, Kind] = {"tests": str, "configuration": str, "data": {str: str}}
 _HOST: dict[str, Kind] = {"history": [{"step": COUNT, "validation_loss": float}]}
+_LINE: dict[str, Kind] = {"tokens": COUNT, "fvu": (float, None)}
 
 Curve = list[tuple[float, float]]
 
@@ -67,8 +68,11 @@ def read(folder: str | Path) -> FinishedRun:
             host_curves.setdefault(title, []).append([(at["step"], at["validation_loss"]) for at in host["history"]])
             for kind in KINDS:
                 for metrics in sorted(unit.glob(f"{kind}-*/metrics.jsonl")):
+                    require_regular(metrics)
                     with reading(metrics, _HINT):
-                        lines = map(parse_json, metrics.read_text(encoding="utf-8").splitlines())
+                        lines = [parse_json(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+                        for line in lines:
+                            require_fields(metrics, line, _LINE, _HINT)
                         curve = [(line["tokens"], line["fvu"]) for line in lines if "hardening" not in line]
                     curves.setdefault((title, kind), []).append(curve)
     info = atomic.read_json(folder / FINAL_INFO)

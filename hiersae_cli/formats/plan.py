@@ -107,7 +107,7 @@ def load(path: str | Path, run: str, configuration: str) -> Planned:
         raise UsageError(f"--out_dir: no run of {path} is called {run!r}", f"Name the folder as one of them:\n{listed}")
     try:
         return _planned(plan, run, configuration)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise FileError(
             f"{path}: [{configuration}] or [runs.{run}] is not as expected ({error})", "Correct it."
         ) from None

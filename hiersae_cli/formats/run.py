@@ -23,7 +23,7 @@ from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
 from hiersae_cli.formats.hub import folder_name, local_path
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.recorded_host import load_recorded_host
-from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
+from hiersae_cli.formats.tensors import opened_tensors, read_tensors, require_numbers, save_tensors
 from hiersae_cli.formats.text import shortened, visible
 from hiersae_cli.hashing import sha256_file
 from hiersae_cli.host.model import Host
@@ -105,7 +105,9 @@ class RunFolder:
                 f"{self.path}: an earlier release started this run (version {version}), and this one cannot resume it",
                 "Start again with --overwrite.",
             )
-        return read_tensors(self.state_file, _HINT)
+        tensors = read_tensors(self.state_file, _HINT)
+        require_numbers(self.state_file, tensors, _HINT)
+        return tensors
 
     def write_model(self, tensors: dict[str, torch.Tensor], step: int, steps: int) -> None:
         """Replace the weights, which act on activations as cached, and note how far training is."""
@@ -136,6 +138,7 @@ class RunFolder:
     def keep_metrics_until(self, step: int) -> None:
         """Drop lines of metrics.jsonl after ``step``: they will be written again."""
         if self.metrics_file.exists():
+            require_regular(self.metrics_file)
             with reading(self.metrics_file, _HINT):
                 lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
                 valid = [line for line in lines if line.endswith("\n") and parse_json(line)["step"] <= step]

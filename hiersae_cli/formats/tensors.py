@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import replacing
@@ -77,6 +77,13 @@ def read_tensors(path: str | Path, hint: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def require_numbers(path: str | Path, tensors: Mapping[str, torch.Tensor], hint: str) -> None:
+    """Raise ``FileError`` if a tensor of a file holds not-a-number."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise FileError(f"{path}: damaged: {name} holds not-a-number", hint)
+
+
 @contextmanager
 def opened_tensors(path: str | Path, hint: str) -> Iterator[Any]:
     """A file of tensors, open for reading its metadata and single tensors; raises ``FileError`` if it is damaged."""
@@ -87,10 +94,12 @@ def opened_tensors(path: str | Path, hint: str) -> Iterator[Any]:
 
 @contextmanager
 def naming_full_disk(path: str | Path) -> Iterator[None]:
-    """Turn the error of another library's safetensors file on a full disk into ``OSError``, which names ``path``."""
+    """Turn what safetensors and tokenizers raise on a full disk into ``OSError``, which names ``path``."""
     try:
         yield
-    except SafetensorError as error:
+    except OSError:
+        raise
+    except Exception as error:  # tokenizers has no class for it
         if number := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
         raise

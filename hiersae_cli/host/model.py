@@ -26,6 +26,7 @@ from hiersae_cli.host import gguf
 from hiersae_cli.host.hooks import all_outputs, first_of, misfit, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
+from hiersae_cli.reading import require_regular
 
 _CANDIDATES = 24  # most modules that an error lists
 _NOT_USED = "not used in the model's forward pass"
@@ -335,6 +336,8 @@ def _require_plausible(name: str, folder: Path) -> None:
         raise FileError(
             f"{name}: no config.json in this folder; not a Hugging Face model", "Make one: hiersae lm TEXT -o host."
         )
+    for file in folder.iterdir() if folder.is_dir() else ():
+        require_regular(file)  # the libraries would wait for a pipe
     if folder.exists() and not folder.is_dir():
         raise FileError(
             f"{name}: a file; a Hugging Face model is a folder",

@@ -182,7 +182,8 @@ class Trainer:
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Load the tensors that ``state`` returned."""
+        """Load the tensors that ``state`` returned; raises ``KeyError`` or ``ValueError`` for others."""
+        self._require_own(tensors)
         self.model.load_state_dict(_without_prefix(tensors, "model."))
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
@@ -194,6 +195,24 @@ class Trainer:
             self.row_adam.restore(_without_prefix(tensors, "rows."))
         self.silent_F.copy_(tensors["silent"])
         self.step_number = int(tensors["step"])
+        if not 0 <= self.step_number <= self.config.steps:
+            raise ValueError(f"step {self.step_number} of {self.config.steps}")
+
+    def _require_own(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Raise ``KeyError`` or ``ValueError`` for tensors that ``state`` cannot have returned."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        own = self.state()
+        for name in own.keys() | tensors.keys():
+            value = tensors[name]
+            if name.startswith("adam."):
+                _, number, slot = name.split(".")
+                like = parameters[int(number)].new_zeros(()) if slot == "step" else parameters[int(number)]
+            elif name in own:
+                like = own[name]
+            else:  # of the interval of the log
+                continue
+            if value.shape != like.shape or value.dtype != like.dtype:
+                raise ValueError(f"{name} is {value.dtype} of the shape {tuple(value.shape)}")
 
     def require_finite(self, loss: float) -> None:
         """Raise ``HierSAEError`` if the loss is not finite: more steps would only spoil the saved weights."""

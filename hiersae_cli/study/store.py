@@ -28,6 +28,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
+from hiersae_cli.formats.fields import COUNT, require_fields
 
 HUMAN, MODEL, SIMULATED = "human", "model", "simulated"
 CONSENT, PRACTICE = "consent", "practice"
@@ -57,6 +58,11 @@ _steps = Table(
 _state = Table(
     "hiersae_state", _tables, Column("name", String(32), primary_key=True), Column("value", String(200), nullable=False)
 )
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("kind", "name", "item", "value", "time"), str),
+    **dict.fromkeys(("rater", "ms"), COUNT),
+    "label_of": (COUNT, None),
+}
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,18 @@ class Store:
         return True
 
     def answers(self, **where: Any) -> list[Answer]:
-        """All answers, or those whose columns have these values, in the order of their arrival."""
+        """All answers, or those whose columns have these values, in the order of their arrival.
+
+        Raises ``FileError`` for an answer that this program cannot have written: SQLite takes any value for any type.
+        """
         query = select(*(column for column in _answers.c if column.name != "id")).order_by(_answers.c.id)
         for name, value in where.items():
             query = query.where(_answers.c[name] == value)
         with self._connected() as connection:
-            return [Answer(**row._mapping) for row in connection.execute(query)]
+            answers = [Answer(**row._mapping) for row in connection.execute(query)]
+        for answer in answers:
+            require_fields(self.place, vars(answer), _FIELDS, "Restore it from a copy.")
+        return answers
 
     def take_step(self, rater: int, step: str) -> None:
         """Note that a rater has consented, practised or had a break; a second time changes nothing."""

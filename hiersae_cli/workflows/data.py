@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +23,10 @@ _ADDRESSES = ("https://", "http://")
 _TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 1 << 20
 _PACKED_EXTRA = 1 << 20  # bytes that an archive may have more than its content
+_DAMAGED = (  # what the readers of archives raise
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, struct.error, zipfile.BadZipFile),
+    *(RuntimeError, ValueError, LookupError, ArithmeticError),
+)
 
 
 def get(config: DataGetConfig, console: Console | None = None) -> dict[str, Any]:
@@ -98,6 +104,7 @@ def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
             raise UsageError(f"--from {source}: no such file", "Give a file, or an address that begins with https://.")
         with open(source, "rb") as file:
             return file.read(limit)
+    import http.client
     import urllib.request  # here, because finding that a data set is missing should be quick
 
     received = io.BytesIO()
@@ -108,7 +115,7 @@ def _fetch(source: str, name: str, folder: Path, console: Console) -> bytes:
                 while block := answer.read(min(_BLOCK, limit - received.tell())):
                     received.write(block)
                     progress.advance(len(block))
-    except OSError as error:  # of which all errors of urllib are, such as a refused connection or a missing page
+    except (OSError, http.client.HTTPException, ValueError) as error:  # also for answers that are not HTTP
         raise HierSAEError(
             f"{source}: cannot be downloaded ({getattr(error, 'reason', None) or error})",
             f"Download {KNOWN[name].address} elsewhere, copy it here, and give the file:\n"
@@ -130,7 +137,7 @@ def _unpack(data: bytes, source: str, size: int) -> bytes:
                     raise FileError(f"{source}: holds {len(members)} files, one was expected", "Give the file itself.")
                 with archive.open(members[0]) as unpacked:
                     return unpacked.read(size + 1)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise FileError(f"{source}: damaged ({error})", "Download it again.") from None
     return data[: size + 1]
 

@@ -380,11 +380,13 @@ def _resume(training: _Training) -> None:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a checkpoint says of its training, and its tensors."""
-    from hiersae_cli.formats.tensors import opened_tensors, read_tensors
+    from hiersae_cli.formats.tensors import opened_tensors, read_tensors, require_numbers
 
     with opened_tensors(path, _HINT) as file:
         described = parse_json((file.metadata() or {}).get("hiersae", "null"))
-    return described, read_tensors(path, _HINT)
+    tensors = read_tensors(path, _HINT)
+    require_numbers(path, tensors, _HINT)
+    return described, tensors
 
 
 def _publish(

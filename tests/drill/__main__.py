@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.drill import damage, disks, kills, pairs
+from tests.drill import damage, disks, interrupts, kills, pairs, raters
 from tests.drill.chain import make_base
 from tests.drill.kills import References
 from tests.drill.outcomes import Budget, Counts, as_json, table
 
-PARTS = ("kills", "mutations", "disks", "pairs")
+PARTS = ("kills", "mutations", "disks", "pairs", "raters", "interrupts")
 
 
 def main() -> None:
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=1500, help="damaged files")
     parser.add_argument("--disks", type=int, default=20, help="commands on a full or read-only disk")
     parser.add_argument("--pairs", type=int, default=8, help="commands that are started twice at once")
+    parser.add_argument("--raters", type=int, default=40, help="raters of a study whose server is killed three times")
+    parser.add_argument("--interrupts", type=int, default=30, help="short commands that get Ctrl-C")
     parser.add_argument("--seconds", type=float, default=900, help="parts share this time, and stop when it is over")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other trials")
     parser.add_argument("--only", choices=PARTS, help="one part")
@@ -34,6 +37,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the outcomes and problems")
     parser.add_argument("--work", type=Path, help="folder to keep the inputs in for the next drill, best in memory")
     options = parser.parse_args()
+    # Shells start jobs in the background without Ctrl-C, and their commands would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [part for part in PARTS if options.only in (None, part) and getattr(options, part)]
     with tempfile.TemporaryDirectory(prefix="hiersae-drill") as folder:
         trials = {part: getattr(options, part) for part in chosen}
@@ -49,9 +54,10 @@ def drill(trials: dict[str, int], seconds: float, seed: int, work: Path) -> list
 
     The parts share ``seconds``; each stops when its share is over. Making the inputs and references comes on top.
     """
-    print("making the inputs", file=sys.stderr)
-    make_base(work / "base")
-    for folder in ("undisturbed", "trials", "damaged"):
+    if trials.keys() != {"raters"}:
+        print("making the inputs", file=sys.stderr)
+        make_base(work / "base")
+    for folder in ("trials", "damaged"):
         shutil.rmtree(work / folder, ignore_errors=True)
     references = References(work)
     end, parts = time.monotonic() + seconds, []
@@ -66,6 +72,10 @@ def drill(trials: dict[str, int], seconds: float, seed: int, work: Path) -> list
             damage.damage(counts, budget, work / "base", work)
         elif part == "pairs":
             pairs.pair(counts, budget, references, work)
+        elif part == "interrupts":
+            interrupts.interrupt(counts, budget, work / "base")
+        elif part == "raters":
+            raters.rate(counts, budget, work)
         elif reason := disks.why_not():
             counts.note = reason
             continue

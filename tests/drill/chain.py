@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.drill.outcomes import run
 from tests.fixtures_chain import sentences
-from tests.helpers import hiersae
+from tests.helpers import hiersae, start
 from tests.test_experiment import PLAN
 
 PATIENCE = 600.0  # seconds that an undisturbed command may take
@@ -22,6 +23,8 @@ _HIER = f"{_TRAIN} --widths 8,56 --k 2,4 --tokens 4k"
 _INPUTS = "--acts BASE/acts.h5 --model BASE/host"
 _EVAL = f"eval BASE/hier --baseline BASE/flat {_INPUTS} --loss-tokens 512 --resamples 100 --no-controls"
 _PAGES = f"dashboard run {_INPUTS} --baseline BASE/flat {_CPU}"
+RESUME_TRAIN = f"{_HIER} --checkpoint-seconds 0"
+RESUME_LM = f"{_LM} --steps 8 --eval-every 2"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ VERBS = (
     Verb("experiment", "experiment run --out_dir run_1 --plan plan.toml", {"plan.toml": "plan.toml", "data": "data"}),
 )  # fmt: skip
 
-_BASE = (  # how the inputs are made, in this order; each in the folder of the base
+_BASE = (  # how the inputs are made, in this order; KILL ends a command at a place of tests/kills.py
     f"{_LM} --steps 8 --eval-every 4",
     f"{_CACHE} --layer 0,1",
     f"{_CACHE.replace('acts.h5', 'part-1.h5')} --layer 1 --batch 8 --shard 1/2",
@@ -115,26 +118,36 @@ _BASE = (  # how the inputs are made, in this order; each in the folder of the b
     "study simulate rehearsed --raters 4",
     "convert BASE/flat --to sae-lens -o foreign",
     "data get shakespeare_char --from play.txt --prefix",
+    f"KILL os.rename:state.safetensors:5 {RESUME_TRAIN.replace('-o run', '-o stopped')}",
+    f"KILL os.rename:checkpoint.safetensors:3 {RESUME_LM.replace('-o host', '-o started')}",
 )
 
 
 def make_base(base: Path) -> None:
-    """Make the inputs of every verb, unless a whole ``base`` is there already."""
-    if (base / "made").exists():
-        return
-    shutil.rmtree(base, ignore_errors=True)
-    base.mkdir(parents=True)
+    """Make the inputs of every verb in ``base``, except those that are there already."""
+    base.mkdir(parents=True, exist_ok=True)
     (base / "text.txt").write_text(sentences(20_000))
     (base / "play.txt").write_text(("First Citizen:\n" + sentences(6000))[:6000])
     (base / "plan.toml").write_text(PLAN)
-    for line in _BASE:
-        words = line.replace("BASE", str(base)).split()
-        if words[0] == "COPY":
-            shutil.copytree(base / words[1], base / words[2])
-            continue
+    with open(base / "made", "a+") as made:
+        made.seek(0)
+        done = made.read().splitlines()
+        for line in _BASE:
+            if line not in done:
+                _make(base, line.replace("BASE", str(base)).split())
+                print(line, file=made, flush=True)
+
+
+def _make(base: Path, words: list[str]) -> None:
+    if words[0] == "COPY":
+        shutil.copytree(base / words[1], base / words[2])
+    elif words[0] == "KILL":
+        killed = start(*words[2:], env={"HIERSAE_KILL_AT": words[1]}, cwd=base)
+        errors = killed.communicate()[1]
+        assert killed.wait() == -signal.SIGKILL, f"{words}: {errors}"
+    else:
         made = hiersae(*words, cwd=base)
-        assert made.returncode == 0, f"{line}: {made.stderr}"
-    (base / "made").touch()
+        assert made.returncode == 0, f"{words}: {made.stderr}"
 
 
 def undisturbed(verb: Verb, base: Path, folder: Path, env: Mapping[str, str] | None = None) -> float:

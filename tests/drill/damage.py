@@ -8,8 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.drill.outcomes import Budget, Counts, run
-from tests.mutations import Change, bytes_of, hdf5_file, json_file, safetensors_file
+from tests.drill.chain import RESUME_LM, RESUME_TRAIN
+from tests.drill.outcomes import Budget, Counts
+from tests.drill.worker import Worker
+from tests.mutations import Change, bytes_of, hdf5_file, json_file, safetensors_file, sqlite_file
 
 SECONDS = 20.0  # that a command may take on a damaged file
 
@@ -41,7 +43,7 @@ def _cache(name: str, source: str, changes: str = "encode BASE/hier acts.h5") ->
     return Case(name, {"acts.h5": source}, "acts.h5", hdf5_file, f"{changes} {_CPU} -o out --overwrite")
 
 
-_RUN, _STUDY = {"run": "indexed"}, {"study": "rehearsed"}
+_RUN, _STOPPED, _STUDY = {"run": "indexed"}, {"run": "stopped"}, {"study": "rehearsed"}
 _ENCODE = f"encode run BASE/acts.h5 {_CPU} -o out.h5 --overwrite"
 _PAGES = f"dashboard run --acts BASE/acts.h5 --baseline BASE/flat --model BASE/host {_CPU} -o pages --overwrite"
 _TEXT = f"cache text.txt --model host --layer 0 --tokens 300 {_CPU} -o out.h5 --overwrite"
@@ -56,12 +58,18 @@ CASES = (
     Case("codes", {"codes.h5": "codes.h5"}, "codes.h5", hdf5_file, ""),
     Case("run", _RUN, "run/config.json", json_file, _ENCODE, "run"),
     Case("weights", _RUN, "run/model.safetensors", safetensors_file, _ENCODE, "run"),
+    Case("configuration of an unfinished run", _STOPPED, "run/config.json", json_file, RESUME_TRAIN, "run"),
+    Case("state of train", _STOPPED, "run/state/state.safetensors", safetensors_file, RESUME_TRAIN, "run"),
+    Case("metrics", _STOPPED, "run/metrics.jsonl", json_file, RESUME_TRAIN, "run"),
+    Case("state of lm", {"host.partial": "started.partial"}, "host.partial/checkpoint.safetensors", safetensors_file,
+         RESUME_LM, "host.partial"),
     Case("labels", _RUN, "run/labels.json", json_file, "label run --set a1=x -o out.csv --overwrite"),
     Case("index", _RUN, "run/dashboard.h5", hdf5_file, _PAGES),
     Case("tree", {"tree.json": "tree.json"}, "tree.json", json_file, ""),
     Case("report", {**_RUN, "report.json": "report.json"}, "report.json", json_file, f"{_PAGES} --report report.json"),
     Case("study", _STUDY, "study/study.json", json_file, "study analyze study --simulated --overwrite", "study"),
     Case("items", _STUDY, "study/items.json", json_file, "study analyze study --simulated --overwrite", "study"),
+    Case("answers", _STUDY, "study/simulated.sqlite", sqlite_file, "study analyze study --simulated --overwrite"),
     Case("data set", {"data": "data"}, "data/shakespeare_char/data.json", json_file, "", "data/shakespeare_char"),
     Case("host", {"host": "host", "text.txt": "text.txt"}, "host/config.json", json_file, _TEXT, "host"),
     Case("weights of a host", {"host": "host", "text.txt": "text.txt"}, "host/model.safetensors", safetensors_file,
@@ -77,6 +85,7 @@ CASES = (
 def damage(counts: Counts, budget: Budget, base: Path, work: Path, cases: tuple[Case, ...] = CASES) -> None:
     """Damage files of every kind in turn, and have them read; each command is a trial."""
     ways: dict[str, list[tuple[str, Change]]] = {}
+    worker = Worker()
     for number, draw in enumerate(budget.trials()):
         case = cases[(number + budget.seed) % len(cases)]
         folder = work / "damaged" / case.name.replace(" ", "-")
@@ -91,8 +100,9 @@ def damage(counts: Counts, budget: Budget, base: Path, work: Path, cases: tuple[
             change()
         for line in (f"info {case.described or case.file} --verify", case.line):
             if line:
-                ended = run(tuple(line.replace("BASE", str(base)).split()), folder, SECONDS)
+                ended = worker.run(tuple(line.replace("BASE", str(base)).split()), folder, SECONDS)
                 counts.add(case.name, ended.outcome, f"{what}, {line.split()[0]}", ended.errors)
+    worker.close()
 
 
 def _copy(case: Case, base: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -28,7 +29,7 @@ class Reference:
 
 
 class References:
-    """The references of all verbs, each made when it is first needed."""
+    """The references of all verbs, each made when it is first needed, and kept in ``work``."""
 
     def __init__(self, work: Path):
         self.base, self._folder = work / "base", work / "undisturbed"
@@ -38,11 +39,20 @@ class References:
         """The reference of a verb."""
         if verb.name not in self._of:
             folder = self._folder / verb.name.replace(" ", "-")
-            count = folder.with_suffix(".count")
-            seconds = undisturbed(verb, self.base, folder, {"HIERSAE_COUNT_INTO": str(count)})
+            measured = folder.with_name(f"{folder.name}.json")
+            if not measured.exists():
+                self._make(verb, folder, measured)
             size = sum(path.stat().st_size for path in folder.rglob("*"))
-            self._of[verb.name] = Reference(contents(folder, verb.random), size, seconds, int(count.read_text()))
+            self._of[verb.name] = Reference(
+                contents(folder, verb.random), size, **json.loads(measured.read_text(encoding="utf-8"))
+            )
         return self._of[verb.name]
+
+    def _make(self, verb: Verb, folder: Path, measured: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        count = folder.with_name(f"{folder.name}.count")
+        seconds = undisturbed(verb, self.base, folder, {"HIERSAE_COUNT_INTO": str(count)})
+        measured.write_text(json.dumps({"seconds": seconds, "operations": int(count.read_text())}))
 
 
 def kill(counts: Counts, budget: Budget, references: References, work: Path, verbs: tuple[Verb, ...] = VERBS) -> None:

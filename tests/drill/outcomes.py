@@ -19,7 +19,7 @@ GOOD = ("resumed", "was done", "refused", "accepted")
 BAD = ("not resumed", "differs", "left over", "traceback", "signal", "hang", "memory", "unclear")
 OUTCOMES = (*GOOD, *BAD)
 
-_MEMORY = 2 * 1000**3
+MEMORY = 2 * 1000**3  # bytes that a command may take
 _CODES = (1, 2, 130)
 
 
@@ -67,7 +67,7 @@ def finish(started: Started, seconds: float, kill_after: float = float("inf"), n
             # Time in the queue for a processor does not count: a busy machine is no hang.
             waited = int(Path(f"/proc/{started.pid}/schedstat").read_text().split()[1]) / 1e9
             pages = int(Path(f"/proc/{started.pid}/statm").read_text().split()[1])
-            limit = "memory" if pages * 4096 > _MEMORY else limit
+            limit = "memory" if pages * 4096 > MEMORY else limit
         passed = time.monotonic() - began
         limit = limit or ("hang" if passed - waited > seconds else "")
         if limit:

@@ -8,8 +8,9 @@ from step n without any stored state, and memory does not depend on the cache's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -39,22 +40,23 @@ class ShuffledRows:
         blocks_a_load = max(1, buffer_bytes // 2 // (self._block * row_bytes))
         self._loads = -(-len(self._blocks) // blocks_a_load)
 
-    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+    def batches(self, size: int, first: int = 0) -> Generator[torch.Tensor]:
         """Batches (size, d), in the stored type, from batch number ``first`` on."""
         acts = self._acts
         parts: list[torch.Tensor] = []
         missing = size
-        for load, order in self._loads_from(first * size):
-            start = 0
-            while start < len(order):
-                take = order[start : start + missing]
-                parts.append(load[take])
-                start, missing = start + len(take), missing - len(take)
-                if missing == 0:
-                    yield acts.tensor((parts[0] if len(parts) == 1 else torch.cat(parts)).numpy())
-                    parts, missing = [], size
+        with closing(self._loads_from(first * size)) as loads:
+            for load, order in loads:
+                start = 0
+                while start < len(order):
+                    take = order[start : start + missing]
+                    parts.append(load[take])
+                    start, missing = start + len(take), missing - len(take)
+                    if missing == 0:
+                        yield acts.tensor((parts[0] if len(parts) == 1 else torch.cat(parts)).numpy())
+                        parts, missing = [], size
 
-    def _loads_from(self, row: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _loads_from(self, row: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
         """Raw loads with the order of their rows; the next one is read while one is used."""
         epoch, skip = divmod(row, self.rows)
         with ThreadPoolExecutor(max_workers=1) as reader:

@@ -255,6 +255,10 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     store.close()
     if not answers:
         raise FileError(f"{store.place}: no answers yet", "Wait until a rater has answered.")
+    for answer in answers:
+        if answer.item not in study.items or not allowed(study.items[answer.item], answer.value):
+            problem = f"{answer.value!r} is no answer to an item {answer.item!r}"
+            raise FileError(f"{store.place}: damaged: {problem}", "Restore it from a copy.")
     design = study.design
     settings = Settings(
         confidence=config.confidence or float(design["confidence"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, RunFolder
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.spectrum import Spectrum
+from hiersae_cli.reading import reading
 from hiersae_cli.sae import build
 from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
@@ -68,8 +69,9 @@ def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: On
     begin: Callable[[], None] | None = None
     if _resumes(folder, config, run_header):
         if (state := folder.read_state()) is not None:
-            trainer.restore(state)
-            interval.restore(state, device)
+            with reading(folder.state_file, "Start again with --overwrite."):
+                trainer.restore(state)
+                interval.restore(state, device)
         folder.keep_metrics_until(trainer.step_number)
         run_header = folder.read_header()
         console.say(f"{folder.path}: resuming from step {trainer.step_number:,} of {config.steps:,}")
@@ -181,9 +183,12 @@ def _loop(
     """
     saved_at = time.monotonic()
     figures = folder.last_metrics() if trainer.step_number else {}  # needed if no step is left
-    stream = source.batches(config.batch, first=trainer.step_number)
     total, done = config.steps * config.batch, trainer.step_number * config.batch
-    with stoppable() as stopping, console.progress("train", total, "tokens", done=done) as progress:
+    with (
+        stoppable() as stopping,
+        closing(source.batches(config.batch, first=trainer.step_number)) as stream,
+        console.progress("train", total, "tokens", done=done) as progress,
+    ):
         while trainer.step_number < config.steps:
             interval.add(trainer.step(next(stream)))
             if begin:

@@ -5,7 +5,7 @@ Legend of shapes: B rows of a batch, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ class Source(Protocol):
     def moments(self) -> tuple[np.ndarray, float]:
         """The mean (D,) and the mean squared norm of the rows."""
 
-    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+    def batches(self, size: int, first: int = 0) -> Generator[torch.Tensor]:
         """Batches (B, D) of ``size`` rows, from batch number ``first`` on."""
 
     def spectrum(self) -> Spectrum | None:
@@ -84,7 +84,7 @@ class CachedRows:
     def spectrum(self) -> Spectrum | None:
         return spectrum_of(self._acts)
 
-    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+    def batches(self, size: int, first: int = 0) -> Generator[torch.Tensor]:
         return self._rows.batches(size, first)
 
     def extent(self, tokens: int) -> str:
@@ -129,7 +129,7 @@ class DrawnRows:
         rows = _MOMENT_BLOCKS * _BLOCK
         return (total_D / rows).numpy(), square / rows, Spectrum.of(moments)
 
-    def batches(self, size: int, first: int = 0) -> Iterator[torch.Tensor]:
+    def batches(self, size: int, first: int = 0) -> Generator[torch.Tensor]:
         number = first
         while True:
             yield self._generator.sample(size, block_seed(self._seed, Stream.TRAINING, number))[0]

@@ -17,9 +17,9 @@ import pytest
 
 from hiersae_cli.browse.model import Context, Histogram
 from hiersae_cli.errors import UsageError
-from hiersae_cli.pages import server, static
-from hiersae_cli.pages.render import Pages, asset_text
-from hiersae_cli.pages.text import STEPS, context, one_line, step
+from hiersae_cli.pages import cards, server, static
+from hiersae_cli.pages.render import Pages
+from hiersae_cli.pages.text import STEPS, asset_text, context, one_line, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
 from tests.helpers import PATIENCE
 
@@ -261,6 +261,27 @@ def test_the_figure_of_a_subtree_is_xml_with_all_its_nodes():
     drawn_ids = {text.split()[0] for text in texts if re.match(r"[ab]\d", text)}
     assert drawn_ids == {"a1", *(f"b{child}" for child in range(8, 16))}
     assert any(ATTACK in text for text in texts)
+
+
+def test_files_of_cards_hold_the_contexts_of_every_node_once():
+    pages = Pages(FakeIndex(), served=True)
+    assert sorted(pages.card_order) == list(range(len(pages.card_order)))
+    contexts = {}
+    for file in range(pages.card_files):
+        data = json.loads(json.loads(re.search(r"JSON\.parse\((.*)\)\);", pages.card_data(file))[1]))
+        assert not set(data) & set(contexts)
+        contexts |= data
+    assert set(contexts) == {str(place) for place in range(len(pages.card_order))}
+    assert len(contexts["1"]) == 3 and contexts["51"] == []  # a dead one
+    assert all(len(line) == 3 and "\n" not in "".join(line) for lines in contexts.values() for line in lines)
+    with pytest.raises(KeyError):
+        pages.card_data(pages.card_files)
+
+
+def test_a_familys_children_are_in_neighbouring_files():
+    parent, rate = [-1, -1, -1, 2, 0, 2, 0], [0.1, 0.9, 0.2, 0.1, 0.1, 0.3, 0.1]
+    # The larger family first, then the other one, then the root without children; then children by parent.
+    assert cards.order(parent, rate) == [1, 2, 0, 6, 3, 5, 4]
 
 
 def test_steps_of_the_ramp():

@@ -6,6 +6,7 @@ They are the bulk of a page, so code builds them and not a template.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.resources import files
 
 from markupsafe import Markup
 
@@ -22,7 +23,19 @@ from hiersae_cli.formats.marked_text import (
     value,
 )
 
-__all__ = ["STEPS", "context", "contexts", "number", "one_line", "percent", "running", "step", "token", "value"]
+__all__ = [
+    "STEPS",
+    "asset_text",
+    "context",
+    "contexts",
+    "number",
+    "one_line",
+    "percent",
+    "running",
+    "step",
+    "token",
+    "value",
+]
 
 
 def context(context: Context, most: float | None) -> Markup:
@@ -35,3 +48,8 @@ def context(context: Context, most: float | None) -> Markup:
 def contexts(lines: Iterable[Context], most: float | None) -> Markup:
     """The lines of a list of contexts."""
     return Markup("").join(context(line, most) for line in lines)
+
+
+def asset_text(name: str) -> str:
+    """The text of a style sheet, a script or a drawing."""
+    return (files("hiersae_cli.pages") / "assets" / name).read_text(encoding="utf-8")

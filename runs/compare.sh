@@ -8,7 +8,7 @@
 # complete files are kept, and the step that was stopped resumes. Two processes may share FOLDER if they train different
 # ARCHS or SEEDS and leave the evaluation to a third (EVAL=no).
 # In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of two levels),
-# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 50),
+# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 37.5),
 # HIER (flags that only the hierarchy gets), WORDNET (a folder with WordNet's files: its nouns are measured too).
 set -euo pipefail
 usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
@@ -24,7 +24,7 @@ train() {
 }
 
 for l0 in ${L0:-16 32 64}; do
-  k=$(awk -v l0="$l0" -v share="${SHARE:-50}" 'BEGIN { k = l0 * share / 100; print k "," l0 - k }')
+  k=$(awk -v l0="$l0" -v share="${SHARE:-37.5}" 'BEGIN { k = l0 * share / 100; print k "," l0 - k }')
   for seed in ${SEEDS:-0 1 2}; do
     for arch in ${ARCHS:-hier batchtopk matryoshka topk jumprelu}; do
       case $arch in

@@ -128,11 +128,17 @@ class TextCodes:
         tokens: texts of its tokens.
         active: for each token the nodes that fire, with their activations: coarse levels before fine ones, and the
             strongest node of a level first.
-        nodes: every node that fires anywhere, by id, sorted by its summed activation, largest first.
+        nodes: every node that fires anywhere, and every node above it, by id, sorted by its summed activation, largest
+            first.
         cut: how many tokens at the end were left out because the text is longer than the host's context.
+        most: the strongest activation of each of these nodes in the indexed rows; 0 for a dead node.
+        unmeasured: how many tokens at the beginning are at positions that the cache leaves out, so that the dictionary
+            has not learned them.
     """
 
     tokens: list[str]
     active: list[list[tuple[str, float]]]
     nodes: dict[str, Neighbour]
     cut: int = 0
+    most: dict[str, float] = field(default_factory=dict)
+    unmeasured: int = 0

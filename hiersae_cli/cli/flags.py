@@ -30,6 +30,7 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
     """Add ``verb`` to ``app`` as the command ``name``, with the flags of its configuration."""
 
     def command(typer_context: typer.Context, **values: Any) -> None:
+        values.pop("config", None)  # it has set the defaults of all others
         console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
         try:
             config = build(verb.config, values)
@@ -41,6 +42,8 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
 
     parameters = [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     parameters += [_parameter(field, hint) for field, hint in _fields(verb.config)]
+    if verb.record:
+        parameters.append(_config_parameter(verb))
     parameters += [
         inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for n, a in _SHARED.items()
     ]
@@ -48,6 +51,28 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     heading = None if " " in verb.name else verb.heading
     app.command(name, cls=GroupedCommand, help=verb.help, rich_help_panel=heading)(command)
+
+
+def _config_parameter(verb: Verb) -> inspect.Parameter:
+    """``--config FILE``, which is read before all other flags and sets their defaults."""
+
+    def read(typer_context: typer.Context, path: str) -> None:
+        if path:
+            from hiersae_cli.formats.recorded_config import recorded_flags
+
+            typer_context.default_map = recorded_flags(path, verb.config)
+
+    info = typer.Option(
+        "--config",
+        help=f"Take the flags that a {verb.record} of this command records. Flags given here override them.",
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    )
+    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, info])
 
 
 def build(config_class: type[Config], values: dict[str, Any]) -> Config:

@@ -46,6 +46,7 @@ class Verb:
             and returns the result, or the result and a text for people.
         help: its help; the list of commands shows the first sentence.
         heading: its heading in the list of commands.
+        record: the file of its output that records its configuration, which ``--config`` reads; "" if none does.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Verb:
     workflow: str
     help: str
     heading: str
+    record: str = ""
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
@@ -72,6 +74,7 @@ VERBS = (
         "lm:run",
         "Train a small character-level language model. It is saved as a Hugging Face model.",
         MAKE,
+        record="hiersae.json",
     ),
     Verb(
         "cache",
@@ -79,6 +82,7 @@ VERBS = (
         "cache.run:run",
         "Cache a language model's activations on a text. They are written to an HDF5 file.",
         MAKE,
+        record="acts.h5",
     ),
     Verb(
         "join",
@@ -93,6 +97,7 @@ VERBS = (
         "synth:run",
         "Draw activations with a known tree. The file also holds the true features and their tree.",
         MAKE,
+        record="acts.h5",
     ),
     Verb(
         "train",
@@ -100,6 +105,7 @@ VERBS = (
         "train.run:run",
         "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
+        record="config.json",
     ),
     Verb(
         "data get",
@@ -114,6 +120,7 @@ VERBS = (
         "eval:evaluate",
         "Measure a run and compare it with baselines. Uses held-out rows, with paired intervals and tests.",
         MEASURE,
+        record="report.json",
     ),
     Verb(
         "bench",
@@ -128,6 +135,7 @@ VERBS = (
         "study.run:new",
         "Draw the items of a blinded study. Also writes its design and its pre-registration.",
         MEASURE,
+        record="study.json",
     ),
     Verb(
         "study serve",
@@ -198,6 +206,7 @@ VERBS = (
         "tree.run:run",
         "Write the tree of features with its evidence. Formats: JSON, GraphML, DOT, Newick, CSV.",
         SHARE,
+        record="tree.json",
     ),
     Verb(
         "encode",
@@ -205,6 +214,7 @@ VERBS = (
         "encode:run",
         "Write which latents fire in every row of a cache. The file is a sparse matrix, for your own analyses.",
         SHARE,
+        record="codes.h5",
     ),
     Verb(
         "convert",

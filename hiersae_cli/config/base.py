@@ -96,6 +96,11 @@ class Config:
             if field.metadata.get("recorded", True)
         }
 
+    @classmethod
+    def flags_of_inputs(cls, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+        """The fields that a file records as its inputs, not in its configuration."""
+        return {}
+
     def refuse_unused(self, names: Iterable[str]) -> None:
         """Raise ``UsageError`` if one of the fields ``names`` has no effect, such as a flag of another architecture.
 

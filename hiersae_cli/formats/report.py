@@ -131,8 +131,8 @@ class Report:
         ]
         return notebook.card(
             "Report",
-            f"{sample['rows']:,} held-out rows of {sample['documents']:,} documents, {sample['module']}; "
-            f"verdicts are about {self.groups[0]}",
+            f"{sample['rows']:,} held-out rows of {sample['documents']:,} documents, {sample['module']}"
+            + (f"; verdicts are about {self.groups[0]}" if self.groups else ""),
             *(Markup("<p>{}</p>").format(notebook.as_text(warning)) for warning in self.data["warnings"]),
             notebook.table(rows, ["", *self.groups]),
         )

@@ -32,7 +32,7 @@ from hiersae_cli.reading import parse_json, reading, require_regular
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 
 SCHEMA = "hiersae.run"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _HINT = "Train the run again, with --overwrite."
 _HEADER: dict[str, Any] = {
@@ -55,6 +55,7 @@ class RunFolder:
         self.model_file = self.path / "model.safetensors"
         self.metrics_file = self.path / "metrics.jsonl"
         self.state_file = self.path / "state" / "state.safetensors"
+        self.tensorboard = self.path / "tensorboard"  # only with --log tensorboard
 
     def read_header(self) -> dict[str, Any]:
         """config.json; raises ``UsageError`` if there is no run, ``FileError`` if it is not readable."""
@@ -63,7 +64,7 @@ class RunFolder:
             hint = "Make a run with 'hiersae train', or of another tool's dictionary with 'hiersae convert'."
             raise UsageError(f"{self.path}: {what}", hint)
         header: dict[str, Any] = read_json(self.config_file)
-        check_schema(self.config_file, header, SCHEMA, 1, SCHEMA_VERSION)
+        check_schema(self.config_file, header, SCHEMA, 1, 2, SCHEMA_VERSION)
         require_fields(self.config_file, header, _HEADER, _HINT)
         return header
 
@@ -79,13 +80,14 @@ class RunFolder:
         """
         for file in (self.state_file, self.model_file, self.metrics_file):
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.write_header(header)
 
     def others(self) -> list[str]:
         """The names in the folder that training does not write; what killed processes left is removed first."""
         sweep_inside(self.path)
         sweep_inside(self.state_file.parent)
-        ours = {self.config_file, self.model_file, self.metrics_file, self.state_file.parent}
+        ours = {self.config_file, self.model_file, self.metrics_file, self.state_file.parent, self.tensorboard}
         return sorted(file.name for file in self.path.iterdir() if file not in ours) if self.path.is_dir() else []
 
     def write_state(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -151,6 +153,12 @@ class RunFolder:
         if last:
             require_fields(self.metrics_file, last, _METRICS, _HINT)
         return last
+
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl; raises ``FileError`` if it is damaged."""
+        with reading(self.metrics_file, _HINT):
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            return [parse_json(line) for line in lines if line.endswith("\n")]
 
     def append_metrics(self, figures: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -294,6 +302,7 @@ def _configuration(path: Path, header: dict[str, Any]) -> TrainConfig:
     if wrong:
         raise FileError(f"{path}: damaged: config.{wrong} cannot be {json.dumps(saved[wrong])[:40]}", _HINT)
     saved |= {key: tuple(saved[key]) for key in ("widths", "k")}
+    saved.setdefault("sibling_weight", 1.0)  # it changes codes, so today's default is wrong for earlier releases
     try:
         return TrainConfig(**{"acts": [], **saved})
     except UsageError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hiersae_cli.layout import split_interval
-from hiersae_cli.levels import parse_id
 from hiersae_cli.metrics.catalogue import term
 from hiersae_cli.pages import charts, text
 from hiersae_cli.version import __version__
@@ -28,10 +27,14 @@ def environment() -> Environment:
         one_line=text.one_line,
         token=text.token,
         value=text.value,
-        level=lambda id: parse_id(id)[0],
         split_interval=split_interval,
     )
     made.globals.update(
-        step=text.step, contexts=text.contexts, histogram=charts.histogram, figure_term=term, version=__version__
+        step=text.step,
+        contexts=text.contexts,
+        stretch=text.stretch,
+        histogram=charts.histogram,
+        figure_term=term,
+        version=__version__,
     )
     return made

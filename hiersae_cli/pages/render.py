@@ -5,7 +5,7 @@ The two differ in their links (``/feature/a1`` or ``#/feature/a1``) and in what 
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,12 +13,14 @@ from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 
+from hiersae_cli.browse.family import TOGETHER
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import FeaturePage, Neighbour
 from hiersae_cli.browse.tree_model import Overview, SearchHit, TokenSearch
-from hiersae_cli.levels import Levels, parse_id
-from hiersae_cli.pages import cards, charts, text
+from hiersae_cli.levels import Levels
+from hiersae_cli.pages import cards, charts, evidence, scripts, text
 from hiersae_cli.pages.environment import environment
+from hiersae_cli.pages.families import Families
 from hiersae_cli.pages.report_page import headlines
 
 ROWS = 100  # of a page of a list
@@ -40,10 +42,12 @@ ASSETS = {
     "dashboard.css": "text/css",
     "drawing.js": "text/javascript",
     "early.js": "text/javascript",
+    "family.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "layout.js": "text/javascript",
     "map.js": "text/javascript",
     "page.js": "text/javascript",
+    "text.js": "text/javascript",
     "theme.js": "text/javascript",
 }
 
@@ -67,19 +71,12 @@ class Page:
 
 @dataclass(frozen=True)
 class NodeList:
-    """A list of nodes: of one level, without a parent, or dead.
-
-    Attributes:
-        places: theirs in the tree.
-        as_parents, as_children: whether some of them have children, and a parent.
-    """
+    """A list of nodes: of one level, without a parent, or dead; ``places`` are theirs in the tree."""
 
     name: str
     title: str
     explanation: str
     places: list[int]
-    as_parents: bool
-    as_children: bool
 
 
 class Pages:
@@ -98,7 +95,17 @@ class Pages:
         self._tree = index.overview()
         self._levels = Levels.of(self._tree.run["widths"])
         self._environment = environment()
-        self._environment.globals.update(pages=self, link=self.link, level_name=level_name, verdicts=VERDICTS)
+        self._environment.globals.update(
+            pages=self,
+            link=self.link,
+            parent_sentence=evidence.parent_sentence,
+            child_sentence=evidence.child_sentence,
+            edge_words=evidence.edge_words,
+            fewest=evidence.FEWEST,
+            together=TOGETHER,
+            level_name=level_name,
+            verdicts=VERDICTS,
+        )
         self._card_data: dict[int, str] = {}
 
     def link(self, *path: object, **query: object) -> str:
@@ -135,9 +142,7 @@ class Pages:
 
         def node_list(name: str, title: str, explanation: str, member: list[bool]) -> NodeList:
             places = [place for place, is_member in enumerate(member) if is_member]
-            places.sort(key=lambda place: -tree.rate[place])
-            as_parents = any(self.children[place] for place in places)
-            return NodeList(name, title, explanation, places, as_parents, any(tree.parent[at] >= 0 for at in places))
+            return NodeList(name, title, explanation, sorted(places, key=lambda place: -tree.rate[place]))
 
         lists = []
         for level in range(deepest + 1):
@@ -191,12 +196,50 @@ class Pages:
         if not 1 <= page <= last:
             raise KeyError(page)
         places = group.places[(page - 1) * ROWS : page * ROWS]
-        rows = list(zip(places, self.nodes(places), strict=True))
+        parents = [self._tree.parent[place] for place in places]
+        above = dict(zip(parents, self.nodes(parents), strict=True))
+        rows = [
+            {
+                "place": place,
+                "node": node,
+                "parent": above[parent] if parent >= 0 else None,
+                "children": len(self.children[place]),
+            }
+            for place, parent, node in zip(places, parents, self.nodes(places), strict=True)
+        ]
         return self._page("list", group.title, "tree", group=group, rows=rows, page=page, last=last)
 
     def feature(self, id: str) -> Page:
         """Everything about a node; raises ``KeyError`` for an unknown id."""
         return self._feature(self.index.feature(id))
+
+    def children_part(self, id: str, part: int) -> Page:
+        """Contexts of a node's children, to be put into its page; raises ``KeyError`` if there are none."""
+        children = self.index.child_contexts(id, part)
+        if not children:
+            raise KeyError(part)
+        return self._page("children_part", id, "tree", children=children)
+
+    def later_children(self, id: str) -> dict[str, Page]:
+        """The parts that a folder's page of a node loads later, by address."""
+        parts = range(1, -(-len(self.children[self._levels.latent(id)]) // TOGETHER))
+        pages = {}
+        for part in parts:
+            with contextlib.suppress(KeyError):  # a page has not more children than it can show
+                pages[f"feature/{id}/children/{part}"] = self.children_part(id, part)
+        return pages
+
+    def document_part(self, number: int, id: str = "", at: int = -1) -> Page:
+        """A part of a document; raises ``KeyError`` if there is none.
+
+        Args:
+            id: the node whose activations are marked.
+            at: place of a token, among the document's indexed tokens, that is framed.
+        """
+        passage = self.index.passage(number, id)
+        most = max((value for _, _, values in passage.stretches for value in values), default=0.0)
+        node = self.nodes([self._levels.latent(id)])[0] if id else None
+        return self._page("document_part", passage.document, "tree", passage=passage, node=node, most=most, at=at)
 
     def compare(self, id: str) -> Page:
         """A node next to the nearest latents of the baseline; raises ``KeyError`` for an unknown id."""
@@ -253,18 +296,14 @@ class Pages:
         return self._page("search", "Search", "search", query=query, by=by, named=named, firing=firing)
 
     def text(self, typed: str = "") -> Page:
-        """The form and what fires on the text."""
-        title, view = "What fires on a text", "text"
-        if not (typed.strip() and self.served and self._tree.can_encode):
-            return self._page("text", title, view, typed=typed, codes=None)
-        codes = self.index.encode_text(typed)
-        # The strongest coarse and the strongest finer activation of each token, then of the text.
-        strongest = [
-            [max((a for id, a in active if (parse_id(id)[0] == 0) == coarse), default=0.0) for coarse in (True, False)]
-            for active in codes.active
-        ]
-        most = [max((pair[which] for pair in strongest), default=0.0) for which in (0, 1)]
-        return self._page("text", title, view, typed=typed, codes=codes, strongest=strongest, most=most)
+        """The form and what fires on the text, or on an example if there is none."""
+        can_type = self.served and self._tree.can_encode
+        is_typed = bool(typed.strip()) and can_type
+        codes = self.index.encode_text(typed) if is_typed else self.index.example()
+        families = Families(codes, self._levels, self._tree.parent) if codes else None
+        shown = typed if is_typed else "".join(codes.tokens) if codes else ""
+        title = "What fires on a text"
+        return self._page("text", title, "text", typed=shown, is_typed=is_typed, can_type=can_type, families=families)
 
     def report(self) -> Page:
         """Every table of the report."""
@@ -285,25 +324,7 @@ class Pages:
     @cached_property
     def tree_data(self) -> str:
         """The script with the tree for the map. Labels change, so they are in ``label_data``."""
-        tree = self._tree
-        columns = {
-            "widths": self._levels.widths,
-            "parent": tree.parent,
-            "rate": _rounded(tree.rate),
-            "over": _rounded(tree.mi_over_max),
-            "bits": _rounded(tree.mi_bits),
-            "fvu": _rounded(tree.fvu_increase),
-            "lift": _rounded(tree.lift),
-            "inside": _rounded(tree.p_parent_given_child),
-            "share": _rounded(tree.share),
-            "overlap": _rounded(tree.overlap),
-            "alone": _rounded(tree.alone),
-            "order": self.card_order,
-            "rows": tree.rows,
-            "dead": [place for place, dead in enumerate(tree.dead) if dead],
-            "hint": [text.one_line(hint) for hint in tree.hint],
-        }
-        return _script("tree", columns)
+        return scripts.tree(self._tree, self._levels.widths, self.card_order)
 
     @cached_property
     def card_order(self) -> list[int]:
@@ -323,13 +344,13 @@ class Pages:
             numbers = range(file * cards.CARDS, (file + 1) * cards.CARDS)
             places = [place for place, number in enumerate(self.card_order) if number in numbers]
             contexts = {place: cards.contexts(self.index, place) for place in places}
-            self._card_data[file] = _script("cards", contexts, merge=True)
+            self._card_data[file] = scripts.script("cards", contexts, merge=True)
         return self._card_data[file]
 
     def label_data(self) -> str:
         """The script with the labels for the map, by place."""
         labels = {self._levels.latent(id): text.one_line(label.text) for id, label in self.index.labels().items()}
-        return _script("labels", labels)
+        return scripts.script("labels", labels)
 
     def token_data(self) -> str:
         """The script for searching a folder, by token: its occurrences, then a node's place, recall and precision."""
@@ -343,7 +364,7 @@ class Pages:
             flat = [part for place, *shares in hits for part in (place, *map(per_mille, shares))]
             if flat:
                 table[token] = [answer.occurrences, *flat]
-        return _script("tokens", table)
+        return scripts.script("tokens", table)
 
     def _compare(self, feature: FeaturePage) -> Page:
         return self._page("compare", f"{feature.id} and {self._tree.baseline}", "baseline", feature=feature)
@@ -363,15 +384,3 @@ def level_name(level: int, deepest: int, number: int = 1) -> str:
 def name_of(feature: FeaturePage) -> str:
     """The label of a feature, or else its hint."""
     return feature.label.text if feature.label else feature.hint
-
-
-def _rounded(figures: list[Any]) -> list[float | None]:
-    """Three significant figures: more would not be visible in the map and would slow down the load of a large tree."""
-    return [None if figure is None else float(f"{figure:.3g}") for figure in figures]
-
-
-def _script(name: str, data: Any, merge: bool = False) -> str:
-    # Parsing JSON is several times faster than parsing a literal of the same data.
-    parsed = f"JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))})"
-    value = f"Object.assign(hiersae.{name} ?? {{}}, {parsed})" if merge else parsed
-    return f"(window.hiersae ??= {{}}).{name} = {value};\n"

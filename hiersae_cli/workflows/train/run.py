@@ -27,6 +27,7 @@ from hiersae_cli.sae.base import geometric_median
 from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows.common import sizing
 from hiersae_cli.workflows.train.sources import Source, open_source
+from hiersae_cli.workflows.train.tracking import tracked
 
 _CALIBRATION_BATCHES = 32
 _MEDIAN_ROWS = 16_384
@@ -70,6 +71,7 @@ def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: On
             trainer.restore(state)
             interval.restore(state, device)
         folder.keep_metrics_until(trainer.step_number)
+        run_header = folder.read_header()
         console.say(f"{folder.path}: resuming from step {trainer.step_number:,} of {config.steps:,}")
     else:
         if folder.config_file.exists() and (others := folder.others()):
@@ -83,10 +85,12 @@ def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: On
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
-    figures = _loop(config, trainer, interval, source, folder, console, begin, on_step)
-    hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    with tracked(config, folder, run_header, console) as write_metrics:
+        figures = _loop(config, trainer, interval, source, folder, write_metrics, console, begin, on_step)
+        hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+        if hardening:
+            write_metrics({**figures, "hardening": hardening})
     if hardening:
-        folder.append_metrics({**figures, "hardening": hardening})
         console.say(
             f"{folder.path}: hardened: fvu {hardening['fvu_soft']:.4f} -> {hardening['fvu']:.4f}, "
             f"L0 {hardening['l0_soft']:.1f} -> {hardening['l0']:.1f} on new rows"
@@ -152,8 +156,8 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, dev
         (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
         centre_D = geometric_median(first_BD).cpu()
     relative_D = torch.ones(source.width)
-    if config.normalise == "coordinates" and spectrum:
-        relative_D = torch.from_numpy(spectrum.relative_scale()).float()
+    if spectrum:
+        relative_D = torch.from_numpy(spectrum.relative_scale(config.normalise)).float()
     model.initialise(centre_D * scale * relative_D, config.seeds.init)
     if config.dtype == "bfloat16" and device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
@@ -166,6 +170,7 @@ def _loop(
     interval: Interval,
     source: Source,
     folder: RunFolder,
+    write_metrics: Callable[[dict[str, Any]], None],
     console: Console,
     begin: Callable[[], None] | None,
     on_step: OnStep | None,
@@ -188,7 +193,7 @@ def _loop(
             if trainer.step_number % config.log_every == 0 or last:
                 figures = interval.close(trainer)
                 trainer.require_finite(figures["loss"])
-                folder.append_metrics(figures)
+                write_metrics(figures)
             progress.advance(config.batch, **_display(figures))
             if on_step:
                 try:

@@ -33,8 +33,7 @@ def make(dashboard: Path, out: Path) -> list[Path]:
     """Write the map, and the page of a parent, to ``out``; returns the files.
 
     The parent is the head of the first family that ``hiersae info`` names of the ``tree.json`` next to the dashboard,
-    with four children or more; without such a file it is the first parent of the map. The map is coloured by bits: with
-    the gate closed, nearly every edge reaches its bound.
+    with four children or more; without such a file it is the first parent of the map.
     """
     from playwright.sync_api import sync_playwright
 
@@ -44,8 +43,8 @@ def make(dashboard: Path, out: Path) -> list[Path]:
         page = browser.new_page(
             viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce"
         )
-        page.goto((dashboard / "index.html").absolute().as_uri() + "#/?colour=bits")
-        page.wait_for_selector("html[data-ready] #map")
+        page.goto((dashboard / "index.html").absolute().as_uri() + "#/")
+        page.wait_for_selector("html[data-ready] #map:not([data-loading])")  # with its contexts
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": page.evaluate(FOOT)}
         page.screenshot(path=files[0], clip=clip, full_page=True)
         if parent := _parent(dashboard.parent / "tree.json"):

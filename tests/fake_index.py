@@ -34,6 +34,7 @@ from hiersae_cli.browse.model import (
 from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import Levels, current_id
+from hiersae_cli.metrics.catalogue import term
 from hiersae_cli.pages.server import app
 
 ATTACK = "<script>alert(1)</script>"
@@ -111,6 +112,7 @@ class FakeIndex:
             [("hier against flat", ["", "hier", "flat", "difference", "p", ""], rows)],
             ["Intervals: bootstrap over documents."],
             100_352,
+            {row[0]: term(row[0].split()[0]) for row in rows if len(row) > 1},
         )
         return Overview(
             level=self.level,
@@ -305,10 +307,10 @@ class FakeIndex:
     def search_token(self, query: str, most: int = 50) -> TokenSearch:
         if not any(query in word for word in WORDS):
             return TokenSearch(query, 0, [])
-        return TokenSearch(query, 120, [SearchHit(self.near(place), 0.5, 0.6, 0.4) for place in (1, 8, 9)])
+        return TokenSearch(query, 120, [SearchHit(self.near(place), 0.48, 0.6, 0.4) for place in (1, 8, 9)])
 
-    def token_table(self) -> dict[str, list[str]]:
-        return {word: [self.names[1], self.names[8]] for word in WORDS}
+    def token_table(self) -> dict[str, TokenSearch]:
+        return {word: self.search_token(word) for word in WORDS}
 
     def encode_text(self, text: str) -> TextCodes:
         if not self.has_host:

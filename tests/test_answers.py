@@ -332,6 +332,25 @@ def test_baseline_pages_and_fates_agree_with_firings(index: Index, code_RF: Arra
         index.fates("lost")
 
 
+def test_the_map_has_the_shares_of_the_page_of_a_parent(index: Index):
+    overview, ids = index.overview(), index.ids()
+    parents = [place for place, alone in enumerate(overview.alone) if alone is not None]
+    assert parents and set(parents) <= set(overview.parent)
+    for parent in parents[:3]:
+        view = index.feature(ids[parent]).as_parent
+        assert view is not None and overview.alone[parent] == view.alone
+        for child in view.children:
+            place = ids.index(child.node.id)
+            assert overview.parent[place] == parent
+            assert (overview.share[place], overview.overlap[place]) == (child.share, child.overlap)
+
+
+def test_a_text_without_white_space_means_its_tokens_with_any(index: Index):
+    table = index.token_table()
+    assert index.search_token("k").occurrences == table["k"].occurrences
+    assert [hit.node.id for hit in index.search_token("k").hits[:5]] == [hit.node.id for hit in table["k"].hits[:5]]
+
+
 def test_a_token_finds_the_features_that_tell_it(index: Index, code_RF: Array, text: str):
     is_token_R = np.array([character == "k" for character in text])
     found = index.search_token("k")
@@ -341,7 +360,7 @@ def test_a_token_finds_the_features_that_tell_it(index: Index, code_RF: Array, t
     assert found.hits[0].score == pytest.approx(max(scores_F), rel=1e-5)
     for hit in found.hits[:10]:
         assert hit.score == pytest.approx(scores_F[index.ids().index(hit.node.id)], rel=1e-5)
-    assert index.token_table()["k"][0] == found.hits[0].node.id
+    assert index.token_table()["k"].hits[0].node.id == found.hits[0].node.id
 
 
 def test_a_text_of_several_tokens_is_found_where_it_stands(index: Index, code_RF: Array, text: str):

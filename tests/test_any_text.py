@@ -122,7 +122,7 @@ def test_pages_and_studies_show_the_text_as_it_is(chain: SimpleNamespace) -> Non
     assert index.overview().hint == [node.name for node in load_tree(tree).nodes]
     search = index.search_token("世", 5)
     assert search.occurrences == chain.text.count("世")
-    assert index.token_table()["世"][:3] == [hit.node.id for hit in search.hits[:3]]
+    assert [hit.node.id for hit in index.token_table()["世"].hits[:3]] == [hit.node.id for hit in search.hits[:3]]
     tokens, *_ = vars(index.encode_text(chain.text[:60])).values()
     assert "".join(tokens) == chain.text[: len("".join(tokens))]
     written = "".join(Pages(index, served=False).feature(id).body for id in index.ids())

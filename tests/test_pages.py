@@ -18,11 +18,11 @@ import pytest
 from hiersae_cli.browse.model import Context, Histogram
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import Levels
-from hiersae_cli.pages import server, static
+from hiersae_cli.pages import cards, server, static
 from hiersae_cli.pages.evidence import child_sentence, short_percent
 from hiersae_cli.pages.families import HUES
-from hiersae_cli.pages.render import Pages, asset_text
-from hiersae_cli.pages.text import STEPS, context, one_line, step
+from hiersae_cli.pages.render import Pages
+from hiersae_cli.pages.text import STEPS, asset_text, context, one_line, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
 from tests.helpers import PATIENCE
 
@@ -344,9 +344,10 @@ def test_children_of_a_large_family_have_their_contexts_in_later_parts():
 
 def test_a_list_has_only_the_columns_that_say_something():
     pages = Pages(FakeIndex(), served=True)
-    heads = {name: re.findall("<th [^>]*>([^<]*)", pages.listing(name).body) for name in ("level-0", "level-1", "dead")}
-    assert heads["level-0"] == ["Feature", "Fires in", "Children"]
-    assert heads["level-1"] == ["Feature", "Parent", "Fires in", "MI with the parent, of its bound"]
+    head = re.compile("<th [^>]*>(?:<button [^>]*>)?([^<]*)")
+    heads = {name: head.findall(pages.listing(name).body) for name in ("level-0", "level-1", "dead")}
+    assert heads["level-0"] == ["Feature", "Fires in", "Children", "Fires without any"]
+    assert heads["level-1"] == ["Feature", "Parent", "Fires in", "Child inside its parent", "Lift of an edge"]
     assert heads["dead"] == ["Feature", "Fires in"]
 
 
@@ -390,6 +391,27 @@ def test_the_figure_of_a_subtree_is_xml_with_all_its_nodes():
     assert any(ATTACK in text for text in texts)
 
 
+def test_files_of_cards_hold_the_contexts_of_every_node_once():
+    pages = Pages(FakeIndex(), served=True)
+    assert sorted(pages.card_order) == list(range(len(pages.card_order)))
+    contexts = {}
+    for file in range(pages.card_files):
+        data = json.loads(json.loads(re.search(r"JSON\.parse\((.*)\)\);", pages.card_data(file))[1]))
+        assert not set(data) & set(contexts)
+        contexts |= data
+    assert set(contexts) == {str(place) for place in range(len(pages.card_order))}
+    assert len(contexts["1"]) == 3 and contexts["57"] == []  # a dead one
+    assert all(len(line) == 3 and "\n" not in "".join(line) for lines in contexts.values() for line in lines)
+    with pytest.raises(KeyError):
+        pages.card_data(pages.card_files)
+
+
+def test_a_familys_children_are_in_neighbouring_files():
+    parent, rate = [-1, -1, -1, 2, 0, 2, 0], [0.1, 0.9, 0.2, 0.1, 0.1, 0.3, 0.1]
+    # The larger family first, then the other one, then the root without children; then children by parent.
+    assert cards.order(parent, rate) == [1, 2, 0, 6, 3, 5, 4]
+
+
 def test_steps_of_the_ramp():
     assert [step(a, 9.0) for a in (0, -1, 1e-9, 1, 1.01, 9, 10)] == [0, 0, 1, 1, 2, 9, STEPS]
     assert step(1, None) == step(1, 0) == 0
@@ -427,7 +449,7 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
     assert made.path == tmp_path / "site" / "index.html" and made.path.is_file()
     assert made.size == sum(file.stat().st_size for file in (tmp_path / "site").rglob("*") if file.is_file())
     found: dict[str, list[str]] = {}
-    for file in (tmp_path / "site" / "assets").glob("[!c]*-*.js"):  # all but the contexts of cards
+    for file in (tmp_path / "site" / "assets").glob("[!c]*-[0-9]*.js"):  # not the contexts of cards
         found |= unpacked(file)
     found |= unpacked(tmp_path / "site" / "assets" / "rest.js")
     assert made.pages == len(found) + 1

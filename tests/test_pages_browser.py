@@ -15,6 +15,7 @@ from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
 from tests.fake_index import ATTACK, PARENTS, FakeIndex, serving
+from tests.test_pages import contrast
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 
@@ -186,8 +187,11 @@ def test_a_walk_by_keys(either):
     either.press("?")
     assert page.locator("#help").is_visible()
     either.press("Escape", "/")
+    assert page.evaluate("document.activeElement.closest('#find') !== null")
+    page.keyboard.type("the")
+    either.press("Enter")
+    either.shows("#found .node")
     either.title("Search")
-    assert page.evaluate("document.activeElement.id") == "query"
 
 
 def test_keys_pressed_before_the_page_listens_are_not_lost(either):
@@ -200,18 +204,18 @@ def test_keys_pressed_before_the_page_listens_are_not_lost(either):
     either.press("Enter")
     let_through()
     either.shows("#found .node")
-    assert either.view() == "/search?q=king&by=token"
+    assert either.view() == "/search?q=king"
 
 
 def test_keys_pressed_while_the_next_page_is_on_its_way_are_for_that_page(served):
     page = served.page
     served.go("/feature/a0")
-    let_through = hold(page, "**/search")
-    served.press("/")
+    let_through = hold(page, "**/compare/a0")
+    served.press("c", "/")
     page.keyboard.type("the")  # a t is no longer the way back to the tree
     let_through()
-    served.title("Search")
-    assert page.input_value("#query") == "the"
+    served.title("Compared")
+    assert page.input_value("#find input") == "the"
 
 
 def test_letters_typed_before_the_search_page_listens_go_into_its_field(served):
@@ -228,9 +232,15 @@ def test_search_by_token_and_by_label(either):
     either.go("/search")
     page = either.page
     page.fill("#query", " king")
+    page.check("input[value=token]")
     either.press("Enter")
     either.shows("#found .node")
-    assert page.locator("#found .node .id").all_inner_texts()[:2] == ["a1", "b2"]
+    row = page.locator("#found .listing tbody tr").first
+    assert row.locator("td").all_inner_texts()[2:] == ["60 %", "40 %", "0.48"] or row.locator("td").all_inner_texts()[
+        2:
+    ] == ["60.0 %", "40.0 %", "0.480"]
+    assert page.locator("#found .listing .id").all_inner_texts()[:2] == ["a1", "b2"]
+    assert "120 times" in page.locator("#found").inner_text()
     page.fill("#query", "royalty")
     page.check("input[value=label]")
     page.click(".ask button")
@@ -441,6 +451,58 @@ def test_the_switches_of_the_map_are_in_its_address(either):
     assert page.locator("#map canvas").first.evaluate("canvas => canvas.toDataURL()") == after
 
 
+def test_the_card_shows_name_figures_and_contexts_by_pointer_and_by_keys(either):
+    either.go("/")
+    page, card = either.page, either.page.locator("#about")
+    assert card.is_hidden()
+    page.locator("#map").focus()
+    either.press("Enter")  # chooses the first family
+    playwright.expect(card.locator(".card-contexts li")).to_have_count(3)
+    assert "fires in 20.0 %" in " ".join(card.inner_text().split())
+    either.press("Escape")
+    assert card.is_hidden()
+    box = page.locator("#map").bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 80)  # a child of the first family
+    playwright.expect(card.locator(".card-contexts mark").first).to_be_visible()
+    for part in ("inside its parent", "lift", "share of the parent", "of it with a sibling"):
+        assert part in card.inner_text()
+    assert card.locator("script, img").count() == 0
+    page.mouse.move(5, 5)
+    assert card.is_hidden()
+
+
+def test_text_on_the_map_has_contrast_in_every_hue(either):
+    either.go("/")
+    ramps = either.page.evaluate(
+        "() => [false, true].map((dark) => Array.from({ length: 60 }, (_, hue) => hiersae.ramp(6 * hue, dark)))"
+    )
+    for ramps_of_theme, ink in zip(ramps, ("#1d1b18", "#f1ece5"), strict=True):
+        for ramp in ramps_of_theme:
+            for ground in (ramp["ground"], ramp["none"], *ramp["steps"]):
+                assert contrast(ink, ground) >= 4.5, (ink, ground)
+
+
+def test_groups_without_a_family_are_zoomed_from_their_band(either):
+    either.go("/")
+    page = either.page
+    box = page.locator("#map").bounding_box()
+    page.mouse.click(box["x"] + 40, box["y"] + box["height"] - 20)
+    assert either.view() == "/?at=no-parent" and "3 without a parent" in page.locator("#trail").inner_text()
+    page.reload()
+    either.settle()
+    assert "3 without a parent" in page.locator("#trail").inner_text()
+
+
+def test_a_definition_appears_where_a_figure_has_the_focus(either):
+    either.go("/report")
+    page = either.page
+    term = page.locator(".full .term").first
+    assert term.locator(".definition").is_hidden()
+    term.focus()
+    assert "variance" in term.locator(".definition").inner_text()
+    assert page.locator(".definitions dt").count() >= 5
+
+
 @pytest.mark.parametrize("button", ["#save-svg", "#save-png", ".save-svg", ".save-png"])
 def test_pictures_are_saved(either, button, tmp_path):
     either.go("/" if button.startswith("#") else "/feature/a1")
@@ -451,6 +513,8 @@ def test_pictures_are_saved(either, button, tmp_path):
     waiting.value.save_as(tmp_path / "picture")
     data = (tmp_path / "picture").read_bytes()
     assert data.startswith(b"<svg" if button.endswith("svg") else b"\x89PNG") and len(data) > 2000
+    if data.startswith(b"<svg"):
+        assert 0 < float(re.search(rb' width="([\d.]+)in"', data)[1]) <= 7
 
 
 def test_the_theme_is_that_of_the_system_until_one_is_chosen(browser, index):

@@ -21,8 +21,9 @@ from hiersae_cli.formats.report import PLOTS, TOO_FEW_DOCUMENTS, TOO_FEW_SEEDS, 
 from hiersae_cli.metrics.catalogue import metric_of
 from hiersae_cli.metrics.intervals import holm
 from hiersae_cli.metrics.stability import recurring_edges, start_cosines
+from hiersae_cli.pages.report_page import html
 from hiersae_cli.render.report_tables import doubts, tables
-from hiersae_cli.render.report_writers import html, markdown
+from hiersae_cli.render.report_writers import markdown
 from hiersae_cli.sae.base import first_rows
 from hiersae_cli.workflows.cache import run as cache
 from hiersae_cli.workflows.eval import run as evaluate

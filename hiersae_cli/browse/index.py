@@ -26,8 +26,9 @@ from hiersae_cli.formats.index_layout import BASELINE, RUN
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.levels import Levels
+from hiersae_cli.metrics.catalogue import term
 from hiersae_cli.metrics.firings import NONE
-from hiersae_cli.render.report_tables import doubts, lines, tables, title
+from hiersae_cli.render.report_tables import doubts, labelled, lines, tables, title
 
 _TOP, _NEAREST, _PER_DECILE = 20, 8, 2
 
@@ -200,8 +201,8 @@ class Index:
         """Features that fire at the text: at tokens equal to it (except for white space), else wherever it occurs."""
         return self._search.token(query, most)
 
-    def token_table(self) -> dict[str, list[str]]:
-        """For a search without a server: from each token's text to the nodes that detect it best, the best first."""
+    def token_table(self) -> dict[str, TokenSearch]:
+        """For a search without a server: the answer for each token's text, with its best hits."""
         return self._search.table()
 
     def encode_text(self, text: str) -> TextCodes:
@@ -233,6 +234,9 @@ class Index:
 
 
 def summary(report: dict[str, Any]) -> ReportSummary:
-    """The tables of a report."""
-    rows = [(table.title, table.columns, table.rows) for table in tables(report)]
-    return ReportSummary(title(report), doubts(report), rows, list(lines(report)), report["sample"]["rows"])
+    """The tables of a report, and the terms of their figures in the order of the tables."""
+    contents = [(table.title, table.columns, table.rows) for table in tables(report)]
+    metrics = {labelled(metric): metric for group in report["groups"].values() for metric in group["figures"]}
+    cells = dict.fromkeys(row[0] for _, _, rows in contents for row in rows)
+    terms = {cell: term(metrics[cell]) for cell in cells if cell in metrics}
+    return ReportSummary(title(report), doubts(report), contents, list(lines(report)), report["sample"]["rows"], terms)

@@ -51,10 +51,13 @@ class Search:
         return [SearchHit(self._nodes.neighbour(latent), rounded(score)) for score, latent in hits[:most]]
 
     def token(self, query: str, most: int) -> TokenSearch:
-        """Features that fire at a text: at tokens equal to it, else wherever it occurs."""
+        """Features that fire at a text: at tokens equal to it, else wherever it occurs.
+
+        White space at the ends of tokens counts only if the query has some, and if there is such a token.
+        """
         if not query.strip():
             return TokenSearch(query, 0, [])
-        exact = [token for token, text in self._texts.items() if text == query]
+        exact = [token for token, text in self._texts.items() if text == query != query.strip()]
         exact = exact or [token for token, text in self._texts.items() if text.strip() == query.strip()]
         if exact:
             first_m = np.flatnonzero(np.isin(self._contexts.token_R, exact))
@@ -69,29 +72,31 @@ class Search:
         hits = self._detectors(first_m[::step], last_m[::step], step)
         return TokenSearch(query, occurrences, hits[:most])
 
-    def table(self, most: int = 12) -> dict[str, list[str]]:
-        """From the text of every token and character that is not too rare to the nodes that detect it best."""
+    def table(self, most: int = 12) -> dict[str, TokenSearch]:
+        """The answer to a search for every token and character that is not too rare, with its best hits."""
         token_R = self._contexts.token_R
         order = np.argsort(token_R, kind="stable")
         tokens, start, counts = np.unique(token_R[order], return_index=True, return_counts=True)
-        best_nodes: dict[str, list[str]] = {}
+        rows_of: dict[str, list[Array]] = {}  # by text, and by text without the white space at its ends
         for token, first, count in zip(tokens.tolist(), start.tolist(), counts.tolist(), strict=True):
-            if count >= _LEAST_OCCURRENCES:
-                rows = order[first : first + count]
-                # Two tokens may have one text, such as a byte of SentencePiece and a letter.
-                best_nodes.setdefault(self._contexts.text(token), self._best(rows, rows, most))
+            text = self._contexts.text(token)
+            for key in {text, text.strip()}:
+                rows_of.setdefault(key, []).append(order[first : first + count])
+        answers: dict[str, TokenSearch] = {}
+        for text, parts in rows_of.items():
+            rows = np.sort(np.concatenate(parts))
+            if text and len(rows) >= _LEAST_OCCURRENCES:
+                answers[text] = self._answer(text, rows, rows, most)
         for text, places in self._characters().items():
             if len(places) >= _LEAST_OCCURRENCES:
                 first_m, last_m = np.array(places).T
-                best_nodes.setdefault(text, self._best(first_m, last_m, most))
-        return best_nodes
+                answers.setdefault(text, self._answer(text, first_m, last_m, most))
+        return answers
 
-    def _best(self, first_m: Array, last_m: Array, most: int) -> list[str]:
+    def _answer(self, text: str, first_m: Array, last_m: Array, most: int) -> TokenSearch:
         """The nodes that best detect a text with these first and last rows, the best first."""
         step = max(1, -(-len(first_m) // _TABLE_ROWS))
-        latent_C, score_C, _, _ = self._scores(first_m[::step], last_m[::step], step)
-        best = np.lexsort((latent_C, -score_C))[:most]
-        return [self._nodes.ids[latent] for latent in latent_C[best]]
+        return TokenSearch(text, len(first_m), self._detectors(first_m[::step], last_m[::step], step)[:most])
 
     def _characters(self) -> dict[str, list[tuple[int, int]]]:
         """The first and last row of every character that spans several tokens: the last of them has its text."""

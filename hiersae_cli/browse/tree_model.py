@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hiersae_cli.browse.model import Neighbour
+from hiersae_cli.metrics.catalogue import Term
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class ReportSummary:
         tables: (title, columns, rows of texts); a row with one cell is a heading for the rows below it.
         notes: how to read the tables.
         rows: number of held-out rows measured.
+        terms: by the first cell of a row, what the row's figure is.
     """
 
     title: str
@@ -25,6 +27,7 @@ class ReportSummary:
     tables: list[tuple[str, list[str], list[list[str]]]]
     notes: list[str]
     rows: int
+    terms: dict[str, Term]
 
 
 @dataclass(frozen=True)

@@ -289,17 +289,34 @@ def metric_of(name: str) -> Metric:
     return BY_NAME[base_name(name)]
 
 
+@dataclass(frozen=True)
+class Term:
+    """A figure as pages show it: its ``name`` in the report, its ``label`` in words, and its ``definition``."""
+
+    name: str
+    label: str
+    definition: str
+
+
+def term(name: str) -> Term:
+    """The term of a figure; raises ``KeyError`` for an unknown name."""
+    metric = metric_of(name)
+    label = metric.label[0].upper() + metric.label[1:]  # capitalize() would make Kl of KL
+    return Term(name, label + _condition(name), metric.definition)
+
+
+def _condition(name: str) -> str:
+    ending = name.removeprefix(metric_of(name).name)
+    return f", {_ENDINGS.get(ending) or ending.removeprefix('_').replace('_', ' ')}" if ending else ""
+
+
 def explain(name: str) -> str:
     """A few lines of text about a figure; raises ``KeyError`` for an unknown name."""
     metric = metric_of(name)
-    ending = name.removeprefix(metric.name)
-    condition = ""
-    if ending:
-        condition = f", {_ENDINGS.get(ending) or ending.removeprefix('_').replace('_', ' ')}"
     better = {True: "more is better", False: "less is better", None: "neither more nor less is better"}[metric.better]
     unit = [] if metric.unit == "1" else [f"in {metric.unit}"]
     facts = ", ".join([better, *unit, *_range_in_words(*metric.range), f"section {metric.section}"])
-    return f"{name}: {metric.label}{condition}\n{fill(metric.definition, 72)}\n({facts})"
+    return f"{name}: {metric.label}{_condition(name)}\n{fill(metric.definition, 72)}\n({facts})"
 
 
 def explained(name: str) -> tuple[dict[str, Any], str]:

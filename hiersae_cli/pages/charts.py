@@ -14,7 +14,9 @@ from hiersae_cli.pages.text import one_line, value
 
 # The figure has a white ground everywhere, so its colours are fixed.
 _INK, _QUIET, _ACCENT = "#1d1b18", "#6b655d", "#a33b1c"
-_ROW, _COLUMN, _TOP, _MARGIN = 22, 300, 46, 24
+_ROW, _TOP, _MARGIN = 22, 46, 24
+_LINKS, _CHARACTER = 110, 6.4  # pixels: for the lines between two columns, and of a character of a name
+_MOST_INCHES, _PIXELS_PER_INCH = 7.0, 96  # as wide as the text of a page of a paper
 
 
 def histogram(bins: Histogram) -> Markup:
@@ -50,7 +52,7 @@ class _Spot:
 
 
 def subtree(tree: Overview, root: int, most: int = 40) -> str:
-    """A node and everything below it, as an SVG file.
+    """A node and everything below it, as an SVG file, at most 7 inches wide.
 
     Each node has at most ``most`` children drawn, those with the largest MI; the figure says how many are left out.
     ``root`` is a place in the columns of ``tree``.
@@ -74,14 +76,20 @@ def subtree(tree: Overview, root: int, most: int = 40) -> str:
         return _Spot(node, depth, middle, more, spots)
 
     top = put(root, 0)
-    deepest = _deepest(top)
-    width, height = _MARGIN * 2 + _COLUMN * (deepest + 1), _TOP + max(rows, 1) * _ROW + 44
-    highest = max([tree.rate[place] for place in range(len(tree.rate))], default=0) or 1
+    left = _columns(tree, top)
+    width, height = round(left.pop()), _TOP + max(rows, 1) * _ROW + 44
+    inches = min(_MOST_INCHES, width / _PIXELS_PER_INCH)
     parts: list[str] = []
-    _draw(tree, top, highest, parts)
-    caption = "Line width: mutual information over its bound. Circle area: firing rate."
+    _draw(
+        tree,
+        top,
+        _Scale(left, max(tree.rate, default=0) or 1, max([s or 0 for s in tree.share], default=0) or 1),
+        parts,
+    )
+    caption = "Line: share of the parent’s firings. Circle: firing rate."
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{inches:.2f}in" height="{inches * height / width:.2f}in" '
+        f'viewBox="0 0 {width} {height}" '
         f'font-family="Helvetica, Arial, sans-serif" font-size="12">'
         f"<title>{escape(_name(tree, root))} and everything below it</title>"
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>{"".join(parts)}'
@@ -89,25 +97,51 @@ def subtree(tree: Overview, root: int, most: int = 40) -> str:
     )
 
 
-def _deepest(spot: _Spot) -> int:
-    return max([spot.depth, *(_deepest(child) for child in spot.below)])
+@dataclass(frozen=True)
+class _Scale:
+    """The left edge of each column, the largest rate, and the largest share of a parent's firings."""
+
+    left: list[float]
+    rate: float
+    share: float
 
 
-def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None:
-    x, y = _MARGIN + spot.depth * _COLUMN + 8, _TOP + spot.y * _ROW
-    radius = 2.5 + 6 * math.sqrt(tree.rate[spot.node] / highest)
+def _columns(tree: Overview, top: _Spot) -> list[float]:
+    """The left edge of the column of each depth, and the right edge of the last one: names of leaves fit."""
+    lengths: list[int] = []
+    stack = [top]
+    while stack:
+        spot = stack.pop()
+        lengths += [0] * (spot.depth + 1 - len(lengths))
+        # The name of a node with lines to its right is above it, and may extend over them.
+        length = len(_short(_name(tree, spot.node)))
+        lengths[spot.depth] = max(lengths[spot.depth], length - 16 if spot.below else length)
+        stack += spot.below
+    edges = [float(_MARGIN)]
+    for depth, length in enumerate(lengths):
+        last = depth == len(lengths) - 1
+        edges.append(edges[-1] + max(length * _CHARACTER + 24, _LINKS if not last else 0) + (_MARGIN if last else 0))
+    caption = 340.0
+    edges[-1] = max(edges[-1], caption)
+    return edges
+
+
+def _draw(tree: Overview, spot: _Spot, scale: _Scale, parts: list[str]) -> None:
+    x, y = scale.left[spot.depth] + 8, _TOP + spot.y * _ROW
+    radius = 2.5 + 6 * math.sqrt(tree.rate[spot.node] / scale.rate)
     # The name is to the right of a leaf, above a node with lines to its right, and at the top for the root.
     place = f'x="{x + 12:.1f}" y="{y + 4:.1f}"'
     if spot.below:
         place = f'x="{x - radius:.1f}" y="{y - radius - 6 if spot.depth else _MARGIN:.1f}"'
     for child in spot.below:
-        to_x, to_y = _MARGIN + child.depth * _COLUMN + 8, _TOP + child.y * _ROW
-        strength = tree.mi_over_max[child.node] or 0
+        to_x, to_y = scale.left[child.depth] + 8, _TOP + child.y * _ROW
+        bend = (to_x - x) * 0.45
+        strength = (tree.share[child.node] or 0) / scale.share
         parts.append(
-            f'<path d="M{x:.1f} {y:.1f}C{x + 130:.1f} {y:.1f} {to_x - 130:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}" '
-            f'fill="none" stroke="{_ACCENT}" stroke-opacity="0.55" stroke-width="{0.6 + 5 * strength:.2f}"/>'
+            f'<path d="M{x:.1f} {y:.1f}C{x + bend:.1f} {y:.1f} {to_x - bend:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}" '
+            f'fill="none" stroke="{_ACCENT}" stroke-opacity="0.55" stroke-width="{0.6 + 7 * strength:.2f}"/>'
         )
-        _draw(tree, child, highest, parts)
+        _draw(tree, child, scale, parts)
     parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{_ACCENT}"/>')
     bold = ' font-weight="bold"' if spot.below else ""
     name = escape(_short(_name(tree, spot.node)))
@@ -117,7 +151,7 @@ def _draw(tree: Overview, spot: _Spot, highest: float, parts: list[str]) -> None
     if spot.more:
         low = _TOP + (spot.below[-1].y + 1) * _ROW
         text = f"and {spot.more:,} more"
-        parts.append(f'<text x="{x + _COLUMN + 12:.1f}" y="{low + 4:.1f}" fill="{_QUIET}">{text}</text>')
+        parts.append(f'<text x="{scale.left[spot.depth + 1] + 20:.1f}" y="{low + 4:.1f}" fill="{_QUIET}">{text}</text>')
 
 
 def _name(tree: Overview, place: int) -> str:

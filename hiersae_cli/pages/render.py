@@ -6,27 +6,23 @@ The two differ in their links (``/feature/a1`` or ``#/feature/a1``) and in what 
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hiersae_cli.browse.family import TOGETHER
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import FeaturePage, Neighbour
-from hiersae_cli.browse.tree_model import Overview
-from hiersae_cli.layout import split_interval
+from hiersae_cli.browse.tree_model import Overview, SearchHit, TokenSearch
 from hiersae_cli.levels import Levels
-from hiersae_cli.metrics.catalogue import BY_NAME
-from hiersae_cli.pages import cards, charts, evidence, text
+from hiersae_cli.pages import cards, charts, evidence, scripts, text
+from hiersae_cli.pages.environment import environment
 from hiersae_cli.pages.families import Families
 from hiersae_cli.pages.lists import ROWS, NodeList, level_name, node_lists
-from hiersae_cli.version import __version__
+from hiersae_cli.pages.report_page import headlines
 
 VERDICTS = {
     "kept": "one latent of the tree fires at the same tokens",
@@ -40,21 +36,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'{file}; style-src 'self'{file}; img-src 'self'{file} data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'"
 )
-# The figures next to the map, by their names in the report; the report's page has all of them.
-HEADLINES = (
-    "fvu",
-    "l0",
-    "dead",
-    "ce_recovered",
-    "kl",
-    "mi_bits",
-    "mi_over_max",
-    "p_parent_given_child",
-    "lift",
-    "bits_per_token",
-)
-
-
 ASSETS = {
     "card.js": "text/javascript",
     "colours.js": "text/javascript",
@@ -69,11 +50,6 @@ ASSETS = {
     "text.js": "text/javascript",
     "theme.js": "text/javascript",
 }
-
-
-def asset_text(name: str) -> str:
-    """The text of a style sheet, a script or a drawing."""
-    return (files("hiersae_cli.pages") / "assets" / name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -108,39 +84,18 @@ class Pages:
         self.policy = POLICY.format(file="" if served else " file:")
         self._tree = index.overview()
         self._levels = Levels.of(self._tree.run["widths"])
-        environment = Environment(
-            loader=PackageLoader("hiersae_cli.pages", "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters.update(
-            count=lambda number: f"{number:,}",
-            percent=text.percent,
-            number=text.number,
-            running=text.running,
-            one_line=text.one_line,
-            token=text.token,
-            value=text.value,
-        )
-        environment.globals.update(
+        self._environment = environment()
+        self._environment.globals.update(
             pages=self,
             link=self.link,
-            step=text.step,
-            contexts=text.contexts,
-            stretch=text.stretch,
             parent_sentence=evidence.parent_sentence,
             child_sentence=evidence.child_sentence,
             edge_words=evidence.edge_words,
             fewest=evidence.FEWEST,
             together=TOGETHER,
             level_name=level_name,
-            histogram=charts.histogram,
             verdicts=VERDICTS,
-            version=__version__,
         )
-        self._environment = environment
         self._card_data: dict[int, str] = {}
 
     def link(self, *path: object, **query: object) -> str:
@@ -203,7 +158,7 @@ class Pages:
 
     def overview(self) -> Page:
         """The map of the tree, next to a summary of the report."""
-        return self._page("overview", self._tree.run["name"], "tree", headlines=self._headlines())
+        return self._page("overview", self._tree.run["name"], "tree", headlines=headlines(self._tree.report))
 
     def last_page(self, name: str) -> int:
         """The number of the last page of a list, counted from 1; raises ``KeyError`` for an unknown list."""
@@ -302,17 +257,17 @@ class Pages:
         page = self.index.baseline(latent)
         return self._page("baseline", f"{self._tree.baseline} {latent}", "baseline", page=page)
 
-    def search(self, query: str = "", by: str = "token") -> Page:
-        """The form and the hits; without a query, or in a static folder, only the form."""
-        by = by if by in ("token", "label") else "token"
-        hits, occurrences = [], None
+    def search(self, query: str = "", by: str = "") -> Page:
+        """The form and the hits; without a query, or in a folder, only the form."""
+        by = by if by in ("token", "label") else ""
+        named: list[SearchHit] = []
+        firing: TokenSearch | None = None
         if query and self.served:
-            if by == "token":
-                answer = self.index.search_token(query)
-                hits, occurrences = answer.hits, answer.occurrences
-            else:
-                hits = self.index.search_label(query)
-        return self._page("search", "Search", "search", query=query, by=by, hits=hits, occurrences=occurrences)
+            if by != "token":
+                named = self.index.search_label(query, 50 if by else 8)
+            if by != "label":
+                firing = self.index.search_token(query)
+        return self._page("search", "Search", "search", query=query, by=by, named=named, firing=firing)
 
     def text(self, typed: str = "") -> Page:
         """The form and what fires on the text, or on an example if there is none."""
@@ -326,7 +281,8 @@ class Pages:
 
     def report(self) -> Page:
         """Every table of the report."""
-        return self._page("report", "Report", "tree", report=self._tree.report)
+        report = self._tree.report
+        return self._page("report", "Report", "report", report=report, headlines=headlines(report))
 
     def message(self, title: str, explanation: str, status: int = 404) -> Page:
         """A page that says what went wrong and what to do."""
@@ -342,25 +298,7 @@ class Pages:
     @cached_property
     def tree_data(self) -> str:
         """The script with the tree for the map. Labels change, so they are in ``label_data``."""
-        tree = self._tree
-        columns = {
-            "widths": self._levels.widths,
-            "parent": tree.parent,
-            "rate": _rounded(tree.rate),
-            "over": _rounded(tree.mi_over_max),
-            "bits": _rounded(tree.mi_bits),
-            "fvu": _rounded(tree.fvu_increase),
-            "lift": _rounded(tree.lift),
-            "inside": _rounded(tree.p_parent_given_child),
-            "share": _rounded(tree.share),
-            "overlap": _rounded(tree.overlap),
-            "alone": _rounded(tree.alone),
-            "order": self.card_order,
-            "rows": tree.rows,
-            "dead": [place for place, dead in enumerate(tree.dead) if dead],
-            "hint": [text.one_line(hint) for hint in tree.hint],
-        }
-        return _script("tree", columns)
+        return scripts.tree(self._tree, self._levels.widths, self.card_order)
 
     @cached_property
     def card_order(self) -> list[int]:
@@ -380,43 +318,30 @@ class Pages:
             numbers = range(file * cards.CARDS, (file + 1) * cards.CARDS)
             places = [place for place, number in enumerate(self.card_order) if number in numbers]
             contexts = {place: cards.contexts(self.index, place) for place in places}
-            self._card_data[file] = _script("cards", contexts, merge=True)
+            self._card_data[file] = scripts.script("cards", contexts, merge=True)
         return self._card_data[file]
 
     def label_data(self) -> str:
         """The script with the labels for the map, by place."""
         labels = {self._levels.latent(id): text.one_line(label.text) for id, label in self.index.labels().items()}
-        return _script("labels", labels)
+        return scripts.script("labels", labels)
 
     def token_data(self) -> str:
-        """The script for searching a static folder: the places of nodes by token."""
-        table = {
-            token: [self._levels.latent(id) for id in nodes]
-            for token, nodes in self.index.token_table().items()
-            if nodes
-        }
-        return _script("tokens", table)
+        """The script for searching a folder, by token: its occurrences, then a node's place, recall and precision."""
+
+        def per_mille(share: float | None) -> int:
+            return round(1000 * (share or 0))
+
+        table = {}
+        for token, answer in self.index.token_table().items():
+            hits = [(self._levels.latent(hit.node.id), hit.recall, hit.precision) for hit in answer.hits]
+            flat = [part for place, *shares in hits for part in (place, *map(per_mille, shares))]
+            if flat:
+                table[token] = [answer.occurrences, *flat]
+        return scripts.script("tokens", table)
 
     def _compare(self, feature: FeaturePage) -> Page:
         return self._page("compare", f"{feature.id} and {self._tree.baseline}", "baseline", feature=feature)
-
-    def _headlines(self) -> list[dict[str, str]]:
-        """A few rows of the report's first table, without their intervals."""
-        report = self._tree.report
-        if report is None or not report.tables:
-            return []
-        _, columns, rows = report.tables[0]
-        headlines = []
-        for row in rows:
-            metric = row[0].split(" ")[0]
-            if len(row) > 1 and metric in HEADLINES:
-                cells = [split_interval(cell)[0] for cell in row[1:]]
-                verdict = row[-1] if row[-1] in ("better", "worse", "no evidence") else ""
-                other = cells[1] if len(columns) > 2 else ""
-                name = BY_NAME[metric].label
-                name = name[0].upper() + name[1:]  # capitalize() would make Kl of KL
-                headlines.append({"name": name, "metric": row[0], "ours": cells[0], "other": other, "verdict": verdict})
-        return headlines
 
     def _page(self, template: str, title: str, view: str, **values: Any) -> Page:
         body = self._environment.get_template(f"{template}.html.jinja").render(tree=self._tree, **values)
@@ -426,15 +351,3 @@ class Pages:
 def name_of(feature: FeaturePage) -> str:
     """The label of a feature, or else its hint."""
     return feature.label.text if feature.label else feature.hint
-
-
-def _rounded(figures: list[Any]) -> list[float | None]:
-    """Three significant figures: more would not be visible in the map and would slow down the load of a large tree."""
-    return [None if figure is None else float(f"{figure:.3g}") for figure in figures]
-
-
-def _script(name: str, data: Any, merge: bool = False) -> str:
-    # Parsing JSON is several times faster than parsing a literal of the same data.
-    parsed = f"JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))})"
-    value = f"Object.assign(hiersae.{name} ?? {{}}, {parsed})" if merge else parsed
-    return f"(window.hiersae ??= {{}}).{name} = {value};\n"

@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hiersae_cli.browse.index import Index
 from hiersae_cli.errors import HierSAEError, UsageError
-from hiersae_cli.pages.render import ASSETS, Page, Pages, asset_text
+from hiersae_cli.pages.render import ASSETS, Page, Pages
+from hiersae_cli.pages.text import asset_text
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_FORM = 10_000  # bytes

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from hiersae_cli.browse.index import Index
 from hiersae_cli.formats.atomic import replacing_folder
-from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages, asset_text
+from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages
+from hiersae_cli.pages.text import asset_text
 
 # Pages per file, the same as in folder.js: more would open more slowly, fewer would make more files.
 TOGETHER = 32

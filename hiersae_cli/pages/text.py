@@ -6,6 +6,7 @@ They are the bulk of a page, so code builds them and not a template.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 
 from markupsafe import Markup
 
@@ -24,6 +25,7 @@ from hiersae_cli.formats.marked_text import (
 
 __all__ = [
     "STEPS",
+    "asset_text",
     "context",
     "contexts",
     "number",
@@ -55,6 +57,11 @@ def context(context: Context, most: float | None) -> Markup:
 def contexts(lines: Iterable[Context], most: float | None) -> Markup:
     """The lines of a list of contexts."""
     return Markup("").join(context(line, most) for line in lines)
+
+
+def asset_text(name: str) -> str:
+    """The text of a style sheet, a script or a drawing."""
+    return (files("hiersae_cli.pages") / "assets" / name).read_text(encoding="utf-8")
 
 
 def stretch(first: int, tokens: Sequence[str], activations: Sequence[float], most: float, at: int) -> Markup:

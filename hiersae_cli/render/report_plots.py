@@ -59,6 +59,9 @@ def _frontier(report: Mapping[str, Any]) -> str:
         runs = [report["runs"][subject] for subject in group["subjects"]]
         l0, fvu = ([run[metric]["value"] for run in runs] for metric in ("l0", "fvu"))
         axes.scatter(l0, fvu, s=24, marker="o" if group["seeds"] else "x", label=name)
+    low, high = axes.get_xlim()
+    middle = (low + high) / 2
+    axes.set_xlim(min(low, 0.8 * middle), max(high, 1.2 * middle))  # small differences of L0 do not fill the plot
     axes.set(xlabel="L0 (active latents per row)", ylabel="FVU", yscale="log")
     axes.legend(frameon=False)
     return svg(plot)

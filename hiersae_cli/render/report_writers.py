@@ -1,19 +1,14 @@
-"""A report as Markdown and as one HTML page, and its edges as CSV: for people and spreadsheets, never read back."""
+"""A report as Markdown, and its edges as CSV: for people and spreadsheets, never read back."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from hiersae_cli.layout import split_interval
-from hiersae_cli.metrics.catalogue import metric_of
-from hiersae_cli.render.report_tables import Table, doubts, labelled, lines, tables, title
+from hiersae_cli.render.report_tables import Table, doubts, lines, tables, title
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -24,31 +19,6 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts += [_plain(line) for line in lines(report)]
     parts.append(f"hiersae {report['hiersae_version']}, {report['created']}")
     return "\n\n".join(parts) + "\n"
-
-
-def html(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
-    """A self-contained page: doubts, tables, plots (SVG by title) and inputs.
-
-    Everything from the report is escaped; plots are embedded as images, which run no scripts.
-    """
-    environment = Environment(
-        loader=PackageLoader("hiersae_cli.render", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["split_interval"] = split_interval
-    images = {name: base64.b64encode(svg.encode()).decode() for name, svg in plots.items()}
-    return environment.get_template("report.html.jinja").render(
-        title=title(report),
-        doubts=doubts(report),
-        tables=tables(report),
-        lines=list(lines(report)),
-        images=images,
-        meanings={labelled(metric): metric_of(metric).definition for metric in _metrics(report)},
-        report=report,
-    )
-
-
-def _metrics(report: Mapping[str, Any]) -> set[str]:
-    return {metric for group in report["groups"].values() for metric in group["figures"]}
 
 
 def edges_csv(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -20,8 +20,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hiersae_cli.pages.render import POLICY, asset_text
+from hiersae_cli.pages.render import POLICY
 from hiersae_cli.pages.server import LOOPBACK, Guard, read_form
+from hiersae_cli.pages.text import asset_text
 from hiersae_cli.study.answers import to_watch
 from hiersae_cli.study.html import MESSAGES, StudyPages
 from hiersae_cli.study.live import ANSWER, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study

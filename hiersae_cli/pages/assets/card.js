@@ -7,6 +7,7 @@
 
   hiersae.cards ??= {};
   const loading = new Map();
+  let waiting = 0;
 
   // Load a script of the server or of the folder.
   hiersae.load = (address) => new Promise((resolve, reject) => {
@@ -23,8 +24,14 @@
     if (hiersae.cards[place]) return hiersae.cards[place];
     const file = Math.floor(hiersae.tree.order[place] / FILE);
     if (!loading.has(file)) {
-      const address = document.querySelector("#map")?.dataset.cards.replace("NUMBER", file);
-      loading.set(file, hiersae.load(address).catch(() => loading.delete(file)));
+      const map = document.querySelector("#map");
+      const address = map.dataset.cards.replace("NUMBER", file);
+      waiting += 1;
+      map.dataset.loading = ""; // until no file is on its way: pictures wait for it
+      loading.set(file, hiersae.load(address).catch(() => loading.delete(file)).finally(() => {
+        waiting -= 1;
+        if (!waiting) delete map.dataset.loading;
+      }));
     }
     loading.get(file).then(loaded);
     return null;

@@ -125,25 +125,39 @@
     dispatchEvent(new Event("hiersae:open"));
   }
 
-  // --- search
+  // --- search, with the same sections and figures as templates/search.html.jinja
   async function search(parameters) {
     const query = parameters.get("q") ?? "";
-    const by = parameters.get("by") === "label" ? "label" : "token";
+    const by = ["token", "label"].find((way) => way === parameters.get("by")) ?? "";
     $("#query").value = query;
-    $(`input[name=by][value=${by}]`).checked = true;
+    $(`input[name=by][value="${by}"]`).checked = true;
     if (!query) return $("#query").focus();
     await Promise.all([script("tree"), script("labels"), script("tokens")]);
-    const places = by === "token" ? byToken(query) : byLabel(query);
-    $("#found").replaceChildren(...(places.length ? [list(places.slice(0, 50))] : [nothing(by)]));
+    const sections = [];
+    const named = by === "token" ? [] : byLabel(query).slice(0, by ? 50 : 8);
+    if (named.length) sections.push(section("Labels and names", list(named)));
+    else if (by === "label") sections.push(section("Labels and names", make("p", { className: "empty" }, "No label, id or characteristic token has these words.")));
+    if (by !== "label") sections.push(...byToken(query));
+    $("#found").replaceChildren(...sections);
   }
+
+  const section = (title, ...children) => make("section", {}, make("h2", {}, title), ...children);
+  const note = (text) => make("p", { className: "note" }, text);
 
   function byToken(query) {
     const { tokens } = hiersae;
-    if (Object.hasOwn(tokens, query)) return tokens[query];
-    // No such token: use tokens that contain it or are part of it, those with the longest match first.
-    const near = Object.keys(tokens).filter((token) => token.trim() && (token.includes(query) || query.includes(token)));
-    near.sort((first, second) => Math.min(second.length, query.length) - Math.min(first.length, query.length));
-    return [...new Set(near.slice(0, 40).flatMap((token) => tokens[token].slice(0, 8)))];
+    const answer = [query, query.trim()].find((text) => Object.hasOwn(tokens, text));
+    if (answer !== undefined) {
+      const [occurrences, ...figures] = tokens[answer];
+      const times = `It occurs ${occurrences.toLocaleString("en")} times in the indexed tokens. Recall: share of these at which the feature fires. Precision: share of its firings that are there. F1: their harmonic mean.`;
+      return [section(`What fires at “${query}”`, note(times), table(figures))];
+    }
+    // Tokens that contain it or are part of it, those with the longest match first.
+    const near = Object.keys(tokens).filter((token) => token.trim() && (token.includes(query) || (token.trim().length > 1 && query.includes(token.trim()))));
+    near.sort((first, second) => Math.min(second.length, query.length) - Math.min(first.length, query.length) || first.length - second.length);
+    if (!near.length) return [section(`What fires at “${query}”`, make("p", { className: "empty" }, "No feature fires at it. Try a part of it, or a space before it: tokens of many models begin with a space."))];
+    const why = note(`“${query}” is no single token that occurs often, so this folder cannot search for it. These tokens are near it.`);
+    return [section(`Tokens near “${query}”`, why), ...near.slice(0, 5).map((token) => section(`What fires at “${token}”`, table(tokens[token].slice(1, 1 + 3 * 5))))];
   }
 
   function byLabel(query) {
@@ -164,23 +178,33 @@
     return element;
   }
 
-  function list(places) {
+  function node(place) {
     const { tree, labels } = hiersae;
-    return make("ol", { className: "roots" }, ...places.map((place) => {
-      const name = labels[place] ? make("span", { className: "label" }, labels[place]) : make("span", { className: "hint" }, tree.hint[place]);
-      const link = make("a", { className: "node", href: `#/feature/${hiersae.id(place)}` }, make("span", { className: "id" }, hiersae.id(place)), " ", name);
-      return make("li", {}, link, make("span", {}, hiersae.percent(tree.rate[place])));
-    }));
+    const name = labels[place] ? make("span", { className: "label" }, labels[place]) : make("span", { className: "hint" }, tree.hint[place]);
+    return make("a", { className: "node", href: `#/feature/${hiersae.id(place)}` }, make("span", { className: "id" }, hiersae.id(place)), " ", name);
   }
 
-  function nothing(by) {
-    return make("p", { className: "empty" }, by === "token" ? "No feature fires at it. Try a part of it, or a space before it." : "No label, id or characteristic token has these words.");
+  const list = (places) => make("ol", { className: "roots" }, ...places.map((place) => make("li", {}, node(place), make("span", {}, hiersae.percent(hiersae.tree.rate[place])))));
+
+  // ``figures`` are a place, recall and precision (both in thousandths), again and again.
+  function table(figures) {
+    const rows = [];
+    for (let at = 0; at < figures.length; at += 3) {
+      const [place, recall, precision] = [figures[at], figures[at + 1] / 1000, figures[at + 2] / 1000];
+      const f1 = recall + precision ? (2 * recall * precision) / (recall + precision) : 0;
+      const cells = [hiersae.percent(hiersae.tree.rate[place]), hiersae.percent(recall), hiersae.percent(precision), hiersae.figure(f1)];
+      rows.push(make("tr", {}, make("td", {}, node(place)), ...cells.map((cell) => make("td", {}, cell))));
+    }
+    const heads = ["Feature", "Fires in", "Recall", "Precision", "F1"].map((head) => make("th", { scope: "col" }, head));
+    const drawn = make("table", { className: "listing" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Features that fire at it" }, drawn);
   }
 
   document.addEventListener("submit", (event) => {
-    if (event.target.id !== "search") return;
+    if (!event.target.matches("#search, #find")) return;
     event.preventDefault();
-    location.hash = `#/search?${new URLSearchParams(new FormData(event.target))}`;
+    const query = new URLSearchParams([...new FormData(event.target)].filter(([, value]) => value));
+    location.hash = `#/search?${query}`;
   });
 
   history.scrollRestoration = "manual";

@@ -19,9 +19,14 @@ hiersae.place = (id) => {
   if (!(+latent < widths[level])) return -1;
   return widths.slice(0, level).reduce((sum, width) => sum + width, +latent);
 };
+// Three figures, as number() of formats/marked_text.py writes them.
 hiersae.figure = (number) => {
   if (number == null) return "–";
-  if (number === 0 || Math.abs(number) >= 1e-4) return String(+number.toPrecision(3)).replace("-", "−");
+  if (number === 0) return "0";
+  if (Math.abs(number) >= 1e-4) {
+    const text = number.toPrecision(3);
+    return (text.includes("e") ? number.toFixed(0) : text).replace("-", "−");
+  }
   const [digits, power] = number.toExponential(2).split("e");
   return `${digits} × 10${[...String(+power)].map((digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]).join("")}`.replace("-", "−");
 };

@@ -120,9 +120,7 @@
       if (target.closest("#map") && hiersae.mapKey?.(key)) return true;
       if (key === "?") help.showModal();
       else if (key === "/") {
-        const query = $("#query");
-        if (query) query.select();
-        else hiersae.go(hiersae.link("/search"));
+        $("#find input").select();
       } else if (key === "t") hiersae.go(hiersae.link("/"));
       else if (target.matches("a, button, summary, input") && key === "Enter") return false;
       else if ($("article.feature") && !target.matches("input")) return keyOnFeature($("article.feature"), key);

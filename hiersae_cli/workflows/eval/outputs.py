@@ -15,7 +15,7 @@ from hiersae_cli.formats.atomic import finish_replacing, json_text, refuse_exist
 from hiersae_cli.formats.report import OWN, PLOTS, TREES
 from hiersae_cli.render.report_answer import answer
 from hiersae_cli.render.report_tables import doubts, lines, tables
-from hiersae_cli.render.report_writers import edges_csv, html, markdown
+from hiersae_cli.render.report_writers import edges_csv, markdown
 from hiersae_cli.workflows.eval.passes import Encoded
 from hiersae_cli.workflows.eval.score import Evaluation
 
@@ -47,6 +47,8 @@ def publish(report: dict[str, Any], evaluation: Evaluation, console: Console) ->
         texts[config.markdown] = markdown(report)
         written.append(("Markdown", config.markdown))
     if config.html:
+        from hiersae_cli.pages.report_page import html
+
         texts[config.html] = html(report, {PLOTS[name]: svg for name, svg in plots.items()})
         written.append(("HTML", config.html))
     if config.out:

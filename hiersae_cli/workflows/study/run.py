@@ -41,7 +41,7 @@ from hiersae_cli.formats.text import counted
 from hiersae_cli.study import preregistration
 from hiersae_cli.study.consent import unmentioned
 from hiersae_cli.study.duration import LONG, minutes, seconds
-from hiersae_cli.study.protocol import CHECK, LABEL, MATCH, Rules, chances, session, writes_labels
+from hiersae_cli.study.protocol import CHECK, LABEL, MATCH, Rules, allowed, chances, session, writes_labels
 from hiersae_cli.study.simulation import Raters
 from hiersae_cli.study.store import HUMAN, Store
 from hiersae_cli.workflows.study.sources import Materials, from_file, from_runs, warn_of_dense

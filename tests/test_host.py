@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -205,6 +206,23 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path) -> None:
         (bad / "model.safetensors").write_bytes(data[:length])
         with pytest.raises(FileError, match="bad: this model cannot be loaded"):
             Host.load(str(bad), CPU)
+
+
+def test_damaged_settings_of_a_tokenizer_are_refused(folder: Path, tmp_path: Path) -> None:
+    bad = copied(folder, tmp_path / "bad")
+    file = bad / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": "=1+1"}))
+    with pytest.raises(FileError, match="bad: this model cannot be loaded"):
+        Host.load(str(bad), CPU)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    bad = copied(folder, tmp_path / "bad")
+    (bad / name).unlink()
+    os.mkfifo(bad / name)
+    with pytest.raises(FileError, match="this is a pipe"):
+        Host.load(str(bad), CPU)
 
 
 def test_missing_weights_are_not_filled_with_random_ones(folder: Path, tmp_path: Path) -> None:

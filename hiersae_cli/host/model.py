@@ -321,7 +321,9 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
 
     _require_plausible(name, Path(name))
     try:
-        return AutoTokenizer.from_pretrained(name, **_options(revision))
+        tokenizer = AutoTokenizer.from_pretrained(name, **_options(revision))
+        tokenizer("a", verbose=False)  # damage to its settings shows only now
+        return tokenizer
     except Exception as error:
         raise _load_error(name, error) from None
 

@@ -75,6 +75,8 @@ CASES = (
     Case("weights of a host", {"host": "host", "text.txt": "text.txt"}, "host/model.safetensors", safetensors_file,
          _TEXT, "host"),
     Case("tokenizer", {"host": "host", "text.txt": "text.txt"}, "host/tokenizer.json", bytes_of, _TEXT, "host"),
+    Case("settings of a tokenizer", {"host": "host", "text.txt": "text.txt"}, "host/tokenizer_config.json", json_file,
+         _TEXT, "host"),
     Case("text", {"host": "host", "text.txt": "text.txt"}, "text.txt", bytes_of, _TEXT),
     Case("dictionary", {"made": "foreign"}, "made/cfg.json", json_file, "convert made -o out --overwrite"),
     Case("weights of a dictionary", {"made": "foreign"}, "made/sae_weights.safetensors", safetensors_file,

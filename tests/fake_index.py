@@ -20,6 +20,7 @@ from hiersae_cli.browse.model import (
     ChildView,
     Context,
     Decile,
+    DocumentPart,
     Edge,
     Evidence,
     FatePart,
@@ -28,7 +29,6 @@ from hiersae_cli.browse.model import (
     Label,
     Neighbour,
     ParentView,
-    Passage,
     Token,
 )
 from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
@@ -261,13 +261,13 @@ class FakeIndex:
     def passages(self) -> int:
         return 3  # two of one document, one of another
 
-    def passage(self, number: int, id: str = "") -> Passage:
+    def passage(self, number: int, id: str = "") -> DocumentPart:
         if not 0 <= number < self.passages():
             raise KeyError(number)
         tokens, part = WORDS * 4, number % 2
         activations = [3.0 * (id != "" and at % 9 == 8) for at in range(len(tokens))]
         stretches = [(start, tokens, activations) for start in (2000 * part, 2000 * part + 100)]
-        return Passage(number, f"document {QUOTES}", part, 2 - number // 2, stretches)
+        return DocumentPart(number, f"document {QUOTES}", part, 2 - number // 2, stretches)
 
     def example(self) -> TextCodes | None:
         return self.encode_text("the king and the queen") if self.has_host else None

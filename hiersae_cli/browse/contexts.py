@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hiersae_cli.browse.model import Context, Decile, Histogram, Passage
+from hiersae_cli.browse.model import Context, Decile, DocumentPart, Histogram
 from hiersae_cli.concepts.tokens import joined
 from hiersae_cli.formats.activations import DROPPED, HELD_OUT
 from hiersae_cli.formats.activations.contexts import TextAround, rows_around
@@ -98,7 +98,7 @@ class ContextReader:
             )
         return contexts
 
-    def passage(self, number: int, row_n: Array, value_n: Array) -> Passage:
+    def passage(self, number: int, row_n: Array, value_n: Array) -> DocumentPart:
         """A part of a document, with a latent's activations; raises ``KeyError`` if there is no such part.
 
         ``row_n`` and ``value_n`` are the latent's firings; without any, no token is marked.
@@ -120,7 +120,7 @@ class ContextReader:
         for start, stop in itertools.pairwise([0, *gaps.tolist(), len(row_p)]):
             texts = joined(pieces[start:stop], activations[start:stop])
             stretches.append((part * PART + start, texts, activations[start:stop]))
-        return Passage(number, self._file.documents[document], part, parts, stretches)
+        return DocumentPart(number, self._file.documents[document], part, parts, stretches)
 
     @property
     def passages(self) -> int:

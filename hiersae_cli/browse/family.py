@@ -5,13 +5,14 @@ Legend of shapes: R indexed rows, F latents, C children of a parent, or candidat
 
 from __future__ import annotations
 
-import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from hiersae_cli.browse.contexts import ContextReader
 from hiersae_cli.browse.dictionary import IndexedDictionary
+from hiersae_cli.browse.division import divide
 from hiersae_cli.browse.model import ChildPart, ChildView, Context, Edge, Evidence, Neighbour, ParentView
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.formats.index import IndexFile
@@ -48,27 +49,26 @@ class Family:
 
         Only the first ``TOGETHER`` children have their contexts.
         """
-        parts = self._parts(latent)
-        if not parts:
+        child_C = self._sorted_children(latent)
+        if not len(child_C):
             return None
         lists = self._dictionary.lists
-        fired = int(lists.fired_F[latent])
         parent_R = self._dictionary.marked(latent)
         child_R = np.zeros(len(parent_R), bool)
-        for child, _, _ in parts:
+        for child in child_C.tolist():
             child_R[lists.rows_of(child)] = True
         alone_R = parent_R & ~child_R
-        child_C = self._nodes.children(latent)
+        share_F, overlap_F = self.division["share"], self.division["overlap"]
         return ParentView(
             children=[
                 ChildPart(
                     node=self._nodes.neighbour(child),
-                    share=rounded(share),
-                    overlap=rounded_or_none(overlap),
+                    share=rounded_or_none(share_F[child]) or 0.0,
+                    overlap=rounded_or_none(overlap_F[child]),
                     edge=self._edge(child, latent),
-                    contexts=self._dictionary.strongest(child, _OF_CHILD) if place < TOGETHER else [],
+                    contexts=self._dictionary.strongest(child, _OF_CHILD) if number < TOGETHER else [],
                 )
-                for place, (child, share, overlap) in enumerate(parts[:_CHILDREN])
+                for number, child in enumerate(child_C[:_CHILDREN].tolist())
             ],
             together=Evidence(
                 n_rows=self.held_out_rows,
@@ -77,36 +77,29 @@ class Family:
                 n_both=int(self._both_F[child_C].sum()),
                 soft=self.soft,
             ),
-            alone=rounded_or_none(alone_R.sum() / fired) if fired else None,
+            alone=rounded_or_none(self.division["alone"][latent]),
             alone_contexts=self._dictionary.strongest(latent, _CONTEXTS, alone_R),
             child_contexts=self._dictionary.strongest(latent, _CONTEXTS, child_R),
-            children_left_out=max(0, len(parts) - _CHILDREN),
+            children_left_out=max(0, len(child_C) - _CHILDREN),
         )
 
     def child_contexts(self, latent: int, part: int) -> list[tuple[Neighbour, list[Context]]]:
         """The strongest contexts of the children from ``part * TOGETHER`` on, in the order of ``as_parent``."""
-        parts = self._parts(latent)[:_CHILDREN][part * TOGETHER : (part + 1) * TOGETHER]
-        return [(self._nodes.neighbour(child), self._dictionary.strongest(child, _OF_CHILD)) for child, _, _ in parts]
-
-    def _parts(self, latent: int) -> list[tuple[int, float, float]]:
-        """The children of a latent, those that fire most with it first.
-
-        With each its share of the parent's firings, and the share of these at which a sibling fires too.
-        """
-        lists = self._dictionary.lists
-        parent_R = self._dictionary.marked(latent)
-        fired = int(lists.fired_F[latent])
-        inside = {}
-        children_R = np.zeros(len(parent_R), np.int32)
-        for child in self._nodes.children(latent).tolist():
-            row_n = lists.rows_of(child)
-            inside[child] = row_n[parent_R[row_n]]
-            children_R[inside[child]] += 1
-        parts = [
-            (child, len(row_n) / max(fired, 1), (children_R[row_n] > 1).mean() if len(row_n) else math.nan)
-            for child, row_n in inside.items()
+        child_C = self._sorted_children(latent)[:_CHILDREN][part * TOGETHER : (part + 1) * TOGETHER]
+        return [
+            (self._nodes.neighbour(child), self._dictionary.strongest(child, _OF_CHILD)) for child in child_C.tolist()
         ]
-        return sorted(parts, key=lambda part: (-part[1], part[0]))
+
+    def _sorted_children(self, latent: int) -> Array:
+        """The children of a latent, (C,), those with the largest shares first."""
+        child_C = self._nodes.children(latent)
+        order: Array = child_C[np.lexsort((child_C, -np.nan_to_num(self.division["share"][child_C])))]
+        return order
+
+    @cached_property
+    def division(self) -> dict[str, Array]:
+        """How children divide their parents' firings, see ``division.divide``."""
+        return divide(self._nodes, self._dictionary)
 
     def as_child(self, latent: int) -> ChildView | None:
         """Why a latent has its parent; None for a latent of the coarsest level."""

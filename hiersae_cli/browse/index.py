@@ -13,9 +13,8 @@ import numpy as np
 from hiersae_cli.browse.compare import Comparison
 from hiersae_cli.browse.contexts import ContextReader, histogram
 from hiersae_cli.browse.dictionary import IndexedDictionary
-from hiersae_cli.browse.division import divide
 from hiersae_cli.browse.family import Family
-from hiersae_cli.browse.model import BaselinePage, Context, FeaturePage, Label, Neighbour, Passage
+from hiersae_cli.browse.model import BaselinePage, Context, DocumentPart, FeaturePage, Label, Neighbour
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.browse.search import Search
 from hiersae_cli.browse.text import TextView
@@ -114,7 +113,7 @@ class Index:
             },
             **{
                 name: [rounded_or_none(value) for value in values.tolist()]
-                for name, values in divide(self.nodes, self.dictionary).items()
+                for name, values in self._family.division.items()
             },
             "fvu_increase": [rounded_or_none(value) for value in self.dictionary.tables["fvu_increase"].tolist()],
             "dead": (self.dictionary.lists.fired_F == 0).tolist(),
@@ -170,7 +169,7 @@ class Index:
         """Contexts of a node's children, ``family.TOGETHER`` at a time; raises ``KeyError`` for an unknown id."""
         return self._family.child_contexts(self.nodes.levels.latent(id), part)
 
-    def passage(self, number: int, id: str = "") -> Passage:
+    def passage(self, number: int, id: str = "") -> DocumentPart:
         """A part of a document, with the activations of a node if ``id`` names one; raises ``KeyError``."""
         firings = self.dictionary.lists.of(self.nodes.levels.latent(id)) if id else (np.zeros(0, int), np.zeros(0))
         return self.contexts.passage(number, *firings)

@@ -24,7 +24,7 @@ class Context:
         position: of the focus within its window, counted from 0.
         row: of the focus, numbered through all caches.
         held_out: whether the row is held out.
-        source: number of the ``Passage`` with the focus, and the place of the focus among its document's tokens.
+        source: number of the ``DocumentPart`` with the focus, and the place of the focus among its document's tokens.
     """
 
     tokens: list[str]
@@ -48,7 +48,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Passage:
+class DocumentPart:
     """A part of a document, as far as it is indexed.
 
     Attributes:

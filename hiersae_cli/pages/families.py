@@ -17,7 +17,7 @@ _LISTED, _CHILDREN = 30, 5  # families next to the text, and children of each
 
 
 @dataclass
-class Family:
+class TextFamily:
     """A node that fires in the text, or has a child that does.
 
     Attributes:
@@ -32,7 +32,7 @@ class Family:
     node: Neighbour
     tokens: int
     hue: int = 0
-    children: list[Family] = field(default_factory=list)
+    children: list[TextFamily] = field(default_factory=list)
 
 
 class Families:
@@ -83,7 +83,7 @@ class Families:
         return self.codes.unmeasured + best.index(max(best)) if best else 0
 
     @cached_property
-    def listed(self) -> list[Family]:
+    def listed(self) -> list[TextFamily]:
         """The families of the text: those that are the strongest at most tokens, then those that fire at most."""
         active = self._active[self.codes.unmeasured :]
         fired = Counter(place for of_token in active for place in of_token)
@@ -99,8 +99,8 @@ class Families:
                 families[parent].children.append(self._family(child, tokens))
         return list(families.values())
 
-    def _family(self, place: int, tokens: int) -> Family:
-        return Family(place, self._nodes[place], tokens, self.hues.get(place, 0))
+    def _family(self, place: int, tokens: int) -> TextFamily:
+        return TextFamily(place, self._nodes[place], tokens, self.hues.get(place, 0))
 
     def name(self, place: int) -> str:
         """The label or the name of a node."""

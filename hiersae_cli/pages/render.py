@@ -25,9 +25,9 @@ from hiersae_cli.pages.lists import ROWS, NodeList, level_name, node_lists
 from hiersae_cli.pages.report_page import headlines
 
 VERDICTS = {
-    "kept": "one latent of the tree fires at the same tokens",
-    "split": "several latents of the tree lie within it and divide it",
-    "absorbed": "it lies within a wider latent of the tree",
+    "kept": "one latent of the tree fires at more than half of its tokens, and mostly at them",
+    "split": "several latents of the tree fire mostly at its tokens, and together at half of them or more",
+    "absorbed": "a wider latent of the tree fires at more than half of its tokens",
     "none": "no latent of the tree matches it",
     "dead": "it fires in none of the indexed rows",
 }

@@ -20,8 +20,8 @@ from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.labels import LONGEST, Labels
 from hiersae_cli.formats.run import load_run
 from hiersae_cli.formats.tree import load_tree
-from hiersae_cli.workflows.common.chat import ChatEndpoint
-from hiersae_cli.workflows.label import first_line, run
+from hiersae_cli.workflows.common.chat import ChatEndpoint, first_line
+from hiersae_cli.workflows.label import run
 from tests.helpers import PATIENCE, command, environment, hiersae
 
 
@@ -142,7 +142,11 @@ def test_labels_go_through_the_command_into_the_tree_and_out(folder: Path, tiny_
         (["--endpoint", "http://a"], "name the model"),
         (["--llm", "m"], "with --endpoint"),
         (["--endpoint", "http://a", "--llm", "m", "--key-env", "NO_SUCH_KEY"], "no such variable"),
-        (["-o", "labels.txt"], ".json or .csv"),
+        (["-o", "labels.txt"], ".json, .csv or .jsonl"),
+        (["--endpoint", "http://a", "--llm", "m", "--model", "host"], "not both"),
+        (["--descendants"], "name the node"),
+        (["--source", "gpt2/6"], "is for --from-neuronpedia"),
+        (["-o", "labels.jsonl", "--source", "gpt2"], "write MODEL/SOURCE"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(folder: Path, flags: list[str], said: str):
@@ -207,7 +211,7 @@ def test_a_model_proposes_labels_and_what_was_sent_is_kept(
     there = service(lambda number, body: (200, {}, says(answers[number - 1])))
     monkeypatch.setenv("A_KEY", "secret-key")
     config = LabelConfig(
-        run=str(folder), endpoint=there.address, llm="small", key_env="A_KEY", node=["a0", "a1", "a2", "a3"]
+        run=str(folder), endpoint=there.address, llm="small", key_env="A_KEY", node=["a0", "a1", "a2", "a3"], score=0
     )
     run(config)
     found = {id: (label.text, label.author) for id, label in labels.current().items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hiersae_cli.config.base import Config, argument, option, options
 
-LABEL_FORMATS = ("json", "csv")
+LABEL_FORMATS = ("json", "csv", "jsonl")
 
 
 @dataclass(kw_only=True)
@@ -18,7 +18,21 @@ class LabelConfig(Config):
         help="Label a feature. An empty text removes its label. May be given several times.", metavar="ID=TEXT"
     )
     author: str = option("", help="Author of these labels. Default: your user name.", metavar="NAME")
-    out: str = option("", "--out", "-o", help="File to export all labels to: .json or .csv.", metavar="FILE")
+    out: str = option(
+        "",
+        "--out",
+        "-o",
+        help="File to export all labels to: .json, .csv, or .jsonl for Neuronpedia.",
+        metavar="FILE",
+    )
+    from_neuronpedia: str = option(
+        "", help="Take labels from a file of Neuronpedia's explanations: .jsonl or .jsonl.gz.", metavar="FILE"
+    )
+    source: str = option(
+        "",
+        help="Name of the dictionary in Neuronpedia's files. Default: the host's name, the block and the run's name.",
+        metavar="MODEL/SOURCE",
+    )
     endpoint: str = option(
         "",
         help="Label automatically with the OpenAI-compatible service at this address. Contexts are sent there.",
@@ -26,10 +40,23 @@ class LabelConfig(Config):
     )
     llm: str = option("", help="Name of the service's model.", metavar="NAME")
     key_env: str = option("", help="Environment variable that holds the service's API key.", metavar="VARIABLE")
+    model: str = option(
+        "",
+        help="Label automatically with a language model on this machine: a folder, a GGUF file or a Hugging Face id.",
+        metavar="MODEL",
+    )
+    device: str = option("auto", help="Device of --model: cpu, cuda, cuda:1, mps, or auto.")
     index: str = option("", help="Index to take contexts from, made by 'hiersae dashboard'. Default: RUN/dashboard.h5.")
     node: list[str] = options(help="Label only this feature. May be given several times.", metavar="ID")
+    descendants: bool = option(False, "--descendants", help="With --node: also label everything below it.")
     most: int = option(50, help="How many features to label automatically, the coarsest and most frequent first.")
-    contexts: int = option(10, help="Contexts in each prompt.")
+    contexts: int = option(
+        10, help="Contexts in each prompt. Half as many in which the feature is silent are added to them."
+    )
+    score: int = option(
+        10,
+        help="Held-out contexts with the feature, and as many without it, that each label is tested on. 0: no score.",
+    )
     relabel: bool = option(False, "--relabel", help="Also label features that have a label.")
     show_prompts: bool = option(False, "--show-prompts", help="Print the prompts and the model's answers.")
     dry_run: bool = option(False, "--dry-run", help="Print the prompts and send nothing.")
@@ -37,13 +64,21 @@ class LabelConfig(Config):
     overwrite: bool = option(False, help="Replace the output.")
 
     def check(self) -> None:
-        automatic = bool(self.endpoint or self.dry_run)
         for text in self.set:
             id, equals, _ = text.partition("=")
             self.require(bool(equals and id), "set", "write ID=TEXT, such as --set 'a12=names of rivers'")
-        self.require(not (self.set and automatic), "set", "is for labels given by hand, without --endpoint")
+        self.require(not (self.set and self.automatic), "set", "is for labels given by hand, without --endpoint")
+        self.require(not (self.endpoint and self.model), "model", "give --endpoint or --model, not both")
         for name in ("llm", "key_env"):
-            self.require(automatic or not getattr(self, name), name, "is for automatic labels, with --endpoint")
+            needed = bool(self.endpoint or self.dry_run)
+            self.require(needed or not getattr(self, name), name, "is for automatic labels, with --endpoint")
+        self.require(bool(self.node) or not self.descendants, "descendants", "name the node with --node")
+        self.require(self.score >= 0, "score", "must not be negative")
+        exchanged = bool(self.from_neuronpedia) or self.out.lower().endswith(".jsonl")
+        self.require(exchanged or not self.source, "source", "is for --from-neuronpedia, and for -o FILE.jsonl")
+        model, slash, source = self.source.rpartition("/")
+        well_formed = not self.source or bool(slash and model and source)
+        self.require(well_formed, "source", "write MODEL/SOURCE, such as gpt2-small/6-hier")
         self.require(not self.endpoint or bool(self.llm), "llm", "name the model that the service should use")
         self.require(
             not self.endpoint or self.endpoint.startswith(("http://", "https://")),
@@ -54,8 +89,15 @@ class LabelConfig(Config):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(self.timeout > 0, "timeout", "must be more than 0")
         self.require(
-            not self.out or self.out.rpartition(".")[2].lower() in LABEL_FORMATS, "out", "must end in .json or .csv"
+            not self.out or self.out.rpartition(".")[2].lower() in LABEL_FORMATS,
+            "out",
+            "must end in .json, .csv or .jsonl",
         )
+
+    @property
+    def automatic(self) -> bool:
+        """Whether a language model writes labels, or would."""
+        return bool(self.endpoint or self.model or self.dry_run)
 
     @property
     def index_file(self) -> str:

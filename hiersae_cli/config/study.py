@@ -180,20 +180,33 @@ class StudyRateConfig(_AnswersConfig):
     """Which language model answers the items."""
 
     endpoint: str = option(
-        help="URL of an OpenAI-compatible service. Texts of the items are sent there.", metavar="URL"
+        "", help="URL of an OpenAI-compatible service. Texts of the items are sent there.", metavar="URL"
     )
-    llm: str = option(help="Name of the service's model.", metavar="NAME")
+    llm: str = option("", help="Name of the service's model.", metavar="NAME")
+    model: str = option(
+        "",
+        help="Language model on this machine, instead of a service: a folder, a GGUF file or a Hugging Face id.",
+        metavar="MODEL",
+    )
+    device: str = option("auto", help="Device of --model: cpu, cuda, cuda:1, mps, or auto.")
+    tasks: tuple[str, ...] = option(
+        STUDY_TASKS,
+        parse=parse_tasks,
+        metavar="LIST",
+        help="Tasks to answer, such as edge. Checks always are.",
+    )
     key_env: str = option("", help="Environment variable that holds the service's API key.", metavar="VARIABLE")
     rater: int = option(0, help="Number of the rater whose session the model gets. Also numbers the model's runs.")
     timeout: float = option(60.0, help="Seconds to wait for an answer.")
 
     def check(self) -> None:
+        self.require(bool(self.endpoint) != bool(self.model), "endpoint", "give a service, or a local --model")
         self.require(
-            self.endpoint.startswith(("http://", "https://")),
+            not self.endpoint or self.endpoint.startswith(("http://", "https://")),
             "endpoint",
             "begin it with http:// or https://, such as http://127.0.0.1:8000/v1",
         )
-        self.require(bool(self.llm), "llm", "name the model that the service should use")
+        self.require(bool(self.llm) == bool(self.endpoint), "llm", "name the model that the service should use")
         self.require(self.rater >= 0, "rater", "must not be negative")
         self.require(self.timeout > 0, "timeout", "must be more than 0")
 

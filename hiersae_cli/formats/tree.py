@@ -24,6 +24,7 @@ from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.described import Described, of_levels, run_line
 from hiersae_cli.formats.fields import COMMON, COUNT, RUN, Kind, require_fields
 from hiersae_cli.formats.hub import local_path
+from hiersae_cli.formats.labels import Label
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.optional import optional_package
 from hiersae_cli.formats.provenance import check_schema
@@ -38,6 +39,8 @@ _HINT = "Make it again with 'hiersae export-tree'."
 _HEADER: dict[str, Kind] = {**COMMON, "run": RUN, "sample": {"rows": COUNT, "rows_held_out": COUNT}}
 _TOKENS: Kind = [{"token": (str, int)}]
 _NODE: dict[str, Kind] = {
+    "label_author?": (str, None),
+    "label_score?": (float, None),
     "statistics": {str: (float, bool, None)},
     "evidence": {
         "contexts?": [{"activation?": float, "activations?": [float], "before?": list, "after?": list}],
@@ -75,6 +78,8 @@ class Node:
         evidence: ``contexts`` (its strongest firings), ``tokens`` (that it fires at: see ``metrics.own_tokens``),
             ``promoted`` and ``suppressed`` (tokens); any may be missing.
         label: by a person or a model, or None.
+        label_author: who wrote it, or None.
+        label_score: its balanced accuracy in held-out contexts, or None if it was not tested.
     """
 
     id: str
@@ -84,6 +89,8 @@ class Node:
     statistics: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
+    label_author: str | None = None
+    label_score: float | None = None
 
     @property
     def name(self) -> str:
@@ -306,6 +313,14 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+def label_fields(label: Label | None) -> dict[str, Any]:
+    """The fields of a node that come from its label; none if it has no label."""
+    if label is None:
+        return {}
+    score = label.score.balanced_accuracy if label.score else None
+    return {"label": label.text, "label_author": label.author, "label_score": score}
+
+
 def _node(path: str | Path, number: int, item: Any) -> Node:
     if not isinstance(item, dict):
         raise _broken(path, f"node number {number} is not an object")
@@ -316,7 +331,7 @@ def _node(path: str | Path, number: int, item: Any) -> Node:
         if not isinstance(item[name], kind) or isinstance(item[name], bool):
             raise _broken(path, f"node number {number}: {name!r} is {json.dumps(item[name])[:40]}")
     require_fields(f"{path}: node {item['id']}", item, _NODE, _HINT)
-    values = {field.name: item[field.name] for field in fields(Node)}
+    values: dict[str, Any] = {field.name: item.get(field.name) for field in fields(Node)}
     values |= {name: current_id(values[name]) for name in ("id", "parent") if values[name] is not None}
     node = Node(**values)
     if not 0 <= node.level < MOST_LEVELS or node.id != latent_id(node.level, node.latent) or node.latent < 0:

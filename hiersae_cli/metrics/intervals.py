@@ -144,6 +144,19 @@ class Share:
         value = self.value - other.value
         return Difference(value, float(low), float(high), self.n, self.unit, _two_sided(value, variance, np.inf))
 
+    def mean_with(self, other: Share, confidence: float) -> Estimate:
+        """The mean of two independent shares, such as a balanced accuracy; its interval is from two Wilson intervals.
+
+        Source: Zou and Donner (2008), Statistics in Medicine 27 (square-and-add, as in ``minus``).
+        """
+        sides = self.estimate(confidence), other.estimate(confidence)
+        value = (self.value + other.value) / 2
+        below, above = (
+            sum(((side.value or 0.0) - (end or 0.0)) ** 2 for side, end in ends) ** 0.5 / 2
+            for ends in ([(side, side.low) for side in sides], [(side, side.high) for side in sides])
+        )
+        return Estimate(value, value - below, value + above, self.n + other.n, self.unit)
+
 
 Figure = Draws | Share
 

@@ -110,7 +110,8 @@ def write_csv(tree: Tree) -> str:
     statistics = [*node_names, *EDGE_STATISTICS, *soft_names]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "parent", "level", "latent", "label", "name", "children", *statistics, *_TOKENS, "context"])
+    labels = ["label", "label_author", "label_score", "name"]
+    writer.writerow(["id", "parent", "level", "latent", *labels, "children", *statistics, *_TOKENS, "context"])
     for node in tree.nodes:
         writer.writerow(
             [
@@ -119,6 +120,8 @@ def write_csv(tree: Tree) -> str:
                 node.level,
                 node.latent,
                 cell(visible(node.label or "")),
+                cell(visible(node.label_author or "")),
+                node.label_score,
                 cell(visible(node.name)),
                 len(tree.children(node.id)),
                 *(node.statistics.get(name) for name in statistics),
@@ -134,6 +137,8 @@ def _node_values(node: Node) -> dict[str, Any]:
     tokens = {which: visible(" ".join(map(token_shown, tokens_of(node, which)))) or None for which in _TOKENS}
     return {
         "label": node.title,
+        "label_author": node.label_author and visible(node.label_author),
+        "label_score": node.label_score,
         "level": node.level,
         "latent": node.latent,
         **statistics,

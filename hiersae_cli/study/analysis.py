@@ -31,6 +31,7 @@ from hiersae_cli.study.protocol import (
     session,
 )
 from hiersae_cli.study.store import HUMAN, MODEL, SIMULATED, Answer
+from hiersae_cli.study.with_people import agreement_with_people
 
 Array = np.ndarray[Any, Any]
 Who = tuple[str, int, str]
@@ -64,8 +65,14 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         "answers_analysed": len(analysed),
         **figures(study, analysed, settings),
         "models": {
-            name: figures(study, [answer for answer in scored if answer.name == name], settings)
+            name: figures(study, of_model, settings)
+            | {
+                "with_people": agreement_with_people(
+                    study, analysed, of_model, settings.confidence, settings.resamples, settings.seed
+                )
+            }
             for name in sorted({answer.name for answer in by_models})
+            for of_model in [[answer for answer in scored if answer.name == name]]
         },
     }
 

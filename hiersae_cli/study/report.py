@@ -122,11 +122,24 @@ def _tables(data: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
         ]
         for row in data["seconds"]
     ]
+    with_people = [
+        [
+            TASKS[row["task"]].title,
+            _interval(row["kappa"], row["kappa_low"], row["kappa_high"]),
+            _interval(row["ac1"], row["ac1_low"], row["ac1_high"]),
+            f"{row['same']:.0%}",
+            "–" if row["people"] is None else f"{row['people']:.3f}",
+            f"{row['items']:,}",
+        ]
+        for row in data.get("with_people", ())
+    ]
+    columns = ["task", "Cohen's κ", "Gwet's AC1", "same answer", "AC1 of a person with the others", "items"]
     candidates: list[tuple[str, list[str], list[list[str]]]] = [
         ("Shares", ["task", "condition", "outcome", "share (Wilson)", "clustered", "chance", "answers"], shares),
         ("Paired differences", ["task", "comparison", "difference", "p", "p (Holm)", "pairs"], differences),
         ("Generalised estimating equations", ["task", "odds of", "clusters", "odds ratio", "p"], equations),
         ("Krippendorff's α", ["task", "condition", "α", "items"], agreement),
+        ("Agreement with the commonest answer of people", columns, with_people),
         ("Seconds an answer, median and quartiles", ["task", "condition", "seconds", "answers"], seconds),
     ]
     return [(title, columns, rows) for title, columns, rows in candidates if rows]

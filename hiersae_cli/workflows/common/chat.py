@@ -1,19 +1,24 @@
-"""Ask a language model behind an OpenAI-compatible service: one request, one answer."""
+"""Ask a language model: one request, one answer. It is behind an OpenAI-compatible service, or on this machine."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import HierSAEError, UsageError
+from hiersae_cli.formats.labels import LONGEST, tidy
 
 _TRIES = 4
 _BUSY = (429, 500, 502, 503, 504)
@@ -22,7 +27,73 @@ _LONGEST_EXCERPT = 200  # characters of a service's own message
 _MOST_BYTES = 1 << 20  # of an answer
 
 
-class ChatEndpoint:
+@dataclass
+class Cost:
+    """What a model was asked and answered.
+
+    Attributes:
+        calls: requests.
+        tokens_read, tokens_written: tokens of the requests and of the answers, as the model counts them.
+        calls_not_counted: calls for which the service did not say how many tokens there were.
+        seconds: waited for answers.
+    """
+
+    calls: int = 0
+    tokens_read: int = 0
+    tokens_written: int = 0
+    calls_not_counted: int = 0
+    seconds: float = 0.0
+
+    @property
+    def in_words(self) -> str:
+        """``21 calls, 3,412 tokens read, 21 written, 12 s``."""
+        text = f"{self.calls:,} calls, {self.tokens_read:,} tokens read, {self.tokens_written:,} written"
+        if self.calls_not_counted:
+            text += f" (the service did not count those of {self.calls_not_counted:,} calls)"
+        return f"{text}, {self.seconds:,.0f} s"
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self) | {"seconds": round(self.seconds, 1)}
+
+
+class Chat(ABC):
+    """A language model that answers.
+
+    Attributes:
+        name: of the model, as in the author of a label.
+        address: of the service; "" if the model is on this machine.
+        cost: of all calls so far.
+    """
+
+    name: str
+    address: str
+    cost: Cost
+
+    @abstractmethod
+    def ask(self, system: str, user: str) -> str:
+        """The model's answer. Raises ``HierSAEError`` if there is none."""
+
+    @abstractmethod
+    def choose(self, system: str, user: str, options: Sequence[str]) -> tuple[str | None, str]:
+        """Which of some lower-case words the model answers, or None; and its answer. Raises as ``ask`` does."""
+
+    def record(self, path: Path, subject: dict[str, str], system: str, user: str, answer: str) -> None:
+        """Add a line to a file: the subject, what was sent to whom, and the answer; never the key."""
+        entry = {
+            **subject,
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "endpoint": self.address,
+            "llm": self.name,
+            "system": system,
+            "user": user,
+            "answer": answer,
+        }
+        with open(path, "a", encoding="utf-8", errors="replace") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+class ChatEndpoint(Chat):
     """A service that answers ``POST ADDRESS/chat/completions``.
 
     Args:
@@ -34,8 +105,9 @@ class ChatEndpoint:
     """
 
     def __init__(self, address: str, model: str, key: str, timeout: float, sleep: Callable[[float], None] = time.sleep):
-        self._address, self._url = address, address.rstrip("/") + "/chat/completions"
-        self._model, self._key, self._timeout, self._sleep = model, key, timeout, sleep
+        self.name, self.address, self.cost = model, address, Cost()
+        self._url = address.rstrip("/") + "/chat/completions"
+        self._key, self._timeout, self._sleep = key, timeout, sleep
         # A redirect would carry the key and the contexts to a service that the user has not named.
         self._opener = urllib.request.build_opener(_NoRedirect)
 
@@ -45,7 +117,7 @@ class ChatEndpoint:
         Raises ``HierSAEError`` if the service cannot be reached, refuses, or answers with something else.
         """
         body = {
-            "model": self._model,
+            "model": self.name,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
             "temperature": 0,
         }
@@ -56,10 +128,13 @@ class ChatEndpoint:
             request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         except ValueError as error:
             raise UsageError(f"--endpoint {self._url}: no address ({error})") from None
+        begin = time.monotonic()
         for tries in range(1, _TRIES + 1):
             try:
                 with self._opener.open(request, timeout=self._timeout) as response:
-                    return self._content(response.read(_MOST_BYTES))
+                    answer = response.read(_MOST_BYTES)
+                self.cost.seconds += time.monotonic() - begin
+                return self._content(answer)
             except urllib.error.HTTPError as error:
                 if error.code not in _BUSY or tries == _TRIES:
                     raise self._refusal(error) from None
@@ -72,28 +147,33 @@ class ChatEndpoint:
                 ) from None
         raise AssertionError("unreachable")
 
-    def record(self, path: Path, subject: dict[str, str], system: str, user: str, answer: str) -> None:
-        """Add a line to a file: the subject, what was sent to whom, and the answer; never the key."""
-        entry = {
-            **subject,
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "endpoint": self._address,
-            "llm": self._model,
-            "system": system,
-            "user": user,
-            "answer": answer,
-        }
-        with open(path, "a", encoding="utf-8", errors="replace") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    def choose(self, system: str, user: str, options: Sequence[str]) -> tuple[str | None, str]:
+        """The first word of the model's answer, if it is one of the options; and the answer."""
+        answer = self.ask(system, user)
+        word = next(iter(re.findall(r"[a-z]+", answer.lower())), None)
+        return word if word in options else None, answer
 
     def _content(self, answer: bytes) -> str:
         try:
-            content = json.loads(answer)["choices"][0]["message"]["content"]
+            data = json.loads(answer)
+            content = data["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
             raise self._foreign(answer) from None
         if not isinstance(content, str):
             raise self._foreign(answer)
+        self._count(data.get("usage"))
         return content
+
+    def _count(self, usage: Any) -> None:
+        """Add a call to the cost; a service may leave out its tokens."""
+        self.cost.calls += 1
+        names = ("prompt_tokens", "completion_tokens")
+        read, written = (usage.get(name) if isinstance(usage, dict) else None for name in names)
+        if isinstance(read, int) and isinstance(written, int):
+            self.cost.tokens_read += read
+            self.cost.tokens_written += written
+        else:
+            self.cost.calls_not_counted += 1
 
     def _foreign(self, answer: bytes) -> HierSAEError:
         excerpt = " ".join(answer[:_LONGEST_EXCERPT].decode("utf-8", "replace").split())
@@ -115,6 +195,25 @@ class ChatEndpoint:
             f"{self._url}: {error.code} {error.reason}{f': {message}' if message else ''}",
             redirected or hints.get(error.code, "Check --endpoint and --llm."),
         )
+
+
+def key_of(variable: str) -> str:
+    """The key of a service, from the environment; "" if no variable is named. Raises ``UsageError``."""
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UsageError(f"--key-env {variable}: no such variable, or it is empty", "Set it to the key.")
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"--key-env {variable}: holds characters that no key has")
+    return key
+
+
+def first_line(answer: str) -> str:
+    """The first line of an answer that is not empty, without the quotation marks that models like to add."""
+    unmarked = re.sub("[⟪⟫\ufffd]", "", answer)  # small models repeat the marks, or stop within a character
+    lines = [line.strip().strip("\"'“”*`").strip() for line in unmarked.splitlines()]
+    return tidy(next((line for line in lines if line), ""))[:LONGEST]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

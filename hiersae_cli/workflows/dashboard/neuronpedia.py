@@ -17,7 +17,7 @@ from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import replacing_folder, write_text
 from hiersae_cli.formats.provenance import header
-from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, save_tree
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, label_fields, save_tree
 from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.firings import NONE, FiringCounts
 from hiersae_cli.workflows.tree.statistics import statistics_of
@@ -73,7 +73,7 @@ def _logits(host: Host, directions_FD: torch.Tensor, console: Console | None) ->
 
 def _tree(index: Index, config: DashboardConfig) -> Tree:
     """The tree with its statistics and names; the other evidence is in the rows."""
-    overview, ids, statistics = index.overview(), index.ids(), _statistics(index)
+    overview, ids, labels, statistics = index.overview(), index.ids(), index.labels(), _statistics(index)
     nodes = [
         Node(
             id=id,
@@ -82,7 +82,7 @@ def _tree(index: Index, config: DashboardConfig) -> Tree:
             latent=overview.latent[place],
             statistics=statistics[place],
             evidence={"tokens": _own_tokens(index, place)},
-            label=overview.label[place],
+            **label_fields(labels.get(id)),
         )
         for place, id in enumerate(ids)
     ]

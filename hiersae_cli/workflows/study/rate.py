@@ -24,10 +24,12 @@ from hiersae_cli.study.protocol import (
     wording,
 )
 from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
-from hiersae_cli.workflows.common.chat import ChatEndpoint
-from hiersae_cli.workflows.label import first_line, key_of
+from hiersae_cli.workflows.common.chat import Chat, first_line
+from hiersae_cli.workflows.common.chat_local import open_chat
+from hiersae_cli.workflows.labelling.prompts import with_marks
 from hiersae_cli.workflows.study.run import open_store
 
+_STRONG = 0.5  # share of an excerpt's darkest step, from which a token is marked
 PROMPTS_FILE = "rate-prompts.jsonl"
 _SYSTEM = (
     "You take part in a study of what the latents of sparse autoencoders stand for. You are shown texts with tokens "
@@ -43,11 +45,12 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
     console = console or Console.silent()
     study = load_study(config.study)
     store = open_store(study, config.database)
-    endpoint = ChatEndpoint(config.endpoint, config.llm, key_of(config.key_env), config.timeout)
     if store.stopped():
         raise FileError(f"{config.study}: the study is stopped", "The administrator's page opens it again.")
-    done = {answer.item for answer in store.answers(kind=MODEL, rater=config.rater, name=config.llm)}
-    items = [item for item in session(study, config.rater) if item.id not in done]
+    chat = open_chat(config.endpoint, config.llm, config.key_env, config.timeout, config.model, config.device, console)
+    done = {answer.item for answer in store.answers(kind=MODEL, rater=config.rater, name=chat.name)}
+    tasks = {CHECK, *config.tasks} | ({MATCH} if LABEL in config.tasks else set())
+    items = [item for item in session(study, config.rater) if item.id not in done and item.task in tasks]
     answered, unusable, waiting = 0, 0, 0
     with console.progress("rate", len(items), "items") as progress:
         for item in items:
@@ -58,15 +61,15 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
                 continue
             prompt = prompt_of(item, words)
             begin = monotonic()
-            reply = endpoint.ask(_SYSTEM, prompt)
+            reply = _reply(chat, item, prompt)
             ms = round(1000 * (monotonic() - begin))
             value = value_of(item, reply)
-            endpoint.record(study.path / PROMPTS_FILE, {"item": item.id}, _SYSTEM, prompt, reply)
+            chat.record(study.path / PROMPTS_FILE, {"item": item.id}, _SYSTEM, prompt, reply)
             if value is None:
                 unusable += 1
             else:
                 label_of = label.rater if label else None
-                store.add(Answer(MODEL, config.rater, config.llm, item.id, value, ms, label_of=label_of))
+                store.add(Answer(MODEL, config.rater, chat.name, item.id, value, ms, label_of=label_of))
                 answered += 1
             progress.advance(1)
     store.close()
@@ -74,8 +77,16 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
         console.warn(f"{unusable} answers were none of the options; {PROMPTS_FILE} has them, and they are asked again")
     if waiting:
         console.warn(f"{waiting} labels to be matched are not there yet: raters write them")
-    console.say(f"{store.place}: {answered} answers of {config.llm}")
-    return {"answers": answered, "unusable": unusable, "waiting": waiting}
+    console.say(f"{store.place}: {answered} answers of {chat.name}; {chat.cost.in_words}")
+    return {"answers": answered, "unusable": unusable, "waiting": waiting, "cost": chat.cost.as_json()}
+
+
+def _reply(chat: Chat, item: Item, prompt: str) -> str:
+    """What the model answers; a local model can only choose among the options, if there are any."""
+    if item.task == LABEL:
+        return chat.ask(_SYSTEM, prompt)
+    numbers = [str(number) for number in range(1, len(item.options) + 1)]
+    return chat.choose(_SYSTEM, prompt, EDGE_ANSWERS if item.task == EDGE else numbers)[1]
 
 
 def prompt_of(item: Item, words: str) -> str:
@@ -119,9 +130,10 @@ def _label_for(study: StudyFiles, store: Store, item: Item) -> Answer | None:
 
 
 def _bullets(excerpts: list[Excerpt]) -> list[str]:
-    """A line for each excerpt, with its marks."""
+    """A line for each excerpt, with its strong marks: people see shades, and a model only marks."""
     lines = []
     for excerpt in excerpts:
+        strong = max(excerpt["steps"]) * _STRONG
         pairs = zip(excerpt["tokens"], excerpt["steps"], strict=True)
-        lines.append("- " + visible("".join(f"⟪{token}⟫" if step else token for token, step in pairs)))
+        lines.append("- " + with_marks((token, step > 0 and step >= strong) for token, step in pairs))
     return lines

@@ -19,11 +19,11 @@ from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import HELD_OUT, TRAIN, ActivationSet
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing
-from hiersae_cli.formats.labels import Labels
+from hiersae_cli.formats.labels import Label, Labels
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import Run, load_run
 from hiersae_cli.formats.text import visible
-from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree
+from hiersae_cli.formats.tree import SCHEMA, SCHEMA_VERSION, Node, Tree, label_fields
 from hiersae_cli.host.model import Host
 from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.firings import NONE, FiringCounts, TopFirings, firings
@@ -84,7 +84,7 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
             *levels.place(latent),
             statistics=statistics[latent],
             evidence=evidence[latent],
-            label=labels.get(levels.ids[latent]),
+            **label_fields(labels.get(levels.ids[latent])),
         )
         for latent in np.flatnonzero(chosen_F).tolist()
     ]
@@ -96,10 +96,10 @@ def run(config: ExportTreeConfig, console: Console | None = None) -> dict[str, A
     return summary
 
 
-def _labels(trained: Run, console: Console) -> dict[str, str]:
+def _labels(trained: Run, console: Console) -> dict[str, Label]:
     """The labels in the run's folder; none, with a warning, if they cannot be read or belong to other weights."""
     try:
-        return {id: label.text for id, label in Labels(trained.path, trained.sha256).current().items()}
+        return Labels(trained.path, trained.sha256).current()
     except FileError as error:
         console.warn(f"no labels: {error.message}")
         return {}

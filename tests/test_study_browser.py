@@ -240,8 +240,8 @@ def test_the_administrator_sees_progress_and_stops_the_study(browser, served):
         answer(one)
         one.go(f"/admin/{study.links.administrator}")
         assert "1 of " in one.page.locator("table").last.inner_text()
-        one.page.click("form button")
-        playwright.expect(one.page.locator("form button")).to_have_text("Open again")
+        one.page.locator("form button").first.click()
+        playwright.expect(one.page.locator("form button").first).to_have_text("Open again")
         one.go(f"/r/{study.links.raters[0]}")
         playwright.expect(one.page.locator("h1")).to_have_text("The study is closed")
 

@@ -47,6 +47,17 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return False
 
 
+@cache
+def has_bfloat16_products() -> bool:
+    """Whether the processor has instructions for products in bfloat16: AVX-512 or AMX."""
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            flags = cpuinfo.read()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes of memory that are free on ``device``; for a CPU, what the system can give without swapping."""
     import psutil

@@ -21,6 +21,7 @@ from torch import nn
 
 from hiersae_cli.config.architectures import DictionaryOptions
 from hiersae_cli.levels import NO_PARENT, Levels
+from hiersae_cli.sae.kernels.rough import RoughEncoder
 from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients, SparseCode, dense
 from hiersae_cli.sae.parts import DENSE, SELECTION, profiled
 
@@ -123,6 +124,7 @@ class SparseAutoencoder(nn.Module):
         self.encoder_gradients: RowGradients | None = None
         self.decoder_gradients: RowGradients | None = None
         self._threshold_rate = _THRESHOLD_RATE
+        self._rough = RoughEncoder()
         self.register_buffer("threshold_L", torch.zeros(len(self.widths)))
         if self.refine:
             self.refine_F = nn.Parameter(torch.ones(self.latents))
@@ -265,6 +267,15 @@ class SparseAutoencoder(nn.Module):
         with torch.no_grad(), profiled(DENSE):
             dense_BC = nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part])
         return Reading(dense_BC, self._at(input_BD))
+
+    def _read_for_selection(self, input_BD: torch.Tensor, part: slice) -> LevelReading:
+        """The same for ``_select``, which at inference needs exact values only of candidates."""
+        if not self.training:
+            with torch.no_grad(), profiled(DENSE):
+                rough = self._rough.read(input_BD, self.W_enc_FD, self.b_enc_F, part, self._at(input_BD))
+            if rough:
+                return rough
+        return self._read(input_BD, part)
 
     def _at(self, input_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
         """A function that gives the pre-activations of an input at the places of a pattern."""

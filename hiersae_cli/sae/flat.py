@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hiersae_cli.config.architectures import DictionaryOptions
-from hiersae_cli.sae.base import Reading, SparseAutoencoder, Step, StepContext
+from hiersae_cli.sae.base import LevelReading, Reading, SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
 
 class _Flat(SparseAutoencoder):
     def codes(self, x_BD: torch.Tensor) -> list[SparseCode]:
         centred_BD, whole = x_BD - self.b_dec_D, slice(0, self.latents)
-        code = self._sparse(self._read(centred_BD, whole), first=self.refine)
+        code = self._sparse(self._read_first(centred_BD, whole), first=self.refine)
         if self.refine:
             residual_BD = centred_BD - self._decoded(code)
             code = self._sparse(self._read_refined(code, residual_BD, whole), first=False)
         return [code]
 
-    def _sparse(self, reading: Reading, first: bool) -> SparseCode:
+    def _read_first(self, input_BD: torch.Tensor, part: slice) -> Any:
+        """The pre-activations of the first pass, as ``_sparse`` needs them."""
+        return self._read(input_BD, part)
+
+    def _sparse(self, reading: Any, first: bool) -> SparseCode:
         """The code of these pre-activations; ``first`` if it will be refined."""
         raise NotImplementedError
 
@@ -44,7 +50,10 @@ class BatchTopK(_Flat):
     Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
     """
 
-    def _sparse(self, reading: Reading, first: bool) -> SparseCode:
+    def _read_first(self, input_BD: torch.Tensor, part: slice) -> LevelReading:
+        return self._read_for_selection(input_BD, part)
+
+    def _sparse(self, reading: LevelReading, first: bool) -> SparseCode:
         threshold = (self.threshold_first_L if first else self.threshold_L)[0]
         return self._select(reading, slice(0, self.latents), threshold, self.k[0])
 

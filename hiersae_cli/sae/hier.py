@@ -261,7 +261,7 @@ class HierarchicalSAE(SparseAutoencoder):
         for level, k in enumerate(target_l0):
             input_BD = self._encoder_input(self._residuals(residuals, codes))
             gated = self._gated_reading(level, codes, input_BD) if closed else None
-            reading = gated or self._read(input_BD, self.parts[level])
+            reading = gated or self._read_for_selection(input_BD, self.parts[level])
             codes.append(self._sparse(reading, level, codes, first_threshold_L[level], k, closed))
         if not self.refine:
             return codes, residuals

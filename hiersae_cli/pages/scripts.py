@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.pages.text import one_line
 
 
-def tree(tree: Overview, widths: list[int], order: list[int]) -> str:
+def tree(tree: Overview, widths: Sequence[int], order: list[int]) -> str:
     """The tree for the map, in columns; ``order`` is the number of every place in the files of contexts."""
     columns = {
         "widths": widths,

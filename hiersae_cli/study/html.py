@@ -286,5 +286,8 @@ def excerpt(content: Excerpt) -> Markup:
         word = token.lstrip(" ")
         spaces = token[: len(token) - len(word)]
         marked = text.running(word) if word else Markup("<i>{}</i>").format("␣" * len(spaces))
-        parts += [spaces if word else "", Markup('<mark class="h{}">{}</mark>').format(int(step), marked)]
+        parts += [
+            Markup.escape(spaces if word else ""),
+            Markup('<mark class="h{}">{}</mark>').format(int(step), marked),
+        ]
     return Markup("").join(parts)

@@ -46,6 +46,7 @@ class Verb:
             and returns the result, or the result and a text for people.
         help: its help; the list of commands shows the first sentence.
         heading: its heading in the list of commands.
+        by_ranks: whether ``torchrun`` may start it in several processes.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Verb:
     workflow: str
     help: str
     heading: str
+    by_ranks: bool = False
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
@@ -79,6 +81,7 @@ VERBS = (
         "cache.run:run",
         "Cache a language model's activations on a text. They are written to an HDF5 file.",
         MAKE,
+        by_ranks=True,
     ),
     Verb(
         "join",
@@ -100,6 +103,7 @@ VERBS = (
         "train.run:run",
         "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
+        by_ranks=True,
     ),
     Verb(
         "data get",

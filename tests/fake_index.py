@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from hiersae_cli.browse.family import TOGETHER
 from hiersae_cli.browse.model import (
     BaselineFate,
     BaselineMatch,
@@ -20,12 +21,14 @@ from hiersae_cli.browse.model import (
     Context,
     Decile,
     Edge,
+    Evidence,
     FatePart,
     FeaturePage,
     Histogram,
     Label,
     Neighbour,
     ParentView,
+    Passage,
     Token,
 )
 from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
@@ -119,6 +122,11 @@ class FakeIndex:
             mi_bits=[None if one is None else one / 50 for one in share],
             max_mi_bits=[None if one is None else 0.02 for one in share],
             mi_over_max=share,
+            lift=[None if one is None else 1 + 20 * one for one in share],
+            p_parent_given_child=share,
+            share=[None if one is None else one / 4 for one in share],
+            overlap=[None if one is None else one / 2 for one in share],
+            alone=[0.23 if place in self.parent else None for place in places],
             fvu_increase=[None if self.dead[place] else 0.001 * (place % 5) for place in places],
             dead=self.dead,
             root_child=[self.parent[place] < 0 and self.level[place] > 0 for place in places],
@@ -151,6 +159,9 @@ class FakeIndex:
             found.append(Context(tokens, activations, 8, f"document {QUOTES}", 8 + at, 1000 + at, at % 2 == 0))
         return found
 
+    def strongest(self, latent: int, count: int) -> list[Context]:
+        return [] if self.dead[latent] else self.contexts(latent, count, 9.0)
+
     def feature(self, id: str) -> FeaturePage:
         id = current_id(id)
         place = self.names.index(id) if id in self.names else -1
@@ -161,7 +172,7 @@ class FakeIndex:
         fine = self.level[place] > 0
         edge = None
         if up >= 0:
-            edge = Edge(self.names[up], id, 10_000, 2000, 500, 400, 0.012, 0.02, 0.6, 0.8, 0.2, 4.0, False)
+            edge = self.edge(up, place, 400, 0.6)
         siblings = (
             [other for other, parent in enumerate(self.parent) if parent == up and other != place] if up >= 0 else []
         )
@@ -193,11 +204,19 @@ class FakeIndex:
             nearest=[self.near((place + 1) % len(self.names), 0.4)],
             as_parent=ParentView(
                 [
-                    ChildPart(self.near(child), 0.3 / (1 + at), 0.2, 0.1, 0.5, self.contexts(child, 3, 5.0))
+                    ChildPart(
+                        self.near(child),
+                        0.3 / (1 + at),
+                        0.2,
+                        self.edge(place, child, 400 - at, 0.5),
+                        self.contexts(child, 3, 5.0) if at < TOGETHER else [],
+                    )
                     for at, child in enumerate(below)
                 ],
+                Evidence(n_rows=10_000, n_parent=2000, n_child=500 * len(below), n_both=400 * len(below), soft=False),
                 0.23,
                 self.contexts(place + 7000, 3, 4.0),
+                self.contexts(place + 7500, 3, 4.0),
             )
             if below
             else None,
@@ -206,12 +225,50 @@ class FakeIndex:
                 [] if dead or up < 0 else self.contexts(place + 8000, 3, 9.0),
                 [] if dead or up < 0 else self.contexts(place + 9000, 2, 6.0),
                 [self.near(other, 0.3) for other in siblings],
-                [Edge("a0", id, 10_000, 2000, 500, 100, 0.002, 0.02, 0.1, 0.2, 0.05, 1.0, False)],
+                [self.edge(0, place, 100, 0.1)],
             )
             if fine
             else None,
             baseline=[self.match(place, other) for other in (3, 4)] if self.has_baseline and not dead else [],
         )
+
+    def edge(self, parent: int, child: int, both: int, over: float) -> Edge:
+        return Edge(
+            parent=self.names[parent],
+            child=self.names[child],
+            n_rows=10_000,
+            n_parent=2000,
+            n_child=500,
+            n_both=both,
+            mi_bits=0.02 * over,
+            max_mi_bits=0.02,
+            mi_over_max=over,
+            p_parent_given_child=both / 500,
+            p_child_given_parent=both / 2000,
+            lift=both / 100,
+            soft=False,
+        )
+
+    def child_contexts(self, id: str, part: int) -> list[tuple[Neighbour, list[Context]]]:
+        parent = self.names.index(id)
+        below = [child for child, above in enumerate(self.parent) if above == parent]
+        return [
+            (self.near(child), self.contexts(child, 3, 5.0)) for child in below[part * TOGETHER : (part + 1) * TOGETHER]
+        ]
+
+    def passages(self) -> int:
+        return 3  # two of one document, one of another
+
+    def passage(self, number: int, id: str = "") -> Passage:
+        if not 0 <= number < self.passages():
+            raise KeyError(number)
+        tokens, part = WORDS * 4, number % 2
+        activations = [3.0 * (id != "" and at % 9 == 8) for at in range(len(tokens))]
+        stretches = [(start, tokens, activations) for start in (2000 * part, 2000 * part + 100)]
+        return Passage(number, f"document {QUOTES}", part, 2 - number // 2, stretches)
+
+    def example(self) -> TextCodes | None:
+        return self.encode_text("the king and the queen") if self.has_host else None
 
     def fate(self, latent: int) -> BaselineFate:
         verdict = ["kept", "split", "absorbed", "none", "dead"][latent % 5]
@@ -257,8 +314,9 @@ class FakeIndex:
         if not self.has_host:
             raise UsageError("a host model is needed to show what fires on a text", "Give one: --model HOST.")
         tokens = [word + " " for word in text.split()]
-        active = [[("a1", 2.5), ("b8", 1.0 + at)] if at % 2 == 0 else [] for at in range(len(tokens))]
-        return TextCodes(tokens, active, {"b8": self.near(self.names.index("b8")), "a1": self.near(1)}, 0)
+        active = [[("a1", 2.5), ("b8", 1.0 + at), ("b20", 0.5)] if at % 2 == 0 else [] for at in range(len(tokens))]
+        nodes = {id: self.near(self.names.index(id)) for id in ("b8", "a1", "b20", "a2")}
+        return TextCodes(tokens, active, nodes, 0, {"a1": 5.0, "a2": 4.0, "b8": 9.0, "b20": 1.0})
 
 
 @contextmanager

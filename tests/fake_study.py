@@ -12,10 +12,20 @@ from typing import Any
 
 import uvicorn
 
-from hiersae_cli.formats.study import Item, Links, StudyFiles, fingerprint, items_fingerprint, load_study, write_study
+from hiersae_cli.formats.study import (
+    STUDY,
+    VERSIONS,
+    Item,
+    Links,
+    StudyFiles,
+    fingerprint,
+    items_fingerprint,
+    load_study,
+    write_study,
+)
 from hiersae_cli.study import preregistration
 from hiersae_cli.study.live import Study
-from hiersae_cli.study.protocol import CHECK, CHILD, CONDITIONS, EDGE, EXAMPLE, LABEL, MATCH, Rules
+from hiersae_cli.study.protocol import CHECK, CHILD, CONDITIONS, EDGE, EXAMPLE, LABEL, MATCH, Rules, chances
 from hiersae_cli.study.store import Store
 from hiersae_cli.study.web import app
 
@@ -24,7 +34,13 @@ TASKS = (EXAMPLE, CHILD, EDGE, LABEL)
 
 
 def make_study(
-    folder: Path, *, sets: int = 2, raters: int = 3, tasks: tuple[str, ...] = TASKS, checks: int = 2
+    folder: Path,
+    *,
+    sets: int = 2,
+    raters: int = 3,
+    tasks: tuple[str, ...] = TASKS,
+    checks: int = 2,
+    consent: str = "",
 ) -> Path:
     """A folder as ``hiersae study new`` writes it."""
     items: dict[str, Item] = {}
@@ -48,7 +64,8 @@ def make_study(
     design: dict[str, Any] = {
         "tasks": list(tasks),
         "sets": {task: sets for task in tasks},
-        "sets_text": f"{sets} matched sets of each task",
+        "conditions": {task: list(names) for task, names in CONDITIONS.items()},
+        "materials": f"{sets} matched sets of each task.",
         "sets_per_rater": 0,
         "raters": raters,
         "checks": checks,
@@ -59,18 +76,21 @@ def make_study(
         "seed": 3,
         "rules": asdict(Rules()),
         "planned": {},
+        "minutes": 12,
+        "consent_sha256": fingerprint(consent) if consent else "",
     }
     sha256 = items_fingerprint(items)
     header = {
         "schema": "hiersae.study",
-        "schema_version": 1,
+        "schema_version": VERSIONS[STUDY],
         "hiersae_version": "0",
         "created": "2026-01-01T00:00:00+00:00",
         "items_sha256": sha256,
         "design": design,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_study(folder, header, items, preregistration.text(design, {}, sha256))
+    guessing = chances(StudyFiles(folder, header, items))
+    write_study(folder, header, items, preregistration.text(design, {}, sha256, guessing), consent)
     Links(folder).ensure(raters)
     assert f"`{fingerprint(design)}`" in (folder / "preregistration.md").read_text()
     return folder
@@ -83,9 +103,9 @@ def opened(folder: Path, url: str = "") -> tuple[StudyFiles, Store, Links]:
 
 
 @contextmanager
-def serving(folder: Path, public: str = "") -> Iterator[tuple[str, Study]]:
-    """The address of a server of a study in a thread, and the study."""
-    study = Study(*opened(folder))
+def serving(folder: Path, public: str = "", **end: str) -> Iterator[tuple[str, Study]]:
+    """The address of a server of a study in a thread, and the study; ``end`` is its code and the page after it."""
+    study = Study(*opened(folder), **end)
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = uvicorn.Server(uvicorn.Config(app(study, public=public), log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

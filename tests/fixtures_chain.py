@@ -153,7 +153,7 @@ def _train(acts: Path, out: Path, arch: str, widths: tuple[int, ...], k: tuple[i
             tokens=100_000,
             batch=512,
             lr=3e-3 * (1024 / sum(widths)) ** 0.5,  # with this rate and price some latents die, which tests need
-            **({"orphan_weight": 10.0, "rate_limit": 0.0} if arch == "hier" else {}),
+            **({"orphan_weight": 10.0, "rate_limit": 0.0, "sibling_weight": 1.0} if arch == "hier" else {}),
             buffer=16,
             device="cpu",
         )

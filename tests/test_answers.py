@@ -15,6 +15,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from hiersae_cli.browse import model as feature_model
 from hiersae_cli.browse import tree_model
+from hiersae_cli.browse.family import TOGETHER
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import Context
 from hiersae_cli.browse.neuronpedia_rows import feature_row
@@ -142,7 +143,7 @@ def test_nearest_are_those_of_the_largest_cosine(index: Index, tiny_dashboard: D
         assert page.nearest[0].id == index.ids()[int(cosine_FF[latent].argmax())]
 
 
-def test_children_divide_their_parents_firing(index: Index, code_RF: Array):
+def test_children_divide_their_parents_firing(index: Index, code_RF: Array, held_out_R: Array):
     for parent in parents(index)[:4]:
         view, below = index.feature(parent).as_parent, children(index, parent)
         fires_R, fire_RC = code_RF[:, index.ids().index(parent)] > 0, code_RF[:, below] > 0
@@ -156,11 +157,56 @@ def test_children_divide_their_parents_firing(index: Index, code_RF: Array):
             assert child.share == pytest.approx(inside_R.sum() / fires_R.sum(), rel=1e-5, abs=1e-9)
             if inside_R.any():
                 assert child.overlap == pytest.approx((fire_RC[inside_R].sum(1) > 1).mean(), rel=1e-5)
-            if fire_RC[:, place].any():
-                outside = (fire_RC[:, place] & ~fires_R).sum() / fire_RC[:, place].sum()
-                assert child.outside == pytest.approx(outside, rel=1e-5, abs=1e-9)
+            child_R = fire_RC[:, place] & held_out_R
+            if child_R.any():
+                assert child.edge.inside == pytest.approx((child_R & fires_R).sum() / child_R.sum(), rel=1e-5)
+                assert child.edge.times == pytest.approx(child.edge.lift, rel=1e-4)
+        children_R = (fire_RC & held_out_R[:, None]).sum(1)
+        assert view.together.n_child == children_R.sum() and view.together.n_both == children_R[fires_R].sum()
+        for context in view.child_contexts:
+            assert fires_R[context.row] and fire_RC[context.row].any()
         for context in view.alone_contexts:
             assert fires_R[context.row] and not fire_RC[context.row].any()
+
+
+def test_contexts_of_later_children_are_those_of_their_pages(index: Index):
+    parent = max(parents(index), key=lambda id: len(children(index, id)))
+    view = index.feature(parent).as_parent
+    assert view is not None
+    later = index.child_contexts(parent, 0)
+    assert [(node, contexts) for node, contexts in later] == [
+        (child.node, child.contexts) for child in view.children[:TOGETHER]
+    ]
+    assert all(contexts == index.feature(node.id).top[:3] for node, contexts in later)
+    assert index.child_contexts(parent, 99) == []
+
+
+def test_passages_are_the_whole_documents(index: Index, code_RF: Array, text: str):
+    passages = [index.passage(number, "b4") for number in range(index.passages())]
+    tokens = [token for passage in passages for _, tokens, _ in passage.stretches for token in tokens]
+    assert "".join(tokens) == text[: len(tokens)] and len(tokens) == len(code_RF)
+    values = [value for passage in passages for _, _, values in passage.stretches for value in values]
+    assert values == pytest.approx(code_RF[:, index.ids().index("b4")].tolist(), rel=1e-5)
+    for context in index.feature("b4").top:
+        number, place = context.source
+        stretches = index.passage(number, "b4").stretches
+        first, tokens, values = next(one for one in reversed(stretches) if one[0] <= place)
+        assert tokens[place - first] == context.tokens[context.focus]
+        assert values[place - first] == context.activation
+    with pytest.raises(KeyError):
+        index.passage(index.passages())
+
+
+def test_an_example_is_a_text_of_the_corpus_with_what_fires_there(index: Index, code_RF: Array, text: str):
+    example = index.example()
+    assert example is not None and 1 <= len(example.tokens) <= 48
+    row = text.index("".join(example.tokens))
+    for at, of_token in enumerate(example.active):
+        expected = {index.ids()[latent]: code_RF[row + at, latent] for latent in np.flatnonzero(code_RF[row + at])}
+        assert dict(of_token) == pytest.approx(expected, rel=1e-5)
+    for id, most in example.most.items():
+        assert most == pytest.approx(code_RF[:, index.ids().index(id)].max(), rel=1e-5)
+    assert {id for of_token in example.active for id, _ in of_token} <= set(example.nodes) == set(example.most)
 
 
 def test_evidence_of_a_child_is_of_held_out_rows(index: Index, code_RF: Array, held_out_R: Array):
@@ -324,7 +370,9 @@ def test_what_fires_on_a_text_is_what_the_cache_says(index: Index, code_RF: Arra
         assert all(value == pytest.approx(expected[id], rel=1e-3, abs=1e-4) for id, value in close.items())
         levels = [id[0] for id, _ in of_token]
         assert levels == sorted(levels)
-    assert {id for of_token in found.active for id, _ in of_token} == set(found.nodes)
+    fires = {id for of_token in found.active for id, _ in of_token}
+    above = {page.parent.id for page in map(index.feature, fires) if page.parent}
+    assert fires | above == set(found.nodes)  # a child may fire without its parent
     longer = index.encode_text(text[:100])
     assert (len(longer.tokens), longer.cut) == (64, 36)
     with pytest.raises(UsageError, match="no text"):

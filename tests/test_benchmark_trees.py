@@ -92,6 +92,19 @@ def test_only_the_best_of_several_tries_is_measured(tmp_path: Path) -> None:
     assert len(fvu) == 3 and list(report["runs"]) == [min(fvu, key=fvu.__getitem__)]
 
 
+def test_the_best_of_several_rates_is_measured_on_a_cache(tmp_path: Path, tiny_acts: Path, tiny_host: Path) -> None:
+    rows = tmp_path / "rows.json"
+    cache = ("smollm2", f"--acts={tiny_acts}", "--module=transformer.h.1", f"--model={tiny_host}", f"--json={rows}")
+    report = bench(tmp_path, *cache, "--samples=4k", "--l0=4", "--rates=0.5,2")
+    names = ("hier-64-64", "batchtopk", "matryoshka-32-128")
+    assert [name.partition("-l4-")[0] for name in report["runs"]] == list(names)
+    fvu = {path.parent.name: json.loads(path.read_text().splitlines()[-1])["fvu"] for path in tmp_path.glob("b*/m*l")}
+    assert len(fvu) == 2 and min(fvu, key=fvu.__getitem__) in report["runs"]
+    figures = json.loads(rows.read_text())
+    assert [row["arch"] for row in figures] == ["hier", "batchtopk", "matryoshka"]
+    assert all({"fvu", "ce_recovered", "hierarchy_score", "absorption"} <= row.keys() for row in figures)
+
+
 def test_saelens_reads_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("sae_lens")
     runs = bench(tmp_path, "synthtree-1k", *SMALL, "--seeds=2", "--only=saelens")["runs"]

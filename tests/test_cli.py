@@ -117,6 +117,27 @@ def test_the_installed_command_is_the_same() -> None:
     assert done.stdout == hiersae("--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    {
+        "hiersae tra": {"train"},
+        "hiersae study s": {"serve", "simulate"},
+        "hiersae train --har": {"--harden"},
+        "hiersae train --arch b": {"batchtopk"},
+    }.items(),
+)
+def test_a_shell_completes_commands_flags_and_choices(words: str, offered: set[str]) -> None:
+    env = {"_HIERSAE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = hiersae(env=env, fresh=True)
+    assert done.returncode == 0 and set(done.stdout.split()) == offered, done.stderr
+
+
+def test_completion_is_shown_for_the_shell_that_asks() -> None:
+    line = f"'{sys.executable}' -m hiersae_cli --show-completion; true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), text=True, timeout=PATIENCE)
+    assert "complete -o default -F _hiersae_completion hiersae" in done.stdout, done.stderr
+
+
 def test_a_wheel_holds_every_file_of_the_package() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

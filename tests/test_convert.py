@@ -21,7 +21,7 @@ from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import HierSAEError, UsageError
 from hiersae_cli.formats.dictionaries import read_dictionary, saelens
 from hiersae_cli.formats.dictionaries.base import activation_below, energy_above
-from hiersae_cli.formats.dictionaries.places import hook_name, same_place
+from hiersae_cli.formats.places import hook_name, same_place
 from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.sae import HierarchicalSAE, build
 from hiersae_cli.workflows import convert

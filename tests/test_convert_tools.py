@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hiersae_cli import Activations, load_run
+from hiersae_cli import Activations, load_run, load_tree
 from hiersae_cli.config.convert import ConvertConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError
@@ -89,6 +89,21 @@ class TestSAELens:
         assert sae.cfg.metadata.hook_name == MODULE and sae.cfg.metadata.hiersae["widths"] == list(
             load_run(runs[name]).config.widths
         )
+
+    @pytest.mark.parametrize("name", ["hier", "hardened"])
+    def test_it_has_the_tree_and_the_fvu_of_the_run(
+        self, sae_lens: Any, name: str, runs: dict[str, Path], x_ND: torch.Tensor, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "sae"
+        convert.run(ConvertConfig(source=str(runs[name]), to="sae-lens", out=str(out)))
+        sae, run = sae_lens.SAE.load_from_disk(out), load_run(runs[name])
+        written = load_tree(out / "tree.json")
+        assert [(node.id, node.parent) for node in sae.tree.nodes] == [(node.id, node.parent) for node in written.nodes]
+        assert sae.tree.header["run"] == written.header["run"]
+        variance = (x_ND - x_ND.mean(0)).square().sum()
+        with torch.no_grad():
+            theirs, ours = (float((x_ND - model(x_ND)).square().sum() / variance) for model in (sae, run.model))
+        assert theirs == pytest.approx(ours, abs=1e-4) and ours < 1
 
     @pytest.mark.parametrize("name", ["hier", "two passes"])
     def test_its_own_saving_keeps_the_hierarchical_model(

@@ -27,6 +27,7 @@ from hiersae_cli.formats.activations import layout as activations
 from hiersae_cli.formats.activations.layout import ROW_COLUMNS, STATISTICS
 from hiersae_cli.formats.report import MORE_IS_BETTER
 from hiersae_cli.sae import build as build_model
+from hiersae_cli.study import from_file as study_items
 from hiersae_cli.study import report as study_report
 from hiersae_cli.workflows import lm
 from tests.helpers import PATIENCE, environment
@@ -96,9 +97,18 @@ def test_the_chain_is_documented_for_known_models(model: str) -> None:
     assert on_a_cpu == ["cache", "train", "train"]
 
 
+# What files of the documented chain record, for ``--config``.
+RECORDED: dict[str, dict[str, Any]] = {
+    "train": {"acts": ["acts.h5"], "widths": "64,960", "k": "8,8"},
+    "cache": {"texts": ["input.txt"], "model": "host"},
+    "eval": {"runs": ["runs/hier"], "acts": ["acts.h5"]},
+}
+
+
 @pytest.mark.parametrize(("where", "words"), DOCUMENTED, ids=[f"{w}: {' '.join(a)}"[:60] for w, a in DOCUMENTED])
-def test_documented_commands_are_valid(where: str, words: list[str]) -> None:
+def test_documented_commands_are_valid(where: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     verb, args = split(words)
+    monkeypatch.setattr("hiersae_cli.formats.recorded_config.recorded_flags", lambda *_: RECORDED[verb])
     values = dict(COMMANDS[verb].make_context(verb, args).params)
     for shared in ("json", "quiet"):
         values.pop(shared)
@@ -256,9 +266,22 @@ def test_the_documented_datasets_are_those_that_readers_check() -> None:
 
 
 def test_the_documented_versions_are_those_of_the_code() -> None:
-    modules = [activations, lm, run, report, codes, tree, labels, index, study_report, datasets, experiment_run]
+    modules = [
+        activations,
+        lm,
+        run,
+        report,
+        codes,
+        tree,
+        labels,
+        index,
+        study_report,
+        study_items,
+        datasets,
+        experiment_run,
+    ]
     versions = {module.SCHEMA: str(module.SCHEMA_VERSION) for module in modules}
-    versions |= {schema: str(study.SCHEMA_VERSION) for schema in (study.STUDY, study.ITEMS, study.LINKS)}
+    versions |= {schema: str(version) for schema, version in study.VERSIONS.items()}
     versions[activations.SCHEMA] += f"; {activations.TRUTH_VERSION}"
     rows = re.findall(r"^\| (`hiersae\.[^|]+`) \| (\d(?:; \d)?)", text_of(DOCS / "file-formats.md"), re.MULTILINE)
     documented = {schema.strip("`"): version for schemas, version in rows for schema in schemas.split(", ")}

@@ -132,6 +132,43 @@ def test_a_latent_above_the_last_level_that_fires_too_often_costs_more() -> None
     assert (prices[1] / prices[0]).tolist() == pytest.approx([*expected, 1, 1, 1, 1], rel=1e-3)
 
 
+def family_of_two(weight: float) -> HierarchicalSAE:
+    """Parents 0 and 1 on the first two axes; children 2 and 3 of parent 0 on the next two, child 4 of parent 1."""
+    options = HierOptions(widths=(2, 3), k=(1, 2), sibling_weight=weight, curriculum="none")
+    model = HierarchicalSAE(5, options).eval()
+    with torch.no_grad():
+        model.W_enc_FD.copy_(torch.eye(5))
+        model.W_dec_FD.copy_(torch.eye(5))
+        model.parent_F.copy_(torch.tensor([NO_PARENT, NO_PARENT, 0, 0, 1]))
+        model.price_on_F.fill_(1.0)
+        model.price_off_F.fill_(1.0)
+        model.threshold_L.fill_(1.0)
+    return model
+
+
+def test_a_child_costs_more_if_a_stronger_sibling_fires() -> None:
+    # z of the children: a weak sibling, a strong one, a lone weak one, two equal ones, and a child of another parent.
+    z_BC = torch.tensor([[1.2, 2.0, 0.0], [3.0, 2.0, 0.0], [1.2, 0.0, 0.0], [1.2, 1.2, 0.0], [2.0, 0.0, 1.2]])
+    x_BD = torch.cat([torch.ones(5, 2) * 2, z_BC], 1)
+    assert torch.equal(family_of_two(1.0).encode(x_BD)[:, 2:], z_BC)
+    expected_BC = z_BC.clone()
+    expected_BC[0, 0] = 0  # 1.2^2 / 2 < 1, but 2.0^2 / 2 >= 1
+    assert torch.equal(family_of_two(2.0).encode(x_BD)[:, 2:], expected_BC)
+
+
+def test_the_price_of_siblings_fades_in_with_the_tree() -> None:
+    options = HierOptions(widths=(2, 3), k=(1, 2), sibling_weight=3.0, curriculum="anneal=0.5")
+    model = HierarchicalSAE(5, options).train()
+    model.parent_F[2:4] = 0
+    pattern = Pattern.of(torch.tensor([[0, 0, 1.0, 1.0, 0]]))
+    factors = []
+    for progress in (0.0, 0.25, 0.5):
+        model.step(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), StepContext(0, progress))
+        model.parent_F[2:4] = 0
+        factors.append(torch.as_tensor(model._sibling_factor(pattern, torch.tensor([2.0, 1.0]))).max().item())
+    assert factors == pytest.approx([1.0, 2.0, 3.0])
+
+
 def test_without_a_tree_every_price_is_the_same() -> None:
     model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1))
     model.counts[0].add(*map(Pattern.of, firings(4000)))

@@ -172,6 +172,11 @@ def test_a_report_shows_intervals_and_verdicts(report: Report) -> None:
     assert ("span", {"class": "better"}) in page.elements
 
 
+def test_a_report_without_groups_shows_its_sample(report: Report) -> None:
+    html = Report({**report.data, "groups": {}, "paired": {}})._repr_html_()
+    assert "held-out rows" in html and "verdicts" not in html
+
+
 @pytest.mark.parametrize("package", ["pandas", "networkx"])
 def test_a_missing_package_is_named(package: str, tree: Tree, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)

@@ -17,7 +17,10 @@ import pytest
 
 from hiersae_cli.browse.model import Context, Histogram
 from hiersae_cli.errors import UsageError
+from hiersae_cli.levels import Levels
 from hiersae_cli.pages import server, static
+from hiersae_cli.pages.evidence import child_sentence, short_percent
+from hiersae_cli.pages.families import HUES
 from hiersae_cli.pages.render import Pages, asset_text
 from hiersae_cli.pages.text import STEPS, context, one_line, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
@@ -29,6 +32,9 @@ ADDRESSES = [
     "/feature/b3",
     "/feature/b48",  # no parent
     "/feature/b51",  # dead
+    "/feature/a0/children/0",
+    "/document/0",
+    "/document/2?at=3&of=a1",
     "/compare/a1",
     "/baseline",
     "/baseline/are/split",
@@ -86,7 +92,20 @@ def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
     status, _, html = ask(address, path)
     assert status == 200
     page = Elements(html)
-    own = ("early.js", "theme.js", "page.js", "layout.js", "drawing.js", "map.js")
+    own = (
+        "early.js",
+        "theme.js",
+        "page.js",
+        "layout.js",
+        "family.js",
+        "text.js",
+        "colours.js",
+        "card.js",
+        "drawing.js",
+        "map.js",
+    )
+    if "/children/" in path:
+        own = ()  # a part of a page
     for name, attributes in page.found:
         assert name != "img" and not any(key.startswith("on") or key == "style" for key in attributes)
         if name == "script":
@@ -101,7 +120,18 @@ def test_the_attack_can_be_read(address):
 
 
 @pytest.mark.parametrize(
-    "path", ["/feature/a99", "/feature/x", "/list/none", "/list/dead/2", "/baseline/99", "/nowhere"]
+    "path",
+    [
+        "/feature/a99",
+        "/feature/x",
+        "/list/none",
+        "/list/dead/2",
+        "/baseline/99",
+        "/document/3",
+        "/document/0?of=a99",
+        "/feature/a0/children/7",
+        "/nowhere",
+    ],
 )
 def test_an_unknown_page_says_what_to_do(address, path):
     status, headers, html = ask(address, path)
@@ -236,8 +266,105 @@ def test_a_child_shows_its_evidence_and_a_parent_its_children():
     ):
         assert part in child
     parent = Elements(pages.feature("a0").body).text
-    for part in ("How its children divide it", "Only the parent", "23.0 %", "shared 20.0 %"):
+    for part in (
+        "8 children",
+        "Only the parent",
+        "23.0 %",
+        "shared 20.0 %",
+        "inside 80 %",
+        "alone 20 %",
+        "4.0 × chance",
+    ):
         assert part in parent
+
+
+def test_a_sentence_says_what_a_parent_and_a_child_are_and_why_to_believe_it():
+    pages = Pages(FakeIndex(levels=3), served=True)
+    parent = Elements(pages.feature("a0").body).text
+    assert "This parent fires at 20 % of the tokens, and its 8 children fire at parts of these." in parent
+    belief = "80 % of the children’s firings lie inside the parent, 20 % alone: 4.0 × likelier than by chance (20 %)."
+    assert belief in parent
+    both = Elements(pages.feature("b2").body).text
+    assert "and its 2 children fire" in both
+    assert "should be a special case of its parent. 80 % of its firings lie inside the parent" in both
+    assert "by chance" not in Elements(pages.feature("b48").body).text.split("Next-best")[0]  # it has no parent
+
+
+@pytest.mark.parametrize(
+    ("n_parent", "n_child", "n_both", "words"),
+    [
+        (
+            9960,
+            500,
+            499,
+            "99.8 % of its firings lie inside the parent, 0.2 % alone: hardly more than by chance (99.6 %)",
+        ),
+        (9960, 500, 480, "96 % of its firings lie inside the parent, 4 % alone: less than by chance (99.6 %)"),
+        (2000, 29, 29, "Too few of its firings are in the held-out tokens to judge: 29."),
+        (2000, 0, 0, "Too few of its firings are in the held-out tokens to judge: none."),
+        (0, 100, 0, "Too few of its firings"),
+    ],
+)
+def test_a_sentence_claims_no_more_than_the_counts_show(n_parent, n_child, n_both, words):
+    feature = FakeIndex().feature("b3")
+    edge = replace(feature.as_child.edge, n_parent=n_parent, n_child=n_child, n_both=n_both)
+    assert words in Elements(str(child_sentence(replace(feature, as_child=replace(feature.as_child, edge=edge))))).text
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.9999, "99.9 %"),
+        (0.961, "96 %"),
+        (0.04, "4 %"),
+        (0.0728, "7.3 %"),
+        (0.0004, "0.0400 %"),
+    ],
+)
+def test_a_share_in_a_sentence_has_two_figures(share, words):
+    assert short_percent(share) == words
+
+
+def test_children_of_a_large_family_have_their_contexts_in_later_parts():
+    index = FakeIndex()
+    index.parent = [-1] * PARENTS + [0] * (len(index.parent) - PARENTS)
+    pages = Pages(index, served=True)
+    page = Elements(pages.feature("a0").body)
+    rows = [attributes["data-of"] for _, attributes in page.found if attributes.get("class") == "later"]
+    assert len(rows) == len(index.parent) - PARENTS - 12
+    assert [attributes["data-part"] for _, attributes in page.found if "data-part" in attributes][::12] == list("1234")
+    later = Elements(pages.children_part("a0", 1).body)
+    assert [attributes["data-of"] for _, attributes in later.found if "data-of" in attributes] == rows[:12]
+    assert set(pages.later_children("a0")) == {f"feature/a0/children/{part}" for part in (1, 2, 3, 4)}
+    with pytest.raises(KeyError):
+        pages.children_part("a0", 5)
+
+
+def test_a_list_has_only_the_columns_that_say_something():
+    pages = Pages(FakeIndex(), served=True)
+    heads = {name: re.findall("<th [^>]*>([^<]*)", pages.listing(name).body) for name in ("level-0", "level-1", "dead")}
+    assert heads["level-0"] == ["Feature", "Fires in", "Children"]
+    assert heads["level-1"] == ["Feature", "Parent", "Fires in", "MI with the parent, of its bound"]
+    assert heads["dead"] == ["Feature", "Fires in"]
+
+
+def test_a_child_of_a_text_is_below_its_own_parent():
+    page = Elements(Pages(FakeIndex(), served=True).text("the king is").body)
+    codes = json.loads(next(attributes["data-codes"] for _, attributes in page.found if "data-codes" in attributes))
+    levels = Levels.of(FakeIndex().widths)
+    parents = {node[0]: levels.ids[node[3]] for node in codes["nodes"].values() if node[3] >= 0}
+    assert parents == {"b8": "a1", "b20": "a2"}  # a2 is silent, but b20 is not a child of a1
+    assert codes["strongest"] == 2 and codes["active"][1] == []
+    assert page.text.count("royalty") == 3  # above two of three tokens, and in the list of families
+
+
+def test_without_a_text_there_is_an_example():
+    for served in (True, False):
+        text = Elements(Pages(FakeIndex(), served=served).text().body).text
+        assert "The family of each token" in text and "the beginning of a document of the corpus" in text
+    assert "The family of each token" not in Pages(FakeIndex(host=False), served=True).text().body
 
 
 def test_a_child_that_avoids_its_parent_is_said_to(monkeypatch):
@@ -274,6 +401,10 @@ def test_a_context_keeps_its_text_and_marks_what_fires():
     marks = [attributes for name, attributes in line.found if name == "mark"]
     assert [(mark["class"], mark["data-a"]) for mark in marks] == [("h9 focus", "2.00"), ("h3", "0.500")]
     assert line.text == "2.00a<b> c"
+    first = Elements(str(context(replace(one, position=1), 2.0)))
+    assert first.text == "2.00⊢a<b> c"  # its window begins here
+    blank = Elements(str(context(replace(one, tokens=["a", "  ", " c"]), 2.0)))
+    assert blank.text == "2.00a␣␣ c"  # no empty box
 
 
 def test_what_cannot_be_seen_is_shown_as_its_code():
@@ -296,7 +427,7 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
     assert made.path == tmp_path / "site" / "index.html" and made.path.is_file()
     assert made.size == sum(file.stat().st_size for file in (tmp_path / "site").rglob("*") if file.is_file())
     found: dict[str, list[str]] = {}
-    for file in (tmp_path / "site" / "assets").glob("*-*.js"):
+    for file in (tmp_path / "site" / "assets").glob("[!c]*-*.js"):  # all but the contexts of cards
         found |= unpacked(file)
     found |= unpacked(tmp_path / "site" / "assets" / "rest.js")
     assert made.pages == len(found) + 1
@@ -363,6 +494,7 @@ def test_text_has_the_contrast_of_wcag_aa(theme):
     grounds = ["paper", "raised", "sunken"]
     pairs = [(text, ground) for text in ("ink", "quiet", "accent", "better", "worse") for ground in grounds]
     pairs += [(f"h{one}-ink", f"h{one}") for one in range(1, STEPS + 1)]
+    pairs += [(f"f{family}", "paper") for family in range(1, HUES + 1)]
     pairs += [("on-accent", "accent"), ("paper", "ink"), ("ink", "line")]
     low = {pair: round(contrast(found[pair[0]], found[pair[1]]), 2) for pair in pairs}
     assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}

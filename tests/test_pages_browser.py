@@ -14,7 +14,7 @@ from docs.pictures import ARGUMENTS, CHROMIUM
 from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
-from tests.fake_index import ATTACK, FakeIndex, serving
+from tests.fake_index import ATTACK, PARENTS, FakeIndex, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 
@@ -148,7 +148,7 @@ def test_a_walk_by_mouse_from_the_tree_to_a_child_and_back(either):
     assert re.fullmatch(r"/feature/b[0-7]", either.view())
     page.locator(".crumbs .node").first.click()
     either.shows("article[data-id='a0']")
-    assert page.locator(".division > li").count() == 9  # its children, and the parent alone
+    assert page.locator(".division > li").count() == 8  # its children
     page.go_back()
     page.go_back()
     either.shows("#map")
@@ -298,22 +298,108 @@ def test_a_label_is_edited_in_place_and_seen_in_the_tree(served, index):
 
 def test_what_fires_on_a_text(served):
     served.go("/text")
-    served.page.fill("#typed", "the king <script>alert(4)</script>")
-    served.page.click(".ask button")
+    page = served.page
+    page.fill("#typed", "the king <script>alert(4)</script>")
+    page.click(".ask button")
     served.shows("#tokens button")
-    first = served.page.locator("#tokens button").first
-    first.click()
-    assert served.page.locator("#firings > li:visible").count() == 1
-    assert served.page.locator("#firings > li:visible .node .id").all_inner_texts() == ["a1", "b8"]
-    served.page.locator("[data-show='b8']").click()
-    assert first.get_attribute("class").split()[0] == "h3"  # 1 of at most 3
-    served.page.locator("#firings > li:visible .node").first.click()
-    served.shows("article[data-id='a1']")
+    assert served.view().startswith("/text?text=the+king+")  # a link that can be sent
+    page.locator("#tokens button").first.click()
+    # b8 is below its parent; b20 is below its own, which is silent, and not below the parent that stands before it
+    assert page.locator(".paths > li").evaluate_all("all => all.map((one) => one.innerText.match(/[ab]\\d+/g))") == [
+        ["a2", "b20"],
+        ["a1", "b8"],
+    ]
+    assert page.locator(".paths .silent .id").all_inner_texts() == ["a2"]
+    assert "1.00 · 11 %" in page.locator(".paths").inner_text()
+    assert served.view().endswith("&token=0")
+    page.reload()
+    served.settle()
+    assert page.locator("#tokens .at").get_attribute("data-at") == "0"
+    page.locator("[data-show]", has_text="b8").click()
+    shown = page.locator("#tokens button span").evaluate_all("all => all.map((one) => one.className)")
+    assert shown == ["h1", "", "h3"]  # 1 and 3 of at most 9
+    page.locator("[data-show]", has_text="b8").click()
+    assert page.locator("#tokens button span[class^=h]").count() == 0
+    page.locator(".paths .node").first.click()
+    served.shows("article[data-id='a2']")
+
+
+def test_an_example_of_what_fires_is_there_before_anything_is_typed(either):
+    either.go("/text")
+    page = either.page
+    assert page.locator("#tokens button").count() == 5 and page.locator(".paths > li").count() == 2
+    assert page.locator("#tokens .at").get_attribute("data-at") == "4"  # the strongest child with its parent
+    assert page.locator("#tokens small").all_inner_texts()[1:3] == ["", f"royalty {ATTACK}"]
+    page.locator("#tokens button").nth(2).click()
+    assert either.view() == "/text?token=2"
+    page.reload()
+    either.settle()
+    assert page.locator("#tokens .at").get_attribute("data-at") == "2"
 
 
 def test_a_folder_says_how_to_run_a_text(opened):
     opened.go("/text")
     assert "--serve" in opened.page.locator("main").inner_text()
+
+
+class LargeFamily(FakeIndex):
+    """All children are those of a0."""
+
+    def __init__(self):
+        super().__init__()
+        self.parent = [-1] * PARENTS + [0] * (len(self.parent) - PARENTS)
+
+
+@pytest.fixture(params=["served", "folder"])
+def large_family(request, browser, tmp_path) -> Iterator[Watched]:
+    if request.param == "folder":
+        yield from watched(browser, static.write(LargeFamily(), tmp_path / "site").path.as_uri() + "#")
+    else:
+        with serving(LargeFamily()) as address:
+            yield from watched(browser, address)
+
+
+def test_contexts_of_a_large_family_load_when_they_are_seen(large_family):
+    large_family.go("/feature/a0")
+    page = large_family.page
+    rows = page.locator("#division > li")
+    assert rows.count() == 52 and page.locator("#division .later").count() >= 24
+    last = rows.last
+    last.scroll_into_view_if_needed()
+    playwright.expect(last.locator(".line")).to_have_count(3)
+    assert last.locator(".lines").get_attribute("data-of") == "b51"
+
+
+def test_children_can_be_sorted_and_filtered(large_family):
+    large_family.go("/feature/a0")
+    page = large_family.page
+    ids = page.locator("#division > li:visible .who .id")
+    assert ids.first.inner_text() == "b0"
+    page.select_option("#sort", "rate")
+    assert [ids.nth(at).inner_text() for at in range(3)] == ["b0", "b7", "b14"]
+    page.fill("#filter", "b51")
+    assert ids.all_inner_texts() == ["b51"] and page.locator("#sifted").inner_text() == "1 of 52"
+    playwright.expect(page.locator("#division > li:visible .line")).to_have_count(3)
+    page.fill("#filter", "")
+    assert ids.count() == 52 and page.locator("#sifted").inner_text() == ""
+
+
+def test_from_a_line_to_its_whole_document_and_back(either):
+    either.go("/feature/b3")
+    page = either.page
+    line = page.locator("section[aria-labelledby=top] .line").first
+    line.click()
+    assert "token 8" in line.locator(".source").inner_text()
+    line.locator(".source a").click()
+    either.shows("#document")
+    assert either.view() == "/document/0?at=0&of=b3"
+    assert page.locator("#document .at").inner_text() == "the"
+    marks = page.locator("#document mark").count()
+    assert marks > 0 if "http" in either.address else marks == 0  # a folder has no activations of whole documents
+    page.locator(".turn a").click()
+    either.shows("#document [data-first='2000']")
+    page.locator(".crumbs a").click()
+    either.shows("article[data-id='b3']" if "http" in either.address else "#map")
 
 
 def test_an_address_that_leads_nowhere(opened):
@@ -394,6 +480,7 @@ def test_nothing_is_wider_than_a_phone(browser, index):
                 "/search?q=king",
                 "/report",
                 "/text?text=a+b",
+                "/document/0?at=3&of=a1",
             ):
                 one.go(path)
                 assert one.page.evaluate("document.documentElement.scrollWidth") <= 360, path
@@ -434,6 +521,11 @@ class LargeIndex(FakeIndex):
                 "mi_bits": over,
                 "max_mi_bits": over,
                 "mi_over_max": over,
+                "lift": over,
+                "p_parent_given_child": over,
+                "share": over,
+                "overlap": over,
+                "alone": [None] * len(parent),
                 "fvu_increase": rate,
                 "dead": [False] * len(parent),
                 "root_child": [False] * len(parent),

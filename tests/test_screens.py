@@ -75,7 +75,7 @@ def analysed() -> dict[str, Any]:
     numbers |= {"sets": 14, "clusters": "raters", "odds_ratio": 2.5, "median": 8.1}
     texts = {"task": "child", "condition": "hierarchy", "outcome": "correct", "first": "hierarchy", "other": "shuffled"}
     parts = ("shares", "differences", "equations", "agreement", "seconds")
-    return {**{part: [numbers | texts] for part in parts}, "models": {}}
+    return {**{part: [numbers | texts] for part in parts}, "models": {}, "simulated": False}
 
 
 def all_tables(report: dict[str, Any]) -> list[dict[str, Any]]:

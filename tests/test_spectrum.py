@@ -96,11 +96,21 @@ def test_a_giant_coordinate_is_named() -> None:
 @given(variances)
 def test_relative_scales_give_coordinates_the_same_variance_and_keep_the_sum(variance_D: list[float]) -> None:
     computed = Spectrum(10, np.ones(len(variance_D)), np.array(variance_D))
-    scaled_D = computed.variance_D * computed.relative_scale() ** 2
+    scaled_D = computed.variance_D * computed.relative_scale("coordinates") ** 2
     assert scaled_D.sum() == pytest.approx(sum(variance_D))
     usual = computed.variance_D > 0.01 * np.median(variance_D) + 1e-12
     assert scaled_D[usual] == pytest.approx(scaled_D.max())
     assert (scaled_D <= scaled_D.max() * (1 + 1e-9)).all()
+
+
+@given(variances)
+def test_a_cap_scales_giant_coordinates_down_to_it_and_leaves_the_others(variance_D: list[float]) -> None:
+    computed = Spectrum(10, np.ones(len(variance_D)), np.array(variance_D))
+    scaled_D = computed.variance_D * computed.relative_scale("capped") ** 2
+    assert scaled_D.sum() == pytest.approx(sum(variance_D))
+    capped_D = np.minimum(computed.variance_D, 9 * np.median(np.sqrt(variance_D)) ** 2 or np.inf)
+    assert scaled_D / scaled_D.sum() == pytest.approx(capped_D / capped_D.sum())
+    assert computed.relative_scale("overall") == pytest.approx(1)
 
 
 @pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
@@ -176,12 +186,10 @@ def test_each_warning_says_what_to_do_and_the_flags_cure_it() -> None:
 
 def test_a_giant_coordinate_brings_the_flag_that_tames_it() -> None:
     giant = replace(EVEN, variance_D=np.array([5.0, *[1] * 15]))
-    fits = settings_of(arch="topk", widths=(100,), k=(4,), tokens=2_000 * 256, batch=256)
+    fits = settings_of(arch="topk", widths=(100,), k=(4,), tokens=2_000 * 256, batch=256, normalise="overall")
     (warning,) = sizing.warnings(fits, giant)
-    assert warning.startswith("one coordinate holds 25% of the variance") and warning.endswith(
-        "--normalise coordinates"
-    )
-    assert sizing.warnings(replace(fits, normalise="coordinates"), giant) == []
+    assert warning.startswith("one coordinate holds 25% of the variance") and warning.endswith("--normalise capped")
+    assert sizing.warnings(replace(fits, normalise="capped"), giant) == []
 
 
 @settings(max_examples=50)

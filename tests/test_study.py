@@ -17,10 +17,17 @@ import pytest
 
 from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.study import StudyNewConfig, StudyRateConfig
+from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats.study import Links, load_study
+from hiersae_cli.formats.study import Item, Links, fingerprint, load_study
 from hiersae_cli.metrics.agreement import crossed_mean, krippendorff_alpha
-from hiersae_cli.study.analysis import Settings, analyse
+from hiersae_cli.study.analysis import Settings, analyse, included
+from hiersae_cli.study.answers import to_publish
+from hiersae_cli.study.conditions import share_marked as marked_by_latent
+from hiersae_cli.study.consent import as_html, unmentioned
+from hiersae_cli.study.draw import share_marked
+from hiersae_cli.study.duration import minutes
+from hiersae_cli.study.preregistration import power_text
 from hiersae_cli.study.protocol import (
     CHECK,
     CHILD,
@@ -36,6 +43,7 @@ from hiersae_cli.study.protocol import (
     session,
 )
 from hiersae_cli.study.rehearsal import rehearse
+from hiersae_cli.study.sentences import of_figures, sentences
 from hiersae_cli.study.simulation import Raters, difference_error, effect_of, power, probabilities, truth
 from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
 from hiersae_cli.workflows.study import run as workflow
@@ -159,18 +167,23 @@ def test_a_session_is_the_same_again_and_has_no_order_of_conditions(folder: Path
     assert counts[CHECK, ""] == 4
     tasks = [item.task for item in first if item.task != CHECK]
     blocks = [task for place, task in enumerate(tasks) if place == 0 or tasks[place - 1] != task]
-    assert len(blocks) == 5 and blocks[0] == LABEL and blocks[-1] == MATCH
+    assert len(blocks) == 4 and blocks[0] == LABEL and MATCH not in blocks
+    assert [item.task for item in session(study, 7) if item.task in (LABEL, MATCH)] == [MATCH] * 12
     mixed = [item.condition for item in first if item.task == EDGE]
     assert mixed != sorted(mixed)
 
 
-def test_nobody_matches_what_they_labelled_and_every_set_has_both(folder: Path):
+def test_the_first_half_labels_and_the_second_half_matches(folder: Path):
     study = load_study(folder)
-    for rater in range(2):
+    for rater in range(8):
         sets = {task: {item.set for item in session(study, rater) if item.task == task} for task in (LABEL, MATCH)}
-        assert not sets[LABEL] & sets[MATCH] and len(sets[LABEL] | sets[MATCH]) == 6
-    both = [{item.set for item in session(study, rater) if item.task == LABEL} for rater in range(2)]
-    assert both[0] | both[1] == set(range(6))
+        assert sets == ({LABEL: set(range(6)), MATCH: set()} if rater < 4 else {LABEL: set(), MATCH: set(range(6))})
+    study.design["sets_per_rater"] = 2
+    labelled, matched = (
+        {item.set for rater in raters for item in session(study, rater) if item.task == task}
+        for task, raters in ((LABEL, range(4)), (MATCH, range(4, 8)))
+    )
+    assert matched <= labelled
 
 
 def test_fewer_sets_a_rater_are_spread_evenly(folder: Path):
@@ -331,6 +344,76 @@ def test_shares_and_differences_are_those_by_hand(folder: Path):
     assert found["models"] == {}
 
 
+def test_results_begin_with_sentences():
+    shares = [
+        {"task": CHILD, "condition": name, "value": value}
+        for name, value in ((HIERARCHY, 0.81), (FLAT, 0.64), (SHUFFLED, 0.3))
+    ]
+    shares += [{"task": EDGE, "condition": name, "value": value} for name, value in ((HIERARCHY, 0.5), (FLAT, None))]
+    numbers = {"value": 0.17, "low": 0.07, "high": 0.27, "p": 0.011, "p_holm": 0.011}
+    differences = [
+        {"task": CHILD, "first": HIERARCHY, "other": FLAT, **numbers},
+        {"task": CHILD, "first": HIERARCHY, "other": SHUFFLED, **numbers, "low": -0.07, "p": 0.0001, "p_holm": 0.01},
+        {"task": EDGE, "first": HIERARCHY, "other": FLAT, **dict.fromkeys(numbers)},
+    ]
+    figures = {"shares": shares, "differences": differences}
+    assert of_figures(figures) == [
+        "Child intruder: hierarchy 81 %, flat 64 %, +17 points [7, 27], p = .011.",
+        "Child intruder: hierarchy 81 %, shuffled 30 %, +17 points [−7, 27], p < .001 (Holm .010).",
+        "Edge rating, “yes”: hierarchy 50 %, flat no answers, nobody answered both conditions of a set.",
+    ]
+    everything = {**figures, "simulated": True, "models": {"small": figures}}
+    assert [text.split(".")[0] for text in sentences(everything)] == ["SIMULATED"] * 3 + ["small"] * 3
+
+
+def test_answers_are_published_with_what_they_answer_and_without_times_of_day(folder: Path):
+    study = load_study(folder)
+    answers, _ = rehearse(study, Raters(lapse=0.0), 8, 1, seed=1)
+    settings = Settings(0.95, 100, 0)
+    text = to_publish(study, answers, included(study, answers, settings))
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == len(answers) and "time" not in rows[0]
+    assert {row["included"] for row in rows if row["rater"] == "7"} == {"0"}
+    counted = [row for row in rows if row["included"] == "1" and row["task"] == "child"]
+    found = analyse(study, answers, settings)
+    for share in found["shares"]:
+        if share["task"] == CHILD:
+            right = [int(row["correct"]) for row in counted if row["condition"] == share["condition"]]
+            assert np.mean(right) == pytest.approx(share["value"])
+
+
+def test_if_nobody_is_left_the_terminal_says_why(folder: Path):
+    study, store, _ = opened(folder)
+    answers, _ = rehearse(study, Raters(), 2, 2, seed=1)
+    store.add(*(Answer(HUMAN, one.rater, "", one.item, one.value, one.ms) for one in answers))
+    store.close()
+    done = hiersae("study", "analyze", folder)
+    assert done.returncode == 0
+    assert "excluded: rater 0, " in done.stderr and "no answers are left to analyse: 2 raters gave" in done.stderr
+    report = (folder / "analysis" / "report.md").read_text()
+    assert report.startswith("# Human study") and "No answers are left" in report and "SIMULATED" not in report
+
+
+def test_no_power_is_below_the_level():
+    assert power_text(0.0, 0.95) == "below 5%" and power_text(0.049, 0.999) == "5%" and power_text(0.8, 0.95) == "80%"
+
+
+def test_power_counts_the_sets_of_a_rater():
+    raters = effect_of(Raters(), FLAT, HIERARCHY, 0.25, 0.15)
+    every, some = (difference_error(raters, (HIERARCHY, FLAT), 0.25, 20, 40, count) for count in (40, 8))
+    assert difference_error(raters, (HIERARCHY, FLAT), 0.25, 20, 40) == every < some
+
+
+def test_a_long_study_is_longer():
+    study = {number: session_of(number) for number in (1, 4)}
+    assert minutes(study[4]) > minutes(study[1]) > 3
+
+
+def session_of(sets: int) -> list[Item]:
+    excerpt = {"tokens": [" word"] * 30, "steps": [0] * 29 + [9]}
+    return [Item("", CHILD, HIERARCHY, number, [], 0.0, 0, [], [[excerpt] * 3] * 4, 0) for number in range(sets)]
+
+
 def test_odds_ratios_are_those_of_the_shares(folder: Path):
     study = load_study(folder)
     answers, _ = rehearse(study, Raters(), 8, 0, seed=4)
@@ -352,12 +435,23 @@ def test_a_study_is_rehearsed_and_analysed_through_the_command(folder: Path):
     assert done.returncode == 0, done.stderr
     out = folder / "analysis-simulated"
     written = {path.name for path in out.iterdir()}
-    assert {"analysis.json", "report.md", "shares.csv", "differences.svg", "answers.csv"} <= written
-    data = json.loads((out / "analysis.json").read_text())
-    assert data["departures"] == [] and data["raters"] == 8
-    assert "As pre-registered." in (out / "report.md").read_text()
-    rows = list(csv.DictReader((out / "answers.csv").open()))
+    for name in ("analysis.json", "report.md", "shares.csv", "differences.svg", "answers.csv"):
+        assert f"SIMULATED-{name}" in written
+    assert all(name.startswith("SIMULATED-") for name in written)
+    data = json.loads((out / "SIMULATED-analysis.json").read_text())
+    assert data["departures"] == [] and data["raters"] == 8 and data["simulated"]
+    text = (out / "SIMULATED-report.md").read_text()
+    assert "As pre-registered." in text
+    headings = [line for line in text.splitlines() if line.startswith("#") and line != "## Method"]
+    assert all("SIMULATED" in line for line in headings) and "SIMULATED-shares.svg" in text
+    assert all("SIMULATED" in (out / f"SIMULATED-{name}.csv").read_text() for name in ("shares", "seconds"))
+    assert not any(word in text for word in ("1 raters", "1 sessions", "1 answers"))
+    rows = list(csv.DictReader((out / "SIMULATED-answers.csv").open()))
     assert len(rows) == data["answers"]
+    of_a_child = next(row for row in rows if row["task"] == "child")
+    assert of_a_child["condition"] in CONDITIONS[CHILD] and of_a_child["kind"] == "simulated"
+    assert of_a_child["correct"] == str(int(of_a_child["value"] == of_a_child["key"])) and "time" not in of_a_child
+    assert "SIMULATED. Child intruder: hierarchy " in done.stderr + json.dumps(data["sentences"])
     refused = hiersae("study", "analyze", folder, "--simulated")
     assert refused.returncode == 1 and "--overwrite" in refused.stderr
     (folder / "preregistration.md").write_text("something else")
@@ -391,6 +485,8 @@ def test_a_study_is_drawn_from_an_index(tiny_dashboard: DashboardConfig, tmp_pat
     for task in (EXAMPLE, CHILD, EDGE, LABEL, MATCH):
         assert {counts[task, condition] for condition in CONDITIONS[task]} == {4}
     assert counts[CHECK, ""] == 3 and made["items"] == len(study.items)
+    assert 3 < made["minutes"] == study.design["minutes"]
+    assert study.design["conditions"][CHILD] == list(CONDITIONS[CHILD])
     index = json.dumps([list(vars(item).values()) for item in study.items.values()])
     assert "⟪" not in index
     for item in study.items.values():
@@ -403,6 +499,7 @@ def test_a_study_is_drawn_from_an_index(tiny_dashboard: DashboardConfig, tmp_pat
             assert all(any(one["steps"]) for (one,) in item.options)
         if item.task == CHILD:
             assert len(item.latents) == 5 and len(set(item.latents)) == 5 and len(item.options) == 4
+    assert all(share_marked(item) < 0.6 for item in study.items.values())
     # Conditions of a set are matched.
     rates: dict[tuple[str, int], list[float]] = {}
     for item in study.items.values():
@@ -434,6 +531,78 @@ def test_a_study_is_drawn_from_an_index(tiny_dashboard: DashboardConfig, tmp_pat
     assert len(checks) == 40 and all(len(item.options) == 8 and item.key in range(8) for item in checks)
 
 
+def test_dense_latents_are_left_out_and_said(tiny_dashboard: DashboardConfig, tmp_path: Path, capsys):
+    shared: dict[str, Any] = {
+        "run": tiny_dashboard.run,
+        "acts": tiny_dashboard.acts,
+        "baseline": tiny_dashboard.baseline,
+        "model": tiny_dashboard.model,
+        "device": "cpu",
+        "raters": 2,
+        "tasks": (EXAMPLE,),
+        "sets": 1,
+    }
+    workflow.new(StudyNewConfig(**shared, most_marks=0.12, out=str(tmp_path / "sparse")), Console())
+    assert "left out, whose marks are on more than 12% of the tokens" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="no candidates") as refused:
+        workflow.new(StudyNewConfig(**shared, most_marks=1e-6, out=str(tmp_path / "none")))
+    assert "--most-marks" in refused.value.hint
+
+
+def test_the_marks_of_a_latent_are_counted_in_its_texts():
+    rows, ones = np.arange(0, 400, 4), np.ones(100)
+    assert marked_by_latent(rows, ones, np.full(400, True), 20) == pytest.approx(0.25, abs=0.02)
+    assert marked_by_latent(rows, ones, np.full(400, False), 20) == 0.0
+    together = np.arange(100, 130)  # a burst is dense, however rare the latent
+    assert marked_by_latent(together, np.ones(30), np.full(100_000, True), 5) > 0.8
+
+
+CONSENT = """# About the researchers
+
+A. Person, *University* of **X**, a.person@example.org.
+
+## Payment
+
+- {minutes} minutes for {questions} questions: 5 €
+- [Terms](https://example.org/a?b=1&c=2)
+
+## Contact for complaints
+## How long it takes
+## Withdrawal
+"""
+
+
+def test_a_consent_file_is_shown_as_written_and_nothing_in_it_is_code():
+    shown = as_html(CONSENT, 12, 40)
+    assert "<h2>About the researchers</h2>" in shown and "<em>University</em> of <strong>X</strong>" in shown
+    assert '<a href="mailto:a.person@example.org">' in shown and "<li>12 minutes for 40 questions: 5 €</li>" in shown
+    assert '<a href="https://example.org/a?b=1&amp;c=2">Terms</a>' in shown
+    hostile = as_html("<script>x</script> [a](javascript:alert(1)) **<b>**\n# <i>", 1, 1)
+    assert "<script" not in hostile and "<b>" not in hostile and "<i>" not in hostile and "href" not in hostile
+    assert unmentioned(CONSENT) == [] and len(unmentioned("words")) == 5
+    assert unmentioned(CONSENT.replace("## Payment", "## More")) == ["the payment"]
+
+
+def test_the_consent_file_is_part_of_the_study(tmp_path: Path):
+    folder = make_study(tmp_path / "study", consent=CONSENT)
+    assert load_study(folder).consent == CONSENT
+    assert fingerprint(CONSENT) in (folder / "preregistration.md").read_text()
+    (folder / "consent.md").write_text("something else")
+    with pytest.raises(FileError, match="not the text that was registered"):
+        load_study(folder)
+    (folder / "consent.md").unlink()
+    with pytest.raises(FileError, match="no such file"):
+        load_study(folder)
+
+
+def test_an_older_study_is_refused_clearly(folder: Path):
+    for name in ("items.json", "study.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1', 1))
+        with pytest.raises(FileError, match="version 1"):
+            load_study(folder)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -454,7 +623,7 @@ def test_a_study_that_cannot_be_meant_is_refused(flags: list[Any], said: str):
 def test_a_model_rates_blinded_and_is_reported_by_itself(folder: Path):
     study, store, _ = opened(folder)
     for item in session(study, 1):
-        if item.task == LABEL:
+        if item.task == LABEL:  # raters of the second half match them
             store.add(Answer(HUMAN, 1, "", item.id, "names of <kings>", 5000))
 
     def answer(number: int, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
@@ -466,7 +635,7 @@ def test_a_model_rates_blinded_and_is_reported_by_itself(folder: Path):
         return 200, {}, says("kings" if "eight words" in asked else "2" if number % 5 else "none of them")
 
     service = Service(answer)
-    config = StudyRateConfig(study=str(folder), endpoint=service.address, llm="small")
+    config = StudyRateConfig(study=str(folder), endpoint=service.address, llm="small", rater=4)
     first = rate(config)
     again = rate(config)
     service.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from docs.pictures import ARGUMENTS, CHROMIUM
-from hiersae_cli.study.protocol import CHECK, MATCH, session
+from hiersae_cli.study.protocol import CHECK, session
 from hiersae_cli.study.store import HUMAN
 from tests.fake_study import ATTACK, make_study, serving
 from tests.test_pages_browser import Watched, hold, watched
@@ -52,29 +52,38 @@ def begin(one: Watched, token: str) -> None:
 def answer(one: Watched, key: str = "1") -> None:
     """The item that is shown, by keys."""
     kind = one.page.locator("form.item").get_attribute("data-kind")
-    item = one.page.locator("input[name=item]").get_attribute("value")
+    item = item_of(one)
     one.page.keyboard.type("the words" if kind == "words" else key)
     one.press("Enter")
-    playwright.expect(one.page.locator(f"input[name=item][value='{item}']")).to_have_count(0)
+    playwright.expect(one.page.locator(f"form.item[action$='/{item}']")).to_have_count(0)
     one.settle()
+    if one.page.locator("form:not(.item)").count():  # a break
+        one.press("Enter")
+        one.shows("form.item")
 
 
-@pytest.mark.parametrize("served", [2], indirect=True)  # with one set, a rater matches nobody's labels
+def item_of(one: Watched) -> str:
+    """The item that is shown."""
+    return one.page.locator("form.item").get_attribute("action").rsplit("/", 1)[1]
+
+
+@pytest.mark.parametrize("served", [2], indirect=True)  # more than twenty questions, so that there is a break
 def test_a_rater_finishes_a_study_by_keys(browser, served):
     address, study = served
     token = study.links.raters[0]
     for one in watched(browser, address):
         begin(one, token)
-        first = one.page.locator("input[name=item]").get_attribute("value")
+        first = item_of(one)
         assert study.files.items[first].id == study.session(0)[0].id
         text = one.page.content()
         assert ATTACK not in text and "alert(1)" in text
         assert not any(word in text for word in ("hierarchy", "flat", "shuffled", "run:", "baseline"))
         while one.page.locator("form.item").count():
             answer(one)
-        playwright.expect(one.page.locator("h1")).to_have_text("Almost done")  # nobody has labelled what it matches
+        playwright.expect(one.page.locator("h1")).to_have_text("Thank you")
+        assert one.page.locator("#code").inner_text() == study.code(token)
     given = study.store.answers(kind=HUMAN, rater=0)
-    wanted = [item.id for item in session(study.files, 0) if item.task != MATCH]
+    wanted = [item.id for item in session(study.files, 0)]
     assert [one.item for one in given] == wanted
     assert all(one.ms > 0 for one in given)
 
@@ -86,10 +95,10 @@ def test_a_closed_tab_is_resumed_where_it_was(browser, served):
         begin(one, token)
         answer(one)
         answer(one)
-        at = one.page.locator("input[name=item]").get_attribute("value")
+        at = item_of(one)
     for one in watched(browser, address):
         one.go(f"/r/{token}")
-        assert one.page.locator("input[name=item]").get_attribute("value") == at
+        assert item_of(one) == at
         assert one.page.locator(".where").inner_text().startswith("Question 3 of")
     assert len(study.store.answers()) == 2
 
@@ -123,19 +132,79 @@ def test_a_double_click_answers_once_and_leaves_the_next_item_alone(browser, ser
         assert len(study.store.answers()) == before + 1
 
 
-def test_the_back_button_shows_what_is_next_and_changes_nothing(browser, served):
+def chosen(one: Watched) -> int:
+    return one.page.locator("form.item :checked").count()
+
+
+def test_back_reload_and_history_never_choose_an_answer(browser, served):
+    """Going back says that a question is answered; no question is ever shown with a choice, so none can be sent."""
     address, study = served
     for one in watched(browser, address):
         begin(one, study.links.raters[0])
-        answer(one)
-        answer(one)
-        at = one.page.locator("input[name=item]").get_attribute("value")
-        one.page.go_back()
-        one.settle()
-        shown = one.page.locator("input[name=item]")
-        if shown.count():
-            assert shown.get_attribute("value") == at
-        assert len(study.store.answers()) == 2
+        while one.page.locator("form.item[data-kind=words]").count():
+            answer(one)
+        before = len(study.store.answers())
+        for place in range(3):
+            first = item_of(one)
+            one.page.locator(".option").nth(1).click()
+            one.page.click("[data-go]")
+            playwright.expect(one.page.locator(f"form.item[action$='/{first}']")).to_have_count(0)
+            one.settle()
+            second = item_of(one)
+            assert chosen(one) == 0
+            one.page.locator(".option").nth(1).click()  # chosen, but not sent
+            one.page.go_back()
+            one.title("Already answered")
+            assert one.page.locator("form").count() == 0 and one.view().endswith(first)
+            one.page.go_forward()
+            one.shows(f"form.item[action$='/{second}']")
+            assert chosen(one) == 0
+            one.page.locator(".option").nth(1).click()
+            one.page.reload()
+            one.settle()
+            assert item_of(one) == second and chosen(one) == 0
+            one.page.go_back()
+            one.title("Already answered")
+            one.press("Enter")  # on the link to go on
+            one.shows(f"form.item[action$='/{second}']")
+            assert chosen(one) == 0
+            one.page.click("[data-go]")  # without a choice, nothing is sent
+            assert item_of(one) == second
+            assert len(study.store.answers()) == before + place + 1
+
+
+def test_a_choice_that_the_browser_restores_is_cleared(browser, served):
+    address, study = served
+    for one in watched(browser, address):
+        begin(one, study.links.raters[0])
+        while one.page.locator("form.item[data-kind=words]").count():
+            answer(one)
+        one.page.evaluate("document.querySelector('.option input').checked = true")  # nobody has clicked
+        one.page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow'))")
+        assert chosen(one) == 0
+        one.press("2")
+        one.page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow'))")
+        assert chosen(one) == 1
+
+
+def test_practice_is_resumed_and_looks_like_the_items(browser, served):
+    address, study = served
+    token = study.links.raters[0]
+    for one in watched(browser, address, color_scheme="light"):
+        one.go(f"/r/{token}")
+        assert "the darker a mark" in one.page.locator(".reading").inner_text()
+        one.page.click("[data-go]")
+        one.shows("form[data-practice]")
+        steps = {mark.get_attribute("class") for mark in one.page.locator(".excerpts mark").all()}
+        assert len(steps) >= 3 and "↵" in one.page.locator(".excerpts").all_inner_texts().__str__()
+        one.press("1", "Enter")
+        playwright.expect(one.page.locator(".feedback")).to_be_visible()
+        one.press("Enter")
+        playwright.expect(one.page.locator(".where")).to_contain_text("Practice 2 of")
+    for one in watched(browser, address, color_scheme="dark"):
+        one.go(f"/r/{token}")
+        playwright.expect(one.page.locator(".where")).to_contain_text("Practice 2 of")
+        assert "the brighter a mark" in one.page.locator(".reading").inner_text()
 
 
 def test_no_item_is_seen_before_its_keys_work_and_no_key_counts_before(browser, served):
@@ -145,7 +214,7 @@ def test_no_item_is_seen_before_its_keys_work_and_no_key_counts_before(browser, 
         while one.page.locator("form.item[data-kind=words]").count():
             answer(one)
         let_through = hold(one.page, "**/study.js")
-        one.page.goto(f"{address}/r/{study.links.raters[0]}", wait_until="commit")
+        one.page.goto(f"{address}{one.view()}", wait_until="commit")
         one.press("1")
         assert one.page.locator("form.item").count() == 0
         let_through()
@@ -189,7 +258,7 @@ def test_no_page_is_wider_than_a_phone(browser, served):
         begin(one, study.links.raters[0])
         seen = set()
         while one.page.locator("form.item").count():
-            item = study.files.items[one.page.locator("input[name=item]").get_attribute("value")]
+            item = study.files.items[item_of(one)]
             assert fits(one), item.task
             seen.add(item.task)
             answer(one)

@@ -68,6 +68,7 @@ def golden_figures(name: str) -> list[list[float]]:
         tree_weight=1.0,
         orphan_weight=10.0,
         rate_limit=0.0,
+        sibling_weight=1.0,
         **options,
     )
     data = torch.randn(12 * 32, 16, generator=torch.Generator().manual_seed(5)).abs()

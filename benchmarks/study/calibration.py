@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from hiersae_cli.metrics.agreement import crossed_mean
-from hiersae_cli.study.protocol import CHILD, EXAMPLE, FLAT, HIERARCHY, TASKS
+from hiersae_cli.study.protocol import CHILD, EXAMPLE, FLAT, HIERARCHY
 from hiersae_cli.study.simulation import Raters, planned_power, probabilities, truth
 
 PAIR = (HIERARCHY, FLAT)
+CHANCE = {EXAMPLE: 1 / 5, CHILD: 1 / 4}
 SIZES = ((10, 20), (20, 40), (40, 40))  # raters, matched sets
 CONFIDENCE = 0.95
 
@@ -30,7 +31,7 @@ def calibrate(
 ) -> dict:
     """The shares of the intervals of the difference that cover the truth, and that exclude 0."""
     raters = Raters(effect={HIERARCHY: effect})
-    chance = TASKS[task].chance or 0.0
+    chance = CHANCE[task]
     true = truth(raters, HIERARCHY, chance) - truth(raters, FLAT, chance)
     covers, detections, widths, errors = 0, 0, [], []
     for study in range(studies):

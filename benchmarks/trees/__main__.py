@@ -2,18 +2,22 @@
 
     python -m benchmarks.trees SUITE -o FOLDER [--seeds N] [--seed-base S] [--samples COUNT] [--l0 N[,N…]]
         [--widths N,N… …] [--only NAME[,NAME]] [--set KEY=VALUE …] [--set-flat KEY=VALUE …] [--ablate PART]
-        [--control priced] [--tries N] [--acts FILE] [--quick] [--device cpu]
+        [--control priced] [--tries N] [--rates X[,X…]] [--acts FILE] [--module NAME] [--model HOST] [--json FILE]
+        [--quick] [--device cpu]
 
 Suites:
     toy                  20 features: our hierarchy and our flat BatchTopK
     synthtree-1k         the same for 1,024 features and 512 latents, and SAELens' BatchTopK and Matryoshka
     synthsaebench-16k    the same for 16,384 features and 4,096 latents; 200M samples on a GPU, 5M on a CPU
-    cache                activations of a language model: --acts acts.h5, from ``hiersae cache``
+    cache                activations of a language model: --acts acts.h5, from ``hiersae cache``; a first level of 256
+    smollm2              the same with the defaults of ``hiersae train``, our Matryoshka, absorption and concepts; with
+                         --model HOST also the host's loss
 
 Each step is a command of ``hiersae``: ``synth`` draws the rows (8M rows of synthtree-1k are 6 GB), ``train`` trains the
 dictionaries, ``convert`` reads those of SAELens, and ``eval`` measures all of them, with the seeds of each as a group.
 FOLDER holds the rows (acts.h5), the runs, and a report for each L0. Existing files are not made again, so an
-interrupted benchmark resumes, and several processes may share a FOLDER if they train different seeds or names.
+interrupted benchmark resumes, and several processes may share a FOLDER if they train different seeds or names. --json
+writes the figures of each group of seeds as an object of a list.
 
 --only takes the beginnings of names: hier, batchtopk, saelens-matryoshka. SAELens' threshold is a running mean over
 hundreds of steps, while ours is set again at the end. So SAELens' L0 is far off after a short training, as with
@@ -24,13 +28,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import shutil
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.trees import ablations
-from benchmarks.trees.suites import SAELENS, SUITES, Suite, Training, choose, rows_of, trainings
+from benchmarks.trees.suites import ON_A_CACHE, SAELENS, SUITES, Suite, Training, choose, rows_of, trainings
+from benchmarks.trees.table import rows_of as groups_of
 from hiersae_cli.config.architectures import ARCHITECTURES
 from hiersae_cli.config.base import parse_count, parse_counts, parse_numbers
 from hiersae_cli.config.convert import ConvertConfig
@@ -46,8 +52,6 @@ from hiersae_cli.workflows.eval import evaluate
 from hiersae_cli.workflows.train import run as train
 from hiersae_cli.workflows.train.sources import open_source
 
-_NEXT_TRY = 10**6  # added to the seed of each try, so that no two trainings have the same seed
-
 
 def run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Run the benchmark; returns the report of each L0."""
@@ -60,15 +64,18 @@ def run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     reports = []
     for l0, plan in plans.items():
         runs = [train_best(training, console) for training in plan]
-        reports.append(measure(runs, acts, suite, folder / f"report-l{l0:g}.json", console))
+        reports.append(measure(runs, acts, options.model, suite, folder / f"report-l{l0:g}.json", console))
+    if options.json:
+        groups = [group for report in reports for group in groups_of(report)]
+        options.json.write_text(json.dumps(groups, indent=1) + "\n", encoding="utf-8")
     return reports
 
 
 def make_rows(options: argparse.Namespace, suite: Suite, acts: str, console: Console) -> None:
     """Draw the rows of a suite, unless they exist."""
-    if options.suite == "cache" and not options.acts:
-        raise UsageError("cache: needs --acts acts.h5", "Make it with 'hiersae cache'.")
-    if options.suite != "cache" and not Path(acts).exists():
+    if options.suite in ON_A_CACHE and not options.acts:
+        raise UsageError(f"{options.suite}: needs --acts acts.h5", "Make it with 'hiersae cache'.")
+    if options.suite not in ON_A_CACHE and not Path(acts).exists():
         Path(acts).parent.mkdir(parents=True, exist_ok=True)
         synth.run(rows_of(options, suite, acts), console)
 
@@ -76,12 +83,9 @@ def make_rows(options: argparse.Namespace, suite: Suite, acts: str, console: Con
 def train_best(training: Training, console: Console) -> str:
     """Train a dictionary; returns its run folder, of several tries the one with the lowest FVU in its last steps."""
     if training.kind == SAELENS:
-        return train_peer(training.config, console)
+        return train_peer(training.tries[0], console)
     fvu = {}
-    for number in range(training.tries):
-        ending = f"-try{number}" if number else ""
-        config = training.config
-        config = replace(config, out=config.out + ending, seed=config.seed + _NEXT_TRY * number)
+    for config in training.tries:
         folder = RunFolder(config.out)
         if not (folder.config_file.exists() and folder.is_complete()):
             train.run(config, console)
@@ -109,7 +113,7 @@ def train_peer(config: TrainConfig, console: Console) -> str:
     return config.out
 
 
-def measure(runs: list[str], acts: str, suite: Suite, report: Path, console: Console) -> dict[str, Any]:
+def measure(runs: list[str], acts: str, model: str, suite: Suite, report: Path, console: Console) -> dict[str, Any]:
     """Evaluate the runs: the first group of seeds against all others; returns the report."""
     first = [path for path in runs if _without_seed(path) == _without_seed(runs[0])]
     config = EvalConfig(
@@ -117,6 +121,8 @@ def measure(runs: list[str], acts: str, suite: Suite, report: Path, console: Con
         baseline=[path for path in runs if path not in first],
         acts=[acts],
         tokens=suite.held_out,
+        tasks=suite.tasks if model else (),  # concepts need the host's tokenizer
+        model=model,
         controls=False,
         out=str(report),
         full=True,
@@ -148,10 +154,19 @@ def parser() -> argparse.ArgumentParser:
     add = flags.add_argument
     add("suite", choices=SUITES)
     add("-o", "--out", required=True, metavar="FOLDER", help="rows, runs and reports; made, or resumed")
-    add("--acts", help="cache to train and measure on, for the suite cache")
+    add("--acts", help="cache to train and measure on, for the suites cache and smollm2")
+    add("--module", default="", help="module of the cache, if it has several")
+    add("--model", default="", metavar="HOST", help="the cache's language model: measures its loss too")
+    add("--json", type=Path, metavar="FILE", help="file for the figures of each group of seeds")
     add("--seeds", type=int, help="trainings of each architecture")
     add("--seed-base", type=int, default=0, help="the first seed")
     add("--tries", type=int, help="trainings of ours with different seeds; only that with the lowest FVU counts")
+    add(
+        "--rates",
+        type=parse_numbers,
+        metavar="X[,X…]",
+        help="factors on the rate of our flat dictionaries; best counts",
+    )
     add("--samples", type=parse_count, metavar="COUNT", help="activations of each training")
     add("--l0", type=parse_numbers, metavar="N[,N…]", help="several give a frontier, with a report for each")
     add("--widths", type=parse_counts, action="append", metavar="N,N…", help="widths of a hierarchy; may be repeated")

@@ -74,7 +74,7 @@ class Priced(BatchTopK):
         threshold = (self.threshold_first_L if first else self.threshold_L)[0]
         whole = slice(0, self.latents)
         return self._select(
-            reading, whole, threshold, self.k[0], lambda pattern: self.price_F[pattern.latent_n], self.price_F
+            reading, whole, threshold, self.k[0], lambda pattern, _: self.price_F[pattern.latent_n], self.price_F
         )
 
     def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:

@@ -17,7 +17,7 @@ from hiersae_cli.device import resolve_device
 from hiersae_cli.errors import UsageError
 from hiersae_cli.workflows.common.advice import TOY
 
-HIER, BATCHTOPK, SAELENS = "hier", "batchtopk", "saelens"
+HIER, BATCHTOPK, MATRYOSHKA, SAELENS = "hier", "batchtopk", "matryoshka", "saelens"
 _HIER = {
     "k_start": 1.5,
     "coarse_weight": 1.0,
@@ -25,6 +25,8 @@ _HIER = {
     "tree_weight": 1.0,
     "orphan_weight": 1.0,
     "rate_limit": 0.0,
+    "sibling_weight": 1.0,
+    "normalise": "overall",
     "relevel": True,
     "lr": 3e-3,
     "curriculum": "anneal=0.7",
@@ -37,13 +39,22 @@ HIER_OPTIONS: dict[str, dict[str, Any]] = {
     "toy": {name: value for name, value in TOY.items() if name not in ("arch", "widths", "k", "tokens")},
     "synthtree-1k": _HIER,
     "synthsaebench-16k": _HIER,
-    "cache": {"lr": 3e-3, "batch": 2048, "orphan_weight": 10.0, "rate_limit": 0.0},
+    "cache": {
+        "lr": 3e-3,
+        "batch": 2048,
+        "orphan_weight": 10.0,
+        "rate_limit": 0.0,
+        "sibling_weight": 1.0,
+        "normalise": "overall",
+    },
+    "smollm2": {},  # the defaults of hiersae train, also for flat dictionaries
 }
 FLAT_OPTIONS: dict[str, dict[str, Any]] = {
-    BATCHTOPK: {"lr": 3e-3, "batch": 2048},
+    BATCHTOPK: {"lr": 3e-3, "batch": 2048, "normalise": "overall"},
     SAELENS: {"lr": 1e-3, "batch": 2048},
 }
 SAELENS_OPTIONS = ("lr", "batch")
+_NEXT_TRY = 10**6  # added to the seed of each try, so that no two trainings have the same seed
 _SHARES = {2: (7.1, 2.9), 3: (3.7, 3.4, 2.9)}
 
 
@@ -57,9 +68,12 @@ class Suite:
         levels: the widths of each of our hierarchies; flat dictionaries have as many latents.
         shares: how the levels share L0, by the number of levels.
         nested: the widths of each Matryoshka dictionary of SAELens.
+        matryoshka: the widths of each of our Matryoshka dictionaries.
         seeds: trainings of each architecture.
         held_out: rows to measure on.
-        tries: trainings of ours with different seeds, of which only the one with the lowest training FVU is measured.
+        tries: trainings of hier with different seeds, of which only the one with the lowest training FVU is measured.
+        rates: factors on the learning rate of our flat dictionaries; likewise, only the best training is measured.
+        tasks: what ``eval`` measures in addition.
         shape: the shape of the truth, if it differs from the preset.
     """
 
@@ -68,9 +82,12 @@ class Suite:
     levels: tuple[tuple[int, ...], ...]
     shares: dict[int, tuple[float, ...]]
     nested: tuple[tuple[int, ...], ...] = ()
+    matryoshka: tuple[tuple[int, ...], ...] = ()
     seeds: int = 3
     held_out: int = 100_000
     tries: int = 1
+    rates: tuple[float, ...] = (1.0,)
+    tasks: tuple[str, ...] = ()
     shape: Shape = Shape()
 
 
@@ -84,7 +101,9 @@ SUITES = {
         5 * 10**6, 25, ((128, 512, 3456), (200, 800, 3096)), _SHARES, ((128, 384, 1536, 2048), (200, 600, 2400, 896))
     ),
     "cache": Suite(2 * 10**6, 32, ((256, 3840),), {2: (1, 1)}),
+    "smollm2": Suite(3 * 10**6, 32, ((1024, 1024),), {}, matryoshka=((512, 1536),), tasks=("absorption", "hierarchy")),
 }
+ON_A_CACHE = ("cache", "smollm2")
 _GPU_SAMPLES = {"synthsaebench-16k": 200 * 10**6}
 _QUICK: dict[str, dict[str, Any]] = {
     "toy": {"samples": 400_000, "seeds": 2, "tries": 1},
@@ -97,6 +116,7 @@ _QUICK: dict[str, dict[str, Any]] = {
         "shape": Shape(features=2048, width=192, roots=16),
     },
     "cache": {"samples": 100_000, "seeds": 1, "levels": ((64, 960),)},
+    "smollm2": {"samples": 100_000, "seeds": 1, "levels": ((64, 64),), "matryoshka": ((32, 96),)},
 }
 
 
@@ -105,16 +125,14 @@ class Training:
     """A dictionary to train.
 
     Attributes:
-        name: the name of its run folder: kind, widths, L0, samples, changed options, seed.
-        kind: "hier", "batchtopk" or "saelens".
-        config: the configuration; SAELens uses only the fields that ``peers_saelens.train`` reads.
-        tries: trainings, of which only the best is measured.
+        kind: "hier", "batchtopk", "matryoshka" or "saelens".
+        tries: configurations, of which only the one with the lowest FVU in its last steps is measured. The names of run
+            folders say kind, widths, L0, samples, changed options and seed. SAELens uses only the fields that
+            ``peers_saelens.train`` reads.
     """
 
-    name: str
     kind: str
-    config: TrainConfig
-    tries: int = 1
+    tries: tuple[TrainConfig, ...]
 
 
 def choose(options: argparse.Namespace) -> Suite:
@@ -136,6 +154,7 @@ def choose(options: argparse.Namespace) -> Suite:
         samples=options.samples or suite.samples,
         seeds=options.seeds or suite.seeds,
         tries=options.tries or suite.tries,
+        rates=options.rates or suite.rates,
     )
 
 
@@ -151,6 +170,7 @@ def trainings(options: argparse.Namespace, suite: Suite, acts: str, l0: float, f
     latents = sum(suite.levels[0])
     kinds = [(f"hier-{_joined(widths)}", HIER, widths) for widths in suite.levels]
     kinds.append((BATCHTOPK, BATCHTOPK, (latents,)))
+    kinds += [(f"matryoshka-{_joined(accumulate(w))}", MATRYOSHKA, w) for w in suite.matryoshka]
     if suite.nested:
         kinds.append(("saelens-batchtopk", SAELENS, (latents,)))
     kinds += [(f"saelens-matryoshka-{_joined(accumulate(w))}", SAELENS, w) for w in suite.nested]
@@ -159,25 +179,43 @@ def trainings(options: argparse.Namespace, suite: Suite, acts: str, l0: float, f
         if not name.startswith(tuple(options.only.split(","))):
             continue
         settings, variant = _settings(kind, options)
-        arch = variant or {HIER: HIER, BATCHTOPK: BATCHTOPK}.get(kind, "matryoshka" if len(widths) > 1 else BATCHTOPK)
+        peer = MATRYOSHKA if len(widths) > 1 else BATCHTOPK
+        arch = variant or (peer if kind == SAELENS else kind)
         changes = [f"{key}={value}" for key, value in (options.set if kind == HIER else options.set_flat)]
         label = "-".join([name, *filter(None, [variant]), f"l{l0:g}", typed(suite.samples), *changes])
         k = _k(widths, l0, suite.shares) if kind == HIER else (l0,)
         for seed in range(options.seed_base, options.seed_base + suite.seeds):
-            run = f"{label}-seed{seed}"
             sizes = {"widths": widths, "k": k, "tokens": suite.samples, "seed": seed, "device": options.device}
-            config = TrainConfig(acts=[acts], out=f"{folder}/{run}", **{"arch": arch, **sizes, **settings})
-            plan.append(Training(run, kind, config, suite.tries if kind == HIER else 1))
+            source = {"acts": [acts], "module": options.module, "out": f"{folder}/{label}-seed{seed}"}
+            config = TrainConfig(**source, **{"arch": arch, **sizes, **settings})
+            plan.append(Training(kind, _tries(kind, config, suite)))
     return plan
+
+
+def _tries(kind: str, config: TrainConfig, suite: Suite) -> tuple[TrainConfig, ...]:
+    """The configurations of which the best counts: of hier several seeds, of our flat dictionaries several rates."""
+    if kind == HIER:
+        seeds = [config.seed + _NEXT_TRY * number for number in range(suite.tries)]
+        return tuple(
+            replace(config, seed=seed, out=config.out + (f"-try{number}" if number else ""))
+            for number, seed in enumerate(seeds)
+        )
+    if kind == SAELENS:
+        return (config,)
+    return tuple(
+        replace(config, lr=config.lr * factor, out=config.out + (f"-rate{factor:g}" if factor != 1 else ""))
+        for factor in suite.rates
+    )
 
 
 def _settings(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The options of a kind of training, and its variant, or ""."""
     if kind == HIER:
         return {**HIER_OPTIONS[options.suite], **dict(options.set)}, options.ablate
-    settings = {**FLAT_OPTIONS[kind], **dict(options.set_flat)}
-    if kind == BATCHTOPK:
-        return settings, options.control
+    defaults = {} if options.suite == "smollm2" else FLAT_OPTIONS[kind]
+    settings = {**defaults, **dict(options.set_flat)}
+    if kind != SAELENS:
+        return settings, options.control if kind == BATCHTOPK else ""
     unknown = [name for name in settings if name not in SAELENS_OPTIONS]
     if unknown:
         raise UsageError(f"--set-flat {unknown[0]}: SAELens has no such option", "Train only ours: --only batchtopk.")

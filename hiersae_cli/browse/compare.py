@@ -68,10 +68,13 @@ class Comparison:
         return matches
 
     def page(self, number: int, contexts: int = _PAGE_CONTEXTS) -> BaselinePage:
-        """A latent of the baseline; raises ``KeyError`` if there is no such latent."""
+        """A latent of the baseline; raises ``KeyError`` if there is no such latent.
+
+        For a list, ``contexts`` is 0: then its nearest latents, which take the longest, are left out too.
+        """
         if not 0 <= number < self._theirs.latents:
             raise KeyError(number)
-        nearest = self._ours.nearest(self._theirs.decoder_FD[number], _NEAREST)
+        nearest = self._ours.nearest(self._theirs.decoder_FD[number], _NEAREST) if contexts else []
         return BaselinePage(
             latent=number,
             rate=float(self._theirs.rate_F[number]),
@@ -83,7 +86,7 @@ class Comparison:
         )
 
     def of_verdict(self, verdict: str, most: int) -> list[BaselinePage]:
-        """The baseline's latents with a verdict, without contexts, those that fire most first."""
+        """The baseline's latents with a verdict, without contexts and neighbours, those that fire most first."""
         if verdict not in VERDICTS:
             raise KeyError(verdict)
         number_G = np.flatnonzero(self._verdict_G == VERDICTS.index(verdict))

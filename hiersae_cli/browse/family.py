@@ -12,15 +12,16 @@ import numpy as np
 
 from hiersae_cli.browse.contexts import ContextReader
 from hiersae_cli.browse.dictionary import IndexedDictionary
-from hiersae_cli.browse.model import ChildPart, ChildView, Edge, ParentView
+from hiersae_cli.browse.model import ChildPart, ChildView, Context, Edge, Evidence, Neighbour, ParentView
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.formats.index import IndexFile
 from hiersae_cli.formats.numbers import rounded, rounded_or_none
 from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.metrics.tree import edge_statistics, max_mi_bits
 
-_CHILDREN, _SIBLINGS, _NEXT_BEST, _CANDIDATES = 48, 24, 5, 24
-_CONTEXTS = 6
+TOGETHER = 12  # children whose contexts are shown, or loaded, at once
+_CHILDREN, _SIBLINGS, _NEXT_BEST, _CANDIDATES = 600, 24, 5, 24
+_CONTEXTS, _OF_CHILD = 6, 3
 
 Array = np.ndarray[Any, Any]
 
@@ -43,40 +44,69 @@ class Family:
             values[parent_F == NONE] = np.nan
 
     def as_parent(self, latent: int) -> ParentView | None:
-        """How the children of a latent divide its firing; None if it has no children."""
-        child_C = self._nodes.children(latent)
-        if not len(child_C):
+        """How the children of a latent divide its firing; None if it has no children.
+
+        Only the first ``TOGETHER`` children have their contexts.
+        """
+        parts = self._parts(latent)
+        if not parts:
             return None
         lists = self._dictionary.lists
-        parent_R = self._dictionary.marked(latent)
         fired = int(lists.fired_F[latent])
-        children_R = np.zeros(len(parent_R), np.int32)
-        for child in child_C.tolist():
-            children_R[lists.rows_of(child)] += 1
-        parts = []
-        for child in child_C.tolist():
-            row_n = lists.rows_of(child)
-            inside_n = row_n[parent_R[row_n]]
-            overlap = (children_R[inside_n] > 1).mean() if len(inside_n) else math.nan
-            parts.append((child, len(inside_n) / max(fired, 1), overlap, len(row_n) - len(inside_n), len(row_n)))
-        parts.sort(key=lambda part: (-part[1], part[0]))
-        alone_R = parent_R & (children_R == 0)
+        parent_R = self._dictionary.marked(latent)
+        child_R = np.zeros(len(parent_R), bool)
+        for child, _, _ in parts:
+            child_R[lists.rows_of(child)] = True
+        alone_R = parent_R & ~child_R
+        child_C = self._nodes.children(latent)
         return ParentView(
             children=[
                 ChildPart(
                     node=self._nodes.neighbour(child),
                     share=rounded(share),
                     overlap=rounded_or_none(overlap),
-                    outside=rounded_or_none(outside / count) if count else None,
-                    mi_over_max=rounded_or_none(self.statistics["mi_over_max"][child]),
-                    contexts=self._dictionary.strongest(child, _CONTEXTS),
+                    edge=self._edge(child, latent),
+                    contexts=self._dictionary.strongest(child, _OF_CHILD) if place < TOGETHER else [],
                 )
-                for child, share, overlap, outside, count in parts[:_CHILDREN]
+                for place, (child, share, overlap) in enumerate(parts[:_CHILDREN])
             ],
+            together=Evidence(
+                n_rows=self.held_out_rows,
+                n_parent=int(self._active_F[latent]),
+                n_child=int(self._active_F[child_C].sum()),
+                n_both=int(self._both_F[child_C].sum()),
+                soft=self.soft,
+            ),
             alone=rounded_or_none(alone_R.sum() / fired) if fired else None,
             alone_contexts=self._dictionary.strongest(latent, _CONTEXTS, alone_R),
+            child_contexts=self._dictionary.strongest(latent, _CONTEXTS, child_R),
             children_left_out=max(0, len(parts) - _CHILDREN),
         )
+
+    def child_contexts(self, latent: int, part: int) -> list[tuple[Neighbour, list[Context]]]:
+        """The strongest contexts of the children from ``part * TOGETHER`` on, in the order of ``as_parent``."""
+        parts = self._parts(latent)[:_CHILDREN][part * TOGETHER : (part + 1) * TOGETHER]
+        return [(self._nodes.neighbour(child), self._dictionary.strongest(child, _OF_CHILD)) for child, _, _ in parts]
+
+    def _parts(self, latent: int) -> list[tuple[int, float, float]]:
+        """The children of a latent, those that fire most with it first.
+
+        With each its share of the parent's firings, and the share of these at which a sibling fires too.
+        """
+        lists = self._dictionary.lists
+        parent_R = self._dictionary.marked(latent)
+        fired = int(lists.fired_F[latent])
+        inside = {}
+        children_R = np.zeros(len(parent_R), np.int32)
+        for child in self._nodes.children(latent).tolist():
+            row_n = lists.rows_of(child)
+            inside[child] = row_n[parent_R[row_n]]
+            children_R[inside[child]] += 1
+        parts = [
+            (child, len(row_n) / max(fired, 1), (children_R[row_n] > 1).mean() if len(row_n) else math.nan)
+            for child, row_n in inside.items()
+        ]
+        return sorted(parts, key=lambda part: (-part[1], part[0]))
 
     def as_child(self, latent: int) -> ChildView | None:
         """Why a latent has its parent; None for a latent of the coarsest level."""

@@ -13,10 +13,12 @@ import numpy as np
 from hiersae_cli.browse.compare import Comparison
 from hiersae_cli.browse.contexts import ContextReader, histogram
 from hiersae_cli.browse.dictionary import IndexedDictionary
+from hiersae_cli.browse.division import divide
 from hiersae_cli.browse.family import Family
-from hiersae_cli.browse.model import BaselinePage, FeaturePage, Label
+from hiersae_cli.browse.model import BaselinePage, Context, FeaturePage, Label, Neighbour, Passage
 from hiersae_cli.browse.nodes import Nodes
 from hiersae_cli.browse.search import Search
+from hiersae_cli.browse.text import TextView
 from hiersae_cli.browse.tree_model import Overview, ReportSummary, SearchHit, TextCodes, TokenSearch
 from hiersae_cli.errors import UsageError
 from hiersae_cli.formats.index import IndexFile
@@ -68,6 +70,7 @@ class Index:
         self.nodes = Nodes(Levels.of(file.header["run"]["widths"]), self.dictionary, labels)
         self._family = Family(file, self.nodes, self.dictionary, self.contexts)
         self._search = Search(self.nodes, self.dictionary)
+        self._text = TextView(self.nodes, self.dictionary)
         self._comparison: Comparison | None = None
         if baseline_decoder_GD is not None:
             theirs = IndexedDictionary(file, BASELINE, baseline_decoder_GD, self.contexts)
@@ -106,7 +109,11 @@ class Index:
             "rate": [rounded_or_none(value) for value in self.dictionary.rate_F.tolist()],
             **{
                 name: [rounded_or_none(value) for value in statistics[name].tolist()]
-                for name in ("mi_bits", "max_mi_bits", "mi_over_max")
+                for name in ("mi_bits", "max_mi_bits", "mi_over_max", "lift", "p_parent_given_child")
+            },
+            **{
+                name: [rounded_or_none(value) for value in values.tolist()]
+                for name, values in divide(self.nodes, self.dictionary).items()
             },
             "fvu_increase": [rounded_or_none(value) for value in self.dictionary.tables["fvu_increase"].tolist()],
             "dead": (self.dictionary.lists.fired_F == 0).tolist(),
@@ -154,6 +161,23 @@ class Index:
             baseline=self._comparison.matches(latent) if self._comparison else [],
         )
 
+    def strongest(self, latent: int, count: int) -> list[Context]:
+        """The strongest contexts of a node, which is given by its place in the overview."""
+        return self.dictionary.strongest(latent, count)
+
+    def child_contexts(self, id: str, part: int) -> list[tuple[Neighbour, list[Context]]]:
+        """Contexts of a node's children, ``family.TOGETHER`` at a time; raises ``KeyError`` for an unknown id."""
+        return self._family.child_contexts(self.nodes.levels.latent(id), part)
+
+    def passage(self, number: int, id: str = "") -> Passage:
+        """A part of a document, with the activations of a node if ``id`` names one; raises ``KeyError``."""
+        firings = self.dictionary.lists.of(self.nodes.levels.latent(id)) if id else (np.zeros(0, int), np.zeros(0))
+        return self.contexts.passage(number, *firings)
+
+    def passages(self) -> int:
+        """The number of passages of all documents."""
+        return self.contexts.passages
+
     def baseline_latents(self) -> int:
         """How many latents the baseline has; 0 without a baseline."""
         return self._comparison.latents if self._comparison else 0
@@ -186,24 +210,11 @@ class Index:
             raise UsageError("a host model is needed to show what fires on a text", "Give one: --model HOST.")
         with self._encoding:
             tokens, firings, cut = self._encoder(text)
-        ids = self.nodes.ids
-        total: dict[int, float] = {}
-        for token_firings in firings:
-            for latent, value in token_firings:
-                total[latent] = total.get(latent, 0.0) + value
-        active = [
-            sorted(token_firings, key=lambda firing: (self.nodes.levels.place(firing[0])[0], -firing[1]))
-            for token_firings in firings
-        ]
-        return TextCodes(
-            tokens=tokens,
-            active=[[(ids[latent], rounded(value)) for latent, value in token_firings] for token_firings in active],
-            nodes={
-                ids[latent]: self.nodes.neighbour(latent)
-                for latent in sorted(total, key=lambda latent: (-total[latent], latent))
-            },
-            cut=cut,
-        )
+        return self._text.codes(tokens, firings, cut)
+
+    def example(self) -> TextCodes | None:
+        """What fires on a telling passage of the indexed rows; None if tokens have no text."""
+        return self._text.example if self.file.token_texts else None
 
     def set_label(self, id: str, text: str, author: str) -> Label | None:
         """Label a feature, or remove its label if the text is empty; saved at once. Raises ``KeyError``."""

@@ -24,6 +24,7 @@ class Context:
         position: of the focus within its window, counted from 0.
         row: of the focus, numbered through all caches.
         held_out: whether the row is held out.
+        source: number of the ``Passage`` with the focus, and the place of the focus among its document's tokens.
     """
 
     tokens: list[str]
@@ -33,11 +34,36 @@ class Context:
     position: int
     row: int
     held_out: bool
+    source: tuple[int, int] = (0, 0)
 
     @property
     def activation(self) -> float:
         """The activation at the focus."""
         return self.activations[self.focus]
+
+    @property
+    def starts_window(self) -> bool:
+        """Whether its first token is the first that the host model saw."""
+        return self.position == self.focus
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a document, as far as it is indexed.
+
+    Attributes:
+        number: of the passage, counted through all documents.
+        document: name of the document.
+        part, parts: which part of the document this is, counted from 0, and of how many.
+        stretches: consecutive tokens without a gap: the place of the first among the document's indexed tokens, the
+            texts, and a latent's activation at each.
+    """
+
+    number: int
+    document: str
+    part: int
+    parts: int
+    stretches: list[tuple[int, list[str], list[float]]]
 
 
 @dataclass(frozen=True)
@@ -91,33 +117,58 @@ class Histogram:
     counts: list[int]
 
 
-@dataclass(frozen=True)
-class Edge:
-    """The evidence that a child belongs to a parent, from held-out rows; see ``metrics.tree``.
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How often a parent and its child, or all its children, fire together in held-out rows.
 
     Attributes:
-        parent, child: their nodes.
-        n_rows, n_parent, n_child, n_both: rows measured, and rows in which parent, child or both fire.
-        mi_bits: mutual information, bias-corrected.
-        max_mi_bits: its bound: the value if the rarer latent fired only where the other does.
-        mi_over_max: ``mi_bits`` over ``max_mi_bits``.
-        p_parent_given_child, p_child_given_parent, lift: as ``tree.json`` has them.
+        n_rows, n_parent: rows measured, and those in which the parent fires.
+        n_child, n_both: firings of the child or the children, and those of them at which the parent fires.
         soft: whether the figures come from the soft firing of a hardened tree, whose hard firing follows from the tree.
     """
 
-    parent: str
-    child: str
     n_rows: int
     n_parent: int
     n_child: int
     n_both: int
+    soft: bool
+
+    @property
+    def inside(self) -> float | None:
+        """Share of the child's firings at which the parent fires; None if it never fires."""
+        return self.n_both / self.n_child if self.n_child else None
+
+    @property
+    def by_chance(self) -> float:
+        """What ``inside`` would be if the two were independent: the parent's firing rate."""
+        return self.n_parent / max(self.n_rows, 1)
+
+    @property
+    def times(self) -> float | None:
+        """``inside`` over ``by_chance``; None if undefined."""
+        return self.inside / self.by_chance if self.n_parent and self.inside is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge(Evidence):
+    """The evidence that a child belongs to a parent, from held-out rows; see ``metrics.tree``.
+
+    Attributes:
+        parent, child: their nodes.
+        mi_bits: mutual information, bias-corrected.
+        max_mi_bits: its bound: the value if the rarer latent fired only where the other does.
+        mi_over_max: ``mi_bits`` over ``max_mi_bits``.
+        p_parent_given_child, p_child_given_parent, lift: as ``tree.json`` has them.
+    """
+
+    parent: str
+    child: str
     mi_bits: float | None
     max_mi_bits: float | None
     mi_over_max: float | None
     p_parent_given_child: float | None
     p_child_given_parent: float | None
     lift: float | None
-    soft: bool
 
     @property
     def apart(self) -> bool:
@@ -127,22 +178,20 @@ class Edge:
 
 @dataclass(frozen=True)
 class ChildPart:
-    """A child as a part of its parent's firing, over all indexed rows.
+    """A child as a part of its parent's firing.
 
     Attributes:
         node: the child.
-        share: share of the parent's firings at which the child fires too.
+        share: share of the parent's firings at which the child fires too, over all indexed rows.
         overlap: share of these at which a sibling fires as well; None if there are none.
-        outside: share of the child's firings without the parent; None for a dead child.
-        mi_over_max: of the edge, or None.
-        contexts: its strongest contexts.
+        edge: evidence for its edge.
+        contexts: its strongest contexts; empty for a child whose contexts ``Index.child_contexts`` has.
     """
 
     node: Neighbour
     share: float
     overlap: float | None
-    outside: float | None
-    mi_over_max: float | None
+    edge: Edge
     contexts: list[Context]
 
 
@@ -152,14 +201,18 @@ class ParentView:
 
     Attributes:
         children: sorted by share, largest first.
+        together: evidence for all edges: their firings added up.
         alone: share of the parent's firings at which no child fires.
         alone_contexts: its strongest contexts where no child fires.
+        child_contexts: its strongest contexts where a child fires.
         children_left_out: number of children that are not listed.
     """
 
     children: list[ChildPart]
+    together: Evidence
     alone: float | None
     alone_contexts: list[Context]
+    child_contexts: list[Context]
     children_left_out: int = 0
 
 

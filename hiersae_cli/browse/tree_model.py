@@ -37,7 +37,9 @@ class Overview:
         label: or None.
         hint: its name if it has no label.
         rate: share of the rows in which it fires.
-        mi_bits, max_mi_bits, mi_over_max: of the edge to its parent; None for roots and if undefined.
+        mi_bits, max_mi_bits, mi_over_max, lift, p_parent_given_child: of the edge to its parent; None for roots and if
+            undefined.
+        share, overlap, alone: see ``browse.division``; None if undefined.
         fvu_increase: how much FVU grows without it, or None.
         dead: whether it fires in no indexed row.
         root_child: whether it has no parent although it is not on the coarsest level.
@@ -62,6 +64,11 @@ class Overview:
     mi_bits: list[float | None]
     max_mi_bits: list[float | None]
     mi_over_max: list[float | None]
+    lift: list[float | None]
+    p_parent_given_child: list[float | None]
+    share: list[float | None]
+    overlap: list[float | None]
+    alone: list[float | None]
     fvu_increase: list[float | None]
     dead: list[bool]
     root_child: list[bool]
@@ -118,11 +125,17 @@ class TextCodes:
         tokens: texts of its tokens.
         active: for each token the nodes that fire, with their activations: coarse levels before fine ones, and the
             strongest node of a level first.
-        nodes: every node that fires anywhere, by id, sorted by its summed activation, largest first.
+        nodes: every node that fires anywhere, and every node above it, by id, sorted by its summed activation, largest
+            first.
         cut: how many tokens at the end were left out because the text is longer than the host's context.
+        most: the strongest activation of each of these nodes in the indexed rows; 0 for a dead node.
+        unmeasured: how many tokens at the beginning are at positions that the cache leaves out, so that the dictionary
+            has not learned them.
     """
 
     tokens: list[str]
     active: list[list[tuple[str, float]]]
     nodes: dict[str, Neighbour]
     cut: int = 0
+    most: dict[str, float] = field(default_factory=dict)
+    unmeasured: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
     """Add ``verb`` to ``app`` as the command ``name``, with the flags of its configuration."""
 
     def command(typer_context: typer.Context, **values: Any) -> None:
+        values.pop("config", None)  # it has set the defaults of all others
         console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
         if (place := launched()) and place.rank:
             console = Mute()
@@ -46,6 +48,8 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
 
     parameters = [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     parameters += [_parameter(field, hint) for field, hint in _fields(verb.config)]
+    if verb.record:
+        parameters.append(_config_parameter(verb))
     parameters += [
         inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for n, a in _SHARED.items()
     ]
@@ -53,6 +57,28 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     heading = None if " " in verb.name else verb.heading
     app.command(name, cls=GroupedCommand, help=verb.help, rich_help_panel=heading)(command)
+
+
+def _config_parameter(verb: Verb) -> inspect.Parameter:
+    """``--config FILE``, which is read before all other flags and sets their defaults."""
+
+    def read(typer_context: typer.Context, path: str) -> None:
+        if path:
+            from hiersae_cli.formats.recorded_config import recorded_flags
+
+            typer_context.default_map = recorded_flags(path, verb.config)
+
+    info = typer.Option(
+        "--config",
+        help=f"Take the flags that a {verb.record} of this command records. Flags given here override them.",
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    )
+    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, info])
 
 
 def build(config_class: type[Config], values: dict[str, Any]) -> Config:
@@ -65,6 +91,15 @@ def build(config_class: type[Config], values: dict[str, Any]) -> Config:
             except ValueError as error:
                 raise UsageError(f"{flag_name(field)}: {error}") from None
     return config_class(**values)
+
+
+def _beginning_among(choices: Collection[str]) -> Callable[[str], list[str]]:
+    """Gives the choices that a shell offers for what has been typed."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice and choice.startswith(incomplete)]
+
+    return offered
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -102,7 +137,12 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         only_for = [value for values in meta.get("only_for", {}).values() for value in values]
         text = f"{', '.join(only_for)}: {meta['help']}" if only_for else meta["help"]
         info = typer.Option(
-            *names, help=text, metavar=metavar, show_default=has_default, rich_help_panel=meta["group"] or None
+            *names,
+            help=text,
+            metavar=metavar,
+            show_default=has_default,
+            rich_help_panel=meta["group"] or None,
+            autocompletion=_beginning_among(choices) if choices else None,
         )
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()

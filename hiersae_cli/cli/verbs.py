@@ -21,6 +21,7 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.config.label import LabelConfig
 from hiersae_cli.config.lm import LMConfig
+from hiersae_cli.config.push import PushConfig
 from hiersae_cli.config.study import (
     StudyAnalyzeConfig,
     StudyNewConfig,
@@ -28,6 +29,7 @@ from hiersae_cli.config.study import (
     StudyServeConfig,
     StudySimulateConfig,
 )
+from hiersae_cli.config.sweep import SweepConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
@@ -47,6 +49,7 @@ class Verb:
         help: its help; the list of commands shows the first sentence.
         heading: its heading in the list of commands.
         by_ranks: whether ``torchrun`` may start it in several processes.
+        record: the file of its output that records its configuration, which ``--config`` reads; "" if none does.
     """
 
     name: str
@@ -55,11 +58,17 @@ class Verb:
     help: str
     heading: str
     by_ranks: bool = False
+    record: str = ""
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
+        local = config
+        if config.names_hub():
+            from hiersae_cli.formats.hub import with_local_paths
+
+            local = with_local_paths(config)
         module, _, function = self.workflow.partition(":")
-        answer = getattr(import_module(f"hiersae_cli.workflows.{module}"), function)(config, console)
+        answer = getattr(import_module(f"hiersae_cli.workflows.{module}"), function)(local, console)
         result, text = answer if isinstance(answer, tuple) else (answer, "")
         console.result(result, text)
         from hiersae_cli.workflows.common.advice import next_commands
@@ -74,6 +83,7 @@ VERBS = (
         "lm:run",
         "Train a small character-level language model. It is saved as a Hugging Face model.",
         MAKE,
+        record="hiersae.json",
     ),
     Verb(
         "cache",
@@ -82,6 +92,7 @@ VERBS = (
         "Cache a language model's activations on a text. They are written to an HDF5 file.",
         MAKE,
         by_ranks=True,
+        record="acts.h5",
     ),
     Verb(
         "join",
@@ -96,6 +107,7 @@ VERBS = (
         "synth:run",
         "Draw activations with a known tree. The file also holds the true features and their tree.",
         MAKE,
+        record="acts.h5",
     ),
     Verb(
         "train",
@@ -104,6 +116,14 @@ VERBS = (
         "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
         by_ranks=True,
+        record="config.json",
+    ),
+    Verb(
+        "sweep",
+        SweepConfig,
+        "sweep:run",
+        "Train and compare the runs of a plan. A grid or a list of runs with several seeds, in one table.",
+        MAKE,
     ),
     Verb(
         "data get",
@@ -118,6 +138,7 @@ VERBS = (
         "eval:evaluate",
         "Measure a run and compare it with baselines. Uses held-out rows, with paired intervals and tests.",
         MEASURE,
+        record="report.json",
     ),
     Verb(
         "bench",
@@ -132,6 +153,7 @@ VERBS = (
         "study.run:new",
         "Draw the items of a blinded study. Also writes its design and its pre-registration.",
         MEASURE,
+        record="study.json",
     ),
     Verb(
         "study serve",
@@ -202,6 +224,14 @@ VERBS = (
         "tree.run:run",
         "Write the tree of features with its evidence. Formats: JSON, GraphML, DOT, Newick, CSV.",
         SHARE,
+        record="tree.json",
+    ),
+    Verb(
+        "push",
+        PushConfig,
+        "push:push",
+        "Upload a run to the Hugging Face hub. With a model card, and its report and tree if they are named.",
+        SHARE,
     ),
     Verb(
         "encode",
@@ -209,6 +239,7 @@ VERBS = (
         "encode:run",
         "Write which latents fire in every row of a cache. The file is a sparse matrix, for your own analyses.",
         SHARE,
+        record="codes.h5",
     ),
     Verb(
         "convert",

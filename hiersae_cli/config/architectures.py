@@ -14,7 +14,7 @@ from hiersae_cli.config.curriculum import DEFAULT_CURRICULUM, Curriculum
 
 TRAINING = "Training"  # headings of the help
 HIERARCHY, JUMPRELU = OWN_GROUPS = ("Hierarchy", "JumpReLU")
-_DEFAULT_WIDTHS, _DEFAULT_K = (1024, 1024), (16, 16)
+_DEFAULT_WIDTHS, _DEFAULT_K = (1024, 1024), (12, 20)
 
 _hier_option = partial(option, group=HIERARCHY, only_for={"arch": ("hier",)})
 _jumprelu_option = partial(option, group=JUMPRELU, only_for={"arch": ("jumprelu",)})
@@ -74,8 +74,13 @@ class HierOptions(DictionaryOptions):
         "--orphan-weight 1 trains without a tree.",
     )
     orphan_weight: float = _hier_option(
-        3.0,
-        help="Factor on the price of a child that fires without its parent. 10 nearly closes the gate.",
+        8.0,
+        help="Factor on the price of a child that fires without its parent. 20 nearly closes the gate.",
+    )
+    sibling_weight: float = _hier_option(
+        2.0,
+        help="Factor on the price of a child that fires in addition to a stronger child of the same parent. So "
+        "siblings divide their parent's tokens. 1: no factor.",
     )
     rate_limit: float = _hier_option(
         3.0,
@@ -118,6 +123,7 @@ class HierOptions(DictionaryOptions):
         super().check()
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
         self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a finite number of at least 1")
+        self.require(1 <= self.sibling_weight < float("inf"), "sibling_weight", "must be a finite number of at least 1")
         self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, between 0 and 1")
         self.require_at_least(1, "tree_every", "open_every")
         self.require_at_least(0, "coarse_weight", "coherence_weight", "tree_weight")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args, get_origin
 
 from hiersae_cli.errors import UsageError
 
+HUB = "hf://"  # begins the name of something on the Hugging Face hub
 _MULTIPLIERS = {"k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 
 
@@ -67,6 +68,17 @@ def options(*names: str, help: str, metavar: str | None = None, recorded: bool =
     return dataclasses.field(default_factory=list, metadata=metadata)
 
 
+class OnHub(str):
+    """The local copy of something on the hub; ``name`` is what the user wrote, which files record."""
+
+    name: str
+
+    def __new__(cls, path: str, name: str) -> OnHub:
+        text = super().__new__(cls, path)
+        text.name = name
+        return text
+
+
 @dataclass(kw_only=True)
 class Config:
     """Base of the step configurations. ``__post_init__`` checks; cross-field checks go in ``check``."""
@@ -96,6 +108,17 @@ class Config:
             if field.metadata.get("recorded", True)
         }
 
+    @classmethod
+    def flags_of_inputs(cls, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+        """The fields that a file records as its inputs, not in its configuration."""
+        return {}
+
+    def names_hub(self) -> bool:
+        """Whether a field names something on the hub, such as ``hf://OWNER/NAME``."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        names = (name for value in values for name in (value if isinstance(value, list) else [value]))
+        return any(isinstance(name, str) and name.startswith(HUB) for name in names)
+
     def refuse_unused(self, names: Iterable[str]) -> None:
         """Raise ``UsageError`` if one of the fields ``names`` has no effect, such as a flag of another architecture.
 
@@ -117,6 +140,16 @@ class Config:
             field = next(f for f in dataclasses.fields(self) if f.name == field_name)
             flag = f"{flag_name(field)} {_joined(getattr(self, field_name))}".rstrip()
             raise UsageError(f"{flag}: {message}", hint)
+
+    def part_of(self, name: str) -> tuple[int, int]:
+        """The part ``i/n`` in the field ``name``, counted from 0, and the number of parts; "" is the whole."""
+        text = getattr(self, name)
+        if not text:
+            return 0, 1
+        part, _, count = text.partition("/")
+        valid = part.isdigit() and count.isdigit() and 1 <= int(part) <= int(count)
+        self.require(valid, name, f"write part/parts, counted from 1: --{name} 1/4 … --{name} 4/4")
+        return int(part) - 1, int(count)
 
     def require_at_least(self, least: float, *names: str) -> None:
         """Raise a ``UsageError`` if one of the fields ``names`` is below ``least``, 0 or 1."""
@@ -201,6 +234,8 @@ def _distinct_texts(first: Any, second: Any) -> tuple[str, str]:
 def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(item) for item in value]
+    if isinstance(value, OnHub):
+        return value.name
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 

@@ -19,9 +19,14 @@ class CacheConfig(Config):
     model: str = option(help="Causal language model: a Hugging Face folder, a GGUF file or a hub id.", metavar="MODEL")
     out: str = option("acts.h5", "--out", "-o", help="File to write.", recorded=False)
     layer: str = option(
-        "", help="Transformer blocks whose output is cached, counted from 0: 2, or 1,2.", metavar="N[,N]"
+        "",
+        help="Transformer blocks whose output is cached, counted from 0: 2, or 1,2. Or hook names of TransformerLens "
+        "or nnsight: blocks.2.hook_resid_post.",
+        metavar="N[,N]",
     )
-    module: list[str] = options(help="Path of any module of the model. May be given several times.", metavar="PATH")
+    module: list[str] = options(
+        help="Path or hook name of any module of the model. May be given several times.", metavar="PATH"
+    )
     tokens: int = option(
         0, parse=parse_count, help="Stop after this many tokens. 0 takes the whole text.", metavar="COUNT"
     )
@@ -71,24 +76,19 @@ class CacheConfig(Config):
         for name in ("tokens", "context", "document_tokens", "drop_positions", "batch"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
         self.require(0 <= self.held_out < 1, "held_out", "must lie in [0, 1)")
-        self.layer_numbers()
+        self.layers()
         self.shard_of()
 
-    def layer_numbers(self) -> list[int]:
-        """The block numbers that ``--layer`` lists."""
-        try:
-            return [int(part) for part in self.layer.split(",")] if self.layer else []
-        except ValueError:
-            raise UsageError(f"--layer {self.layer}: write block numbers, such as 2 or 1,2") from None
+    def layers(self) -> list[int | str]:
+        """The block numbers, and names of other tools, that ``--layer`` lists."""
+        parts = [part.strip() for part in self.layer.split(",")] if self.layer else []
+        if not all("." in part or part.removeprefix("-").isdecimal() for part in parts):
+            raise UsageError(f"--layer {self.layer}: write block numbers, such as 2 or 1,2")
+        return [part if "." in part else int(part) for part in parts]
 
     def shard_of(self) -> tuple[int, int]:
         """The part, counted from 0, and the number of parts."""
-        if not self.shard:
-            return 0, 1
-        part, _, count = self.shard.partition("/")
-        valid = part.isdigit() and count.isdigit() and 1 <= int(part) <= int(count)
-        self.require(valid, "shard", "write part/parts, counted from 1: --shard 1/4 … --shard 4/4")
-        return int(part) - 1, int(count)
+        return self.part_of("shard")
 
 
 @dataclass(kw_only=True)

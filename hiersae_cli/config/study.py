@@ -25,7 +25,10 @@ def parse_tasks(text: str) -> tuple[str, ...]:
 class StudyNewConfig(Config):
     """What a study asks, how many raters, and about which runs. Decided before the first answer."""
 
-    run: str = argument(help="Run folder of the hierarchy.", metavar="RUN")
+    run: str = argument("", help="Run folder of the hierarchy. Not needed with --items.", metavar="RUN")
+    items: str = option(
+        "", help="Items made by another tool, of any dictionaries, instead of items of runs.", metavar="FILE.json"
+    )
     acts: list[str] = options(help="Cache to take contexts from.", metavar="ACTS")
     baseline: str = option("", help="Run of a flat dictionary. It gets a post-hoc tree.", metavar="RUN")
     model: str = option("", help="Host model, for the text of tokens.", metavar="MODEL")
@@ -40,6 +43,12 @@ class StudyNewConfig(Config):
     raters: int = option(10, help="Planned number of raters. Each gets a private link.")
     sets_per_rater: int = option(0, help="Sets of each task that a rater gets. 0: all.")
     checks: int = option(4, help="Attention checks per session.")
+    consent: str = option(
+        "", help="What raters are told and agree to: who asks, contact, payment, withdrawal.", metavar="FILE.md"
+    )
+    most_marks: float = option(
+        0.2, help="Leave out latents that mark a larger share of the tokens of their texts: nobody can read them."
+    )
     effect: float = option(0.15, help="Difference between two conditions that the study should find, as a share.")
     power: float = option(0.8, help="Probability with which the study should find it.")
     confidence: float = option(0.95, help="Level of the intervals.")
@@ -61,17 +70,23 @@ class StudyNewConfig(Config):
     overwrite: bool = option(False, help="Replace a study that nobody has answered yet.", recorded=False)
 
     def check(self) -> None:
-        self.require(len(self.acts) > 0, "acts", "name the cache to take contexts from: --acts acts.h5")
-        self.require(bool(self.baseline), "baseline", "name the flat run to compare with: --baseline RUN")
+        if self.items:
+            for name in ("run", "acts", "baseline", "model", "index", "sets", "tokens"):
+                self.require(not getattr(self, name), name, "has no effect with --items: the file holds the items")
+            self.require(self.tasks == STUDY_TASKS, "tasks", "has no effect with --items: the file names the tasks")
+        else:
+            self.require(bool(self.run), "run", "name the run folder of the hierarchy, or give --items FILE.json")
+            self.require(len(self.acts) > 0, "acts", "name the cache to take contexts from: --acts acts.h5")
+            self.require(bool(self.baseline), "baseline", "name the flat run to compare with: --baseline RUN")
         for name in ("sets", "raters", "tokens", "batch"):
             value = getattr(self, name)
             self.require(value is None or value >= 1, name, "must be at least 1")
         for name in ("sets_per_rater", "checks", "seed"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
         most = self.sets or MOST_SETS
-        self.require(self.sets_per_rater <= most, "sets_per_rater", f"there are only {most} sets")
+        self.require(bool(self.items) or self.sets_per_rater <= most, "sets_per_rater", f"there are only {most} sets")
         self.require(self.resamples >= 100, "resamples", "must be at least 100")
-        for name in ("effect", "power", "confidence"):
+        for name in ("effect", "power", "confidence", "most_marks"):
             self.require(0 < getattr(self, name) < 1, name, "must lie between 0 and 1")
 
 
@@ -97,8 +112,26 @@ class StudyServeConfig(_AnswersConfig):
         "", help="Address that raters open, if a proxy with TLS is in front of the server.", metavar="URL"
     )
     raters: int = option(0, help="Number of private rater links. Existing links are kept. 0: as planned.")
+    completion_code: str = option(
+        "", help="Code that raters see at the end, to be paid. Default: another one for each rater.", metavar="CODE"
+    )
+    return_url: str = option(
+        "",
+        help="Page that raters go back to at the end, such as a crowd platform's. {code} stands for the code.",
+        metavar="URL",
+    )
 
     def check(self) -> None:
+        self.require(
+            re.fullmatch(r"[\w-]{0,40}", self.completion_code, re.ASCII) is not None,
+            "completion_code",
+            "give at most 40 letters, digits, - and _",
+        )
+        self.require(
+            not self.return_url or re.match(r"https?://[^/\s?#@]+([/?#]\S*)?$", self.return_url) is not None,
+            "return_url",
+            "give https:// and a host, such as https://app.prolific.com/submissions/complete?cc={code}",
+        )
         self.require(0 <= self.port <= 65535, "port", "must lie between 0 and 65535")
         self.require(self.raters >= 0, "raters", "must not be negative")
         self.require(
@@ -175,6 +208,9 @@ class StudySimulateConfig(Config):
     hierarchy: float = option(0.0, help="What the condition hierarchy adds to this logit.")
     flat: float = option(0.0, help="What the condition flat adds to this logit.")
     shuffled: float = option(-4.0, help="What the condition shuffled adds to this logit.")
+    logit: list[str] = options(
+        "--logit", help="The same for any condition, such as the ones of --items.", metavar="CONDITION=VALUE"
+    )
     lapse: float = option(0.05, help="Share of answers that are guessed.")
     careless: int = option(0, help="Number of raters who guess everything.")
     seed: int = option(0, help="Seed of raters and answers.")
@@ -182,5 +218,19 @@ class StudySimulateConfig(Config):
 
     def check(self) -> None:
         self.require(0 <= self.lapse <= 1, "lapse", "must lie between 0 and 1")
+        self.effects()
         for name in ("raters", "careless", "seed"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
+
+    def effects(self) -> dict[str, float]:
+        """What each condition adds to the logit; raises ``UsageError`` if --logit is not understood."""
+        effects = {"hierarchy": self.hierarchy, "flat": self.flat, "shuffled": self.shuffled}
+        for text in self.logit:
+            name, _, value = text.rpartition("=")
+            self.require(
+                bool(name) and re.fullmatch(r"[+-]?\d+(\.\d*)?", value) is not None,
+                "logit",
+                "give a condition and a number, such as ours=0.5",
+            )
+            effects[name] = float(value)
+        return effects

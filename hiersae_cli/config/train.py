@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiersae_cli.config.architectures import ARCHITECTURES, OWN_GROUPS, TRAINING, Architecture, ArchitectureOptions
 from hiersae_cli.config.base import argument, option, parse_count, typed
@@ -13,6 +13,7 @@ from hiersae_cli.levels import MOST_LEVELS
 
 PARALLEL = ("auto", "data", "tree")
 OPTIMIZERS = ("adam", "row-adam")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 USUAL_TOKENS = 3 * 10**6
 MOST_EPOCHS = 20  # with more, latents may fit only these rows
 DATA, MACHINE = "Data", "Machine and files"
@@ -87,11 +88,12 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         group=TRAINING,
     )
     normalise: str = option(
-        "overall",
-        choices=("overall", "coordinates"),
-        help="Divide activations by one number, or each coordinate by its standard deviation, so that a few giant "
-        "coordinates do not decide what is learned. Folded into the saved weights. FVU in the log is of divided "
-        "activations.",
+        "capped",
+        choices=("capped", "overall", "coordinates"),
+        help="How activations are scaled, so that a few giant coordinates do not decide what is learned. capped: "
+        "scale down coordinates whose standard deviation is over 3 times the median. overall: divide all by one "
+        "number. coordinates: divide each by its standard deviation. Folded into the saved weights. FVU in the log is "
+        "of scaled activations.",
         group=TRAINING,
     )
     aux_weight: float = option(
@@ -148,6 +150,21 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         group=MACHINE,
     )
     log_every: int = option(50, help="Steps between lines of metrics.jsonl.", group=MACHINE)
+    log: str = option(
+        "",
+        choices=("", *TRACKERS),
+        metavar="|".join(TRACKERS),
+        help="Show the figures of metrics.jsonl in a tracker too. tensorboard writes into the run's folder.",
+        recorded=False,
+        group=MACHINE,
+    )
+    log_project: str = option(
+        "hiersae",
+        help="Project of the run in the tracker.",
+        recorded=False,
+        group=MACHINE,
+        only_for={"log": ("wandb", "trackio")},
+    )
     checkpoint_seconds: int = option(60, help="Seconds between checkpoints.", recorded=False, group=MACHINE)
     overwrite: bool = option(False, help="Replace the run, finished or not.", recorded=False, group=MACHINE)
 
@@ -218,6 +235,10 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
             truth_flags = [name for name, value in asdict(self.shape()).items() if value]
             if truth_flags:
                 raise UsageError(f"--truth-{truth_flags[0]}: is for --synth", "The truth of a cache cannot be changed.")
+
+    @classmethod
+    def flags_of_inputs(cls, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+        return {} if config.get("synth") else {"acts": list(inputs)}
 
     def check_command_line(self) -> None:
         if not self.acts and not self.synth:

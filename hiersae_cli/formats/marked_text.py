@@ -19,6 +19,7 @@ _HIDDEN_RANGES = (
 _HIDDEN = re.compile(f"[{_HIDDEN_RANGES}]")
 # The characters of running text that a page shows as something else; searched for at once, since texts have few.
 _SHOWN_OTHERWISE = re.compile(f"[&<>'\"\n\t{_HIDDEN_RANGES}]")
+WINDOW_START = Markup('<i title="Here the window begins: the model saw nothing before it.">⊢</i>')
 _SIGNS = {"\n": "<i>↵</i>", "\t": "<i>⇥</i>"}
 
 
@@ -69,7 +70,14 @@ def number(figure: float | None) -> str:
 
 
 def context_line(
-    tokens: Sequence[str], activations: Sequence[float], focus: int, where: str, most: float | None
+    tokens: Sequence[str],
+    activations: Sequence[float],
+    focus: int,
+    where: str,
+    most: float | None,
+    *,
+    starts_window: bool = False,
+    source: str = "",
 ) -> Markup:
     """A context as a line of a concordance: the text before the focus, then the focus and the text after it.
 
@@ -80,12 +88,18 @@ def context_line(
         focus: place of the token that the context was chosen for.
         where: where the context comes from, in words.
         most: the activation of the darkest step.
+        starts_window: whether the first token begins a window of the host model; this gets a sign.
+        source: where the page has the whole document, for its script.
     """
     pairs = list(zip(tokens, activations, strict=True))
     before, after = marked(pairs[:focus], most), marked(pairs[focus:], most, focus=True)
+    if starts_window:
+        before = WINDOW_START + before
+    to = f' data-source="{escape(source)}"' if source else ""
     return Markup(
-        f'<li class="line" tabindex="0" data-where="{escape(where)}"><span class="strength">{value(activations[focus])}'
-        f'</span><span class="before"><bdi>{before}</bdi></span><span class="after"><bdi>{after}</bdi></span></li>'
+        f'<li class="line" tabindex="0" data-where="{escape(where)}"{to}>'
+        f'<span class="strength">{value(activations[focus])}</span>'
+        f'<span class="before"><bdi>{before}</bdi></span><span class="after"><bdi>{after}</bdi></span></li>'
     )
 
 
@@ -103,12 +117,17 @@ def marked(pairs: Sequence[tuple[str, float]], most: float | None, focus: bool =
         chosen = focus and place == 0
         if (text and here) or chosen:  # of several tokens that make one character, only one has text
             name = f"h{here} focus" if chosen else f"h{here}"
-            mark = f'<mark class="{name}" data-a="{value(activation)}">{_quiet(text)}</mark>'
+            mark = f'<mark class="{name}" data-a="{value(activation)}">{_mark_text(text)}</mark>'
             parts += [_quiet(plain), mark] if plain else [mark]
             plain = ""
         else:
             plain += text
     return Markup("".join([*parts, _quiet(plain)]))
+
+
+def _mark_text(text: str) -> str:
+    """A marked token; one that is only spaces would be an empty box."""
+    return text.replace(" ", "<i>␣</i>") if text and not text.strip(" ") else _quiet(text)
 
 
 def _quiet(text: str) -> str:

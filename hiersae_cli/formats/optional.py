@@ -1,4 +1,4 @@
-"""Packages that are imported only when they are asked for: pandas and networkx."""
+"""Packages of extras, which are imported only when they are needed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from hiersae_cli.errors import HierSAEError, install_hint
 
 
-def optional_package(name: str, purpose: str) -> Any:
-    """A package of the extra ``notebook``; raises ``HierSAEError`` if it is not installed."""
+def optional_package(name: str, purpose: str, extra: str = "notebook") -> Any:
+    """A package of an extra; raises ``HierSAEError`` if it is not installed."""
     try:
         return import_module(name)
     except ImportError:
         raise HierSAEError(
-            f"{purpose} needs {name}, which is not installed", f"pip install {name}. {install_hint('notebook')}"
+            f"{purpose} needs {name}, which is not installed", f"pip install {name}. {install_hint(extra)}"
         ) from None

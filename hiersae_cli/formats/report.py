@@ -13,6 +13,7 @@ from hiersae_cli.formats import notebook
 from hiersae_cli.formats.atomic import read_json
 from hiersae_cli.formats.described import Described, Lines
 from hiersae_cli.formats.fields import COMMON, COUNT, Kind, require_fields
+from hiersae_cli.formats.hub import local_path
 from hiersae_cli.formats.optional import optional_package
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.text import shortened, visible
@@ -131,8 +132,8 @@ class Report:
         ]
         return notebook.card(
             "Report",
-            f"{sample['rows']:,} held-out rows of {sample['documents']:,} documents, {sample['module']}; "
-            f"verdicts are about {self.groups[0]}",
+            f"{sample['rows']:,} held-out rows of {sample['documents']:,} documents, {sample['module']}"
+            + (f"; verdicts are about {self.groups[0]}" if self.groups else ""),
             *(Markup("<p>{}</p>").format(notebook.as_text(warning)) for warning in self.data["warnings"]),
             notebook.table(rows, ["", *self.groups]),
         )
@@ -150,11 +151,12 @@ class Report:
 
 
 def load_report(path: str | Path) -> Report:
-    """Read a ``report.json``.
+    """Read a ``report.json``, from this machine or from the hub: ``hf://OWNER/NAME/report.json``.
 
     Raises ``FileError`` if it is missing, of another kind or damaged; ``VersionError`` if this release does not read
     its version.
     """
+    path = local_path(path)
     data = read_json(path)
     check_schema(path, data, SCHEMA, *READ_VERSIONS)
     require_fields(path, data, _SHOWN_FIELDS, _HINT)

@@ -20,6 +20,7 @@ from hiersae_cli.formats.atomic import human_bytes, read_json, replacing, sweep_
 from hiersae_cli.formats.described import Described, host_line, of_levels
 from hiersae_cli.formats.encoded_text import EncodedText
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
+from hiersae_cli.formats.hub import folder_name, local_path
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.recorded_host import load_recorded_host
 from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
@@ -32,7 +33,7 @@ from hiersae_cli.reading import parse_json, reading, require_regular
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 
 SCHEMA = "hiersae.run"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _HINT = "Train the run again, with --overwrite."
 _HEADER: dict[str, Any] = {
@@ -62,6 +63,7 @@ class RunFolder:
         self.model_file = self.path / "model.safetensors"
         self.metrics_file = self.path / "metrics.jsonl"
         self.state_file = self.path / "state" / "state.safetensors"
+        self.tensorboard = self.path / "tensorboard"  # only with --log tensorboard
 
     def read_header(self) -> dict[str, Any]:
         """config.json; raises ``UsageError`` if there is no run, ``FileError`` if it is not readable."""
@@ -70,7 +72,7 @@ class RunFolder:
             hint = "Make a run with 'hiersae train', or of another tool's dictionary with 'hiersae convert'."
             raise UsageError(f"{self.path}: {what}", hint)
         header: dict[str, Any] = read_json(self.config_file)
-        check_schema(self.config_file, header, SCHEMA, 1, SCHEMA_VERSION)
+        check_schema(self.config_file, header, SCHEMA, 1, 2, SCHEMA_VERSION)
         require_fields(self.config_file, header, _HEADER, _HINT)
         return header
 
@@ -87,13 +89,14 @@ class RunFolder:
         for file in (self.state_file, self.model_file, self.metrics_file):
             file.unlink(missing_ok=True)
         state_parts.remove_parts(self.state_file.parent)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.write_header(header)
 
     def others(self) -> list[str]:
         """The names in the folder that training does not write; what killed processes left is removed first."""
         sweep_inside(self.path)
         sweep_inside(self.state_file.parent)
-        ours = {self.config_file, self.model_file, self.metrics_file, self.state_file.parent}
+        ours = {self.config_file, self.model_file, self.metrics_file, self.state_file.parent, self.tensorboard}
         return sorted(file.name for file in self.path.iterdir() if file not in ours) if self.path.is_dir() else []
 
     def write_state(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -187,6 +190,12 @@ class RunFolder:
             require_fields(self.metrics_file, last, _METRICS, _HINT)
         return last
 
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl; raises ``FileError`` if it is damaged."""
+        with reading(self.metrics_file, _HINT):
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            return [parse_json(line) for line in lines if line.endswith("\n")]
+
     def append_metrics(self, figures: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         with open(self.metrics_file, "a", encoding="utf-8") as file:
@@ -215,7 +224,7 @@ class Run:
 
     def __init__(self, folder: RunFolder, header: dict[str, Any], config: TrainConfig, model: SparseAutoencoder):
         self.path, self.header, self.config, self.model = folder.path, header, config, model
-        self.name = folder.path.resolve().name
+        self.name = folder_name(folder.path)
         self.sha256 = sha256_file(folder.model_file)
         self.converted: dict[str, Any] | None = header.get("converted")
         self.steps_done = config.steps if self.converted else folder.progress()[0]
@@ -298,11 +307,11 @@ class Run:
 
 
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
-    """Load a run, finished or at its last checkpoint.
+    """Load a run, finished or at its last checkpoint, from a folder or from the hub: ``hf://OWNER/NAME``.
 
     Raises ``UsageError`` if there is none, ``FileError`` if its files are damaged.
     """
-    folder = RunFolder(path)
+    folder = RunFolder(local_path(path))
     header = folder.read_header()
     config, width = _configuration(folder.config_file, header), int(header["width"])
     if not folder.model_file.exists():
@@ -329,6 +338,7 @@ def _configuration(path: Path, header: dict[str, Any]) -> TrainConfig:
     if wrong:
         raise FileError(f"{path}: damaged: config.{wrong} cannot be {json.dumps(saved[wrong])[:40]}", _HINT)
     saved |= {key: tuple(saved[key]) for key in ("widths", "k")}
+    saved.setdefault("sibling_weight", 1.0)  # it changes codes, so today's default is wrong for earlier releases
     try:
         return TrainConfig(**{"acts": [], **saved})
     except UsageError as error:

@@ -16,15 +16,17 @@ from hiersae_cli.formats.atomic import read_json, replacing, write_json, write_t
 from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.reading import reading
+from hiersae_cli.reading import reading, require_regular
 
 STUDY, ITEMS, LINKS = "hiersae.study", "hiersae.study.items", "hiersae.study.links"
-SCHEMA_VERSION = 1
+VERSIONS = {STUDY: 2, ITEMS: 2, LINKS: 1}
 DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION = "study.json", "items.json", "links.json", "preregistration.md"
+CONSENT_FILE = "consent.md"
 ANSWERS_FILE, REHEARSAL_FILE = "answers.sqlite", "simulated.sqlite"
 
 _HINT = "Make the study again with 'hiersae study new'."
-_EXCERPTS: Kind = [[{"tokens": [str], "steps": [int]}]]
+_STEP = range(10)
+_EXCERPTS: Kind = [[{"tokens": [str], "steps": [_STEP]}]]
 _ITEM: dict[str, Kind] = {
     "id": str,
     "task": str,
@@ -36,6 +38,7 @@ _ITEM: dict[str, Kind] = {
     "shown": _EXCERPTS,
     "options": _EXCERPTS,
     "key": (COUNT, None),
+    "words": str,
 }
 _DESIGN: dict[str, Kind] = {
     "hiersae_version?": str,
@@ -45,7 +48,7 @@ _DESIGN: dict[str, Kind] = {
     "items_sha256": str,
     "design": {
         "tasks": [str],
-        "conditions?": {str: [str]},
+        "conditions": {str: [str]},
         "sets": {str: COUNT},
         "sets_per_rater?": COUNT,
         "raters": COUNT,
@@ -57,6 +60,8 @@ _DESIGN: dict[str, Kind] = {
         "seed?": int,
         "rules": {str: float},
         "planned?": dict,
+        "minutes": float,
+        "consent_sha256": str,
     },
 }
 
@@ -77,6 +82,7 @@ class Item:
         shown: groups of excerpts above the options.
         options: groups of excerpts to choose from.
         key: the number of the right option, counted from 0; None if there is none.
+        words: of a label to be matched, if it is known beforehand; "" if raters of the study write it.
     """
 
     id: str
@@ -89,6 +95,7 @@ class Item:
     shown: list[list[Excerpt]]
     options: list[list[Excerpt]]
     key: int | None
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +106,13 @@ class StudyFiles:
         path: the folder.
         header: all of ``study.json``.
         items: by id.
+        consent: what raters are told and agree to, as Markdown; "" if only the pages' own text.
     """
 
     path: Path
     header: dict[str, Any]
     items: dict[str, Item]
+    consent: str = ""
 
     @property
     def design(self) -> dict[str, Any]:
@@ -115,6 +124,10 @@ class StudyFiles:
     def sha256(self) -> str:
         """The fingerprint of the items."""
         return str(self.header["items_sha256"])
+
+    def conditions(self, task: str) -> tuple[str, ...]:
+        """The conditions of a task, first the one that the others are compared with."""
+        return tuple(self.design["conditions"].get(task, ()))
 
 
 def fingerprint(data: Any) -> str:
@@ -128,22 +141,26 @@ def items_fingerprint(items: dict[str, Item]) -> str:
     return fingerprint([asdict(item) for item in items.values()])
 
 
-def write_study(folder: Path, header: dict[str, Any], items: dict[str, Item], preregistration: str) -> None:
+def write_study(
+    folder: Path, header: dict[str, Any], items: dict[str, Item], preregistration: str, consent: str = ""
+) -> None:
     """Write a study without its links and answers into an empty folder."""
     write_json(folder / DESIGN_FILE, header)
-    common = {key: header[key] for key in ("schema_version", "hiersae_version", "created")}
+    common = {"schema_version": VERSIONS[ITEMS]} | {key: header[key] for key in ("hiersae_version", "created")}
     content = {"schema": ITEMS, **common, "items": [asdict(item) for item in items.values()]}
     write_text(folder / ITEMS_FILE, json.dumps(content, ensure_ascii=True, allow_nan=False) + "\n")
     write_text(folder / PREREGISTRATION, preregistration)
+    if consent:
+        write_text(folder / CONSENT_FILE, consent)
 
 
 def load_study(folder: str | Path) -> StudyFiles:
-    """A study; raises ``FileError`` if a file is missing or damaged, or the items do not belong to the design."""
+    """A study; raises ``FileError`` if a file is missing or damaged, or does not belong to the design."""
     folder = Path(folder)
     header = read_json(folder / DESIGN_FILE)
-    check_schema(folder / DESIGN_FILE, header, STUDY, SCHEMA_VERSION)
+    check_schema(folder / DESIGN_FILE, header, STUDY, VERSIONS[STUDY])
     content = read_json(folder / ITEMS_FILE)
-    check_schema(folder / ITEMS_FILE, content, ITEMS, SCHEMA_VERSION)
+    check_schema(folder / ITEMS_FILE, content, ITEMS, VERSIONS[ITEMS])
     require_fields(folder / DESIGN_FILE, header, _DESIGN, _HINT)
     require_fields(folder / ITEMS_FILE, content, {"items": [_ITEM]}, _HINT)
     with reading(folder / ITEMS_FILE, _HINT):
@@ -153,7 +170,32 @@ def load_study(folder: str | Path) -> StudyFiles:
             f"{folder / ITEMS_FILE}: not the items that {DESIGN_FILE} was written for",
             "Answers to changed items belong to another study: restore the file.",
         )
-    return StudyFiles(folder, header, items)
+    return StudyFiles(folder, header, items, _load_consent(folder, header["design"]["consent_sha256"]))
+
+
+def read_consent(path: str | Path) -> str:
+    """The text of a consent file; raises ``FileError`` if it is missing, empty or not UTF-8."""
+    require_regular(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file", "Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path}: not a text in UTF-8 ({error.reason})", "Save it as UTF-8.") from None
+    if not text.strip():
+        raise FileError(f"{path}: empty", "Write what raters should know and agree to, in Markdown.")
+    return text
+
+
+def _load_consent(folder: Path, sha256: str) -> str:
+    """The text that raters agree to; raises ``FileError`` if it is missing or not the registered one."""
+    if not sha256:
+        return ""
+    path = folder / CONSENT_FILE
+    text = read_consent(path)
+    if fingerprint(text) != sha256:
+        raise FileError(f"{path}: not the text that was registered", "Raters agreed to another text: restore the file.")
+    return text
 
 
 class Links:
@@ -167,7 +209,7 @@ class Links:
         self._content: dict[str, Any] = {"raters": [], "administrator": "", "key": ""}
         if self.path.exists():
             self._content = read_json(self.path)
-            check_schema(self.path, self._content, LINKS, SCHEMA_VERSION)
+            check_schema(self.path, self._content, LINKS, VERSIONS[LINKS])
             require_fields(self.path, self._content, {"raters": [str], "administrator": str, "key": str}, _HINT)
 
     def ensure(self, raters: int) -> None:
@@ -176,7 +218,7 @@ class Links:
             return
         self._content = {
             "schema": LINKS,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": VERSIONS[LINKS],
             "administrator": self.administrator or secrets.token_urlsafe(32),
             "key": self._content["key"] or secrets.token_hex(32),
             "raters": [*self.raters, *(secrets.token_urlsafe(24) for _ in range(raters - len(self.raters)))],

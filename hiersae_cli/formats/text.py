@@ -18,3 +18,8 @@ def cell(text: str) -> str:
 def shortened(text: str) -> str:
     """``text`` without its end, marked by ``…``, if it is too long for a line."""
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 rater``, ``2 raters``: a number and its noun, whose plural ends in s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from heapq import nsmallest
@@ -23,11 +23,12 @@ from hiersae_cli.formats import notebook
 from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.described import Described, of_levels, run_line
 from hiersae_cli.formats.fields import COMMON, COUNT, RUN, Kind, require_fields
+from hiersae_cli.formats.hub import local_path
 from hiersae_cli.formats.names import name_of
 from hiersae_cli.formats.optional import optional_package
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.text import shortened, visible
-from hiersae_cli.levels import MOST_LEVELS, current_id, latent_id, parse_id
+from hiersae_cli.levels import MOST_LEVELS, Levels, current_id, latent_id, parse_id
 from hiersae_cli.metrics.catalogue import OF_EDGE, SOFT
 
 SCHEMA = "hiersae.tree"
@@ -261,11 +262,12 @@ def save_tree(path: str | Path, tree: Tree) -> None:
 
 
 def load_tree(path: str | Path) -> Tree:
-    """Read a ``tree.json``.
+    """Read a ``tree.json``, from this machine or from the hub: ``hf://OWNER/NAME/tree.json``.
 
     Raises ``FileError`` if it is missing, of another kind, or breaks the contract (a parent that does not
     exist or is not of a lower level, nodes out of order, fields missing); ``VersionError`` for another version.
     """
+    path = local_path(path)
     if Path(path).is_dir():
         raise FileError(
             f"{path}: this is a folder; a tree is a file", "Make one: hiersae export-tree RUN -o tree.json."
@@ -346,6 +348,14 @@ def _broken(path: str | Path, what: str) -> FileError:
     return FileError(f"{path}: damaged: {what}", _HINT)
 
 
+def bare_nodes(levels: Levels, parents: Sequence[int]) -> list[Node]:
+    """The nodes of a tree without statistics and evidence, from the number of each latent's parent."""
+    return [
+        Node(levels.ids[latent], levels.parent_id(parent), *levels.place(latent))
+        for latent, parent in enumerate(parents)
+    ]
+
+
 def telling_families(tree: Tree) -> list[Node]:
     """The parents of several children, the most telling first.
 
@@ -356,7 +366,7 @@ def telling_families(tree: Tree) -> list[Node]:
     return sorted(parents, key=lambda node: -_telling(tree.children(node.id)))
 
 
-def _families(tree: Tree) -> list[str]:
+def family_lines(tree: Tree) -> list[str]:
     """The most telling families in a line each: a parent's name and rate, and the names of its largest children."""
     lines = []
     for parent in telling_families(tree)[:_FAMILIES]:
@@ -404,6 +414,6 @@ def describe(path: Path, verify: bool) -> Described:
         ),
         run_line(header["run"]),
         ("measured on", f"{header['sample']['rows_held_out']:,} held-out rows"),
-        *(("family", family) for family in _families(tree)),
+        *(("family", family) for family in family_lines(tree)),
     ]
     return Described("tree", header, details, lines)

@@ -22,7 +22,7 @@ from hiersae_cli.metrics.reconstruction import Moments
 MOST_VARIANCE = 0.95  # the share for which dimensions are counted
 GIANT_COORDINATE = 0.2  # of the variance: a coordinate with more is worth a word
 _ROUNDING = 1e-9  # of a share
-_LEAST_DEVIATION = 0.1  # of the median deviation
+_LEAST_DEVIATION, _MOST_DEVIATION = 0.1, 3.0  # of the median deviation
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,23 @@ class Spectrum:
         held = float(np.interp(k, np.arange(self.width + 1), self._cumulative()))
         return min(max(1 - held, 0.0), 1.0)
 
-    def relative_scale(self) -> np.ndarray:
-        """The factors (D,) that give every coordinate the same variance and leave their sum as it is.
+    def relative_scale(self, normalise: str) -> np.ndarray:
+        """The factors (D,) of the coordinates before training; they leave the sum of the variances as it is.
 
-        A coordinate that hardly varies counts as a tenth of the median one, so that its noise is not blown up.
+        ``coordinates`` gives every coordinate the same variance; one that hardly varies counts as a tenth of the median
+        one, so that its noise is not blown up. ``capped`` only scales down standard deviations above three times the
+        median. ``overall`` changes nothing.
         """
         deviation_D = np.sqrt(self.variance_D)
-        deviation_D = np.maximum(deviation_D, _LEAST_DEVIATION * np.median(deviation_D))
-        scaled = self.variance_D / deviation_D**2
-        factor: np.ndarray = np.sqrt(self.variance_D.sum() / scaled.sum()) / deviation_D
-        return factor
+        usual = np.median(deviation_D)
+        cap = _MOST_DEVIATION * usual or np.inf  # no cap if most coordinates do not vary
+        factor_D = {
+            "coordinates": 1 / np.maximum(deviation_D, max(_LEAST_DEVIATION * usual, 1e-30)),
+            "capped": 1 / np.maximum(deviation_D / cap, 1),
+            "overall": np.ones_like(deviation_D),
+        }[normalise]
+        relative_D: np.ndarray = factor_D * np.sqrt(self.variance_D.sum() / (self.variance_D * factor_D**2).sum())
+        return relative_D
 
     def as_json(self) -> dict[str, Any]:
         """The figures as the report and ``hiersae info --json`` hold them."""

@@ -5,6 +5,7 @@ The two differ in their links (``/feature/a1`` or ``#/feature/a1``) and in what 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,16 +16,18 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from hiersae_cli.browse.family import TOGETHER
 from hiersae_cli.browse.index import Index
 from hiersae_cli.browse.model import FeaturePage, Neighbour
 from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.layout import split_interval
-from hiersae_cli.levels import Levels, parse_id
+from hiersae_cli.levels import Levels
 from hiersae_cli.metrics.catalogue import BY_NAME
-from hiersae_cli.pages import charts, text
+from hiersae_cli.pages import cards, charts, evidence, text
+from hiersae_cli.pages.families import Families
+from hiersae_cli.pages.lists import ROWS, NodeList, level_name, node_lists
 from hiersae_cli.version import __version__
 
-ROWS = 100  # of a page of a list
 VERDICTS = {
     "kept": "one latent of the tree fires at the same tokens",
     "split": "several latents of the tree lie within it and divide it",
@@ -53,13 +56,17 @@ HEADLINES = (
 
 
 ASSETS = {
+    "card.js": "text/javascript",
+    "colours.js": "text/javascript",
     "dashboard.css": "text/css",
     "drawing.js": "text/javascript",
     "early.js": "text/javascript",
+    "family.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "layout.js": "text/javascript",
     "map.js": "text/javascript",
     "page.js": "text/javascript",
+    "text.js": "text/javascript",
     "theme.js": "text/javascript",
 }
 
@@ -84,16 +91,6 @@ class Page:
     body: Markup
     view: str = "tree"
     status: int = 200
-
-
-@dataclass(frozen=True)
-class NodeList:
-    """A list of nodes: of one level, without a parent, or dead; ``places`` are theirs in the tree."""
-
-    name: str
-    title: str
-    explanation: str
-    places: list[int]
 
 
 class Pages:
@@ -126,19 +123,25 @@ class Pages:
             one_line=text.one_line,
             token=text.token,
             value=text.value,
-            level=lambda id: parse_id(id)[0],
         )
         environment.globals.update(
             pages=self,
             link=self.link,
             step=text.step,
             contexts=text.contexts,
+            stretch=text.stretch,
+            parent_sentence=evidence.parent_sentence,
+            child_sentence=evidence.child_sentence,
+            edge_words=evidence.edge_words,
+            fewest=evidence.FEWEST,
+            together=TOGETHER,
             level_name=level_name,
             histogram=charts.histogram,
             verdicts=VERDICTS,
             version=__version__,
         )
         self._environment = environment
+        self._card_data: dict[int, str] = {}
 
     def link(self, *path: object, **query: object) -> str:
         """The address of a page, such as ``link("feature", "a1")``."""
@@ -169,24 +172,8 @@ class Pages:
 
     @cached_property
     def groups(self) -> dict[str, NodeList]:
-        """The lists below the map, with all their nodes, those that fire most first."""
-        tree, deepest = self._tree, self.deepest
-
-        def node_list(name: str, title: str, explanation: str, member: list[bool]) -> NodeList:
-            places = [place for place, is_member in enumerate(member) if is_member]
-            return NodeList(name, title, explanation, sorted(places, key=lambda place: -tree.rate[place]))
-
-        lists = []
-        for level in range(deepest + 1):
-            title = level_name(level, deepest, 2).capitalize()
-            member = [node_level == level for node_level in tree.level]
-            lists.append(node_list(f"level-{level}", title, "Those that fire most come first.", member))
-        if deepest:
-            explanation = "Even the best parent says too little about them, so they have none."
-            lists.append(node_list("root-children", "Root children", explanation, tree.root_child))
-        title = f"Dead in {tree.rows:,} rows"
-        lists.append(node_list("dead", title, "They fire in none of the indexed rows.", tree.dead))
-        return {nodes.name: nodes for nodes in lists}
+        """The lists below the map, by name."""
+        return node_lists(self._tree)
 
     def nodes(self, places: list[int]) -> list[Neighbour]:
         """The nodes at some places of the tree."""
@@ -228,12 +215,50 @@ class Pages:
         if not 1 <= page <= last:
             raise KeyError(page)
         places = group.places[(page - 1) * ROWS : page * ROWS]
-        rows = list(zip(places, self.nodes(places), strict=True))
+        parents = [self._tree.parent[place] for place in places]
+        above = dict(zip(parents, self.nodes(parents), strict=True))
+        rows = [
+            {
+                "place": place,
+                "node": node,
+                "parent": above[parent] if parent >= 0 else None,
+                "children": len(self.children[place]),
+            }
+            for place, parent, node in zip(places, parents, self.nodes(places), strict=True)
+        ]
         return self._page("list", group.title, "tree", group=group, rows=rows, page=page, last=last)
 
     def feature(self, id: str) -> Page:
         """Everything about a node; raises ``KeyError`` for an unknown id."""
         return self._feature(self.index.feature(id))
+
+    def children_part(self, id: str, part: int) -> Page:
+        """Contexts of a node's children, to be put into its page; raises ``KeyError`` if there are none."""
+        children = self.index.child_contexts(id, part)
+        if not children:
+            raise KeyError(part)
+        return self._page("children_part", id, "tree", children=children)
+
+    def later_children(self, id: str) -> dict[str, Page]:
+        """The parts that a folder's page of a node loads later, by address."""
+        parts = range(1, -(-len(self.children[self._levels.latent(id)]) // TOGETHER))
+        pages = {}
+        for part in parts:
+            with contextlib.suppress(KeyError):  # a page has not more children than it can show
+                pages[f"feature/{id}/children/{part}"] = self.children_part(id, part)
+        return pages
+
+    def document_part(self, number: int, id: str = "", at: int = -1) -> Page:
+        """A part of a document; raises ``KeyError`` if there is none.
+
+        Args:
+            id: the node whose activations are marked.
+            at: place of a token, among the document's indexed tokens, that is framed.
+        """
+        passage = self.index.passage(number, id)
+        most = max((value for _, _, values in passage.stretches for value in values), default=0.0)
+        node = self.nodes([self._levels.latent(id)])[0] if id else None
+        return self._page("document_part", passage.document, "tree", passage=passage, node=node, most=most, at=at)
 
     def compare(self, id: str) -> Page:
         """A node next to the nearest latents of the baseline; raises ``KeyError`` for an unknown id."""
@@ -290,18 +315,14 @@ class Pages:
         return self._page("search", "Search", "search", query=query, by=by, hits=hits, occurrences=occurrences)
 
     def text(self, typed: str = "") -> Page:
-        """The form and what fires on the text."""
-        title, view = "What fires on a text", "text"
-        if not (typed.strip() and self.served and self._tree.can_encode):
-            return self._page("text", title, view, typed=typed, codes=None)
-        codes = self.index.encode_text(typed)
-        # The strongest coarse and the strongest finer activation of each token, then of the text.
-        strongest = [
-            [max((a for id, a in active if (parse_id(id)[0] == 0) == coarse), default=0.0) for coarse in (True, False)]
-            for active in codes.active
-        ]
-        most = [max((pair[which] for pair in strongest), default=0.0) for which in (0, 1)]
-        return self._page("text", title, view, typed=typed, codes=codes, strongest=strongest, most=most)
+        """The form and what fires on the text, or on an example if there is none."""
+        can_type = self.served and self._tree.can_encode
+        is_typed = bool(typed.strip()) and can_type
+        codes = self.index.encode_text(typed) if is_typed else self.index.example()
+        families = Families(codes, self._levels, self._tree.parent) if codes else None
+        shown = typed if is_typed else "".join(codes.tokens) if codes else ""
+        title = "What fires on a text"
+        return self._page("text", title, "text", typed=shown, is_typed=is_typed, can_type=can_type, families=families)
 
     def report(self) -> Page:
         """Every table of the report."""
@@ -329,11 +350,38 @@ class Pages:
             "over": _rounded(tree.mi_over_max),
             "bits": _rounded(tree.mi_bits),
             "fvu": _rounded(tree.fvu_increase),
+            "lift": _rounded(tree.lift),
+            "inside": _rounded(tree.p_parent_given_child),
+            "share": _rounded(tree.share),
+            "overlap": _rounded(tree.overlap),
+            "alone": _rounded(tree.alone),
+            "order": self.card_order,
             "rows": tree.rows,
             "dead": [place for place, dead in enumerate(tree.dead) if dead],
             "hint": [text.one_line(hint) for hint in tree.hint],
         }
         return _script("tree", columns)
+
+    @cached_property
+    def card_order(self) -> list[int]:
+        """The number of every place in the files of contexts."""
+        return cards.order(self._tree.parent, self._tree.rate)
+
+    @property
+    def card_files(self) -> int:
+        """The number of files of contexts."""
+        return -(-len(self.card_order) // cards.CARDS)
+
+    def card_data(self, file: int) -> str:
+        """The script with the contexts of some nodes, by place; raises ``KeyError`` for an unknown file."""
+        if not 0 <= file < self.card_files:
+            raise KeyError(file)
+        if file not in self._card_data:
+            numbers = range(file * cards.CARDS, (file + 1) * cards.CARDS)
+            places = [place for place, number in enumerate(self.card_order) if number in numbers]
+            contexts = {place: cards.contexts(self.index, place) for place in places}
+            self._card_data[file] = _script("cards", contexts, merge=True)
+        return self._card_data[file]
 
     def label_data(self) -> str:
         """The script with the labels for the map, by place."""
@@ -375,13 +423,6 @@ class Pages:
         return Page(text.one_line(title), Markup(body), view)
 
 
-def level_name(level: int, deepest: int, number: int = 1) -> str:
-    """What ``number`` latents of a level are called: ``parent`` or ``children`` in a tree of two levels."""
-    if deepest == 1:
-        return (("parent", "parents"), ("child", "children"))[level][number != 1]
-    return (f"level {level}" if deepest else "latent") if number == 1 else (f"level {level}" if deepest else "latents")
-
-
 def name_of(feature: FeaturePage) -> str:
     """The label of a feature, or else its hint."""
     return feature.label.text if feature.label else feature.hint
@@ -392,6 +433,8 @@ def _rounded(figures: list[Any]) -> list[float | None]:
     return [None if figure is None else float(f"{figure:.3g}") for figure in figures]
 
 
-def _script(name: str, data: Any) -> str:
+def _script(name: str, data: Any, merge: bool = False) -> str:
     # Parsing JSON is several times faster than parsing a literal of the same data.
-    return f"(window.hiersae ??= {{}}).{name} = JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))});\n"
+    parsed = f"JSON.parse({json.dumps(json.dumps(data, separators=(',', ':')))})"
+    value = f"Object.assign(hiersae.{name} ?? {{}}, {parsed})" if merge else parsed
+    return f"(window.hiersae ??= {{}}).{name} = {value};\n"

@@ -82,12 +82,27 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
         return endpoint
 
+    def fragment(make: Callable[[Request], Page]) -> Callable[[Request], Response]:
+        def endpoint(request: Request) -> Response:
+            try:
+                return HTMLResponse(make(request).body)
+            except KeyError:
+                raise HTTPException(404) from None
+
+        return endpoint
+
     def data(make: Callable[[], str]) -> Callable[[Request], Response]:
         return lambda request: Response(make(), media_type="text/javascript")
 
     def picture(request: Request) -> Response:
         try:
             return Response(pages.picture(request.path_params["id"]), media_type="image/svg+xml")
+        except KeyError:
+            raise HTTPException(404) from None
+
+    def card(request: Request) -> Response:
+        try:
+            return Response(pages.card_data(request.path_params["file"]), media_type="text/javascript")
         except KeyError:
             raise HTTPException(404) from None
 
@@ -108,6 +123,11 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
     routes = [
         Route("/", page(lambda request: pages.overview())),
         Route("/feature/{id}", page(lambda request: pages.feature(request.path_params["id"]))),
+        Route(
+            "/feature/{id}/children/{part:int}",
+            fragment(lambda request: pages.children_part(request.path_params["id"], request.path_params["part"])),
+        ),
+        Route("/document/{number:int}", page(lambda request: _document(pages, request))),
         Route("/compare/{id}", page(lambda request: pages.compare(request.path_params["id"]))),
         Route("/baseline", page(lambda request: pages.fates())),
         Route("/baseline/are/{verdict}", page(lambda request: pages.fates(request.path_params["verdict"]))),
@@ -127,6 +147,7 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         Route("/label/{id}", label, methods=["POST"]),
         Route("/assets/tree.js", data(lambda: pages.tree_data)),
         Route("/assets/labels.js", data(pages.label_data)),
+        Route("/assets/cards-{file:int}.js", card),
         Route("/assets/{name}", file),
     ]
     answers = Starlette(routes=routes, exception_handlers={HTTPException: failed, Exception: failed})
@@ -229,6 +250,12 @@ async def _label(request: Request, pages: Pages) -> Response:
     except HierSAEError as error:
         return _html(pages, pages.message(error.message, error.hint, 422))
     return RedirectResponse(pages.link("feature", id), 303)
+
+
+def _document(pages: Pages, request: Request) -> Page:
+    at = request.query_params.get("at", "")
+    place = int(at) if at.isascii() and at.isdigit() else -1
+    return pages.document_part(request.path_params["number"], request.query_params.get("of", ""), place)
 
 
 def _typed(request: Request) -> str:

@@ -46,6 +46,7 @@ def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda
         assets.mkdir()
         texts = {name: asset_text(name) for name in (*ASSETS, "folder.js")}
         texts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
+        texts |= {f"cards-{file}.js": pages.card_data(file) for file in range(pages.card_files)}
         for name, text in texts.items():
             size += (assets / name).write_bytes(text.encode())
         for name, pages_by_address, features in _files(pages, index):
@@ -63,6 +64,7 @@ def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], i
         features: dict[str, Page] = {}
         for id in ids[start : start + TOGETHER]:
             features[f"feature/{id}"], features[f"compare/{id}"] = pages.feature_and_compare(id)
+            features |= pages.later_children(id)
         yield f"feature-{start // TOGETHER}", features, len(ids[start : start + TOGETHER])
     for start in range(0, baseline, TOGETHER):
         latents = range(start, min(start + TOGETHER, baseline))
@@ -74,6 +76,10 @@ def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], i
             numbers = range(start + 1, min(start + TOGETHER, last) + 1)
             lists = {f"list/{name}/{number}": pages.listing(name, number) for number in numbers}
             yield f"list-{name}-{start // TOGETHER}", lists, 0
+    for start in range(0, index.passages(), TOGETHER):
+        numbers = range(start, min(start + TOGETHER, index.passages()))
+        documents = {f"document/{number}": pages.document_part(number) for number in numbers}
+        yield f"document-{start // TOGETHER}", documents, 0
     others = {"report": pages.report(), "search": pages.search(), "text": pages.text(), "baseline": pages.fates()}
     yield "rest", others | {f"baseline/are/{verdict}": pages.fates(verdict) for verdict in VERDICTS}, 0
 

@@ -343,7 +343,7 @@ class SparseAutoencoder(nn.Module):
         part: slice,
         threshold: torch.Tensor,
         k: float,
-        price: Callable[[Pattern], torch.Tensor] | None = None,
+        price: Callable[[Pattern, torch.Tensor], torch.Tensor] | None = None,
         least_price_C: torch.Tensor | float = 1.0,
     ) -> SparseCode:
         """Select the latents of ``part`` whose score, z^2 divided by the price, is at least ``threshold``.
@@ -353,7 +353,7 @@ class SparseAutoencoder(nn.Module):
         Source: Bussmann, Leask, Nanda (2024), BatchTopK Sparse Autoencoders.
 
         Args:
-            price: gives the prices (n,) at the places of a pattern; 1 everywhere if None.
+            price: gives the prices (n,) at the places of a pattern with energies (n,); 1 everywhere if None.
             least_price_C: a lower bound on the prices of each latent.
         """
         with profiled(SELECTION):
@@ -378,12 +378,12 @@ class SparseAutoencoder(nn.Module):
         reading: LevelReading,
         part: slice,
         least_energy_C: torch.Tensor,
-        price: Callable[[Pattern], torch.Tensor] | None,
+        price: Callable[[Pattern, torch.Tensor], torch.Tensor] | None,
     ) -> tuple[Pattern, torch.Tensor]:
         """The places where energies may exceed a bound, and their scores there (n,): energy divided by price."""
         pattern, value_n = reading.above(least_energy_C.sqrt(), part, self.latents)
         energy_n = value_n.square()
-        return pattern, energy_n / price(pattern) if price else energy_n
+        return pattern, energy_n / price(pattern, energy_n) if price else energy_n
 
 
 def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:

@@ -35,7 +35,8 @@ class HierarchicalSAE(SparseAutoencoder):
     A latent fires if its energy z^2, divided by its price, exceeds the threshold of its level, which is set so that the
     level has its target L0. The price is the code length of the firing, log2((1 - q) / q) bits, where q is the latent's
     probability of firing given whether its parent, a latent of the level above, fires. So a child is cheap when its
-    parent fires and costly when it does not. The bits saved are the mutual information of parent and child: the tree is
+    parent fires and costly when it does not. It also costs more if a stronger child of its parent fires, so that
+    siblings divide their parent's rows. The bits saved are the mutual information of parent and child: the tree is
     soft. ``harden`` closes the gate: a child then fires only if its parent does.
 
     Args:
@@ -67,6 +68,7 @@ class HierarchicalSAE(SparseAutoencoder):
         self.register_buffer("price_on_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("price_off_F", torch.full((self.latents,), BASE_PRICE))
         self.register_buffer("hard", torch.tensor(False))
+        self._tree_strength = 1.0
         self._blocks_version = (0, 0)  # address and version of ``parent_F`` when ``_cached_blocks`` was filled
         self._cached_blocks: dict[int, Blocks | None] = {}
         if tree_is_given:
@@ -90,6 +92,7 @@ class HierarchicalSAE(SparseAutoencoder):
 
     def step(self, x_BD: torch.Tensor, context: StepContext) -> Step:
         options, phase = self.options, self.curriculum.at(context.progress)
+        self._tree_strength = phase.tree
         closed = self._gate_is_closed(phase, context.number)
         l0 = self._target_l0(phase)
         codes, residuals = self._codes(x_BD - self.b_dec_D, [k for k in l0 if k > 0], closed)
@@ -144,6 +147,7 @@ class HierarchicalSAE(SparseAutoencoder):
         self._codes(x_BD - self.b_dec_D, self.k, closed)
 
     def finish(self) -> None:
+        self._tree_strength = 1.0
         if not self.curriculum.closed:
             self._update_tree(1.0)
 
@@ -300,25 +304,39 @@ class HierarchicalSAE(SparseAutoencoder):
 
         A root child has the same price either way, so that it has no parent does not matter.
         """
-        part = self.parts[level]
-        if not level or isinstance(reading, GatedReading):  # behind a gate the parent always fires
+        part, parent_F = self.parts[level], self.parent_F
+        if not level:
             return self._select(
-                reading, part, threshold, k, lambda pattern: self.price_on_F[pattern.latent_n], self.price_on_F[part]
+                reading, part, threshold, k, lambda pattern, _: self.price_on_F[pattern.latent_n], self.price_on_F[part]
             )
         parents = codes_above[-1].fired
         fired_BC = torch.zeros(parents.rows, self.widths[level - 1], dtype=torch.bool, device=threshold.device)
         fired_BC[parents.row_n, parents.latent_n - self.parts[level - 1].start] = True
-        parent_F, off_F = self.parent_F, self.price_off_F
+        off_F = self.price_off_F
         if closed:
             off_F = off_F.masked_fill(parent_F != NO_PARENT, math.inf)
+        parent_fires = isinstance(reading, GatedReading)  # behind a gate the parents of all candidates fire
 
-        def price(pattern: Pattern) -> torch.Tensor:
+        def price(pattern: Pattern, energy_n: torch.Tensor) -> torch.Tensor:
             latent_n = pattern.latent_n
-            place_n = (parent_F[latent_n] - self.parts[level - 1].start).clamp_min(0)
-            on_n = fired_BC[pattern.row_n, place_n]
-            return torch.where(on_n, self.price_on_F[latent_n], off_F[latent_n])
+            price_n = self.price_on_F[latent_n]
+            if not parent_fires:
+                place_n = (parent_F[latent_n] - self.parts[level - 1].start).clamp_min(0)
+                price_n = torch.where(fired_BC[pattern.row_n, place_n], price_n, off_F[latent_n])
+            return price_n * self._sibling_factor(pattern, energy_n / price_n)
 
         return self._select(reading, part, threshold, k, price, torch.minimum(self.price_on_F, off_F)[part])
+
+    def _sibling_factor(self, pattern: Pattern, score_n: torch.Tensor) -> torch.Tensor | float:
+        """The factor on the prices (n,) of latents whose parent has a child with a higher score in the same row."""
+        weight = 1 + self._tree_strength * (self.options.sibling_weight - 1)
+        if weight == 1:
+            return 1.0
+        parent_n = self.parent_F[pattern.latent_n]
+        _, family_n = (pattern.row_n * self.latents + parent_n).unique(return_inverse=True)
+        best = torch.zeros_like(score_n).scatter_reduce_(0, family_n, score_n, "amax")
+        is_weaker_n = (parent_n != NO_PARENT) & (score_n < best[family_n])
+        return torch.where(is_weaker_n, weight, 1.0)
 
     def _coherence(self) -> torch.Tensor:
         """How similar the decoder rows of each level but the last are: the mean over rows of the summed cos^2.

@@ -16,16 +16,17 @@ import numpy as np
 
 from hiersae_cli.formats.numbers import finite_or_none
 from hiersae_cli.formats.study import Item, StudyFiles
+from hiersae_cli.formats.text import counted
 from hiersae_cli.metrics.agreement import alpha_resampled, crossed_mean, krippendorff_alpha
 from hiersae_cli.metrics.intervals import Share, holm
 from hiersae_cli.study.protocol import (
     CHECK,
-    COMPARISONS,
-    CONDITIONS,
     EDGE_ANSWERS,
     LABEL,
     TASKS,
     Rules,
+    chance,
+    comparisons,
     correct,
     session,
 )
@@ -52,11 +53,10 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
     by_models = [answer for answer in answers if answer.kind == MODEL]
     scored = [answer for answer in by_models if _scored(study, answer)]
     excluded = exclusions(study, people, rules)
-    included = people
-    if not settings.keep_all:
-        included = [answer for answer in people if _who(answer) not in excluded and answer.ms >= rules.fastest_ms]
-    analysed = [answer for answer in included if _scored(study, answer)]
+    counts = included(study, people, settings)
+    analysed = [answer for answer, whether in zip(people, counts, strict=True) if whether and _scored(study, answer)]
     return {
+        "simulated": any(answer.kind == SIMULATED for answer in people),
         "raters": len({_who(answer) for answer in people}),
         "answers": len(people),
         "excluded": [{"rater": who[1], "why": why} for who, why in sorted(excluded.items())],
@@ -68,6 +68,16 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
             for name in sorted({answer.name for answer in by_models})
         },
     }
+
+
+def included(study: StudyFiles, answers: Sequence[Answer], settings: Settings) -> list[bool]:
+    """Whether each answer counts by the rules; language models are never excluded."""
+    rules = Rules(**study.design["rules"])
+    excluded = exclusions(study, [answer for answer in answers if answer.kind != MODEL], rules)
+    return [
+        settings.keep_all or answer.kind == MODEL or (_who(answer) not in excluded and answer.ms >= rules.fastest_ms)
+        for answer in answers
+    ]
 
 
 def exclusions(study: StudyFiles, answers: Sequence[Answer], rules: Rules) -> dict[Who, str]:
@@ -97,13 +107,13 @@ def figures(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
         if not of_task:
             continue
         table = AnswerTable(items, of_task)
-        for condition in CONDITIONS[task]:
+        conditions = study.conditions(task)
+        for condition in conditions:
             shares.append(_share(table, task, condition, settings))
             agreement.append(_agreement(table, task, condition, settings))
-        for first, other in COMPARISONS:
-            if other in CONDITIONS[task]:
-                differences.append(_difference(table, task, first, other, settings))
-        equations += _equations(table, task, settings)
+        for first, other in comparisons(conditions):
+            differences.append(_difference(table, task, first, other, settings))
+        equations += _equations(table, task, conditions, settings)
     corrected = holm([difference["p"] for difference in differences])
     for difference, p in zip(differences, corrected, strict=True):
         difference["p_holm"] = p
@@ -163,7 +173,7 @@ def _share(table: AnswerTable, task: str, condition: str, settings: Settings) ->
         "task": task,
         "condition": condition,
         "outcome": TASKS[task].outcome,
-        "chance": TASKS[task].chance,
+        "chance": chance(table.items[0]),
         "n": n,
         "value": share.value if share else None,
         "low": share.low if share else None,
@@ -209,7 +219,7 @@ def _agreement(table: AnswerTable, task: str, condition: str, settings: Settings
     }
 
 
-def _equations(table: AnswerTable, task: str, settings: Settings) -> list[dict[str, Any]]:
+def _equations(table: AnswerTable, task: str, conditions: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
     """Odds ratios of the hierarchy to each other condition, by generalised estimating equations.
 
     Clustered once by matched set and once by rater: each accounts for one of the two. Left out if a condition has
@@ -221,8 +231,8 @@ def _equations(table: AnswerTable, task: str, settings: Settings) -> list[dict[s
 
     row, column = np.nonzero(np.isfinite(table.outcome_RI))
     y_n, condition_n = table.outcome_RI[row, column], table.condition_I[column]
-    reference, *others = CONDITIONS[task]
-    shares = [y_n[condition_n == name].mean() if (condition_n == name).any() else 0.0 for name in CONDITIONS[task]]
+    reference, *others = conditions
+    shares = [y_n[condition_n == name].mean() if (condition_n == name).any() else 0.0 for name in conditions]
     if any(share in (0.0, 1.0) for share in shares):
         return []
     design = np.stack([np.ones(len(y_n)), *((condition_n == name).astype(float) for name in others)], 1)
@@ -262,7 +272,7 @@ def _seconds(study: StudyFiles, answers: Sequence[Answer]) -> list[dict[str, Any
         ms.setdefault((item.task, item.condition), []).append(answer.ms)
     rows = []
     for task in (*_tasks(study), LABEL):
-        for condition in CONDITIONS[task]:
+        for condition in study.conditions(task):
             if times := ms.get((task, condition)):
                 low, median, high = (np.quantile(times, (0.25, 0.5, 0.75)) / 1000).tolist()
                 figures = {"median": median, "low": low, "high": high, "n": len(times)}
@@ -293,11 +303,12 @@ def departures(
         sentences.append("nobody is left out, against the registered rules")
     answered = Counter(answer.rater for answer in answers if answer.kind != MODEL)
     if len(answered) != design["raters"]:
-        sentences.append(f"{len(answered)} raters answered instead of the registered {design['raters']}")
+        sentences.append(f"{counted(len(answered), 'rater')} answered instead of the registered {design['raters']}")
     unfinished = sum(count < len(session(study, rater)) for rater, count in answered.items())
     if unfinished and not stopped and not simulated:
         sentences.append(
-            f"{unfinished} sessions are unfinished, and the study was not stopped: this is a look at the data"
+            f"{counted(unfinished, 'session')} {'is' if unfinished == 1 else 'are'} unfinished, and the study was not "
+            "stopped: this is a look at the data"
         )
     return sentences
 
@@ -305,7 +316,7 @@ def departures(
 def _tasks(study: StudyFiles) -> list[str]:
     """The tasks that have an outcome, in the order of the protocol."""
     tasks = {item.task for item in study.items.values()}
-    return [task for task in CONDITIONS if task in tasks and task != LABEL]
+    return [task for task in TASKS if task in tasks and task not in (LABEL, CHECK)]
 
 
 def _scored(study: StudyFiles, answer: Answer) -> bool:

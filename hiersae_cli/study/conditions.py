@@ -23,6 +23,7 @@ from hiersae_cli.study.protocol import FLAT, HIERARCHY, SHUFFLED
 LEAST_FIRINGS = 40  # held-out ones that a latent needs to be shown
 CHILDREN = 3  # of a parent that are shown
 _SAMPLED, _LEAST_SILENT = 4000, 20  # held-out rows searched for windows in which a latent is silent
+_TEXTS = 64  # of a latent, in which its marks are counted
 _TREE_ROWS = 200_000  # training rows that the post-hoc tree of the baseline is fitted on
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +39,8 @@ class Condition:
         parent_F: the tree.
         level_F: of each latent, so that an intruder has the same level as the others.
         rate_F: share of held-out rows in which each fires.
-        usable_F: whether it fires often enough to be shown.
+        usable_F: whether it fires often enough to be shown, and its marks are sparse enough.
+        dense: how many latents are left out only since their marks are too dense.
         sample_H: held-out rows in which silence is looked for, ascending.
         around: rows on each side of a context's focus.
         seed: of the children that are shown.
@@ -50,6 +52,7 @@ class Condition:
     level_F: Array
     rate_F: Array
     usable_F: Array
+    dense: int
     sample_H: Array
     around: int
     seed: int
@@ -91,10 +94,11 @@ class Condition:
         return np.sort(random.choice(child, CHILDREN, replace=False))
 
 
-def conditions_of(index: Index, seed: int) -> dict[str, Condition]:
+def conditions_of(index: Index, seed: int, most_marks: float) -> dict[str, Condition]:
     """The conditions by name: the run, its baseline under a post-hoc tree, and the run with its parents shuffled.
 
-    Raises ``UsageError`` if the index has no baseline.
+    Latents that mark more than the share ``most_marks`` of the tokens of their texts are not shown. Raises
+    ``UsageError`` if the index has no baseline.
     """
     if BASELINE not in index.file.lists:
         raise UsageError("the study needs a flat dictionary to compare with", "Give it: --baseline RUN.")
@@ -108,8 +112,12 @@ def conditions_of(index: Index, seed: int) -> dict[str, Condition]:
         lists = index.file.lists[name]
         count_F = np.array([held_out_R[lists.rows_of(latent)].sum() for latent in range(lists.latents)], dtype=float)
         rate_F = count_F / max(len(held_out), 1)
-        usable_F = (count_F >= LEAST_FIRINGS) & (rate_F < 0.5)
-        return Condition(name, lists, parent_F, level_F, rate_F, usable_F, sample_H, around, seed)
+        often_F = count_F >= LEAST_FIRINGS
+        sparse_F = often_F.copy()
+        for latent in np.flatnonzero(often_F).tolist():
+            sparse_F[latent] = share_marked(*lists.of(latent), held_out_R, around) <= most_marks
+        dense = int((often_F & ~sparse_F).sum())
+        return Condition(name, lists, parent_F, level_F, rate_F, sparse_F, dense, sample_H, around, seed)
 
     learned_F, levels = index.nodes.parent_F, index.nodes.levels
     level_F = np.array(levels.level_F)
@@ -120,6 +128,18 @@ def conditions_of(index: Index, seed: int) -> dict[str, Condition]:
         FLAT: condition(BASELINE, flat_F, np.zeros(flat.latents, int)),
         SHUFFLED: condition(RUN, shuffled_parents(learned_F, levels, seed), level_F),
     }
+
+
+def share_marked(row_n: Array, value_n: Array, held_out_R: Array, around: int) -> float:
+    """The share of tokens that a latent marks in its held-out texts, of some firings of every strength."""
+    of_held_out_n = held_out_R[row_n]
+    row, value = row_n[of_held_out_n], value_n[of_held_out_n]
+    if not len(row):
+        return 0.0
+    places = np.linspace(0, len(row) - 1, min(len(row), _TEXTS)).astype(int)
+    focus = row[np.argsort(-value, kind="stable")[places]]
+    first, last = np.searchsorted(row, focus - around), np.searchsorted(row, focus + around, side="right")
+    return float((last - first).mean() / (2 * around + 1))
 
 
 def post_hoc_tree(lists: FiringLists, training_rows: Array, all_rows: Array) -> Array:

@@ -20,7 +20,7 @@ from hiersae_cli.metrics.firings import NONE
 from hiersae_cli.pages.text import step
 from hiersae_cli.study.conditions import CHILDREN, Condition, conditions_of
 from hiersae_cli.study.matching import FEWER, matched_sets
-from hiersae_cli.study.protocol import CHECK, CHILD, EDGE, EXAMPLE, HIERARCHY, LABEL, MATCH
+from hiersae_cli.study.protocol import CHECK, CHILD, EDGE, EXAMPLE, HIERARCHY, LABEL, MATCH, MOST_OPTIONS
 
 _CHOICES, _EXAMPLES = 4, 5  # groups to match a label with, texts of which one is an intruder
 _OF_CHILD, _OF_EDGE, _OF_LABEL = 3, 4, 6  # excerpts of each
@@ -35,13 +35,18 @@ class Drawer:
     Args:
         index: of the dashboard, with a baseline.
         seed: of everything drawn.
+        most_marks: latents that mark a larger share of the tokens of their texts are left out.
+
+    Attributes:
+        dense: how many latents are left out so, by dictionary.
 
     Raises ``UsageError`` if the index has no baseline.
     """
 
-    def __init__(self, index: Index, seed: int):
+    def __init__(self, index: Index, seed: int, most_marks: float):
         self._seed, self._contexts = seed, index.contexts
-        self._conditions = conditions_of(index, seed)
+        self._conditions = conditions_of(index, seed, most_marks)
+        self.dense = {condition.name: condition.dense for condition in self._conditions.values()}
         self._held_out_R = np.asarray(index.file.columns["split"]) == HELD_OUT
 
     def available(self, tasks: Sequence[str], most: int) -> int:
@@ -69,14 +74,7 @@ class Drawer:
                 for name, latents in chosen.items():
                     for draft in make(self._conditions[name], int(latents[place]), decile, random):
                         drafts.append({**draft, "condition": name, "set": place})
-        random = np.random.default_rng((self._seed, 9))
-        models = [draft for draft in drafts if draft["task"] == EXAMPLE]
-        models = models or [draft for draft in drafts if len(draft["options"]) > 1]
-        if models or EDGE in tasks:
-            drafts += [_check(models, drafts, random) for _ in range(checks)]
-        ids = _ids(len(drafts), random)
-        items = [Item(id=id, **draft) for id, draft in zip(ids, drafts, strict=True)]
-        return {items[place].id: items[place] for place in random.permutation(len(items)).tolist()}, matching
+        return finished(drafts, checks, self._seed), matching
 
     def _random(self, number: int) -> np.random.Generator:
         """The generator for the items of the task of this number."""
@@ -190,6 +188,24 @@ class Drawer:
         ]
 
 
+def finished(drafts: list[Draft], checks: int, seed: int) -> dict[str, Item]:
+    """The items of a study by id, in random order, with ``checks`` attention checks among them."""
+    random = np.random.default_rng((seed, 9))
+    models = [draft for draft in drafts if draft["task"] == EXAMPLE]
+    models = models or [draft for draft in drafts if len(draft["options"]) > 1]
+    if models or any(draft["task"] == EDGE for draft in drafts):
+        drafts = drafts + [_check(models, drafts, random) for _ in range(checks)]
+    ids = _ids(len(drafts), random)
+    items = [Item(id=id, **draft) for id, draft in zip(ids, drafts, strict=True)]
+    return {items[place].id: items[place] for place in random.permutation(len(items)).tolist()}
+
+
+def share_marked(item: Item) -> float:
+    """The share of an item's tokens that are marked."""
+    steps = [step for group in [*item.shown, *item.options] for excerpt in group for step in excerpt["steps"]]
+    return sum(map(bool, steps)) / max(len(steps), 1)
+
+
 def _not_below(condition: Condition, children: Array, parent: int, random: np.random.Generator) -> int:
     """A latent of the children's levels and about their rate that is no descendant of the parent."""
     below = {parent}
@@ -209,9 +225,10 @@ def _check(models: list[Draft], drafts: list[Draft], random: np.random.Generator
         model = models[int(random.integers(len(models)))]
         options = model["options"]
     else:  # a study of edges only: the excerpts of the two groups are the options
-        model = drafts[int(random.integers(len(drafts)))]
-        options = [[excerpt] for group in model["shown"] for excerpt in group]
-    fields = {"task": CHECK, "condition": "", "set": -1, "latents": [], "decile": 0, "shown": []}
+        edges = [draft for draft in drafts if draft["task"] == EDGE]
+        model = edges[int(random.integers(len(edges)))]
+        options = [[excerpt] for group in model["shown"] for excerpt in group][:MOST_OPTIONS]
+    fields = {"task": CHECK, "condition": "", "set": -1, "latents": [], "decile": 0, "shown": [], "words": ""}
     return {**model, **fields, "options": options, "key": int(random.integers(len(options)))}
 
 

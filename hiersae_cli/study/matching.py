@@ -14,7 +14,10 @@ from hiersae_cli.errors import UsageError
 from hiersae_cli.study.conditions import Condition
 from hiersae_cli.study.protocol import CHILD, CONDITIONS, EDGE, EXAMPLE, LABEL, SHUFFLED
 
-FEWER = "Ask for fewer --sets, leave the task out with --tasks, or index more rows (hiersae dashboard --tokens)."
+FEWER = (
+    "Ask for fewer --sets, leave the task out with --tasks, index more rows (hiersae dashboard --tokens), or let in "
+    "latents with denser marks (--most-marks)."
+)
 _FURTHEST = float(np.log(2))  # matched latents differ by no more than this in the logarithm of each rate
 
 # Of each condition, the latents that an item of a task can be about.

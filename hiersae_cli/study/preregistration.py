@@ -5,52 +5,70 @@ from __future__ import annotations
 from typing import Any
 
 from hiersae_cli.formats.study import fingerprint
-from hiersae_cli.study.protocol import COMPARISONS, CONDITIONS, EDGE, FLAT, HIERARCHY, LABEL, MATCH, TASKS
+from hiersae_cli.study.protocol import EDGE, LABEL, MATCH, TASKS, comparisons, wording
 from hiersae_cli.study.simulation import Raters, effect_of, planned_power, sets_for
 
 _RATERS = (5, 10, 20, 40)
 ASSUMED = Raters()
 
 
-def plan(
-    tasks: tuple[str, ...], sets: int, raters: int, effect: float, confidence: float, power: float
-) -> dict[str, Any]:
-    """The power of the planned study for each task, and how many sets various numbers of raters need for ``power``.
+def plan(design: dict[str, Any], chances: dict[str, float | None]) -> dict[str, Any]:
+    """The power of the planned study for each task, and how many sets various numbers of raters need for it.
 
-    Raters are assumed to answer the baseline as ``ASSUMED`` does; an edge cannot be guessed right.
+    Raters are assumed to answer in the second condition as ``ASSUMED`` do; an edge cannot be guessed right.
+
+    Args:
+        design: as in ``study.json``, without the plan.
+        chances: what guessing gets, by task.
     """
     plans: dict[str, Any] = {}
-    for task in tasks:
-        scored = MATCH if task == LABEL else task
-        chance = TASKS[scored].chance or 0.0
-        try:
-            model = effect_of(ASSUMED, FLAT, HIERARCHY, chance, effect)
-        except ValueError as error:
-            plans[scored] = {"power": None, "why": str(error), "sets_needed": {}}
+    raters, effect, confidence, per_rater = (
+        design[key] for key in ("raters", "effect", "confidence", "sets_per_rater")
+    )
+    for task in _scored(design):
+        pairs = comparisons(tuple(design["conditions"][task]))
+        if not pairs:
+            plans[task] = {"power": None, "why": "there is only one condition", "sets_needed": {}}
             continue
-        # In a set of labels, every second rater matches.
-        count = max(1, raters // 2) if scored == MATCH else raters
-        reached = planned_power(model, (HIERARCHY, FLAT), chance, (count, sets), effect, confidence)
+        first, other = pairs[0]
+        chance = chances.get(task) or 0.0
+        try:
+            model = effect_of(ASSUMED, other, first, chance, effect)
+        except ValueError as error:
+            plans[task] = {"power": None, "why": str(error), "sets_needed": {}}
+            continue
+
+        def answering(number: int, task: str = task) -> int:
+            """How many of the raters answer the task: labels that raters write are matched by half of them."""
+            return max(1, number // 2) if task == MATCH and LABEL in chances else number
+
+        shape = answering(raters), design["sets"][LABEL if task == MATCH else task]
+        reached = planned_power(model, (first, other), chance, shape, effect, confidence, per_rater)
         needed = {
             str(number): sets_for(
-                model,
-                (HIERARCHY, FLAT),
-                chance,
-                max(1, number // 2) if scored == MATCH else number,
-                effect,
-                confidence,
-                power,
+                model, (first, other), chance, answering(number), effect, confidence, design["power"], per_rater
             )
             for number in sorted({*_RATERS, raters})
         }
-        plans[scored] = {"power": round(reached, 3), "sets_needed": needed}
+        plans[task] = {"power": round(reached, 3), "sets_needed": needed}
     return plans
 
 
-def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> str:
+def power_text(power: float, confidence: float) -> str:
+    """A power as a percentage; no test at a level finds less than the level, so less says that it is too small."""
+    level = 1 - confidence
+    return f"below {100 * level:.3g}%" if power < level else f"{power:.0%}"
+
+
+def _scored(design: dict[str, Any]) -> list[str]:
+    """The tasks that have an outcome."""
+    return [MATCH if task == LABEL else task for task in design["tasks"]]
+
+
+def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str, chances: dict[str, float | None]) -> str:
     """The pre-registration as Markdown, to be deposited where nobody can change it."""
     rules = design["rules"]
-    scored = [MATCH if task == LABEL else task for task in design["tasks"]]
+    scored = _scored(design)
     lines = [
         "# Pre-registration",
         "",
@@ -65,32 +83,33 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         "",
     ]
     for task in scored:
-        for first, other in COMPARISONS:
-            if other in CONDITIONS[task]:
-                lines.append(
-                    f"- {TASKS[task].title}: {TASKS[task].outcome} differs between {first} and {other} (two-sided)."
-                )
+        for first, other in comparisons(tuple(design["conditions"][task])):
+            lines.append(
+                f"- {TASKS[task].title}: {TASKS[task].outcome} differs between {first} and {other} (two-sided)."
+            )
     lines += [
         "",
         "## Materials",
         "",
-        f"{design['sets_text']}. Texts are from held-out rows. Every set has one item in each condition, of "
-        "latents whose firing rates differ by a factor of 2 at most; no latent stands for two items of a task in one "
-        "condition.",
+        design["materials"],
         "",
         "| Task | Conditions | Question | Guessing gets |",
         "| --- | --- | --- | --- |",
     ]
     for task in scored:
-        chance = TASKS[task].chance
+        chance = chances.get(task)
         guessing = "–" if chance is None else f"{chance:.0%}"
-        lines.append(f"| {TASKS[task].title} | {', '.join(CONDITIONS[task])} | {TASKS[task].question} | {guessing} |")
+        question, _ = wording(task, round(1 / chance) if chance else 0)
+        conditions = ", ".join(design["conditions"][task])
+        lines.append(f"| {TASKS[task].title} | {conditions} | {question} | {guessing} |")
     lines += [
         "",
         "## Raters",
         "",
         f"{design['raters']} raters, {design['sets_per_rater'] or 'all'} sets of each task each, {design['checks']} "
-        "attention checks. Conditions are mixed within a task, and no rater knows them.",
+        f"attention checks; about {design['minutes']:.0f} minutes. Conditions are mixed within a task, and no rater "
+        "knows them." + (" Raters of the first half write labels, which the others match." if LABEL in chances else ""),
+        *([f"They agree to `consent.md`: `{design['consent_sha256']}`."] if design["consent_sha256"] else []),
         "",
         f"Power to find a difference of {design['effect']:.2f} at the level {1 - design['confidence']:.2g}, if raters "
         f"are as assumed (logits: skill {ASSUMED.skill}, deviations of raters {ASSUMED.rater_sd}, "
@@ -104,7 +123,7 @@ def text(design: dict[str, Any], inputs: dict[str, str], items_sha256: str) -> s
         needed = ", ".join(
             f"{count or 'more than 4096'} with {raters} raters" for raters, count in figures["sets_needed"].items()
         )
-        power = "–" if figures["power"] is None else f"{figures['power']:.0%}"
+        power = "–" if figures["power"] is None else power_text(figures["power"], design["confidence"])
         lines.append(f"| {TASKS[task].title} | {power} | {needed or figures.get('why', '')} |")
     lines += [
         "",

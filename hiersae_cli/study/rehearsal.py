@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.formats.study import Item, StudyFiles
-from hiersae_cli.study.protocol import CHECK, CHILD, CONDITIONS, EDGE, EXAMPLE, LABEL, MATCH, TASKS, session
+from hiersae_cli.study.protocol import CHECK, CHILD, EDGE, EXAMPLE, LABEL, MATCH, chances, session, writes_labels
 from hiersae_cli.study.simulation import Raters, probabilities, truth
 from hiersae_cli.study.store import SIMULATED, Answer
 
@@ -28,9 +28,10 @@ def rehearse(
     tasks = [task for task in _SCORED if any(item.task == task for item in study.items.values())]
     sets = max((item.set for item in study.items.values()), default=0) + 1
     right_of: dict[str, Any] = {}  # probability of a right answer, by task
+    guessing = {task: share or 0.0 for task, share in chances(study).items()}
     for place, task in enumerate(tasks):
-        chance = TASKS[task].chance or 0.0
-        right_of[task] = probabilities(raters, CONDITIONS[task], chance, (number, sets), (seed, place))
+        right_of[task] = probabilities(raters, study.conditions(task), guessing[task], (number, sets), (seed, place))
+    labellers = [rater for rater in range(number) if writes_labels(study.design, rater)]
     random = np.random.default_rng((seed, 99))
     answers = []
     for rater in range(number):
@@ -41,14 +42,13 @@ def rehearse(
             elif item.task == CHECK:
                 right = 1 - raters.lapse
             else:
-                right = right_of[item.task][rater, item.set, CONDITIONS[item.task].index(item.condition)]
+                right = right_of[item.task][rater, item.set, study.conditions(item.task).index(item.condition)]
             value = _value(item, right, guesses, random)
             ms = int(1000 * (1.0 if guesses else _SECONDS) * np.exp(random.normal(0, 0.4)))
-            partner = (rater ^ 1) if item.task == MATCH else None
-            answers.append(Answer(SIMULATED, rater, "", item.id, value, ms, label_of=partner))
+            writer = labellers[rater % len(labellers)] if item.task == MATCH and not item.words else None
+            answers.append(Answer(SIMULATED, rater, "", item.id, value, ms, label_of=writer))
     planted = {
-        task: {name: round(truth(raters, name, TASKS[task].chance or 0.0), 4) for name in CONDITIONS[task]}
-        for task in tasks
+        task: {name: round(truth(raters, name, guessing[task]), 4) for name in study.conditions(task)} for task in tasks
     }
     return answers, planted
 

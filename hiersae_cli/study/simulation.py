@@ -87,17 +87,20 @@ def effect_of(raters: Raters, base: str, other: str, chance: float, difference: 
     return with_effect(effect)
 
 
-def difference_error(raters: Raters, pair: tuple[str, str], chance: float, number: int, sets: int) -> float:
+def difference_error(
+    raters: Raters, pair: tuple[str, str], chance: float, number: int, sets: int, per_rater: int = 0
+) -> float:
     """The standard error of the difference of two conditions with ``number`` raters and ``sets`` matched sets.
 
-    Variance components of the cells' differences: of sets, of raters and the residual, each over its number.
+    Variance components of the cells' differences: of sets, of raters and the residual, each over its number. Every
+    rater answers ``per_rater`` sets; 0 stands for all.
     """
     draws = int(_DRAWS**0.5)
     p_RSC = probabilities(raters, pair, chance, (draws, draws), 0)
     difference_RS = p_RSC[..., 0] - p_RSC[..., 1]
     of_sets, of_raters = difference_RS.mean(0).var(), difference_RS.mean(1).var()
     residual = difference_RS.var() - of_sets - of_raters + (p_RSC * (1 - p_RSC)).sum(-1).mean()
-    return float(np.sqrt(of_sets / sets + of_raters / number + residual / (sets * number)))
+    return float(np.sqrt(of_sets / sets + of_raters / number + residual / (min(per_rater or sets, sets) * number)))
 
 
 def power(error: float, difference: float, confidence: float, degrees: float) -> float:
@@ -107,12 +110,21 @@ def power(error: float, difference: float, confidence: float, degrees: float) ->
 
 
 def planned_power(
-    raters: Raters, pair: tuple[str, str], chance: float, shape: tuple[int, int], difference: float, confidence: float
+    raters: Raters,
+    pair: tuple[str, str],
+    chance: float,
+    shape: tuple[int, int],
+    difference: float,
+    confidence: float,
+    per_rater: int = 0,
 ) -> float:
-    """The power of a study of ``shape`` raters and matched sets; 0 if there are too few for an interval."""
+    """The power of a study of ``shape`` raters and matched sets; 0 if there are too few for an interval.
+
+    ``per_rater`` is as in ``difference_error``.
+    """
     if min(shape) < 2:
         return 0.0
-    return power(difference_error(raters, pair, chance, *shape), difference, confidence, min(shape) - 1)
+    return power(difference_error(raters, pair, chance, *shape, per_rater), difference, confidence, min(shape) - 1)
 
 
 def sets_for(
@@ -123,12 +135,13 @@ def sets_for(
     difference: float,
     confidence: float,
     least_power: float,
+    per_rater: int = 0,
 ) -> int | None:
     """The fewest matched sets with which ``number`` raters reach a power; None if no number of sets does."""
     counts = range(2, _MOST_SETS + 1)
     place = bisect_left(
         counts,
         least_power,
-        key=lambda sets: planned_power(raters, pair, chance, (number, sets), difference, confidence),
+        key=lambda sets: planned_power(raters, pair, chance, (number, sets), difference, confidence, per_rater),
     )
     return counts[place] if place < len(counts) else None

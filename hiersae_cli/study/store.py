@@ -5,8 +5,6 @@ An answer is on the disk before it is acknowledged, and each rater has one answe
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +28,6 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
-from hiersae_cli.formats.text import cell
 
 HUMAN, MODEL, SIMULATED = "human", "model", "simulated"
 CONSENT, PRACTICE = "consent", "practice"
@@ -138,7 +135,7 @@ class Store:
             return [Answer(**row._mapping) for row in connection.execute(query)]
 
     def take_step(self, rater: int, step: str) -> None:
-        """Note that a rater has consented, or practised; a second time changes nothing."""
+        """Note that a rater has consented, practised or had a break; a second time changes nothing."""
         try:
             with self._connected() as connection:
                 connection.execute(insert(_steps).values(rater=rater, step=step, time=_now()))
@@ -146,21 +143,35 @@ class Store:
             pass
 
     def steps(self, rater: int) -> set[str]:
-        """Whether a rater has consented and practised: ``CONSENT`` and ``PRACTICE``, if done."""
+        """What a rater has done besides answering: ``CONSENT``, parts of the practice and all of it, and breaks."""
         with self._connected() as connection:
             return set(connection.scalars(select(_steps.c.step).where(_steps.c.rater == rater)))
 
     def stop(self, stopped: bool) -> None:
         """Close the study for answers, or open it again."""
-        with self._connected() as connection:
-            connection.execute(delete(_state).where(_state.c.name == "stopped"))
-            if stopped:
-                connection.execute(insert(_state).values(name="stopped", value=_now()))
+        self._note("stopped", stopped)
 
     def stopped(self) -> str:
         """When the study was closed; "" if it is open."""
+        return self._noted("stopped")
+
+    def begin_second_half(self) -> None:
+        """Let the raters begin who match labels, even if some labels are missing."""
+        self._note("second_half", True)
+
+    def second_half(self) -> str:
+        """When they were let in; "" if they were not."""
+        return self._noted("second_half")
+
+    def _note(self, name: str, on: bool) -> None:
         with self._connected() as connection:
-            return connection.scalar(select(_state.c.value).where(_state.c.name == "stopped")) or ""
+            connection.execute(delete(_state).where(_state.c.name == name))
+            if on:
+                connection.execute(insert(_state).values(name=name, value=_now()))
+
+    def _noted(self, name: str) -> str:
+        with self._connected() as connection:
+            return connection.scalar(select(_state.c.value).where(_state.c.name == name)) or ""
 
     def _bind(self, study: str) -> None:
         """Note whose answers the database holds, or refuse those of another study."""
@@ -189,18 +200,6 @@ class Store:
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise HierSAEError(f"{self.place}: {reason}", "Check the database, and that it can be written.") from None
-
-
-def answers_csv(answers: list[Answer]) -> str:
-    """Answers as a table; no cell that a spreadsheet would take for a formula."""
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(["kind", "rater", "name", "item", "value", "ms", "time", "label_of"])
-    for answer in answers:
-        label_of = "" if answer.label_of is None else answer.label_of
-        texts = (cell(answer.name), answer.item, cell(answer.value))
-        writer.writerow([answer.kind, answer.rater, *texts, answer.ms, answer.time, label_of])
-    return output.getvalue()
 
 
 def _durable(connection: Any, record: Any) -> None:

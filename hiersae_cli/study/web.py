@@ -7,6 +7,7 @@ What a form carries is signed with the rater's token, so that one rater's form i
 from __future__ import annotations
 
 import json
+import re
 import time
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -21,12 +22,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hiersae_cli.pages.render import POLICY, asset_text
 from hiersae_cli.pages.server import LOOPBACK, Guard, read_form
+from hiersae_cli.study.answers import to_watch
 from hiersae_cli.study.html import MESSAGES, StudyPages
-from hiersae_cli.study.live import ANSWER, STEP, SWITCH, Study
+from hiersae_cli.study.live import ANSWER, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study
 from hiersae_cli.study.protocol import LABEL, allowed
-from hiersae_cli.study.store import CONSENT, HUMAN, PRACTICE, Answer, answers_csv
+from hiersae_cli.study.store import CONSENT, HUMAN, PRACTICE, Answer
 
-_DASHBOARD_ASSETS = {"dashboard.css": "text/css", "icon.svg": "image/svg+xml", "theme.js": "text/javascript"}
+_DASHBOARD_ASSETS = {"dashboard.css": "text/css", "icon.svg": "image/svg+xml"}
+_STEP = re.compile(rf"{CONSENT}|{PRACTICE}|(practice|break)-\d{{1,6}}")
 _STUDY_ASSETS = {"study.css": "text/css", "study.js": "text/javascript"}
 
 
@@ -39,7 +42,10 @@ def app(study: Study, *, host: str = LOOPBACK[0], public: str = "") -> ASGIApp:
         Route("/", server.welcome),
         Route("/r/{token}", server.rater),
         Route("/r/{token}/practice/{number:int}", server.practice),
-        Route("/r/{token}/answer", server.answer, methods=["POST"]),
+        Route("/r/{token}/break/{number:int}", server.rest),
+        Route("/r/{token}/item/{item}", server.item),
+        Route("/r/{token}/item/{item}", server.answer, methods=["POST"]),
+        Route("/r/{token}/declined", server.declined),
         Route("/r/{token}/{step:str}", server.step, methods=["POST"]),
         Route("/admin/{token}", server.administration),
         Route("/admin/{token}/answers.{kind}", server.export),
@@ -51,7 +57,7 @@ def app(study: Study, *, host: str = LOOPBACK[0], public: str = "") -> ASGIApp:
     origins: tuple[str, ...] = ()
     if address.hostname:
         names, origins = names | {address.hostname}, (f"{address.scheme}://{address.netloc}",)
-    # The browser keeps nothing: going back shows what is next, never a form that was sent.
+    # The browser keeps nothing: going back asks the server, which says that the question is answered.
     return Guard(_below(prefix, answers), names, POLICY.format(file=""), origins, "no-store")
 
 
@@ -77,18 +83,40 @@ class StudyServer:
         return HTMLResponse(self._pages.message("A study", "Open it by the link that you were sent."))
 
     def rater(self, request: Request) -> Response:
-        """A rater's next page."""
-        return HTMLResponse(self._pages.rater(request.path_params["token"]))
+        """A rater's link, which leads to where the rater is."""
+        token = request.path_params["token"]
+        if place := self._pages.place(token):
+            return RedirectResponse(f"{self._prefix}/r/{token}/{place}", 303)
+        return HTMLResponse(self._pages.rater(token))
+
+    def item(self, request: Request) -> Response:
+        """A question, at an address of its own."""
+        token = request.path_params["token"]
+        return self._or_link(token, self._pages.item(token, request.path_params["item"]))
 
     def practice(self, request: Request) -> Response:
         """An item to practise on."""
-        return HTMLResponse(self._pages.practice(request.path_params["token"], request.path_params["number"]))
+        token = request.path_params["token"]
+        return self._or_link(token, self._pages.practice(token, request.path_params["number"]))
+
+    def rest(self, request: Request) -> Response:
+        """A break."""
+        token = request.path_params["token"]
+        return self._or_link(token, self._pages.rest(token, request.path_params["number"]))
+
+    def declined(self, request: Request) -> Response:
+        """The page of somebody who does not agree."""
+        return HTMLResponse(self._pages.declined(request.path_params["token"]))
+
+    def _or_link(self, token: str, page: str | None) -> Response:
+        """The page; the rater's link if it is not the rater's turn to see it."""
+        return HTMLResponse(page) if page else RedirectResponse(f"{self._prefix}/r/{token}", 303)
 
     async def step(self, request: Request) -> Response:
-        """Consent, or the end of the practice."""
+        """Consent, the end of a practice item, or of a break."""
         token, step = request.path_params["token"], request.path_params["step"]
         rater = self._study.rater(token)
-        if step not in (CONSENT, PRACTICE):
+        if not _STEP.fullmatch(step):
             raise HTTPException(404)
         (signature,) = await read_form(request, "signature")
         self._study.require_signature(signature, STEP, token, step)
@@ -99,8 +127,8 @@ class StudyServer:
         """An answer to an item."""
         token = request.path_params["token"]
         rater = self._study.rater(token)
-        names = ("item", "value", "shown", "label_of", "signature")
-        item_id, value, shown_at, label_of, signature = await read_form(request, *names)
+        item_id = request.path_params["item"]
+        value, shown_at, label_of, signature = await read_form(request, "value", "shown", "label_of", "signature")
         self._study.require_signature(signature, ANSWER, token, item_id, shown_at, label_of)
         item = self._study.files.items[item_id]
         value = " ".join(value.encode("utf-8", "replace").decode().split()) if item.task == LABEL else value
@@ -127,17 +155,23 @@ class StudyServer:
             content = json.dumps([vars(answer) for answer in answers], indent=2, ensure_ascii=False)
             media_type = "application/json"
         else:
-            content, media_type = answers_csv(answers), "text/csv"
+            blind = not self._study.store.stopped()
+            content, media_type = to_watch(self._study.files, answers, blind), "text/csv"
         headers = {"content-disposition": f'attachment; filename="answers.{kind}"'}
         return Response(content, media_type=media_type, headers=headers)
 
     async def switch(self, request: Request) -> Response:
-        """Stop the study, or open it again."""
+        """Stop the study, open it again, or let the second half of the raters begin."""
         token, switch = request.path_params["token"], request.path_params["switch"]
         self._study.require_administrator(token)
+        if switch not in (STOP, OPEN, SECOND_HALF):
+            raise HTTPException(404)
         (signature,) = await read_form(request, "signature")
         self._study.require_signature(signature, SWITCH, token, switch)
-        await run_in_threadpool(self._study.store.stop, switch == "stop")
+        if switch == SECOND_HALF:
+            await run_in_threadpool(self._study.store.begin_second_half)
+        else:
+            await run_in_threadpool(self._study.store.stop, switch == STOP)
         return RedirectResponse(f"{self._prefix}/admin/{token}", 303)
 
     def failed(self, request: Request, error: Exception) -> Response:

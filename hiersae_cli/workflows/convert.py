@@ -19,12 +19,12 @@ from hiersae_cli.formats.activations import HELD_OUT, ActivationSet
 from hiersae_cli.formats.atomic import refuse_folder, replacing_folder
 from hiersae_cli.formats.dictionaries import ForeignDictionary, read_dictionary, recognise, saelens, sparsify
 from hiersae_cli.formats.dictionaries.base import damaged
-from hiersae_cli.formats.dictionaries.places import same_place
+from hiersae_cli.formats.places import same_place
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.run import SCHEMA, SCHEMA_VERSION, Run, RunFolder, load_run
 from hiersae_cli.formats.tree import SCHEMA as TREE_SCHEMA
 from hiersae_cli.formats.tree import SCHEMA_VERSION as TREE_VERSION
-from hiersae_cli.formats.tree import Node, Tree, save_tree
+from hiersae_cli.formats.tree import Tree, bare_nodes, save_tree
 from hiersae_cli.hashing import sha256_file
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums
@@ -167,11 +167,7 @@ def _export(config: ConvertConfig, source: Path, out: Path, console: Console) ->
 
 def _tree(config: ConvertConfig, trained: Run) -> Tree:
     """The run's tree without statistics and evidence, which would need activations."""
-    levels = trained.model.levels
-    nodes = [
-        Node(levels.ids[latent], levels.parent_id(parent), *levels.place(latent))
-        for latent, parent in enumerate(trained.model.tree_F.tolist())
-    ]
+    nodes = bare_nodes(trained.model.levels, trained.model.tree_F.tolist())
     described = {
         **header(TREE_SCHEMA, TREE_VERSION, config, {config.source: trained.sha256}),
         "run": trained.described,

@@ -10,6 +10,7 @@ import torch
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations.layout import HELD_OUT, TRAIN
 from hiersae_cli.formats.activations.reader import Activations, as_tensor, spans
+from hiersae_cli.formats.places import same_place
 from hiersae_cli.synth.truth import Truth
 
 _NORMS = 1 << 20  # checked at once
@@ -182,6 +183,9 @@ def _not_finite_hint(host_dtype: str | None) -> str:
 
 def _choose_module(acts: Activations, module: str) -> str:
     if module and module not in acts.modules:
+        same = [path for path in acts.modules if same_place(path, module)]  # a hook name of another tool
+        if len(same) == 1:
+            return same[0]
         raise UsageError(f"--module {module}: {acts.path} holds {', '.join(acts.modules)}")
     if not module and len(acts.modules) > 1:
         raise UsageError(f"{acts.path} holds several modules: {', '.join(acts.modules)}", "Choose one with --module.")

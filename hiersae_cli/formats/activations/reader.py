@@ -30,6 +30,7 @@ from hiersae_cli.formats.activations.layout import (
 from hiersae_cli.formats.activations.truth import TrueFirings, has_truth, read_firings, read_truth
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
 from hiersae_cli.formats.hdf5 import attributes, open_hdf5, read_strings
+from hiersae_cli.formats.hub import local_path
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.recorded_host import load_recorded_tokenizer
 from hiersae_cli.formats.stored import check_datasets, dataset, members
@@ -289,8 +290,11 @@ class Activations:
 
 
 def load_acts(path: str | Path) -> Activations:
-    """Open an activation cache for reading; the same as ``Activations(path)``, which says what it raises."""
-    return Activations(path)
+    """Open an activation cache for reading, as ``Activations(path)`` does, which says what it raises.
+
+    The path may be a name on the hub, such as ``hf://datasets/OWNER/NAME/acts.h5``.
+    """
+    return Activations(local_path(path))
 
 
 def as_tensor(raw: np.ndarray, dtype: str) -> torch.Tensor:

@@ -24,7 +24,7 @@ from hiersae_cli.formats.dictionaries.base import (
     read_tensors,
     unsupported,
 )
-from hiersae_cli.formats.dictionaries.places import hook_name
+from hiersae_cli.formats.places import hook_name
 from hiersae_cli.formats.run import Run
 from hiersae_cli.formats.tensors import save_tensors
 from hiersae_cli.levels import MOST_LEVELS, Levels

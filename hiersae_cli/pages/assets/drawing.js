@@ -4,7 +4,11 @@
 
 {
   const $ = (selector) => document.querySelector(selector);
-  const HEAD = 20; // pixels of a group's title
+  const HEAD = 20; // pixels of a family's title
+  const LINE = 15; // pixels of a context below it
+  const BAND = 48; // pixels of the band of nodes that belong to no family
+  const MOST_ALONE = 0.35; // of a parent's box: the part for its firings without any child
+  const QUIET_HUE = 75; // of the legend, and of nodes that belong to no family
 
   hiersae.Drawing = class {
     constructor(element, tree, labels) {
@@ -12,15 +16,29 @@
       [this.canvas, this.above] = element.querySelectorAll("canvas");
       this.grown = hiersae.grow(tree);
       const { n, WHOLE } = this.grown;
-      this.box = new Float32Array(4 * (n + 3)); // x, y, width, height of each node, in pixels
-      this.laid = new Uint8Array(n + 3); // whether it has a box in this view
-      this.open = new Uint8Array(n + 3); // whether its children are visible
-      this.dust = new Uint8Array(n + 3); // whether some of them are smaller than a pixel
+      this.box = new Float32Array(4 * (n + 4)); // x, y, width, height of each node, in pixels
+      this.laid = new Uint8Array(n + 4); // whether it has a box in this view
+      this.open = new Uint8Array(n + 4); // whether its children are visible
+      this.dust = new Uint8Array(n + 4); // whether some of them are smaller than a pixel
+      this.alone = new Map(); // the box of a parent's firings without any child
+      this.family = this.families();
       this.focus = WHOLE;
       this.chosen = -1;
       this.over = -1;
       this.size = $("#size");
       this.colour = $("#colour");
+    }
+
+    // The number of each node's family, which decides its hue; -1 outside of families.
+    families() {
+      const { n, WHOLE, up, from } = this.grown;
+      const family = new Int32Array(n + 4).fill(-1);
+      let count = 0;
+      for (let place = 0; place < n; place++) {
+        if (up[place] === WHOLE) family[place] = from[place + 1] > from[place] ? count++ : -1;
+        else if (up[place] < n) family[place] = family[up[place]];
+      }
+      return family;
     }
 
     // --- geometry
@@ -53,10 +71,10 @@
 
     layout() {
       this.weight = hiersae.weigh(this.tree, this.grown, this.size.value);
-      const { n, LONE, DEAD } = this.grown;
-      // The heaviest first, groups that are no features last.
-      const key = (node) => (node >= n ? (node === LONE ? -1 : -2) : this.weight[node]);
-      for (let node = 0; node < n + 3; node++) if (this.has(node) && node !== DEAD) this.children(node).sort((a, b) => key(b) - key(a) || a - b);
+      const { n, DEAD } = this.grown;
+      // The heaviest first, groups that are no features last, in their order.
+      const key = (node) => (node >= n ? n - node - 1 : this.weight[node]);
+      for (let node = 0; node < n + 4; node++) if (this.has(node) && node !== DEAD) this.children(node).sort((a, b) => key(b) - key(a) || a - b);
       this.place();
     }
 
@@ -64,8 +82,9 @@
       this.laid.fill(0);
       this.open.fill(0);
       this.dust.fill(0);
+      this.alone.clear();
       this.at(this.focus, 0, 0, this.width, this.height);
-      const { WHOLE, LONE, DEAD, n } = this.grown;
+      const { WHOLE, n } = this.grown;
       const stack = [this.focus];
       while (stack.length) {
         const node = stack.pop();
@@ -74,33 +93,25 @@
         let [x, y, w, h] = this.box.subarray(at, at + 4);
         if (node !== this.focus) {
           if (w < 5 || h < 5) continue;
-          const titled = this.titled(w, h);
-          x += 2; w -= 4; y += titled ? HEAD : 2; h -= titled ? HEAD + 2 : 4;
+          const head = this.head(w, h);
+          x += 3; w -= 6; y += head || 3; h -= (head || 3) + 3;
         }
         this.open[node] = 1;
         let inside = this.children(node);
         if (node === WHOLE) {
-          // Features without a parent and dead ones lie in a separate band at the bottom.
+          // Nodes without a family lie in a quiet band at the bottom; it shows them when it is zoomed.
           const apart = inside.filter((child) => child >= n);
-          if (apart.length) {
-            inside = inside.filter((child) => child < n);
-            let all = 0, outside = 0;
-            for (const child of this.children(node)) all += this.weight[child];
-            for (const group of apart) outside += this.weight[group];
-            // Tall enough for its title.
-            const share = inside.length ? Math.min(0.4, Math.max(64 / h, outside / all)) : 1;
-            const part = Math.min(0.4, Math.max(0.2, this.weight[DEAD] / outside));
-            let left = x;
-            for (const group of apart) {
-              const wide = w * (apart.length === 1 ? 1 : group === DEAD ? part : 1 - part);
-              this.at(group, left, y + h * (1 - share), wide, h * share);
-              left += wide;
-              stack.push(group);
-            }
-            h *= 1 - share;
-          }
+          inside = inside.filter((child) => child < n);
+          const band = inside.length ? Math.min(BAND, h / 3) : h;
+          apart.forEach((group, number) => this.at(group, x + (w * number) / apart.length, y + h - band, w / apart.length, band));
+          if (apart.length) h -= band + 4;
+        } else if (this.size.value === "rate" && this.tree.alone[node] != null && w > 24 && h > 24) {
+          const part = h * Math.min(MOST_ALONE, this.tree.alone[node]);
+          this.alone.set(node, [x, y + h - part, w, part]);
+          h -= part;
         }
-        hiersae.squarify(inside, this.weight, x, y, w, h, (child, ...box) => {
+        const weights = this.size.value === "rate" && node < n ? this.shares(inside) : this.weight;
+        hiersae.squarify(inside, weights, x, y, w, h, (child, ...box) => {
           this.at(child, ...box);
           if (box[2] >= 1 && box[3] >= 1) stack.push(child);
           else this.dust[node] = 1;
@@ -110,21 +121,23 @@
       this.draw();
     }
 
+    // Children of a parent are as large as their shares of its firings; without a share, tiny.
+    shares(children) {
+      const shares = {};
+      for (const child of children) shares[child] = this.tree.share[child] || 1e-4;
+      children.sort((a, b) => shares[b] - shares[a] || a - b);
+      return shares;
+    }
+
     at(node, x, y, w, h) {
       this.box.set([x, y, w, h], 4 * node);
       this.laid[node] = 1;
     }
 
-    titled(w, h) {
-      return w > 56 && h > 52;
-    }
-
     // --- colours
     read() {
-      // Colours come from the legend, in every theme. The top step holds the largest 1 % of the figures.
-      const swatches = [...document.querySelectorAll("#legend i")].map((swatch) => getComputedStyle(swatch));
-      this.steps = swatches.map((swatch) => swatch.backgroundColor);
-      this.inks = swatches.map((swatch) => swatch.color);
+      const root = document.documentElement;
+      this.dark = (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
       const style = getComputedStyle(this.element);
       this.ink = style.color;
       this.ground = style.backgroundColor;
@@ -134,31 +147,71 @@
       this.font = style.fontFamily;
       const by = this.colour.value;
       this.values = this.tree[by];
-      if (by === "over") this.most = 1;
-      else {
-        const sorted = Float64Array.from(this.values.filter((figure) => figure > 0)).sort();
-        this.most = sorted.length ? sorted[Math.floor(0.99 * (sorted.length - 1))] : 1;
+      const { limits, least, most } = hiersae.quantiles(this.figuresInView());
+      Object.assign(this, { limits, most });
+      const format = by === "bits" || by === "fvu" ? hiersae.figure : by === "lift" ? (figure) => `${hiersae.figure(figure)} ×` : hiersae.percent;
+      $("#low").textContent = format(least);
+      $("#high").textContent = format(most);
+      const { steps } = hiersae.ramp(QUIET_HUE, this.dark);
+      document.querySelectorAll("#legend i").forEach((swatch, step) => { swatch.style.background = steps[step]; });
+    }
+
+    // The figures that the scale fits: of what is in the view, or of the whole tree if that is a single one.
+    figuresInView() {
+      const { WHOLE } = this.grown;
+      if (this.focus === WHOLE) return this.values;
+      const figures = [], stack = [...this.children(this.focus)];
+      while (stack.length) {
+        const node = stack.pop();
+        figures.push(this.values[node]);
+        stack.push(...this.children(node));
       }
-      const format = by === "rate" || by === "over" ? hiersae.percent : hiersae.figure;
-      $("#low").textContent = format(0);
-      $("#high").textContent = by === "over" ? format(1) : `${format(this.most)} and more`;
+      return new Set(figures.filter((figure) => figure != null)).size > 1 ? figures : this.values;
     }
 
     step(node) {
       const figure = this.values[node];
-      if (figure == null) return -1;
-      const share = Math.max(0, figure) / this.most;
-      // Figures other than shares crowd near zero: the square root spreads them.
-      return Math.min(8, Math.floor(9 * (this.colour.value === "over" ? share : Math.sqrt(share))));
+      return figure == null ? -1 : hiersae.stepOf(figure, this.limits, this.most);
     }
 
+    // The colours of a node's family: { ground, none, steps }.
+    ramp(node) {
+      const family = this.family[node];
+      return hiersae.ramp(family < 0 ? QUIET_HUE : hiersae.hue(family), this.dark);
+    }
+
+    fill(node) {
+      const { n } = this.grown;
+      if (node >= n || this.grown.dead[node]) return this.line;
+      const { ground, none, steps } = this.ramp(node);
+      if (this.has(node)) return this.mean(node) < 0 ? ground : steps[this.mean(node)];
+      const step = this.step(node);
+      return step < 0 ? none : steps[step];
+    }
+
+    // --- names
     name(node) {
-      const { n, WHOLE, LONE } = this.grown;
+      const { n, WHOLE, CHILDLESS, LONE } = this.grown;
+      const count = (this.grown.from[node + 1] - this.grown.from[node]).toLocaleString("en");
       if (node === WHOLE) return "Tree";
-      if (node === LONE) return `No parent · ${(this.grown.from[node + 1] - this.grown.from[node]).toLocaleString("en")}`;
+      if (node === CHILDLESS) return `${count} without children`;
+      if (node === LONE) return `${count} without a parent`;
       // All dead features: those with a living feature below them have their place elsewhere.
       if (node > n) return `${this.tree.dead.length.toLocaleString("en")} dead in ${this.tree.rows.toLocaleString("en")} rows`;
-      return this.labels[node] || this.tree.hint[node] || hiersae.id(node);
+      return this.labels[node] || this.words(node) || hiersae.id(node);
+    }
+
+    // The tokens of a name, without the signs for spaces in front of words.
+    words(node) {
+      return this.tree.hint[node].split(" ").map((token) => (/\p{L}/u.test(token) ? token.replaceAll("␣", " ").trim() : token)).filter((token, at, all) => all.indexOf(token) === at).join(" · ");
+    }
+
+    explain(node) {
+      const { WHOLE, CHILDLESS, LONE } = this.grown;
+      if (node === WHOLE) return "";
+      if (node === CHILDLESS) return "Top features that are the parent of no other. Click to see them.";
+      if (node === LONE) return "Even the best parent says too little about them. Click to see them.";
+      return "They fire in no indexed row. Click to see them.";
     }
 
     // --- drawing, on a canvas or as SVG
@@ -166,57 +219,96 @@
       const pen = this.canvas.getContext("2d");
       pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
       pen.clearRect(0, 0, this.width, this.height);
+      const font = (size, bold) => { pen.font = `${bold ? 600 : 400} ${size}px ${this.font}`; };
       this.paint({
         rect: (x, y, w, h, fill) => {
           pen.fillStyle = fill;
           pen.fillRect(x, y, w, h);
         },
-        text: (x, y, text, size, fill, bold) => {
-          pen.font = `${bold ? 600 : 400} ${size}px ${this.font}`;
+        text: (x, y, text, size, fill, bold, align = "left") => {
+          font(size, bold);
+          pen.textAlign = align;
           pen.fillStyle = fill;
           pen.fillText(text, x, y);
         },
-        fit: (text, room, size, bold) => {
-          pen.font = `${bold ? 600 : 400} ${size}px ${this.font}`;
-          return fit(text, room, (part) => pen.measureText(part).width);
-        },
+        width: (text, size, bold) => (font(size, bold), pen.measureText(text).width),
       });
       this.mark();
     }
 
+    // When contexts arrive, all that have arrived by the next frame are drawn together.
+    redraw() {
+      this.waiting ??= requestAnimationFrame(() => {
+        this.waiting = null;
+        if (document.contains(this.element)) this.draw();
+      });
+    }
+
     paint(to) {
-      const { n, DEAD } = this.grown;
+      const { n } = this.grown;
       const stack = [this.focus];
       while (stack.length) {
         const node = stack.pop();
         if (!this.laid[node]) continue;
         let [x, y, w, h] = this.box.subarray(4 * node, 4 * node + 4);
         if (w < 1 || h < 1) continue;
+        const alone = this.alone.get(node);
         if (node !== this.focus) {
-          const gap = w > 6 && h > 6 ? 1 : w > 2.5 && h > 2.5 ? 0.5 : 0;
+          // Borders are always visible: between families, and between the boxes within one.
+          const wide = this.open[node] && w > 12 && h > 12 ? 3 : 1;
+          const gap = w > 4 && h > 4 ? wide : 0.5;
           x += gap / 2; y += gap / 2; w -= gap; h -= gap;
+          to.rect(x, y, w, h, this.open[node] && node < n ? this.ramp(node).ground : this.fill(node));
           if (this.open[node]) {
-            to.rect(x, y, w, h, this.ground);
-            if (this.dust[node]) {
-              const head = this.titled(w, h) ? HEAD : 1;
-              const mean = this.mean(node);
-              to.rect(x + 1, y + head, w - 2, h - head - 1, mean < 0 ? this.line : this.steps[mean]);
-            }
-            if (this.titled(w, h)) {
-              const text = to.fit(this.name(node), w - 8, 12, true);
-              to.text(x + 4, y + 14, text, 12, this.ink, true);
-            }
-          } else {
-            const at = node < n && !this.grown.dead[node] ? (this.has(node) ? this.mean(node) : this.step(node)) : -1;
-            to.rect(x, y, w, h, at < 0 ? this.line : this.steps[at]);
-            if (w > 34 && h > 15) {
-              const text = to.fit(this.name(node), w - 7, 11);
-              if (text.length > 1 || text === this.name(node)) to.text(x + 4, y + 12, text, 11, at < 0 ? this.ink : this.inks[at]);
-            }
+            const head = this.head(w + gap, h + gap);
+            if (this.dust[node]) to.rect(x + 2, y + (head || 2), w - 4, h - 4 - head - (alone?.[3] ?? 0), this.fill(node));
+            if (head) to.text(x + 4, y + 14, fit(to, this.name(node), w - 8, 12, true), 12, this.ink, true);
+            if (head > HEAD) this.lines(to, node, x, y + 16, w, LINE);
+          } else if (w > 34 && h > 15) this.inscribe(to, node, x, y, w, h);
+          if (!this.open[node] && node < n && this.tree.overlap[node] > 0 && w > 12 && h > 12) {
+            to.rect(x, y + h - 3, w * this.tree.overlap[node], 3, this.ramp(node).bar);
           }
+        } else if (node < n) to.rect(x, y, w, h, this.ramp(node).ground);
+        if (alone && alone[2] > 90 && alone[3] > 16) {
+          const text = `without any child ${hiersae.percent(this.tree.alone[node])}`;
+          to.text(alone[0] + 4, alone[1] + 13, fit(to, text, alone[2] - 8, 10.5), 10.5, this.quiet);
         }
         if (this.open[node]) for (const child of this.children(node)) stack.push(child);
       }
+    }
+
+    // A box without visible children: its name, and below it as many contexts as there is room for.
+    inscribe(to, node, x, y, w, h) {
+      const { n } = this.grown;
+      const size = w > 260 && h > 90 ? 13 : 11;
+      const name = fit(to, this.name(node), w - 8, size, true);
+      if (name.length > 1 || name === this.name(node)) to.text(x + 4, y + size + 1, name, size, this.ink, true);
+      if (node >= n) {
+        if (w > 120 && h > 30) to.text(x + 4, y + 27, fit(to, this.explain(node), w - 8, size), size, this.ink);
+      } else if (!this.grown.dead[node]) this.lines(to, node, x, y + size + 5, w, h - size - 9, size);
+    }
+
+    // Contexts as a concordance: the token that the feature fires at begins in one column.
+    lines(to, node, x, y, w, h, size = 11) {
+      const line = size + 4;
+      if (w < 96 || h < line) return;
+      const contexts = hiersae.contextsOf(node, () => this.redraw());
+      if (!contexts) return;
+      const column = x + w * 0.38;
+      contexts.slice(0, Math.floor(h / line)).forEach(([before, focus, after], number) => {
+        const base = y + line * number + size;
+        to.text(column - 1, base, fitEnd(to, before, column - x - 7, size), size, this.ink, false, "right");
+        const room = x + w - 5 - column;
+        const shown = fit(to, focus, room, size, true);
+        to.text(column, base, shown, size, this.ink, true);
+        const used = to.width(shown, size, true);
+        to.text(column + used, base, fit(to, after, room - used, size), size, this.ink);
+      });
+    }
+
+    // Pixels of the head of a family's box: nothing, its title, or also a context.
+    head(w, h) {
+      return w > 56 && h > 52 ? HEAD + (w > 150 && h > 110 ? LINE : 0) : 0;
     }
 
     // The colour of a group whose children are too small to draw: their mean step.
@@ -247,38 +339,45 @@
       }
     }
 
-    // --- pictures
+    // --- pictures, as wide as a page of a paper
     svg() {
       const parts = [];
       const escape = (text) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
       const pen = this.canvas.getContext("2d");
       const font = "Helvetica, Arial, sans-serif";
       this.paint({
-        rect: (x, y, w, h, fill) => parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${w.toFixed(1)}" height="${h.toFixed(1)}" fill="${fill}"/>`),
-        text: (x, y, text, size, fill, bold) => parts.push(`<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size}" fill="${fill}"${bold ? ' font-weight="bold"' : ""}>${escape(text)}</text>`),
-        fit: (text, room, size, bold) => {
-          pen.font = `${bold ? 600 : 400} ${size}px ${font}`;
-          return fit(text, room, (part) => pen.measureText(part).width);
+        rect: (x, y, w, h, fill) => parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0, w).toFixed(1)}" height="${Math.max(0, h).toFixed(1)}" fill="${fill}"/>`),
+        text: (x, y, text, size, fill, bold, align) => {
+          if (text) parts.push(`<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size}" fill="${fill}"${bold ? ' font-weight="bold"' : ""}${align === "right" ? ' text-anchor="end"' : ""} xml:space="preserve">${escape(text)}</text>`);
+        },
+        width: (text, size, bold) => {
+          pen.font = `${bold ? 700 : 400} ${size}px ${font}`;
+          return pen.measureText(text).width;
         },
       });
       const [w, h] = [this.width, this.height].map(Math.round);
-      return `<svg xmlns="http://www.w3.org/2000/svg" width="${w}" height="${h}" viewBox="0 0 ${w} ${h}" font-family="${font}"><rect width="${w}" height="${h}" fill="${this.ground}"/>${parts.join("")}</svg>`;
+      return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDE}in" height="${((WIDE * h) / w).toFixed(2)}in" viewBox="0 0 ${w} ${h}" font-family="${font}"><rect width="${w}" height="${h}" fill="${this.ground}"/>${parts.join("")}</svg>`;
     }
 
     png() {
-      hiersae.savePng("tree.png", this.svg(), this.width, this.height);
+      hiersae.savePng("tree.png", this.svg(), WIDE, (WIDE * this.height) / this.width);
     }
   };
 
-  // The beginning of a text, as long as there is room.
-  function fit(text, room, width) {
-    if (width(text) <= room) return text;
+  const WIDE = 7; // inches
+
+  // The beginning of a text, or its end, as long as there is room.
+  const fit = (to, text, room, size, bold) => shortened(to, room, size, bold, text, (length) => `${text.slice(0, length)}…`);
+  const fitEnd = (to, text, room, size) => shortened(to, room, size, false, text, (length) => `…${text.slice(text.length - length)}`);
+
+  function shortened(to, room, size, bold, text, part) {
+    if (to.width(text, size, bold) <= room) return text;
     let low = 0, high = text.length;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (width(`${text.slice(0, middle)}…`) <= room) low = middle;
+      if (to.width(part(middle), size, bold) <= room) low = middle;
       else high = middle - 1;
     }
-    return low ? `${text.slice(0, low)}…` : "";
+    return low ? part(low) : "";
   }
 }

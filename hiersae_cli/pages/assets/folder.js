@@ -58,6 +58,7 @@
       return `feature-${Math.floor(place / TOGETHER)}`;
     }
     if (kind === "baseline" && /^\d+$/.test(name ?? "")) return `baseline-${Math.floor(name / TOGETHER)}`;
+    if (kind === "document") return `document-${Math.floor(name / TOGETHER)}`;
     if (kind === "list") return `list-${name}-${Math.floor((number - 1) / TOGETHER)}`;
     return "rest";
   }
@@ -74,6 +75,13 @@
     }
     return missing();
   }
+
+  hiersae.part = async (address) => {
+    const parts = address.slice(2).split("/"); // behind "#/"
+    const page = (await pages(await fileOf(parts)))[parts.join("/")];
+    if (!page) throw new Error(address);
+    return page[2];
+  };
 
   function missing() {
     return message("No such page", "There is no feature, list or picture with that name in this folder. Look for it in the tree, or search.");

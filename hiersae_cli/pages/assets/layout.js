@@ -27,15 +27,16 @@ hiersae.figure = (number) => {
 };
 hiersae.percent = (share) => (share == null ? "–" : `${hiersae.figure(100 * share)} %`);
 
-// The tree as nodes 0 … n-1 and three that are no features: the whole, those without a parent, those that never fire.
+// The tree as nodes 0 … n-1 and four groups that are no features: the whole, roots without children (CHILDLESS), nodes
+// without a parent that are no roots (LONE), and those that never fire (DEAD). Without any family, roots stay apart.
 hiersae.grow = (tree) => {
   const n = tree.parent.length;
-  const WHOLE = n, LONE = n + 1, DEAD = n + 2;
+  const WHOLE = n, CHILDLESS = n + 1, LONE = n + 2, DEAD = n + 3;
   const first = tree.widths[0] ?? 0;
   const dead = new Uint8Array(n);
   for (const place of tree.dead) dead[place] = 1;
   const parent = Int32Array.from(tree.parent);
-  const kids = new Int32Array(n + 3); // number of children
+  const kids = new Int32Array(n + 4); // number of children
   // Bottom-up: a dead feature stays in its place only if a living feature is below it.
   const leaf = new Uint8Array(n).fill(1);
   for (let place = n - 1; place >= 0; place--) {
@@ -43,24 +44,28 @@ hiersae.grow = (tree) => {
     if (dead[place] && leaf[place]) parent[place] = DEAD;
     else if (parent[place] < n) leaf[parent[place]] = 0;
   }
+  if (leaf.subarray(0, first).includes(0)) {
+    for (let place = 0; place < first; place++) if (leaf[place] && parent[place] === WHOLE) parent[place] = CHILDLESS;
+  }
   for (let place = 0; place < n; place++) kids[parent[place]]++;
-  kids[WHOLE] += (kids[LONE] > 0) + (kids[DEAD] > 0);
-  const from = new Int32Array(n + 4);
-  for (let node = 0; node < n + 3; node++) from[node + 1] = from[node] + kids[node];
+  for (const group of [CHILDLESS, LONE, DEAD]) kids[WHOLE] += kids[group] > 0;
+  const from = new Int32Array(n + 5);
+  for (let node = 0; node < n + 4; node++) from[node + 1] = from[node] + kids[node];
   const next = from.slice();
-  const child = new Int32Array(from[n + 3]);
+  const child = new Int32Array(from[n + 4]);
   for (let place = 0; place < n; place++) child[next[parent[place]]++] = place;
-  for (const group of [LONE, DEAD]) if (kids[group]) child[next[WHOLE]++] = group;
-  const up = new Int32Array(n + 3).fill(-1);
+  for (const group of [CHILDLESS, LONE, DEAD]) if (kids[group]) child[next[WHOLE]++] = group;
+  const up = new Int32Array(n + 4).fill(-1);
   up.set(parent);
-  up[LONE] = up[DEAD] = WHOLE;
-  return { n, WHOLE, LONE, DEAD, up, from, child, dead };
+  up[CHILDLESS] = up[LONE] = up[DEAD] = WHOLE;
+  return { n, WHOLE, CHILDLESS, LONE, DEAD, up, from, child, dead };
 };
 
-// The weights of siblings decide their areas. A parent's area comes from its own weight, not from its children's.
+// The weights of siblings decide their areas. By firing rate, children are weighed by their shares of the parent's
+// firings; a parent's area comes from its own weight, not from its children's.
 hiersae.weigh = (tree, grown, by) => {
-  const { n, WHOLE, LONE, DEAD, up, from } = grown;
-  const weight = new Float64Array(n + 3);
+  const { n, from } = grown;
+  const weight = new Float64Array(n + 4);
   const column = by === "fvu" ? tree.fvu : tree.rate;
   let least = Infinity;
   for (let place = 0; place < n; place++) {
@@ -77,16 +82,6 @@ hiersae.weigh = (tree, grown, by) => {
       for (let at = from[place]; at < from[place + 1]; at++) weight[place] += weight[grown.child[at]];
     }
   }
-  let whole = 0, lone = 0;
-  for (let place = 0; place < n; place++) {
-    if (up[place] === WHOLE) whole += weight[place];
-    else if (up[place] === LONE) lone += weight[place];
-  }
-  // Groups that are no features are visible, but leave most of the map to features.
-  const most = whole || 1;
-  weight[LONE] = Math.min(Math.max(lone, most * 0.06), most * 0.35);
-  const deadShare = (from[DEAD + 1] - from[DEAD]) / Math.max(1, n);
-  weight[DEAD] = most * Math.min(0.2, Math.max(0.03, by === "equal" ? deadShare : deadShare / 2));
   return weight;
 };
 

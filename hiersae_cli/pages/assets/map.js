@@ -3,14 +3,15 @@
 
 {
   const $ = (selector) => document.querySelector(selector);
+  const GROUPS = ["no-children", "no-parent", "dead"]; // in the address, in the order of hiersae.grow
   let map = null;
 
   class TreeMap extends hiersae.Drawing {
     constructor(element, tree, labels) {
       super(element, tree, labels);
-      if (!tree.fvu.some((figure) => figure != null)) {
-        for (const select of [this.size, this.colour]) select.querySelector("[value=fvu]").disabled = true;
-      }
+      this.card = $("#about");
+      const measured = (figure) => figure === "equal" || tree[figure].some((value) => value != null);
+      for (const option of [...this.size.options, ...this.colour.options]) option.disabled = !measured(option.value);
       this.listen();
       this.fromAddress();
       this.measure();
@@ -44,7 +45,8 @@
       this.element.addEventListener("pointermove", (event) => {
         if (event.pointerType !== "mouse") return;
         const over = this.hit(...point(event));
-        if (over === this.over) return;
+        this.pointer = [event.clientX, event.clientY];
+        if (over === this.over) return this.showCard();
         this.over = over;
         this.mark();
         this.say();
@@ -71,6 +73,9 @@
           this.toAddress(true);
         });
       }
+      this.element.addEventListener("blur", () => this.say());
+      this.element.addEventListener("focus", () => this.say());
+      addEventListener("scroll", () => this.showCard(), { passive: true });
       $("#trail").addEventListener("click", (event) => {
         const button = event.target.closest("[data-node]");
         if (button) this.zoom(+button.dataset.node, this.focus);
@@ -99,17 +104,18 @@
       return this.children(this.focus)[0] ?? -1;
     }
 
-    // The nearest sibling in a direction, by the distance of centres; the distance across counts double.
+    // The nearest sibling in a direction: one that lies straight ahead, or else with the smallest step aside.
     neighbour(node, [dx, dy]) {
-      const middle = (box) => [this.box[4 * box] + this.box[4 * box + 2] / 2, this.box[4 * box + 1] + this.box[4 * box + 3] / 2];
-      const [x, y] = middle(node);
+      const axis = dx ? 0 : 1, sign = dx || dy;
+      const span = (box, axis) => [this.box[4 * box + axis], this.box[4 * box + axis] + this.box[4 * box + 2 + axis]];
+      const middle = (box, axis) => (span(box, axis)[0] + span(box, axis)[1]) / 2;
+      const apart = ([from, to], [otherFrom, otherTo]) => Math.max(0, from - otherTo, otherFrom - to);
       let best = node, least = Infinity;
       for (const sibling of this.children(this.grown.up[node])) {
-        if (sibling === node || !this.laid[sibling]) continue;
-        const [ox, oy] = middle(sibling);
-        const along = (ox - x) * dx + (oy - y) * dy;
-        const across = Math.abs((ox - x) * dy) + Math.abs((oy - y) * dx);
-        if (along > 0.5 && along + 2 * across < least) { least = along + 2 * across; best = sibling; }
+        if (sibling === node || !this.laid[sibling] || sign * (middle(sibling, axis) - middle(node, axis)) <= 0.5) continue;
+        const aside = apart(span(node, 1 - axis), span(sibling, 1 - axis));
+        const distance = apart(span(node, axis), span(sibling, axis)) + 4 * aside + 0.2 * Math.abs(middle(sibling, 1 - axis) - middle(node, 1 - axis));
+        if (distance < least) { least = distance; best = sibling; }
       }
       return best;
     }
@@ -178,27 +184,18 @@
 
     // --- text
     say() {
-      const node = this.over >= 0 ? this.over : this.chosen >= 0 ? this.chosen : this.focus;
-      const { n, WHOLE, LONE } = this.grown;
-      const about = $("#about");
-      const parts = [];
-      const put = (name, text, more = {}) => parts.push(Object.assign(document.createElement(name), { textContent: text, ...more }), " ");
-      const kids = this.grown.from[node + 1] - this.grown.from[node];
-      if (node < n) {
-        const link = document.createElement("a");
-        link.className = "node";
-        link.href = hiersae.link(`/feature/${hiersae.id(node)}`);
-        const name = this.labels[node] ? ["label", this.labels[node]] : ["hint", this.tree.hint[node]];
-        for (const [className, textContent] of [["id", hiersae.id(node)], name]) link.append(Object.assign(document.createElement("span"), { className, textContent }), " ");
-        parts.push(link, " ");
-        put("span", this.grown.dead[node] ? "never fires" : `fires in ${hiersae.percent(this.tree.rate[node])}`);
-        if (kids) put("span", `${kids.toLocaleString("en")} ${kids === 1 ? "child" : "children"}`);
-        if (this.tree.bits[node] != null) put("span", this.tree.over[node] === 0 ? "fires with its parent no more often than by chance" : `MI ${hiersae.figure(this.tree.bits[node])} bits, ${hiersae.percent(this.tree.over[node])} of its bound`);
-        if (this.tree.fvu[node] != null) put("span", `FVU ${this.tree.fvu[node] > 0 ? "+" : ""}${hiersae.figure(this.tree.fvu[node])} without it`);
-      } else if (node === WHOLE) put("span", "Colour shows a child’s edge; grey has no edge to measure. Click to zoom in; ? shows the keys.");
-      else if (node === LONE) put("span", `${kids.toLocaleString("en")} features: even the best parent says too little about them.`);
-      else put("span", `${this.name(node)}: these features fire in no indexed row.`);
-      about.replaceChildren(...parts);
+      const { n, WHOLE } = this.grown;
+      const chosen = document.activeElement === this.element || !this.pointer ? this.chosen : -1;
+      const node = this.over >= 0 ? this.over : chosen;
+      const fill = () => {
+        this.card.replaceChildren(...hiersae.card(this, node, () => {
+          if (this.shown === node && document.contains(this.card)) fill();
+        }));
+        this.showCard();
+      };
+      this.shown = node;
+      this.card.hidden = node < 0 || node === WHOLE;
+      if (!this.card.hidden) fill();
 
       const trail = [];
       for (let node = this.focus; node >= 0; node = this.grown.up[node]) trail.unshift(node);
@@ -210,20 +207,32 @@
         return at ? [" / ", element] : [element];
       });
       if (this.focus < n) {
-        const link = Object.assign(document.createElement("a"), { href: hiersae.link(`/feature/${hiersae.id(this.focus)}`), textContent: "Open" });
+        const link = Object.assign(document.createElement("a"), { href: hiersae.link(`/feature/${hiersae.id(this.focus)}`), textContent: "Open its page" });
         bits.push(" ", link);
       }
       $("#trail").replaceChildren(...bits);
       this.resize(); // text that wraps leaves less room for the map
     }
 
+    // The card is at the pointer, or at the box that the keys have chosen.
+    showCard() {
+      if (this.card.hidden) return;
+      const { left, top } = this.element.getBoundingClientRect();
+      if (this.over >= 0) {
+        const [x, y] = this.pointer;
+        return hiersae.placeCard(this.card, { left: x, right: x, top: y, bottom: y });
+      }
+      const [x, y, w, h] = this.box.subarray(4 * this.chosen, 4 * this.chosen + 4);
+      hiersae.placeCard(this.card, { left: left + x, right: left + x + w, top: top + y, bottom: top + y + h });
+    }
+
     // --- the address of a view
     toAddress(replace = false) {
       const query = new URLSearchParams();
-      const { n, LONE, DEAD, WHOLE } = this.grown;
+      const { n, WHOLE } = this.grown;
       if (this.focus < n) query.set("at", hiersae.id(this.focus));
-      else if (this.focus !== WHOLE) query.set("at", this.focus === LONE ? "no-parent" : "dead");
-      for (const select of [this.size, this.colour]) if (select.selectedIndex) query.set(select.id, select.value);
+      else if (this.focus !== WHOLE) query.set("at", GROUPS[this.focus - WHOLE - 1]);
+      for (const select of [this.size, this.colour]) if (select.value !== select.querySelector(":enabled").value) query.set(select.id, select.value);
       const address = `/${query.size ? `?${query}` : ""}`;
       if (address === hiersae.address()) return;
       history[replace ? "replaceState" : "pushState"](null, "", hiersae.link(address));
@@ -234,11 +243,11 @@
       for (const select of [this.size, this.colour]) {
         const value = query.get(select.id);
         const option = [...select.options].find((candidate) => candidate.value === value && !candidate.disabled);
-        select.value = option ? value : select.options[0].value;
+        select.value = option ? value : select.querySelector(":enabled").value;
       }
       const at = query.get("at") ?? "";
-      const { n, LONE, DEAD, WHOLE, up } = this.grown;
-      let node = { "no-parent": LONE, dead: DEAD }[at] ?? hiersae.place(at);
+      const { n, WHOLE, up } = this.grown;
+      let node = GROUPS.includes(at) ? WHOLE + 1 + GROUPS.indexOf(at) : hiersae.place(at);
       if (node < 0) node = WHOLE;
       this.chosen = -1;
       if (node < n && !this.has(node)) {
@@ -247,16 +256,6 @@
       }
       this.focus = this.has(node) ? node : WHOLE;
     }
-  }
-
-  function script(address) {
-    return new Promise((resolve, reject) => {
-      const element = document.createElement("script");
-      element.src = address;
-      element.addEventListener("load", resolve);
-      element.addEventListener("error", reject);
-      document.head.append(element);
-    });
   }
 
   async function start() {
@@ -272,10 +271,10 @@
       return hiersae.ready();
     }
     try {
-      if (!hiersae.tree) await script(element.dataset.data);
-      await script(element.dataset.labels);
+      if (!hiersae.tree) await hiersae.load(element.dataset.data);
+      await hiersae.load(element.dataset.labels);
     } catch {
-      $("#about").textContent = "The tree could not be loaded. Reload the page; the lists below have the same features.";
+      $("#trail").textContent = "The tree could not be loaded. Reload the page; the lists below have the same features.";
       return hiersae.ready();
     }
     if (!document.contains(element)) return; // the reader has moved on

@@ -69,11 +69,11 @@
   });
   document.addEventListener("click", (event) => {
     const line = event.target.closest?.(".line");
-    if (line && !getSelection().toString()) line.classList.toggle("whole");
+    if (line && !event.target.closest("a") && !getSelection().toString()) hiersae.openLine(line);
   });
 
   function keyInLine(line, key) {
-    if (key === "Enter") line.classList.toggle("whole");
+    if (key === "Enter") hiersae.openLine(line);
     else if (key === "ArrowUp" || key === "ArrowDown") {
       const next = key === "ArrowUp" ? line.previousElementSibling : line.nextElementSibling;
       if (!next) return false;
@@ -143,14 +143,14 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
-  hiersae.savePng = (name, svg, width, height) => {
+  const DPI = 300; // dots per inch, which journals ask for
+  hiersae.savePng = (name, svg, inchesWide, inchesHigh) => {
     const image = new Image();
     image.addEventListener("load", () => {
       const canvas = document.createElement("canvas");
-      // Three pixels per point: at least 300 dpi in print, and no side longer than browsers can draw.
-      const scale = Math.min(3, 8000 / Math.max(width, height));
-      canvas.width = width * scale;
-      canvas.height = height * scale;
+      const scale = Math.min(DPI, 8000 / Math.max(inchesWide, inchesHigh)); // browsers can draw no longer sides
+      canvas.width = inchesWide * scale;
+      canvas.height = inchesHigh * scale;
       canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
       canvas.toBlob((blob) => hiersae.save(name, blob));
     });
@@ -164,44 +164,6 @@
     const svg = new XMLSerializer().serializeToString(drawing);
     const name = `feature-${figure.dataset.name}`;
     if (button.classList.contains("save-svg")) hiersae.save(`${name}.svg`, new Blob([svg], { type: "image/svg+xml" }));
-    else hiersae.savePng(`${name}.png`, svg, +drawing.getAttribute("width"), +drawing.getAttribute("height"));
+    else hiersae.savePng(`${name}.png`, svg, parseFloat(drawing.getAttribute("width")), parseFloat(drawing.getAttribute("height")));
   });
-
-  // --- what fires on a text: one token, or where one feature fires
-  document.addEventListener("click", (event) => {
-    const token = event.target.closest?.("#tokens button");
-    if (token) chooseToken(token);
-    const show = event.target.closest?.("[data-show]");
-    if (show) showFeature(show);
-  });
-  function chooseToken(token) {
-    for (const marked of document.querySelectorAll("#firings > .at, #tokens .at")) marked.classList.remove("at");
-    $("#firings").classList.add("one");
-    document.getElementById(`token-${token.dataset.at}`).classList.add("at");
-    token.classList.add("at");
-  }
-  const last = $("#tokens button:last-of-type");
-  if (last) chooseToken(last);
-
-  function showFeature(button) {
-    const tokens = [...document.querySelectorAll("#tokens button")];
-    for (const token of tokens) token.dataset.before ??= token.className.replace(" at", "");
-    const on = button.getAttribute("aria-pressed") !== "true";
-    for (const other of document.querySelectorAll("[data-show]")) other.setAttribute("aria-pressed", "false");
-    button.setAttribute("aria-pressed", String(on));
-    if (!on) {
-      for (const token of tokens) token.className = token.dataset.before + (token.matches(".at") ? " at" : "");
-      return;
-    }
-    const rows = [...document.querySelectorAll("#firings > li")];
-    const activations = rows.map((row) => {
-      const hit = [...row.querySelectorAll("[data-node]")].find((node) => node.dataset.node === button.dataset.show);
-      return hit ? +hit.dataset.a : 0;
-    });
-    const most = Math.max(...activations);
-    tokens.forEach((token, at) => {
-      const step = activations[at] ? Math.max(1, Math.ceil((9 * activations[at]) / most)) : 0;
-      token.className = `h${step} c0${token.matches(".at") ? " at" : ""}`;
-    });
-  }
 }

@@ -1,6 +1,6 @@
 // Keys, practice with feedback, and sending only once. Without this script the forms work as plain forms.
-// It loads before the page is drawn, so that an item's keys work as soon as it is visible. Keys pressed before the whole
-// item is drawn are ignored: they were meant for the item before.
+// It loads before the page is drawn, so that an item's keys work as soon as it is visible. Keys pressed and choices made
+// before the whole item is drawn are ignored: they were meant for the item before, or restored by the browser.
 "use strict";
 
 {
@@ -8,12 +8,20 @@
   const radios = () => [...item().querySelectorAll("input[type=radio]")];
   const button = () => document.querySelector("[data-go]");
   let drawn = false;
+  let touched = false; // by the rater, since it was drawn
   let checked = false;
   let sent = false;
 
+  // Nothing is chosen when an item appears, whatever the browser remembers of the page.
+  const clear = () => {
+    if (!touched && !checked) item()?.reset();
+  };
+
   addEventListener("DOMContentLoaded", () => {
+    clear();
     item()?.querySelector(".write input")?.focus({ preventScroll: true });
     requestAnimationFrame(() => {
+      clear();
       drawn = true;
       document.documentElement.dataset.ready = ""; // tests wait for it
     });
@@ -22,7 +30,20 @@
   // A page from the browser's cache would show a question that has been answered.
   addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload();
+    else clear();
   });
+
+  for (const kind of ["click", "input"]) {
+    document.addEventListener(
+      kind,
+      (event) => {
+        if (!item()?.contains(event.target)) return;
+        if (drawn) touched = true;
+        else event.preventDefault();
+      },
+      true,
+    );
+  }
 
   // The answer to a practice item: shown next to the form, and sent nowhere.
   function feedback(form) {
@@ -56,6 +77,7 @@
     if (!drawn || !form || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     const option = radios()[Number(event.key) - 1];
     if (option && !checked) {
+      touched = true;
       option.checked = true;
       option.focus({ preventScroll: true });
       event.preventDefault();

@@ -32,6 +32,7 @@ from hiersae_cli.formats.activations.summary import row_uses, summary_of
 from hiersae_cli.formats.activations.writer import partial_path, remove_finished
 from hiersae_cli.formats.atomic import human_bytes, refuse_existing, require_space
 from hiersae_cli.formats.provenance import header
+from hiersae_cli.host.hook_names import module_path
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.host.tokenizer import decoded
@@ -66,8 +67,7 @@ def _write(
     place = launched()
     device = resolve_device(config.device, place.local_rank if place else 0)
     host = Host.load(config.model, device, config.model_dtype, config.revision, console)
-    modules = [host.layer_path(layer) for layer in config.layer_numbers()]
-    modules = list(dict.fromkeys([*modules, *config.module]))
+    modules = _modules(config, host)
     context = _context(config, host)
     example = host.example(modules)
     widths = {path: example[path].shape[-1] for path in modules}
@@ -95,6 +95,13 @@ def _write(
     console.say(f"{config.out}: statistics and fingerprint{', compression' * (config.compression != 'none')}")
     writer.finish(config.compression)
     return _report(config, console, writer.rows - rows_before, time.monotonic() - started)
+
+
+def _modules(config: CacheConfig, host: Host) -> list[str]:
+    """The paths of the modules to cache, each once."""
+    places = [*config.layers(), *config.module]
+    paths = [host.layer_path(place) if isinstance(place, int) else module_path(host, place) for place in places]
+    return list(dict.fromkeys(paths))
 
 
 def _dtype(config: CacheConfig, example: dict[str, torch.Tensor]) -> str:

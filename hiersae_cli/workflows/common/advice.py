@@ -41,6 +41,8 @@ TOY: dict[str, Any] = {
     "coarse_rows": 0.4,
     "orphan_weight": 1.0,
     "rate_limit": 0.0,
+    "sibling_weight": 1.0,
+    "normalise": "overall",
     "least_containment": 0.5,
     "curriculum": "anneal=0.7",
 }

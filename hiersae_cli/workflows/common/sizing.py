@@ -50,7 +50,7 @@ def warnings(config: TrainConfig, spectrum: Spectrum | None) -> list[str]:
     if spectrum and spectrum.largest_coordinate > GIANT_COORDINATE and config.normalise == "overall":
         doubts.append(
             f"one coordinate holds {spectrum.largest_coordinate:.0%} of the variance and decides what is learned: pass "
-            "--normalise coordinates"
+            "--normalise capped"
         )
     return doubts
 

@@ -18,10 +18,10 @@ from hiersae_cli.study.protocol import (
     LABEL,
     LONGEST_LABEL,
     MATCH,
-    TASKS,
     allowed,
     label_item,
     session,
+    wording,
 )
 from hiersae_cli.study.store import HUMAN, MODEL, Answer, Store
 from hiersae_cli.workflows.common.chat import ChatEndpoint
@@ -51,11 +51,12 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
     answered, unusable, waiting = 0, 0, 0
     with console.progress("rate", len(items), "items") as progress:
         for item in items:
-            label = _label_for(study, store, item) if item.task == MATCH else None
-            if item.task == MATCH and label is None:
+            label = _label_for(study, store, item) if item.task == MATCH and not item.words else None
+            words = label.value if label else item.words
+            if item.task == MATCH and not words:
                 waiting += 1
                 continue
-            prompt = prompt_of(item, label.value if label else "")
+            prompt = prompt_of(item, words)
             begin = monotonic()
             reply = endpoint.ask(_SYSTEM, prompt)
             ms = round(1000 * (monotonic() - begin))
@@ -79,10 +80,10 @@ def rate(config: StudyRateConfig, console: Console | None = None) -> dict[str, A
 
 def prompt_of(item: Item, words: str) -> str:
     """What the model reads: what a person would see, and nothing more."""
-    question = TASKS[item.task].question
+    question, help = wording(item.task, len(item.options))
     if item.task == CHECK and item.key is not None:
         question = f"Choose number {item.key + 1}, whatever the texts say."
-    lines = [f"{question} {TASKS[item.task].help}".strip()]
+    lines = [f"{question} {help}".strip()]
     if words:
         lines.append(f"Words: {visible(words)}")
     for place, group in enumerate(item.shown):

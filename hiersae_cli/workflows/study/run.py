@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hiersae_cli.config.dashboard import DashboardConfig
 from hiersae_cli.config.study import (
-    MOST_SETS,
+    STUDY_TASKS,
     StudyAnalyzeConfig,
     StudyNewConfig,
     StudyServeConfig,
@@ -21,107 +20,135 @@ from hiersae_cli.formats.atomic import refuse_folder, replacing_folder
 from hiersae_cli.formats.provenance import header
 from hiersae_cli.formats.study import (
     ANSWERS_FILE,
+    CONSENT_FILE,
     DESIGN_FILE,
     ITEMS_FILE,
     LINKS_FILE,
     PREREGISTRATION,
     REHEARSAL_FILE,
-    SCHEMA_VERSION,
     STUDY,
+    VERSIONS,
+    Item,
     Links,
     StudyFiles,
     fingerprint,
     items_fingerprint,
     load_study,
+    read_consent,
     write_study,
 )
+from hiersae_cli.formats.text import counted
 from hiersae_cli.study import preregistration
-from hiersae_cli.study.draw import Drawer
-from hiersae_cli.study.protocol import CHECK, CONDITIONS, FLAT, HIERARCHY, SHUFFLED, Rules, session
+from hiersae_cli.study.consent import unmentioned
+from hiersae_cli.study.duration import LONG, minutes, seconds
+from hiersae_cli.study.protocol import CHECK, LABEL, MATCH, Rules, chances, session, writes_labels
 from hiersae_cli.study.simulation import Raters
-from hiersae_cli.study.store import HUMAN, Store, answers_csv
+from hiersae_cli.study.store import HUMAN, Store
+from hiersae_cli.workflows.study.sources import Materials, from_file, from_runs, warn_of_dense
 
-_OURS = {DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION, "analysis", "analysis-simulated"}
+_OURS = {DESIGN_FILE, ITEMS_FILE, CONSENT_FILE, LINKS_FILE, PREREGISTRATION, "analysis", "analysis-simulated"}
 _REHEARSAL = {REHEARSAL_FILE, f"{REHEARSAL_FILE}-wal", f"{REHEARSAL_FILE}-shm"}
 
 
 def new(config: StudyNewConfig, console: Console | None = None) -> dict[str, Any]:
-    """Draw a study and write its folder; returns the summary that ``--json`` prints.
+    """Make a study and write its folder; returns the summary that ``--json`` prints.
 
-    Raises as ``open_dashboard`` does, ``UsageError`` if not enough items can be drawn, and ``FileError`` if the folder
-    exists or has answers.
+    Raises as ``from_runs`` and ``from_file`` do, ``UsageError`` if not enough items can be drawn, and ``FileError`` if
+    the folder exists or has answers.
     """
-    from hiersae_cli.workflows.dashboard.run import open_dashboard
-
     console = console or Console.silent()
     folder = Path(config.out)
     if folder.is_dir() and any(folder.glob(f"{ANSWERS_FILE}*")):
         raise FileError(f"{folder}: has answers of raters", "Choose another --out; a study is made once.")
     refuse_folder(folder, config.overwrite, (_OURS | _REHEARSAL).__contains__)
-    dashboard = DashboardConfig(
-        run=config.run,
-        acts=config.acts,
-        baseline=config.baseline,
-        model=config.model,
-        index=config.index,
-        tokens=config.tokens,
-        batch=config.batch,
-        device=config.device,
-    )
-    index, _ = open_dashboard(dashboard, console)
-    if not config.model:
-        console.warn("without --model tokens are numbers, which nobody can read")
-    console.say("study: the post-hoc tree of the baseline, and items of every condition")
-    drawer = Drawer(index, config.seed)
-    sets = config.sets or drawer.available(config.tasks, MOST_SETS)
-    if sets < (config.sets or MOST_SETS):
-        console.say(f"study: {sets} matched sets of each task, as no more can be drawn from this index")
-    if config.sets_per_rater > sets:
-        raise UsageError(f"--sets-per-rater {config.sets_per_rater}: there are only {sets} sets", "Give fewer, or 0.")
-    items, matching = drawer.draw(config.tasks, sets, config.checks)
-    planned = preregistration.plan(config.tasks, sets, config.raters, config.effect, config.confidence, config.power)
+    consent = read_consent(config.consent) if config.consent else ""
+    source = from_file(config, console) if config.items else from_runs(config, console)
+    most = max(source.sets.values())
+    if config.sets_per_rater > most:
+        raise UsageError(f"--sets-per-rater {config.sets_per_rater}: there are only {most} sets", "Give fewer, or 0.")
     design: dict[str, Any] = {
-        "tasks": list(config.tasks),
-        "conditions": {task: list(CONDITIONS[task]) for task in config.tasks},
-        "sets": {task: sets for task in config.tasks},
-        "sets_text": f"{sets} matched sets of each task",
+        "tasks": [task for task in STUDY_TASKS if task in source.sets],
+        "conditions": source.conditions,
+        "sets": source.sets,
+        "materials": source.materials,
         "sets_per_rater": config.sets_per_rater,
         "raters": config.raters,
-        "checks": sum(item.task == CHECK for item in items.values()),
+        "checks": sum(item.task == CHECK for item in source.items.values()),
         "effect": config.effect,
         "power": config.power,
         "confidence": config.confidence,
         "resamples": config.resamples,
         "seed": config.seed,
         "rules": asdict(Rules()),
-        "planned": planned,
-        "matching": matching,
+        "matching": source.matching,
+        "consent_sha256": fingerprint(consent) if consent else "",
     }
-    made_of = index.file.header["made_of"]
-    inputs = {
-        config.run: made_of["run"],
-        config.baseline: made_of["baseline"],
-        **dict(zip(config.acts, made_of["acts"], strict=True)),
-    }
-    sha256 = items_fingerprint(items)
-    description = header(STUDY, SCHEMA_VERSION, config, inputs) | {"items_sha256": sha256, "design": design}
-    registered = preregistration.text(design, inputs, sha256)
+    # The sessions of the first and of the last rater differ: one may write labels, the other match them.
+    files = StudyFiles(folder, {"design": design}, source.items)
+    sessions = [session(files, rater) for rater in (0, config.raters - 1)]
+    design["minutes"] = max(map(minutes, sessions))
+    guessing = chances(files)
+    design["planned"] = preregistration.plan(design, guessing)
+    sha256 = items_fingerprint(source.items)
+    description = header(STUDY, VERSIONS[STUDY], config, source.inputs) | {"items_sha256": sha256, "design": design}
+    registered = preregistration.text(design, source.inputs, sha256, guessing)
     refuse_folder(folder, config.overwrite, (_OURS | _REHEARSAL).__contains__)  # another command may have made it
     with replacing_folder(folder, private={LINKS_FILE}) as temporary:
-        write_study(temporary, description, items, registered)
+        write_study(temporary, description, source.items, registered, consent)
         Links(temporary).ensure(config.raters)
-    study = load_study(folder)
-    length = len(session(study, 0))
-    console.say(f"{folder}: {len(items):,} items, {length} in a session; {config.raters} raters")
-    for task, figures in planned.items():
-        power = figures["power"]
-        needed = figures["sets_needed"].get(str(config.raters)) or "more than 4096"
-        outlook = figures.get("why") or f"power {power:.0%}; {needed} sets would give {config.power:.0%}"
+    length = max(map(len, sessions))
+    console.say(
+        f"{folder}: {len(source.items):,} items; {counted(config.raters, 'rater')}, {length} questions each, about "
+        f"{design['minutes']} minutes"
+    )
+    _warn(config, console, design, source, sessions)
+    console.say(f"deposit {folder / PREREGISTRATION} before raters begin")
+    return {
+        "study": str(folder),
+        "items": len(source.items),
+        "session": length,
+        "minutes": design["minutes"],
+        "planned": design["planned"],
+        "matching": source.matching,
+    }
+
+
+def _warn(
+    config: StudyNewConfig, console: Console, design: dict[str, Any], source: Materials, sessions: list[list[Item]]
+) -> None:
+    """Say what a session lasts, what the study can find, and what raters would not be told or could not answer."""
+    if design["minutes"] > LONG:
+        most = max(source.sets.values())
+        per_set = max(map(sum, ([seconds(item) for item in items] for items in sessions))) / 60
+        per_set /= min(config.sets_per_rater or most, most)
+        fewer = max(1, int((LONG - 3) / per_set))
+        advice = f"--sets-per-rater {fewer} stays below" if fewer < most else "ask for fewer --tasks"
+        console.warn(f"a session of {design['minutes']} minutes is long, and raters tire after {LONG:.0f}: {advice}")
+    for task, figures in design["planned"].items():
+        power, raters = figures["power"], config.raters
+        needed = figures["sets_needed"].get(str(raters)) or "more than 4096"
+        reached = "" if power is None else preregistration.power_text(power, config.confidence)
+        sets = design["sets"][LABEL if task == MATCH else task]
+        enough = [number for number, count in figures["sets_needed"].items() if count and count <= sets]
+        more = f", or {enough[0]} raters," if enough and int(enough[0]) > raters else ""
+        outlook = figures.get("why") or f"power {reached}; {needed} sets{more} would give {config.power:.0%}"
         console.say(f"  {task}: {outlook}")
         if power is not None and power < config.power:
-            console.warn(f"{task}: {sets} sets and {config.raters} raters likely miss a difference of {config.effect}")
-    console.say(f"deposit {folder / PREREGISTRATION} before raters begin")
-    return {"study": str(folder), "items": len(items), "session": length, "planned": planned, "matching": matching}
+            console.warn(
+                f"{task}: {counted(sets, 'set')} and {counted(raters, 'rater')} likely miss a difference of "
+                f"{config.effect}"
+            )
+    if LABEL in source.conditions:
+        half = sum(writes_labels(design, rater) for rater in range(config.raters))
+        if half == config.raters:
+            console.warn("one rater writes labels, and nobody matches them: plan more --raters")
+        else:
+            console.say(f"raters 0 to {half - 1} write labels; the others match them, so send their links afterwards")
+    warn_of_dense(source.items.values(), config.most_marks, console)
+    if not config.consent:
+        console.warn("without --consent raters are not told who asks, whom to write to, or what they are paid")
+    elif missing := unmentioned(read_consent(config.consent)):
+        console.warn(f"{config.consent}: no heading says anything about {', '.join(missing)}")
 
 
 def open_store(study: StudyFiles, database: str, file: str = ANSWERS_FILE) -> Store:
@@ -156,9 +183,10 @@ def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str,
         for number, token in enumerate(links.raters):
             console.say(f"rater {number}: {base}/r/{token}")
 
+    served = Study(study, store, links, exposed, config.completion_code, config.return_url)
     with contextlib.suppress(KeyboardInterrupt):  # how serving ends
         answer(
-            app(Study(study, store, links, exposed), host=config.host_address, public=config.public_url),
+            app(served, host=config.host_address, public=config.public_url),
             config.host_address,
             config.port,
             ready,
@@ -177,11 +205,12 @@ def simulate(config: StudySimulateConfig, console: Console | None = None) -> dic
     path = study.path / REHEARSAL_FILE
     if path.exists() and not config.overwrite and _has_answers(study):
         raise FileError(f"{path}: already exists", "Give --overwrite to rehearse again.")
-    raters = Raters(
-        skill=config.skill,
-        effect={HIERARCHY: config.hierarchy, FLAT: config.flat, SHUFFLED: config.shuffled},
-        lapse=config.lapse,
-    )
+    known = {name for task in study.design["conditions"] for name in study.conditions(task)}
+    if unknown := {text.rpartition("=")[0] for text in config.logit} - known:
+        raise UsageError(
+            f"--logit {min(unknown)}: the study has no such condition", f"It has {', '.join(sorted(known))}."
+        )
+    raters = Raters(skill=config.skill, effect=config.effects(), lapse=config.lapse)
     number = config.raters or int(study.design["raters"])
     answers, planted = rehearse(study, raters, number, config.careless, config.seed)
     for name in _REHEARSAL:
@@ -190,7 +219,7 @@ def simulate(config: StudySimulateConfig, console: Console | None = None) -> dic
     if answers:
         store.add(*answers)
     store.close()
-    console.say(f"{path}: {len(answers):,} answers of {number} simulated raters")
+    console.say(f"{path}: {counted(len(answers), 'answer')} of {counted(number, 'simulated rater')}")
     return {"answers": len(answers), "raters": number, "planted": planted}
 
 
@@ -208,7 +237,9 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     Raises ``FileError`` if there are no answers, or if results exist.
     """
     from hiersae_cli.study import report
-    from hiersae_cli.study.analysis import Settings, analyse, departures
+    from hiersae_cli.study.analysis import Settings, analyse, departures, included
+    from hiersae_cli.study.answers import to_publish
+    from hiersae_cli.study.sentences import sentences
 
     console = console or Console.silent()
     study = load_study(config.study)
@@ -237,12 +268,23 @@ def analyze(config: StudyAnalyzeConfig, console: Console | None = None) -> dict[
     results["departures"] = departures(
         study, answers, settings, text, fingerprint(design), bool(stopped), config.simulated
     )
+    results["sentences"] = sentences(results)
+    results["materials"] = design.get("materials", "")
     description = header(report.SCHEMA, report.SCHEMA_VERSION, config, {config.study: study.sha256})
     data = description | results
-    report.write(out, data, answers_csv(answers))
+    report.write(out, data, to_publish(study, answers, included(study, answers, settings)))
     for departure in results["departures"]:
         console.warn(departure)
+    for exclusion in report.excluded(results):
+        console.say(f"excluded: {exclusion}")
+    if not results["answers_analysed"]:
+        console.warn(f"no answers are left to analyse: {report.account(results)}")
+    for sentence in results["sentences"]:
+        console.show(sentence)
     for title, columns, rows in report.tables(results):
         console.table(title, columns, rows)
-    console.say(f"{out}: report.md, analysis.json, tables and plots")
+    console.say(
+        f"{out}: {', '.join(report.file_name(results, name) for name in ('report.md', 'analysis.json'))}, tables and "
+        f"plots; publish {report.file_name(results, 'answers.csv')}, never the database or {LINKS_FILE}"
+    )
     return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows.common import sizing
 from hiersae_cli.workflows.train.sources import Source, open_source
 from hiersae_cli.workflows.train.team import Solo, team_of
+from hiersae_cli.workflows.train.tracking import tracked
 
 _CALIBRATION_BATCHES = 32
 _MEDIAN_ROWS = 16_384
@@ -67,6 +68,7 @@ def _train(config: TrainConfig, folder: RunFolder, team: Solo, on_step: OnStep |
             interval.restore(state, team.device)
         if team.writes:
             folder.keep_metrics_until(trainer.step_number)
+        run_header = folder.read_header()
         console.say(f"{folder.path}: resuming from step {trainer.step_number:,} of {config.steps:,}")
     elif team.writes:
         if folder.config_file.exists() and (others := folder.others()):
@@ -81,11 +83,27 @@ def _train(config: TrainConfig, folder: RunFolder, team: Solo, on_step: OnStep |
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
-    figures = _loop(config, trainer, interval, source, folder, team, begin, on_step)
-    trainer.calibrate(_new_batches(config, source))
-    if (whole := team.whole(trainer)) is not None:
-        figures = _end(config, whole, source, folder, console, figures)
+    tracking = tracked(config, folder, run_header, console) if team.writes else nullcontext(_write_nothing)
+    with tracking as write_metrics:
+        figures = _loop(config, trainer, interval, source, folder, team, write_metrics, begin, on_step)
+        trainer.calibrate(_new_batches(config, source))
+        whole = team.whole(trainer)
+        hardening = whole.harden(_new_batches(config, source)) if whole and config.harden else {}
+        if hardening:
+            write_metrics({**figures, "hardening": hardening})
+    if hardening:
+        console.say(
+            f"{folder.path}: hardened: fvu {hardening['fvu_soft']:.4f} -> {hardening['fvu']:.4f}, "
+            f"L0 {hardening['l0_soft']:.1f} -> {hardening['l0']:.1f} on new rows"
+        )
+    if whole:
+        folder.write_model(whole.folded(), config.steps, config.steps)
+        folder.remove_state()
     source.close()
+    console.say(
+        f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
+        f"L0 {sum(figures['l0']):.1f}; {figures['dead']:.1%} dead in the last {config.dead_after:,} rows"
+    )
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 
 
@@ -103,24 +121,8 @@ def _new_batches(config: TrainConfig, source: Source) -> Iterator[torch.Tensor]:
     return islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES)
 
 
-def _end(
-    config: TrainConfig, trainer: Trainer, source: Source, folder: RunFolder, console: Console, figures: dict[str, Any]
-) -> dict[str, Any]:
-    """Write the weights of a run whose training has ended, and say so."""
-    hardening = trainer.harden(_new_batches(config, source)) if config.harden else {}
-    if hardening:
-        folder.append_metrics({**figures, "hardening": hardening})
-        console.say(
-            f"{folder.path}: hardened: fvu {hardening['fvu_soft']:.4f} -> {hardening['fvu']:.4f}, "
-            f"L0 {hardening['l0_soft']:.1f} -> {hardening['l0']:.1f} on new rows"
-        )
-    folder.write_model(trainer.folded(), config.steps, config.steps)
-    folder.remove_state()
-    console.say(
-        f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
-        f"L0 {sum(figures['l0']):.1f}; {figures['dead']:.1%} dead in the last {config.dead_after:,} rows"
-    )
-    return figures
+def _write_nothing(figures: dict[str, Any]) -> None:
+    """What ranks do with a line of metrics that another one writes."""
 
 
 def _refuse(folder: RunFolder, overwrite: bool) -> None:
@@ -173,8 +175,8 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, tea
         (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
         centre_D = geometric_median(first_BD).cpu()
     relative_D = torch.ones(source.width)
-    if config.normalise == "coordinates" and spectrum:
-        relative_D = torch.from_numpy(spectrum.relative_scale()).float()
+    if spectrum:
+        relative_D = torch.from_numpy(spectrum.relative_scale(config.normalise)).float()
     if config.dtype == "bfloat16" and team.device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
 
@@ -192,6 +194,7 @@ def _loop(
     source: Source,
     folder: RunFolder,
     team: Solo,
+    write_metrics: Callable[[dict[str, Any]], None],
     begin: Callable[[], None] | None,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
@@ -214,8 +217,7 @@ def _loop(
             if trainer.step_number % config.log_every == 0 or last:
                 figures = interval.close(trainer, team)
                 trainer.require_finite(figures["loss"])
-                if team.writes:
-                    folder.append_metrics(figures)
+                write_metrics(figures)
             progress.advance(config.batch, **_display(figures))
             if on_step:
                 try:

@@ -48,8 +48,8 @@ class Verb:
             and returns the result, or the result and a text for people.
         help: its help; the list of commands shows the first sentence.
         heading: its heading in the list of commands.
-        by_ranks: whether ``torchrun`` may start it in several processes.
         record: the file of its output that records its configuration, which ``--config`` reads; "" if none does.
+        by_ranks: whether ``torchrun`` may start it in several processes.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Verb:
     workflow: str
     help: str
     heading: str
-    by_ranks: bool = False
     record: str = ""
+    by_ranks: bool = False
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
@@ -91,8 +91,8 @@ VERBS = (
         "cache.run:run",
         "Cache a language model's activations on a text. They are written to an HDF5 file.",
         MAKE,
-        by_ranks=True,
         record="acts.h5",
+        by_ranks=True,
     ),
     Verb(
         "join",
@@ -115,8 +115,8 @@ VERBS = (
         "train.run:run",
         "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
-        by_ranks=True,
         record="config.json",
+        by_ranks=True,
     ),
     Verb(
         "sweep",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def gpu_script(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     env = environment({"PYTHON": sys.executable})
     words = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(out), "--device", "cpu", *flags]
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=3 * PATIENCE)
 
 
 def test_every_part_works_on_a_cpu(tmp_path: Path) -> None:

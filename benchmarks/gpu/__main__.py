@@ -87,12 +87,12 @@ SCALES = {
         k=8,
         batch=64,
         steps=1,
-        implementations="hiersae,sparsify",
+        implementations="hiersae",
         host=(2, 32, 2, 32),
         tokens="2k",
         experiment="cpu",
         changes={"layers": 1, "width": 32, "heads": 2, "context": 32, "steps": 4, "eval_every": 2, "eval_tokens": 256},
-        limits={"tests": 600, "speed": 600, "cache": 600, "host": 600},
+        limits=dict.fromkeys(("tests", "speed", "cache", "host"), 1800),
     ),
 }
 

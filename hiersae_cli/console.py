@@ -172,6 +172,19 @@ class Console:
             plain.finish()
 
 
+class Mute(Console):
+    """A console that shows nothing, for all ranks of a job but the first."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def warn(self, message: str) -> None:
+        pass
+
+    def result(self, data: Mapping[str, Any], text: str) -> None:
+        pass
+
+
 class _PlainProgress(Progress):
     def __init__(self, title: str, total: int, unit: str, done: int):
         super().__init__(total, done)

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     """The device that ``--device`` means; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Each rank of this machine has a GPU of its own, that of its number ``local_rank``.
 
     Raises ``UsageError`` if the device is unknown or absent.
     """
@@ -22,6 +24,8 @@ def resolve_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and local_rank:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()  # "meta" makes tensors, but they hold nothing

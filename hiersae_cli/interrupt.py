@@ -26,14 +26,19 @@ class Interrupted(HierSAEError):
 
 
 @contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
-    """Within this context, a first Ctrl-C or SIGTERM only makes the returned function true; a second stops at once."""
+def stoppable(second_stops: bool = True) -> Iterator[Callable[[], bool]]:
+    """Within this context, a first Ctrl-C or SIGTERM only makes the returned function true; a second stops at once.
+
+    Without ``second_stops`` it does not: a launcher such as ``torchrun`` passes on a Ctrl-C that the process has
+    received already, and kills it if it does not end.
+    """
     stop_requested = False
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         nonlocal stop_requested
         stop_requested = True
-        restore()
+        if second_stops:
+            restore()
 
     def restore() -> None:
         for number, handler in before.items():

@@ -28,6 +28,7 @@ ENVIRONMENT = {
 }
 # Read when they are needed; a process that has imported everything may have read others.
 _READ_LATE = {"COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "HIERSAE_KILL_AT", "HIERSAE_COUNT_INTO"}
+_READ_LATE |= {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"}
 
 
 def command(*args: object) -> list[str]:

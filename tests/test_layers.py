@@ -25,7 +25,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("host", "sae"),
     ("synth", "concepts"),
     ("config",),
-    ("console", "device", "hashing", "interrupt", "layout", "levels", "locking", "reading", "user_cache", "version"),
+    (
+        "console",
+        "device",
+        "distributed",
+        "hashing",
+        "interrupt",
+        "layout",
+        "levels",
+        "locking",
+        "reading",
+        "user_cache",
+        "version",
+    ),
     ("errors",),
 )
 # Below another room of their own line, for no better reason than that they are small.

@@ -76,8 +76,10 @@ def _stop(error: HierSAEError) -> None:
     If ``HIERSAE_DEBUG`` is set, the traceback comes first.
     """
     from hiersae_cli.console import write_line
+    from hiersae_cli.distributed.launch import reports
 
     if os.environ.get("HIERSAE_DEBUG"):
         traceback.print_exc()
-    write_line(str(error) if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", sys.stderr)
+    if reports(error):
+        write_line(str(error) if error.exit_code == EXIT_INTERRUPTED else f"error: {error}", sys.stderr)
     sys.exit(error.exit_code)

@@ -13,7 +13,8 @@ import typer
 from hiersae_cli.cli.helptext import OUTPUT, GroupedCommand
 from hiersae_cli.cli.verbs import Verb
 from hiersae_cli.config.base import Config, flag_name, typed
-from hiersae_cli.console import Console
+from hiersae_cli.console import Console, Mute
+from hiersae_cli.distributed.launch import launched
 from hiersae_cli.errors import UsageError
 from hiersae_cli.interrupt import Interrupted
 
@@ -33,7 +34,11 @@ def register(app: typer.Typer, name: str, verb: Verb) -> None:
     def command(typer_context: typer.Context, **values: Any) -> None:
         values.pop("config", None)  # it has set the defaults of all others
         console = Console(json=values.pop("json"), quiet=values.pop("quiet"))
+        if (place := launched()) and place.rank:
+            console = Mute()
         try:
+            if place and not verb.by_ranks:
+                raise UsageError(f"{verb.name}: runs in one process", "Start it without torchrun.")
             config = build(verb.config, values)
             config.refuse_unused([name for name in values if _was_given(typer_context, name)])
             config.check_command_line()

@@ -52,6 +52,7 @@ class Verb:
         help: its help; the list of commands shows the first sentence.
         heading: its heading in the list of commands.
         record: the file of its output that records its configuration, which ``--config`` reads; "" if none does.
+        by_ranks: whether ``torchrun`` may start it in several processes.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Verb:
     help: str
     heading: str
     record: str = ""
+    by_ranks: bool = False
 
     def run(self, config: Config, console: Console) -> None:
         """Carry out the command, show its result, and suggest what to run next."""
@@ -108,6 +110,7 @@ VERBS = (
         "Cache a language model's activations on a text. They are written to an HDF5 file.",
         MAKE,
         record="acts.h5",
+        by_ranks=True,
     ),
     Verb(
         "join",
@@ -131,6 +134,7 @@ VERBS = (
         "Train a sparse autoencoder with a tree, or a flat one. It reads cached or synthetic activations.",
         MAKE,
         record="config.json",
+        by_ranks=True,
     ),
     Verb(
         "sweep",

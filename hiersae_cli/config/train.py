@@ -11,6 +11,7 @@ from hiersae_cli.config.synth import PRESETS, TruthConfig
 from hiersae_cli.errors import UsageError
 from hiersae_cli.levels import MOST_LEVELS
 
+PARALLEL = ("auto", "data", "tree")
 OPTIMIZERS = ("adam", "row-adam")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 USUAL_TOKENS = 3 * 10**6
@@ -133,6 +134,21 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         help="Number type of the products. Weights and optimizer stay float32.",
         group=MACHINE,
     )
+    parallel: str = option(
+        "auto",
+        choices=PARALLEL,
+        help="Under torchrun, what the ranks split: data, the rows of each batch, or tree, the latents of the last "
+        "level. auto takes what sends fewer bytes.",
+        recorded=False,
+        group=MACHINE,
+    )
+    tree_ranks: int = option(
+        0,
+        help="Under torchrun, split latents over this many ranks and rows over as many groups of such ranks. "
+        "0: what --parallel says.",
+        recorded=False,
+        group=MACHINE,
+    )
     log_every: int = option(50, help="Steps between lines of metrics.jsonl.", group=MACHINE)
     log: str = option(
         "",
@@ -170,7 +186,7 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
         for name in ("seed", "init_seed", "order_seed"):
             self.require((getattr(self, name) or 0) >= 0, name, "must not be negative")
         self.require_at_least(1, "batch", "buffer", "log_every")
-        self.require_at_least(0, "tokens", "lr", "clip", "aux_weight", "dead_after")
+        self.require_at_least(0, "tokens", "lr", "clip", "aux_weight", "dead_after", "tree_ranks")
         self.require(
             self.tokens == 0 or self.tokens >= self.batch, "tokens", f"must be at least one batch ({self.batch})"
         )

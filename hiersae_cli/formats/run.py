@@ -15,8 +15,8 @@ import torch
 from hiersae_cli.config.base import has_type
 from hiersae_cli.config.train import Seeds, TrainConfig
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.formats import notebook
-from hiersae_cli.formats.atomic import read_json, replacing, sweep_inside, write_json
+from hiersae_cli.formats import notebook, state_parts
+from hiersae_cli.formats.atomic import human_bytes, read_json, replacing, sweep_inside, write_json
 from hiersae_cli.formats.described import Described, host_line, of_levels
 from hiersae_cli.formats.encoded_text import EncodedText
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, SIZE, require_fields
@@ -44,7 +44,14 @@ _HEADER: dict[str, Any] = {
     "host": HOST,
     "converted?": ({"tool": str, "version": str, "architecture": str, "model": str, "module": str}, None),
 }
-_METRICS: dict[str, Any] = {"step": COUNT, "fvu?": (float, None), "dead?": (float, None)}
+_RANKS = {"data": SIZE, "tree": SIZE, "communication": float, "memory": [COUNT]}
+_METRICS: dict[str, Any] = {
+    "step": COUNT,
+    "fvu?": (float, None),
+    "dead?": (float, None),
+    "tokens_per_second?": (float, None),
+    "ranks?": (_RANKS, None),
+}
 
 
 class RunFolder:
@@ -81,6 +88,7 @@ class RunFolder:
         """
         for file in (self.state_file, self.model_file, self.metrics_file):
             file.unlink(missing_ok=True)
+        state_parts.remove_parts(self.state_file.parent)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.write_header(header)
 
@@ -94,10 +102,29 @@ class RunFolder:
     def write_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Replace the checkpoint that training resumes from."""
         save_tensors(self.state_file, tensors, {"schema": SCHEMA}, checked=True)
+        state_parts.remove_parts(self.state_file.parent)
 
-    def read_state(self) -> dict[str, torch.Tensor] | None:
-        """The checkpoint, or None if there is none yet; raises ``FileError`` for a damaged or an earlier one."""
-        if not self.state_file.exists():
+    def write_state_part(
+        self, tensors: dict[str, torch.Tensor], step: int, part: int, parts: int
+    ) -> tuple[str, list[str]]:
+        """Write a part of a checkpoint; ``write_state_index`` makes it valid when all parts are there."""
+        return state_parts.write_part(self.state_file.parent, tensors, step, part, parts, SCHEMA)
+
+    def write_state_index(self, parts: list[tuple[str, list[str]]], step: int) -> None:
+        """Replace the checkpoint by the parts that ``write_state_part`` has written."""
+        state_parts.write_index(self.state_file.parent, parts, step)
+        self.state_file.unlink(missing_ok=True)
+
+    def has_state(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.state_file.exists() or (self.state_file.parent / state_parts.INDEX).exists()
+
+    def read_state(self, runs_of: state_parts.RunsOf | None = None) -> dict[str, torch.Tensor] | None:
+        """The checkpoint, or None if there is none yet; raises ``FileError`` for a damaged or an earlier one.
+
+        With ``runs_of`` only the rows that it names of each tensor.
+        """
+        if not self.has_state():
             return None
         version = self.read_header()["schema_version"]
         if version != SCHEMA_VERSION:
@@ -105,7 +132,16 @@ class RunFolder:
                 f"{self.path}: an earlier release started this run (version {version}), and this one cannot resume it",
                 "Start again with --overwrite.",
             )
-        tensors = read_tensors(self.state_file, _HINT)
+        step = -1
+        if self.state_file.exists():
+            with opened_tensors(self.state_file, _HINT) as file:
+                step = int(file.get_tensor("step"))
+        if state_parts.step_of(self.state_file.parent, _HINT) > step:
+            tensors = state_parts.read_parts(self.state_file.parent, _HINT, runs_of or (lambda name: None))
+        elif runs_of:
+            tensors = state_parts.read_rows(self.state_file, _HINT, runs_of)
+        else:
+            tensors = read_tensors(self.state_file, _HINT)
         require_numbers(self.state_file, tensors, _HINT)
         return tensors
 
@@ -133,7 +169,7 @@ class RunFolder:
         if self.read_header().get("converted"):
             return self.model_file.exists()
         done, planned = self.progress()
-        return planned > 0 and done == planned and not self.state_file.exists()
+        return planned > 0 and done == planned and not self.has_state()
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop lines of metrics.jsonl after ``step``: they will be written again."""
@@ -380,6 +416,15 @@ def describe(path: Path, verify: bool) -> Described:
     if last:
         figures = [f"{name} {last[name]:.4g}" for name in ("fvu", "dead") if name in last]
         lines.append(("last figures", f"step {last['step']:,}: {', '.join(figures)} (on training batches)"))
+    if ranks := last.get("ranks"):
+        memory = human_bytes(max(ranks["memory"]))
+        lines.append(
+            (
+                "ranks",
+                f"{ranks['data']} x {ranks['tree']} (data x tree), {last['tokens_per_second']:,} tokens/s, "
+                f"{ranks['communication']:.0%} of the time in communication, at most {memory} a rank",
+            )
+        )
     return Described(
         "run",
         header,

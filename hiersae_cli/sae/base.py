@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from hiersae_cli.config.architectures import DictionaryOptions
+from hiersae_cli.distributed.ranks import Mesh
+from hiersae_cli.distributed.ranks import nth_largest as nth_largest_of_all
 from hiersae_cli.levels import NO_PARENT, Levels
 from hiersae_cli.sae.kernels.rough import RoughEncoder
 from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients, SparseCode, dense
@@ -28,6 +30,7 @@ from hiersae_cli.sae.parts import DENSE, SELECTION, profiled
 # Candidates for selection come from a product that may be rounded, before the threshold of the batch is known. They
 # must exceed this share of the last threshold, which leaves room for both.
 _SLACK = 0.7
+_DRAWN_ROWS = 1 << 14  # a multiple of 16, with which blocks have the same numbers as one draw
 _THRESHOLD_RATE = 0.05  # weight of a batch in the running mean of thresholds in training
 
 
@@ -88,9 +91,20 @@ class Reading:
         return pattern, self.at(pattern)
 
 
-def first_rows(latents: int, width: int, seed: int) -> torch.Tensor:
-    """The random unit rows (F, D) that a decoder and its encoder start from; training may reorder latents."""
-    rows_FD = torch.randn(latents, width, generator=torch.Generator().manual_seed(seed))
+def first_rows(latents: int, width: int, seed: int, place_F: torch.Tensor | None = None) -> torch.Tensor:
+    """The random unit rows (F, D) that a decoder and its encoder start from; training may reorder latents.
+
+    With ``place_F`` only these rows of all, in ascending order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if place_F is None:
+        rows_FD = torch.randn(latents, width, generator=generator)
+    else:  # block by block, because all rows may need more memory than there is
+        rows = []
+        for start in range(0, latents, _DRAWN_ROWS):
+            block_FD = torch.randn(min(_DRAWN_ROWS, latents - start), width, generator=generator)
+            rows.append(block_FD[place_F[(place_F >= start) & (place_F < start + _DRAWN_ROWS)] - start])
+        rows_FD = torch.cat(rows)
     return rows_FD / rows_FD.norm(dim=1, keepdim=True)
 
 
@@ -104,6 +118,7 @@ class SparseAutoencoder(nn.Module):
 
     Attributes:
         training_only: prefixes of the names of tensors that only training needs; saved weights leave them out.
+        mesh: how rows and latents are split over ranks. If latents are, this model has only some of the last level's.
         encoder_gradients, decoder_gradients: these collect the gradients of single rows of ``W_enc_FD`` and
             ``W_dec_FD``; if None, autograd makes gradients of whole matrices. See ``collect_row_gradients``.
     """
@@ -117,10 +132,14 @@ class SparseAutoencoder(nn.Module):
         self.width, self.widths, self.k, self.refine = width, options.widths, options.k, options.refine
         self.levels = Levels.of(self.widths)
         self.latents = self.levels.latents
+        # All ranks' latents, of all levels and of the last one; the places of this rank's latents among all.
+        self.whole_latents, self.whole_width = self.latents, self.widths[-1]
+        self.place_F: torch.Tensor | None = None
         self.W_enc_FD = nn.Parameter(torch.zeros(self.latents, width))
         self.b_enc_F = nn.Parameter(torch.zeros(self.latents))
         self.W_dec_FD = nn.Parameter(torch.zeros(self.latents, width))
         self.b_dec_D = nn.Parameter(torch.zeros(width))
+        self.mesh = Mesh()
         self.encoder_gradients: RowGradients | None = None
         self.decoder_gradients: RowGradients | None = None
         self._threshold_rate = _THRESHOLD_RATE
@@ -145,7 +164,7 @@ class SparseAutoencoder(nn.Module):
     def initialise(self, bias_D: torch.Tensor, seed: int) -> None:
         """Set random unit decoder rows, the same encoder rows, and the decoder's bias: the centre of the data."""
         with torch.no_grad():
-            self.W_dec_FD.copy_(first_rows(self.latents, self.width, seed))
+            self.W_dec_FD.copy_(first_rows(self.whole_latents, self.width, seed, self.place_F))
             self.W_enc_FD.copy_(self.W_dec_FD)
             self.b_dec_D.copy_(bias_D)
 
@@ -159,7 +178,7 @@ class SparseAutoencoder(nn.Module):
 
     def reconstruct(self, codes: Sequence[SparseCode]) -> torch.Tensor:
         """The reconstruction (B, D) of the codes of some levels."""
-        return self.b_dec_D + sum(self._decoded(code) for code in codes)
+        return self.b_dec_D + sum(self._decoded(code, level) for level, code in enumerate(codes))
 
     def decode(self, code_BF: torch.Tensor) -> torch.Tensor:
         """The reconstruction (B, D) of a code (B, F)."""
@@ -266,7 +285,7 @@ class SparseAutoencoder(nn.Module):
         """The pre-activations of the latents ``part`` for an input (B, D)."""
         with torch.no_grad(), profiled(DENSE):
             dense_BC = nn.functional.linear(input_BD, self.W_enc_FD[part], self.b_enc_F[part])
-        return Reading(dense_BC, self._at(input_BD))
+        return Reading(dense_BC, self._at(self._copied(input_BD, part)))
 
     def _read_for_selection(self, input_BD: torch.Tensor, part: slice) -> LevelReading:
         """The same for ``_select``, which at inference needs exact values only of candidates."""
@@ -293,15 +312,31 @@ class SparseAutoencoder(nn.Module):
             column_n = code.pattern.latent_n - part.start
             places = (code.pattern.row_n, column_n)
             dense_BC.index_put_(places, code.value_n.to(dense_BC.dtype), accumulate=True)
-        return Reading(dense_BC, self._at_refined(code, residual_BD))
+        return Reading(dense_BC, self._at_refined(code, self._copied(residual_BD, part)))
 
     def _dots(self, input_BD: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         """The dot products (n,) of an input with encoder rows, at the places of a pattern."""
         return pattern.dots(input_BD, self.W_enc_FD, self.encoder_gradients)
 
-    def _decoded(self, code: SparseCode) -> torch.Tensor:
-        """The part (B, D) of the reconstruction that comes from a code."""
-        return code.decode(self.W_dec_FD, self.decoder_gradients)
+    def _decoded(self, code: SparseCode, level: int = -1) -> torch.Tensor:
+        """The part (B, D) of the reconstruction that comes from the code of a level."""
+        decoded_BD = code.decode(self.W_dec_FD, self.decoder_gradients)
+        return self.mesh.latents.summed(decoded_BD) if self._is_split(level) else decoded_BD
+
+    def _is_split(self, level: int) -> bool:
+        """Whether the latents of a level are split over ranks: only those of the last level are."""
+        return level in (-1, len(self.widths) - 1)
+
+    def _copied(self, input_BD: torch.Tensor, part: slice) -> torch.Tensor:
+        """The input of an encoder (B, D), whose gradient comes from all ranks if the latents ``part`` are split."""
+        return self.mesh.latents.copied(input_BD) if part.stop == self.latents else input_BD
+
+    def _nth_largest(self, score_n: torch.Tensor, count: int, part: slice) -> torch.Tensor:
+        """The ``count``-th largest of the scores of latents ``part`` in all rows and on all ranks, or 0."""
+        if self.mesh.count == 1:
+            return nth_largest(score_n, count)
+        split = part.stop == self.latents
+        return nth_largest_of_all(score_n, count, self.mesh.sum if split else self.mesh.rows.sum)
 
     def _at_refined(self, code: SparseCode, residual_BD: torch.Tensor) -> Callable[[Pattern], torch.Tensor]:
         """A function that gives the pre-activations of ``_read_refined`` at the places of a pattern."""
@@ -337,12 +372,14 @@ class SparseAutoencoder(nn.Module):
                 lowest, bound = threshold, _SLACK * threshold
                 pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
                 if self.training:
-                    count = max(1, min(round(k * pattern.rows), pattern.rows * (part.stop - part.start)))
-                    lowest = nth_largest(score_n, count)
+                    rows = pattern.rows * self.mesh.rows.count
+                    width = self.whole_width if part.stop == self.latents else part.stop - part.start
+                    count = max(1, min(round(k * rows), rows * width))
+                    lowest = self._nth_largest(score_n, count, part)
                     while lowest < bound:  # a latent that is no candidate may have a higher score
                         bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
                         pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
-                        lowest = nth_largest(score_n, count)
+                        lowest = self._nth_largest(score_n, count, part)
                     threshold.lerp_(lowest.to(threshold.dtype), 1.0 if threshold == 0 else self._threshold_rate)
                 pattern = pattern.where((score_n >= lowest) & (score_n > 0))
             return SparseCode(pattern, reading.at(pattern))

@@ -38,8 +38,14 @@ class TopK(_Flat):
     """The k largest pre-activations of every row. Source: Gao et al. (2024), Scaling and evaluating SAEs."""
 
     def _sparse(self, reading: Reading, first: bool) -> SparseCode:
-        latents_Bk = reading.dense_BC.topk(int(self.k[0]), dim=1, sorted=False).indices.sort(1).values
-        row_n, place_n = (reading.dense_BC.gather(1, latents_Bk) > 0).nonzero(as_tuple=True)
+        best_Bk, latents_Bk = reading.dense_BC.topk(min(int(self.k[0]), self.latents), dim=1, sorted=False)
+        latents_Bk = latents_Bk.sort(1).values
+        active_Bk = reading.dense_BC.gather(1, latents_Bk) > 0
+        if self.mesh.latents.count > 1:
+            all_Bk = torch.cat(self.mesh.latents.parts(best_Bk.T), 0).T
+            lowest_B1 = all_Bk.topk(int(self.k[0]), dim=1).values[:, -1:]
+            active_Bk &= reading.dense_BC.gather(1, latents_Bk) >= lowest_B1
+        row_n, place_n = active_Bk.nonzero(as_tuple=True)
         pattern = Pattern(len(latents_Bk), self.latents, row_n, latents_Bk[row_n, place_n])
         return SparseCode(pattern, reading.at(pattern))
 

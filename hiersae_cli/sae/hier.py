@@ -19,7 +19,7 @@ from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae.base import LevelReading, SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.gated import GatedReading
 from hiersae_cli.sae.kernels.pairs import Blocks
-from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense
+from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense, of_all_rows
 from hiersae_cli.sae.releveling import exchange
 from hiersae_cli.sae.tree import CoActivation
 
@@ -236,7 +236,9 @@ class HierarchicalSAE(SparseAutoencoder):
         ``rows_FD`` replaces the decoder's rows if given.
         """
         for code in codes[len(residuals) - 1 :]:
-            residuals.append(residuals[-1] - (self._decoded(code) if rows_FD is None else code.decode(rows_FD)))
+            level = len(residuals) - 1
+            decoded_BD = self._decoded(code, level) if rows_FD is None else code.decode(rows_FD)
+            residuals.append(residuals[-1] - decoded_BD)
         return residuals
 
     def _coarse_errors(
@@ -283,7 +285,8 @@ class HierarchicalSAE(SparseAutoencoder):
         if blocks is None:
             return None
         part, first = self.parts[level], self.parts[level - 1].start
-        at = self._at(input_BD) if code is None else self._at_refined(code, input_BD)
+        shared_BD = self._copied(input_BD, part)
+        at = self._at(shared_BD) if code is None else self._at_refined(code, shared_BD)
         bias_F, scale_C = (self.b_enc_F, None) if code is None else (self.b_refine_F, self.refine_F[part])
         weights = (self.W_enc_FD[part], bias_F[part], scale_C)
         return GatedReading(input_BD, *weights, at, codes_above[-1].fired, self.parent_F[part], first, blocks, code)
@@ -350,6 +353,7 @@ class HierarchicalSAE(SparseAutoencoder):
     def _count_firings(self, fired: list[Pattern]) -> None:
         nothing = fired[0].where(torch.zeros_like(fired[0].row_n, dtype=torch.bool))
         fired = fired + [nothing] * (len(self.parts) - len(fired))  # levels may have no code yet
+        fired = of_all_rows(fired, self.mesh.rows)
         for level, counts in enumerate(self.counts):
             counts.add(fired[level], fired[level + 1], self.parts[level].start, self.parts[level + 1].start)
         for part, counts, pattern in zip(self.parts, self.own_counts, fired, strict=False):

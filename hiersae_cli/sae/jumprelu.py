@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hiersae_cli.config.architectures import JumpReLUOptions
-from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext, nth_largest
+from hiersae_cli.sae.base import SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
 # Nats in a unit of ``log_threshold_F``. Adam moves every parameter by about the learning rate in each step. For a plain
@@ -62,6 +62,7 @@ class JumpReLU(SparseAutoencoder):
         # Firing is a jump at the threshold; the kernel stands in for its slope. These terms have the value 0.
         shift_F = (threshold_F - threshold_F.detach()) / self.bandwidth
         l0 = (len(pattern) - (near_F * shift_F).sum()) / len(x_BD)
+        l0 = self.mesh.rows.mean(self.mesh.latents.summed(l0))
         loss = (error + (slope_F * threshold_F.detach() * shift_F).sum()) / x_BD.numel()
         return Step(loss + self.l0_weight * (l0 / self.k[0] - 1).square(), [code], error.detach(), {})
 
@@ -106,4 +107,5 @@ class JumpReLU(SparseAutoencoder):
 
     def _lowest_active(self, score_BF: torch.Tensor) -> torch.Tensor:
         """The lowest of the scores that are active at the target L0."""
-        return nth_largest(score_BF.flatten(), max(1, round(self.k[0] * len(score_BF))))
+        rows = len(score_BF) * self.mesh.rows.count
+        return self._nth_largest(score_BF.flatten(), max(1, round(self.k[0] * rows)), slice(0, self.latents))

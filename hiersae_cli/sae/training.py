@@ -36,11 +36,18 @@ class Trainer:
         config: the training configuration.
         scale: the factor of the activations.
         relative_D: a further factor of each coordinate; 1 everywhere if None.
+        shared: how many of the model's latents, the first ones, all ranks have, if latents are split over ranks.
     """
 
     def __init__(
-        self, model: SparseAutoencoder, config: TrainConfig, scale: float, relative_D: torch.Tensor | None = None
+        self,
+        model: SparseAutoencoder,
+        config: TrainConfig,
+        scale: float,
+        relative_D: torch.Tensor | None = None,
+        shared: int = 0,
     ):
+        self.mesh, self.shared = model.mesh, shared
         self.model, self.config, self.scale = model, config, scale
         device = model.b_dec_D.device
         self.relative_D = torch.ones(model.width) if relative_D is None else relative_D
@@ -60,7 +67,7 @@ class Trainer:
         self.step_number = 0
 
     def step(self, x_BD: torch.Tensor) -> dict[str, Any]:
-        """Train on a batch of raw activations (B, D); returns the figures of the step.
+        """Train on a batch of raw activations (B, D), the same on all ranks; returns the figures of the step.
 
         Tensors are sums over the rows or the steps, which ``rows`` and ``steps`` count, and stay on the device; other
         values describe this step.
@@ -73,13 +80,26 @@ class Trainer:
                 out = model.step(x_BD, context)
             dead_F = self.silent_F > config.dead_after
             loss = out.loss
-            if config.aux_weight and dead_F.any():
+            if config.aux_weight and self.mesh.latents.sum(dead_F.any().int()):
                 loss = loss + config.aux_weight * self._revival_loss(
                     x_BD, [code.detach() for code in out.codes], dead_F
                 )
+            if self.mesh.rows.count > 1:
+                loss = loss / self.mesh.rows.count
         self.optimizer.zero_grad(set_to_none=True)
+        fired_n = torch.cat([code.fired.latent_n for code in out.codes])
+        sums = {
+            "rows": torch.full((), float(len(x_BD)), device=x_BD.device),
+            "sum": x_BD.sum(0),
+            "square": x_BD.square().sum(),
+            "loss": loss.detach(),
+            "error": out.error,
+            **{name: value for name, value in out.figures.items() if isinstance(value, torch.Tensor)},
+        }
         with profiled(BACKWARD):
             loss.backward()
+            if self.mesh.rows.count > 1:
+                sums, fired_n = self._add_up(sums, fired_n)
         if self.row_adam is None:  # RowAdam keeps the length of the rows itself
             model.project_decoder_gradient()
         lr = config.lr * self._lr_factor(context.progress)
@@ -87,8 +107,7 @@ class Trainer:
             group["lr"] = lr
         with profiled(OPTIMIZER):
             norm = self._optimize(lr)
-        fired_n = torch.cat([code.fired.latent_n for code in out.codes])
-        self.silent_F += len(x_BD)
+        self.silent_F += len(x_BD) * self.mesh.rows.count
         self.silent_F[fired_n] = 0
         if self.row_adam is None:
             model.normalise_decoder()
@@ -96,30 +115,42 @@ class Trainer:
         if order_F is not None:
             self._permute_state(order_F)
         self.step_number += 1
-        step_count = torch.ones((), device=x_BD.device)
+        parts = [((fired_n >= part.start) & (fired_n < part.stop)).sum() for part in model.level_slices()]
         return {
-            "steps": step_count,
-            "rows": step_count * len(x_BD),
-            "sum": x_BD.sum(0),
-            "square": x_BD.square().sum(),
-            "loss": loss.detach(),
-            "error": out.error,
-            "active": torch.stack(
-                [((fired_n >= part.start) & (fired_n < part.stop)).sum() for part in model.level_slices()]
-            ),
-            "gradient_norm": norm,
+            "steps": torch.ones((), device=x_BD.device),
             **out.figures,
+            **sums,
+            "active": torch.stack([*parts[:-1], self.mesh.latents.sum(parts[-1])]),
+            "gradient_norm": norm,
         }
+
+    def _add_up(
+        self, sums: dict[str, torch.Tensor], fired_n: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Add up the gradients and some sums of the ranks that have other rows, in one message.
+
+        Returns the sums, and the latents (n,) of all firings. ``RowAdam`` adds up the gradients of single rows.
+        """
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        fired_F = fired_n.bincount(minlength=self.model.latents)
+        totals = self.mesh.rows.sums({**sums, **gradients, "fired_F": fired_F})
+        for name, parameter in self.model.named_parameters():
+            if name in gradients:
+                parameter.grad = totals[name]
+        latent_F = torch.arange(self.model.latents, device=fired_n.device)
+        return {name: totals[name] for name in sums}, latent_F.repeat_interleave(totals["fired_F"].long())
 
     def _optimize(self, lr: float) -> torch.Tensor:
         """Clip the gradients and step the optimizers; returns the norm before clipping."""
         clip = self.config.clip or math.inf
-        if self.row_adam is None:
+        if self.mesh.latents.count > 1:
+            norm = self._clip_parts(clip)
+        elif self.row_adam is None:
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         else:
             gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
             other_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
-            norm = (other_norm.square() + self.row_adam.gather()).sqrt()
+            norm = (other_norm.square() + self.row_adam.gather(self.mesh.rows)).sqrt()
             scale = (clip / (norm + 1e-6)).clamp_max(1.0)  # as clip_grad_norm_
             for gradient in gradients:
                 gradient *= scale
@@ -127,24 +158,48 @@ class Trainer:
         self.optimizer.step()
         return norm
 
-    @torch.no_grad()
-    def finish(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
-        """End training: set the thresholds of inference to the mean of those that give the target L0 on ``batches``.
+    def _clip_parts(self, clip: float) -> torch.Tensor:
+        """``_optimize`` up to the steps if latents are split over ranks; those that all have count once."""
+        split = {id(parameter) for parameter in self.model.per_latent()}
+        gradients = [(id(p) in split, p.grad) for p in self.model.parameters() if p.grad is not None]
+        squares = self.silent_F.new_zeros(2, dtype=torch.float32)  # of what all ranks have, and of the others
+        for is_split, gradient in gradients:
+            first = gradient[: self.shared] if is_split else gradient
+            squares[0] += first.square().sum()
+            squares[1] += gradient[self.shared :].square().sum() if is_split else 0.0
+        if self.row_adam is not None:
+            squares += self.row_adam.gather(self.mesh.rows, self.shared)
+        norm = (squares[0] + self.mesh.latents.sum(squares[1:])[0]).sqrt()
+        scale = (clip / (norm + 1e-6)).clamp_max(1.0)
+        for _, gradient in gradients:
+            gradient *= scale
+        if self.row_adam is not None:
+            self.row_adam.step(self.optimizer.param_groups[0]["lr"], scale)
+        return norm
 
-        With ``harden``, close the gate, and return FVU and L0 on the same batches with the gate open and closed.
-        """
-        model = self.model
+    def finish(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
+        """End training: ``calibrate`` and ``harden`` on the same batches."""
+        if self.config.harden:
+            batches = list(batches)  # they are read more than once
+        self.calibrate(batches)
+        return self.harden(batches)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[torch.Tensor]) -> None:
+        """Make the updates that are missing at the end, and set the thresholds of inference by ``batches``."""
         if self.row_adam is not None:
             self.row_adam.catch_up(self.config.lr * self._lr_factor(1 - 1 / self.config.steps))
-        model.finish()
-        hardened = model if self.config.harden and isinstance(model, HierarchicalSAE) else None
-        if hardened:
-            batches = list(batches)  # they are read more than once
-        model.calibrate(self._scaled(x_BD) for x_BD in batches)
-        if not hardened:
+        self.model.finish()
+        self.model.calibrate(self._scaled(x_BD) for x_BD in batches)
+
+    @torch.no_grad()
+    def harden(self, batches: Iterable[torch.Tensor]) -> dict[str, float]:
+        """With ``harden``, close the gate, and return FVU and L0 on ``batches`` with the gate open and closed."""
+        model = self.model
+        if not self.config.harden or not isinstance(model, HierarchicalSAE):
             return {}
-        hardened.eval().harden()
-        return self._gate_figures(hardened, batches)
+        model.eval().harden()
+        return self._gate_figures(model, batches)
 
     def _gate_figures(self, model: HierarchicalSAE, batches: Iterable[torch.Tensor]) -> dict[str, float]:
         """FVU and L0 with the gate closed, and, in names that end in ``_soft``, with the gate open."""
@@ -163,7 +218,11 @@ class Trainer:
 
     def dead_share(self) -> float:
         """Share of latents that have not fired for ``dead_after`` rows."""
-        return float((self.silent_F > self.config.dead_after).float().mean())
+        dead_F = (self.silent_F > self.config.dead_after).float()
+        if self.mesh.latents.count == 1:
+            return float(dead_F.mean())
+        dead = dead_F[: self.shared].sum() + self.mesh.latents.sum(dead_F[self.shared :].sum())
+        return float(dead) / self.model.whole_latents
 
     def folded(self) -> dict[str, torch.Tensor]:
         """The weights of inference for unscaled activations, on the CPU."""
@@ -223,8 +282,8 @@ class Trainer:
             )
 
     def _scaled(self, x_BD: torch.Tensor) -> torch.Tensor:
-        """Raw activations on the model's device, times the factor of each coordinate."""
-        return x_BD.to(self.model.b_dec_D.device, torch.float32) * self._factor_D
+        """This rank's rows of raw activations, on the model's device, times the factor of each coordinate."""
+        return x_BD[self.mesh.rows.part(len(x_BD))].to(self.model.b_dec_D.device, torch.float32) * self._factor_D
 
     def _permute_state(self, order_F: torch.Tensor) -> None:
         """Reorder the state of each latent as the model has reordered its latents."""
@@ -244,12 +303,20 @@ class Trainer:
         return min(1.0, rising, falling)
 
     def _next_dead(self, dead_F: torch.Tensor, count: int) -> torch.Tensor:
-        """The ``count`` dead latents whose turn it is, as a mask (F,)."""
+        """The ``count`` dead latents whose turn it is, as a mask (F,); all ranks' latents take turns together."""
         dead = dead_F.nonzero().squeeze(1)
-        if len(dead) <= count:
+        total, before = len(dead), 0  # dead latents on all ranks; those of the last level on the ranks before this one
+        if self.mesh.latents.count > 1:
+            shared = int((dead < self.shared).sum())
+            split = [int(number) for number in self.mesh.latents.parts(dead.new_tensor([len(dead) - shared]))]
+            total, before = shared + sum(split), sum(split[: self.mesh.latents.rank])
+        if total <= count:
             return dead_F
-        turn = torch.arange(count, device=dead.device) + self.step_number * count
-        return torch.zeros_like(dead_F).index_fill_(0, dead[turn % len(dead)], True)
+        turn = (torch.arange(count, device=dead.device) + self.step_number * count) % total
+        if self.mesh.latents.count > 1:
+            own = turn - torch.where(turn < shared, 0, before)
+            turn = own[((turn < shared) | (own >= shared)) & (own < len(dead))]
+        return torch.zeros_like(dead_F).index_fill_(0, dead[turn], True)
 
     def _revival_loss(self, x_BD: torch.Tensor, codes: list[SparseCode], dead_F: torch.Tensor) -> torch.Tensor:
         """The share of the reconstruction's error that the dead latents leave unexplained.
@@ -270,13 +337,30 @@ class Trainer:
                 encoder_DF = rows_of(model.W_enc_FD, dead, model.encoder_gradients).T
                 pre.append(torch.relu(input_BD @ encoder_DF + model.b_enc_F[dead]))
                 decoder.append(rows_of(model.W_dec_FD, dead, model.decoder_gradients))
+        if not pre:  # only other ranks have dead latents
+            pre, decoder = [x_BD.new_zeros(len(x_BD), 0)], [x_BD.new_zeros(0, model.width)]
         pre_BF, decoder_FD = torch.cat(pre, 1), torch.cat(decoder)
         k = min(pre_BF.shape[1], most_active)
-        if k < pre_BF.shape[1]:
+        shared = int(dead_F[: self.shared].sum())
+        if self.mesh.latents.count > 1:
+            pre_BF = pre_BF * self._is_among_best(pre_BF, shared, most_active)
+        elif k < pre_BF.shape[1]:
             values, places = pre_BF.topk(k, dim=1, sorted=False)
             pre_BF = torch.zeros_like(pre_BF).scatter(1, places, values)
-        unexplained = (error_BD - pre_BF @ decoder_FD).square().sum()
-        return unexplained / error_BD.square().sum().clamp_min(1e-12)
+        explained_BD = self.mesh.latents.summed(pre_BF[:, shared:] @ decoder_FD[shared:])
+        if shared:
+            explained_BD = explained_BD + pre_BF[:, :shared] @ decoder_FD[:shared]
+        unexplained = (error_BD - explained_BD).square().sum()
+        return unexplained / self.mesh.rows.mean(error_BD.square().sum()).clamp_min(1e-12)
+
+    @torch.no_grad()
+    def _is_among_best(self, pre_BF: torch.Tensor, shared: int, k: int) -> torch.Tensor:
+        """Whether each number is among the ``k`` largest of its row on all ranks, which have the first ``shared``."""
+        best_Bk = pre_BF[:, shared:].topk(min(k, pre_BF.shape[1] - shared), dim=1).values
+        all_Bn = torch.cat([pre_BF[:, :shared].T, *self.mesh.latents.parts(best_Bk.T)]).T
+        if all_Bn.shape[1] <= k:
+            return torch.ones_like(pre_BF, dtype=torch.bool)
+        return pre_BF >= all_Bn.topk(k, dim=1).values[:, -1:]
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

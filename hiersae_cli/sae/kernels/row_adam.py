@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from hiersae_cli.device import compiled_by_torch
+from hiersae_cli.distributed.ranks import ALONE, Ranks
 from hiersae_cli.sae.kernels import native
 from hiersae_cli.sae.kernels.sparse import RowGradient, RowGradients
 
@@ -107,13 +108,19 @@ class RowAdam:
         self._remove_radial = compiled_by_torch(_remove_radial, dynamic=True) if compiled else _remove_radial
 
     @torch.no_grad()
-    def gather(self) -> torch.Tensor:
-        """Take the gradients that a backward pass has collected; returns their sum of squares, a scalar."""
-        square = self.parameters[0].new_zeros(())
+    def gather(self, ranks: Ranks = ALONE, shared: int | None = None) -> torch.Tensor:
+        """Take the gradients that a backward pass has collected; returns their sum of squares.
+
+        Args:
+            ranks: those whose gradients are added up.
+            shared: the first rows, which are counted separately: the sums are then two, (2,), of these and of others.
+        """
+        squares = self.parameters[0].new_zeros(2)
         self._gradients = []
         for parameter, collection, unit in zip(self.parameters, self._collections, self.unit, strict=True):
-            gradients = _disjoint(collection.take())
+            gradients = _apart(_disjoint(_of_all(collection.take(), parameter, ranks)), shared)
             for row_r, value_rD in gradients:
+                square = squares[int(len(row_r) > 0 and int(row_r[0]) >= shared)] if shared else squares[1]
                 if self._native:
                     square += native.gather(parameter.data, row_r, value_rD, unit)
                     continue
@@ -123,7 +130,7 @@ class RowAdam:
                         self._remove_radial(parameter.data, row_r[part], value_sD)
                     square += value_sD.flatten() @ value_sD.flatten()
             self._gradients.append(gradients)
-        return square
+        return squares[1] if shared is None else squares
 
     @torch.no_grad()
     def step(self, lr: float, scale: torch.Tensor | float = 1.0) -> None:
@@ -284,6 +291,23 @@ def _disjoint(gradients: list[RowGradient]) -> list[RowGradient]:
     for place_m, (_, value_mD) in zip(place_n.split([len(rows) for rows, _ in gradients]), gradients, strict=True):
         value_rD.index_add_(0, place_m, value_mD)
     return [(row_r, value_rD)]
+
+
+def _of_all(gradients: list[RowGradient], parameter: torch.Tensor, ranks: Ranks) -> list[RowGradient]:
+    """The gradients of all ranks, in the order of the ranks."""
+    if ranks.count == 1:
+        return gradients
+    nothing = torch.zeros(0, dtype=torch.long, device=parameter.device), parameter.new_zeros(0, parameter.shape[1])
+    row_r, value_rD = (torch.cat(column) for column in zip(*_disjoint(gradients) or [nothing], strict=True))
+    return list(zip(ranks.parts(row_r), ranks.parts(value_rD), strict=True))
+
+
+def _apart(gradients: list[RowGradient], shared: int | None) -> list[RowGradient]:
+    """The same gradients, so that none has rows on both sides of ``shared``."""
+    if not shared:
+        return gradients
+    sides = [(rows, values, mask) for rows, values in gradients for mask in (rows < shared, rows >= shared)]
+    return [(rows[mask], values[mask]) for rows, values, mask in sides if mask.any()]
 
 
 def _blocks(rows: int, width: int) -> Iterator[slice]:

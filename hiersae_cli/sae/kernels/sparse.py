@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from hiersae_cli.distributed.ranks import Ranks
 from hiersae_cli.sae.kernels import native
 
 # Numbers in a block of gathered rows, so that it fits the caches.
@@ -162,6 +163,18 @@ class SparseCode:
         """The places whose activation is above 0."""
         positive_n = self.value_n.detach() > 0
         return self.pattern if bool(positive_n.all()) else self.pattern.where(positive_n)
+
+
+def of_all_rows(patterns: Sequence[Pattern], ranks: Ranks) -> list[Pattern]:
+    """The places of each pattern on all ranks, each of which has equally many other rows of a batch."""
+    if ranks.count == 1:
+        return list(patterns)
+    rows, latents = patterns[0].rows, patterns[0].latents
+    columns = [(p.row_n + ranks.rank * rows, p.latent_n, torch.full_like(p.row_n, n)) for n, p in enumerate(patterns)]
+    places_3n = torch.cat([torch.stack(column) for column in columns], 1).int()
+    row_n, latent_n, number_n = torch.cat(ranks.parts(places_3n.T)).T.long()
+    members = [number_n == number for number in range(len(patterns))]
+    return [Pattern(rows * ranks.count, latents, row_n[member_n], latent_n[member_n]) for member_n in members]
 
 
 def places_of(mask: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from hiersae_cli.config.cache import CacheConfig
 from hiersae_cli.console import Console
 from hiersae_cli.device import free_memory, resolve_device
+from hiersae_cli.distributed.launch import launched
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.activations import (
     DROPPED,
@@ -36,6 +38,7 @@ from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.host.tokenizer import decoded
 from hiersae_cli.host.windows import Windows, choose_held_out, cut_windows
 from hiersae_cli.workflows.cache.agreement import require_same
+from hiersae_cli.workflows.cache.by_ranks import run_by_ranks
 from hiersae_cli.workflows.cache.writing import NotFiniteError, write_rows
 from hiersae_cli.workflows.common.outliers import SINKS, FirstLook
 
@@ -50,9 +53,19 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
     Returns the summary that ``--json`` prints. Raises ``UsageError`` and ``FileError`` for unusable flags and inputs.
     """
     console = console or Console.silent()
+    if place := launched():
+        return run_by_ranks(config, console, place, _write)
+    return _write(config, console)
+
+
+def _write(
+    config: CacheConfig, console: Console, choose_batch: Callable[[int, bool], int] = lambda batch, chosen: batch
+) -> dict[str, Any]:
+    """Write a cache or a shard; ``choose_batch`` takes a batch and whether it must stay, and returns that to take."""
     remove_finished(config.out)
     refuse_existing(config.out, config.overwrite)
-    device = resolve_device(config.device)
+    place = launched()
+    device = resolve_device(config.device, place.local_rank if place else 0)
     host = Host.load(config.model, device, config.model_dtype, config.revision, console)
     modules = _modules(config, host)
     context = _context(config, host)
@@ -68,7 +81,7 @@ def run(config: CacheConfig, console: Console | None = None) -> dict[str, Any]:
         document_tokens=config.document_tokens,
     )
     _check_vocabulary(host, windows)
-    writer, batches = _open_writer(config, host, windows, widths, context, dtype, console)
+    writer, batches = _open_writer(config, host, windows, widths, context, dtype, console, choose_batch)
     started = time.monotonic()
     rows_before = writer.rows_committed
     try:
@@ -149,6 +162,7 @@ def _open_writer(
     context: int,
     dtype: str,
     console: Console,
+    choose_batch: Callable[[int, bool], int],
 ) -> tuple[ActivationsWriter, np.ndarray]:
     """The unfinished cache to write into, and its missing batches of windows (n, 2)."""
     held_out = choose_held_out(len(windows.names), config.held_out, config.seed)
@@ -171,11 +185,12 @@ def _open_writer(
         "content": {"dtype": dtype, "modules": widths},
     }
     if writer := _unfinished(config, made_by):
+        choose_batch(writer.header["batch"], True)
         batches = _batches(windows, writer.header["batch"], config)
         done = np.searchsorted(windows.starts[batches[:, 0]] - writer.header["first_row"], writer.rows_committed)
         console.say(f"{writer.partial}: resuming from row {writer.rows_committed:,} of {writer.rows:,}")
         return writer, batches[done:]
-    batch = config.batch or _batch_size(host, context)
+    batch = choose_batch(config.batch or _batch_size(host, context), bool(config.batch))
     batches = _batches(windows, batch, config)
     first, last = int(windows.starts[batches[0, 0]]), int(windows.starts[batches[-1, 1]])
     row_bytes = ROW_BYTES + sum(width * STORAGE[dtype].itemsize + 4 for width in widths.values())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from hiersae_cli.config.base import first_difference
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.console import Console
-from hiersae_cli.device import keep_freed_memory, resolve_device
+from hiersae_cli.device import keep_freed_memory
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.formats.provenance import header
@@ -23,11 +23,11 @@ from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.spectrum import Spectrum
 from hiersae_cli.reading import reading
-from hiersae_cli.sae import build
-from hiersae_cli.sae.base import geometric_median
+from hiersae_cli.sae.base import SparseAutoencoder, geometric_median
 from hiersae_cli.sae.training import Trainer
 from hiersae_cli.workflows.common import sizing
 from hiersae_cli.workflows.train.sources import Source, open_source
+from hiersae_cli.workflows.train.team import Solo, team_of
 from hiersae_cli.workflows.train.tracking import tracked
 
 _CALIBRATION_BATCHES = 32
@@ -43,42 +43,40 @@ def run(config: TrainConfig, console: Console | None = None, on_step: OnStep | N
     raises, a checkpoint is written and the error goes on. Returns the last line of metrics, with the path of the run.
     Raises ``UsageError`` and ``FileError``.
     """
-    console = console or Console.silent()
-    folder = RunFolder(config.out)
-    _refuse(folder, config.overwrite)
-    with exclusive(folder.state_file.parent, wait=False):
-        return _train(config, folder, console, on_step)
+    team, folder = team_of(config, console or Console.silent()), RunFolder(config.out)
+    team.together(lambda: _refuse(folder, team.overwrites(folder)) if team.writes else None)
+    with ExitStack() as stack:
+        team.together(lambda: stack.enter_context(team.locked(folder)))
+        return _train(config, folder, team, on_step)
 
 
-def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: OnStep | None) -> dict[str, Any]:
-    device = resolve_device(config.device)
+def _train(config: TrainConfig, folder: RunFolder, team: Solo, on_step: OnStep | None) -> dict[str, Any]:
+    console = team.console
     if config.synth:
         console.say(f"{folder.path}: making the truth of {config.synth}")
-    source = open_source(config, device)
-    config.fit_to(source.rows)
+    source, spectrum, trainer = team.together(partial(_prepare, config, team))
     run_header = {
         **header(SCHEMA, SCHEMA_VERSION, config, source.inputs),
         "module": source.module,
         "width": source.width,
         "host": source.host,
     }
-    keep_freed_memory()
-    spectrum = source.spectrum()
-    trainer = _trainer(config, source, spectrum, device)
     interval = Interval()
     begin: Callable[[], None] | None = None
-    if _resumes(folder, config, run_header):
-        if (state := folder.read_state()) is not None:
+    if team.together(lambda: _resumes(folder, team.overwrites(folder), run_header)):
+        if (state := team.together(lambda: team.read_state(folder, trainer))) is not None:
             with reading(folder.state_file, "Start again with --overwrite."):
                 trainer.restore(state)
-                interval.restore(state, device)
-        folder.keep_metrics_until(trainer.step_number)
+                interval.restore(state, team.device)
+        if team.writes:
+            folder.keep_metrics_until(trainer.step_number)
         run_header = folder.read_header()
         console.say(f"{folder.path}: resuming from step {trainer.step_number:,} of {config.steps:,}")
-    else:
+    elif team.writes:
         if folder.config_file.exists() and (others := folder.others()):
             console.warn(f"{folder.path}: {', '.join(others)} stay, though they may belong to the earlier run")
         begin = partial(folder.begin, run_header)
+    team.equalise(trainer)
     console.say(
         f"{folder.path}: {config.arch} with {' + '.join(f'{w:,}' for w in config.widths)} latents on {source.module} "
         f"({source.width}), {config.steps:,} steps of {config.batch:,}, {source.extent(config.tokens)}"
@@ -87,9 +85,12 @@ def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: On
         console.say(f"{folder.path}: {sizing.figures_of(config, spectrum)}")
     for caution in [*source.cautions(config.tokens), *sizing.warnings(config, spectrum)]:
         console.warn(caution)
-    with tracked(config, folder, run_header, console) as write_metrics:
-        figures = _loop(config, trainer, interval, source, folder, write_metrics, console, begin, on_step)
-        hardening = trainer.finish(islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES))
+    tracking = tracked(config, folder, run_header, console) if team.writes else nullcontext(_write_nothing)
+    with tracking as write_metrics:
+        figures = _loop(config, trainer, interval, source, folder, team, write_metrics, begin, on_step)
+        trainer.calibrate(_new_batches(config, source))
+        whole = team.whole(trainer)
+        hardening = whole.harden(_new_batches(config, source)) if whole and config.harden else {}
         if hardening:
             write_metrics({**figures, "hardening": hardening})
     if hardening:
@@ -97,14 +98,33 @@ def _train(config: TrainConfig, folder: RunFolder, console: Console, on_step: On
             f"{folder.path}: hardened: fvu {hardening['fvu_soft']:.4f} -> {hardening['fvu']:.4f}, "
             f"L0 {hardening['l0_soft']:.1f} -> {hardening['l0']:.1f} on new rows"
         )
-    folder.write_model(trainer.folded(), config.steps, config.steps)
-    folder.remove_state()
+    if whole:
+        folder.write_model(whole.folded(), config.steps, config.steps)
+        folder.remove_state()
     source.close()
     console.say(
         f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
         f"L0 {sum(figures['l0']):.1f}; {figures['dead']:.1%} dead in the last {config.dead_after:,} rows"
     )
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
+
+
+def _prepare(config: TrainConfig, team: Solo) -> tuple[Source, Spectrum | None, Trainer]:
+    """Open the source, and make the model of this rank."""
+    source = open_source(config, team.device)
+    config.fit_to(source.rows)
+    keep_freed_memory()
+    spectrum = source.spectrum()
+    return source, spectrum, _trainer(config, source, spectrum, team)
+
+
+def _new_batches(config: TrainConfig, source: Source) -> Iterator[torch.Tensor]:
+    """The batches after the last of training."""
+    return islice(source.batches(config.batch, first=config.steps), _CALIBRATION_BATCHES)
+
+
+def _write_nothing(figures: dict[str, Any]) -> None:
+    """What ranks do with a line of metrics that another one writes."""
 
 
 def _refuse(folder: RunFolder, overwrite: bool) -> None:
@@ -127,9 +147,9 @@ def _refuse(folder: RunFolder, overwrite: bool) -> None:
         raise FileError(f"{folder.path}: {problem}", "Give --overwrite to replace it, or choose another --out.")
 
 
-def _resumes(folder: RunFolder, config: TrainConfig, run_header: dict[str, Any]) -> bool:
+def _resumes(folder: RunFolder, overwrite: bool, run_header: dict[str, Any]) -> bool:
     """Whether the folder holds an unfinished run of the same configuration; that of another one is refused."""
-    if config.overwrite or not folder.config_file.exists():
+    if overwrite or not folder.config_file.exists():
         return False
     saved = folder.read_header()
     difference = first_difference(saved["config"], run_header["config"])
@@ -146,13 +166,12 @@ def _resumes(folder: RunFolder, config: TrainConfig, run_header: dict[str, Any])
     return True
 
 
-def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, device: torch.device) -> Trainer:
+def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, team: Solo) -> Trainer:
     mean, mean_square = source.moments()
     variance = mean_square - float(mean @ mean)
     if variance <= 0:
         raise FileError(f"{', '.join(source.inputs)}: the activations do not vary", "There is nothing to learn.")
     scale = (source.width / variance) ** 0.5
-    model = build(config, source.width)
     centre_D = torch.from_numpy(mean).float()
     if config.bias_start == "median":
         (first_BD,) = islice(source.batches(_MEDIAN_ROWS), 1)
@@ -160,10 +179,14 @@ def _trainer(config: TrainConfig, source: Source, spectrum: Spectrum | None, dev
     relative_D = torch.ones(source.width)
     if spectrum:
         relative_D = torch.from_numpy(spectrum.relative_scale(config.normalise)).float()
-    model.initialise(centre_D * scale * relative_D, config.seeds.init)
-    if config.dtype == "bfloat16" and device.type == "mps":
+    if config.dtype == "bfloat16" and team.device.type == "mps":
         raise UsageError("--dtype bfloat16: not on mps", "Use --dtype float32.")
-    return Trainer(model.to(device).train(), config, scale, relative_D)
+
+    def make(model: SparseAutoencoder, shared: int = 0) -> Trainer:
+        model.initialise(centre_D * scale * relative_D, config.seeds.init)
+        return Trainer(model.to(team.device).train(), config, scale, relative_D, shared)
+
+    return team.trainer(source.width, make)
 
 
 def _loop(
@@ -172,8 +195,8 @@ def _loop(
     interval: Interval,
     source: Source,
     folder: RunFolder,
+    team: Solo,
     write_metrics: Callable[[dict[str, Any]], None],
-    console: Console,
     begin: Callable[[], None] | None,
     on_step: OnStep | None,
 ) -> dict[str, Any]:
@@ -184,10 +207,11 @@ def _loop(
     saved_at = time.monotonic()
     figures = folder.last_metrics() if trainer.step_number else {}  # needed if no step is left
     total, done = config.steps * config.batch, trainer.step_number * config.batch
+    second_stops = team.mesh.count == 1
     with (
-        stoppable() as stopping,
+        stoppable(second_stops) as stopping,
         closing(source.batches(config.batch, first=trainer.step_number)) as stream,
-        console.progress("train", total, "tokens", done=done) as progress,
+        team.console.progress("train", total, "tokens", done=done) as progress,
     ):
         while trainer.step_number < config.steps:
             interval.add(trainer.step(next(stream)))
@@ -196,7 +220,7 @@ def _loop(
                 begin = None
             last = trainer.step_number == config.steps
             if trainer.step_number % config.log_every == 0 or last:
-                figures = interval.close(trainer)
+                figures = interval.close(trainer, team)
                 trainer.require_finite(figures["loss"])
                 write_metrics(figures)
             progress.advance(config.batch, **_display(figures))
@@ -204,12 +228,17 @@ def _loop(
                 try:
                     on_step(trainer.step_number, figures)
                 except BaseException:
-                    _checkpoint(folder, trainer, interval)
+                    if team.mesh.count == 1:  # others do not know of the error
+                        team.checkpoint(folder, trainer, interval.state())
                     raise
-            if not last and (stopping() or time.monotonic() - saved_at > config.checkpoint_seconds):
-                _checkpoint(folder, trainer, interval)
+            if last:
+                break
+            due = time.monotonic() - saved_at > config.checkpoint_seconds
+            stop, save = team.agree(trainer.step_number, stopping(), due)
+            if stop or save:
+                team.checkpoint(folder, trainer, interval.state())
                 saved_at = time.monotonic()
-            if stopping() and not last:
+            if stop:
                 raise Interrupted(f"{folder.path}: stopped at step {trainer.step_number:,} of {config.steps:,}")
     return figures
 
@@ -224,11 +253,6 @@ def _display(figures: dict[str, Any]) -> dict[str, str]:
         "dead": f"{figures['dead']:.1%}",
     }
     return {**texts, "phase": figures["phase"]} if "phase" in figures else texts
-
-
-def _checkpoint(folder: RunFolder, trainer: Trainer, interval: Interval) -> None:
-    folder.write_model(trainer.folded(), trainer.step_number, trainer.config.steps)
-    folder.write_state({**trainer.state(), **interval.state()})
 
 
 class Interval:
@@ -248,7 +272,7 @@ class Interval:
                 self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._latest = {name: value for name, value in step.items() if not isinstance(value, torch.Tensor)}
 
-    def close(self, trainer: Trainer) -> dict[str, Any]:
+    def close(self, trainer: Trainer, team: Solo) -> dict[str, Any]:
         """The line of the log, with FVU as a ratio of sums over the interval and means; starts a new interval."""
         sums = self._sums
         rows, steps = float(sums["rows"]), float(sums["steps"])
@@ -266,7 +290,10 @@ class Interval:
         }
         if "error_levels" in sums:
             figures["fvu_levels"] = [error / variance for error in sums["error_levels"].tolist()]
-        figures["tokens_per_second"] = round(rows / (time.monotonic() - self._started))
+        seconds = time.monotonic() - self._started
+        figures["tokens_per_second"] = round(rows / seconds)
+        figures |= team.figures(seconds)
+        team.equalise(trainer)
         self._sums, self._started = {}, time.monotonic()
         return figures
 

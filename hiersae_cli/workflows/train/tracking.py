@@ -74,7 +74,7 @@ def scalars(figures: Mapping[str, Any]) -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in figures.items():
         if isinstance(value, list):
-            flat |= {f"{name}/{ascii_lowercase[level]}": number for level, number in enumerate(value)}
+            flat |= {f"{name}/{letter}": number for letter, number in zip(ascii_lowercase, value, strict=False)}
             if name == "l0":
                 flat[f"{name}/{_TOTAL}"] = sum(value)
         elif isinstance(value, dict):

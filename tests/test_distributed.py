@@ -1,0 +1,248 @@
+"""Training and caching by several ranks: the same result as one process, and what happens when a rank dies."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.distributed.launch import launched
+from hiersae_cli.distributed.ranks import Mesh, nth_largest
+from hiersae_cli.formats.activations import Activations
+from hiersae_cli.sae.base import first_rows
+from hiersae_cli.sae.base import nth_largest as nth_largest_here
+from hiersae_cli.sae.splitting import build_part
+from hiersae_cli.sae.training import Trainer
+from tests.helpers import PATIENCE, environment, hiersae
+from tests.ranks import on_ranks, run_ranks, start_ranks
+
+WIDTH, BATCH = 24, 48
+DOCS = Path(__file__).parent.parent / "docs"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "hier": {"arch": "hier", "widths": (8, 56), "k": (2, 4)},
+    "batchtopk": {"arch": "batchtopk", "widths": (64,), "k": (6,)},
+    "hier-all": {
+        "arch": "hier", "widths": (4, 12, 48), "k": (1, 2, 3), "refine": True, "harden": True, "coherence_weight": 0.1,
+        "curriculum": "anneal=0.4,closed=0.3",
+    },
+    "hier-row-adam": {"arch": "hier", "widths": (8, 56), "k": (2, 4), "optimizer": "row-adam", "open_every": 2},
+    "batchtopk-row-adam": {"arch": "batchtopk", "widths": (64,), "k": (6,), "optimizer": "row-adam", "refine": True},
+    "topk": {"arch": "topk", "widths": (64,), "k": (6,)},
+    "jumprelu": {"arch": "jumprelu", "widths": (64,), "k": (6,)},
+    "matryoshka": {"arch": "matryoshka", "widths": (8, 56), "k": (6,)},
+}  # fmt: skip
+SORTED = ("hier-all", "hier-row-adam")  # a gate that closes sorts the latents, and each rank sorts its own
+LONG = {"hier": 200, "batchtopk": 200}
+
+
+def rows(steps: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(5)
+    features = torch.randn(48, WIDTH, generator=generator)
+    strengths = torch.rand(steps * BATCH, 48, generator=generator)
+    strengths *= torch.rand(steps * BATCH, 48, generator=generator) < 0.08
+    noise = torch.randn(steps * BATCH, WIDTH, generator=generator)
+    return (strengths @ features + 0.05 * noise + 1).split(BATCH)
+
+
+def trained(variant: str, mesh: Mesh) -> tuple[list[list[float]], torch.Tensor, list[float]]:
+    """Figures of every step, the parents of the last level, and the thresholds of inference."""
+    steps = LONG.get(variant, 30)
+    config = TrainConfig(
+        acts=[], tokens=steps * BATCH, batch=BATCH, tree_every=10, dead_after=20 * BATCH, **VARIANTS[variant]
+    )
+    batches = rows(steps)
+    model, split = build_part(config, WIDTH, mesh)
+    model.initialise(torch.cat(batches[:8]).mean(0), 0)
+    trainer = Trainer(model.train(), config, 1.0, shared=split.shared if split else 0)
+    figures = []
+    for x_BD in batches:
+        step = trainer.step(x_BD)
+        figures.append([*(float(step[name]) for name in ("loss", "error", "gradient_norm")), *step["active"].tolist()])
+    trainer.calibrate(batches[-8:])
+    parent_F = torch.from_numpy(model.tree_F)[-(model.widths[-1]) :]
+    return figures, torch.cat(mesh.latents.parts(parent_F)), model.threshold_L.tolist()
+
+
+def trained_by_rank(latent_ranks: int, variants: list[str]) -> dict[str, Any]:
+    from hiersae_cli.distributed.group import Job
+
+    place = launched()
+    assert place
+    mesh = Job(place, torch.device("cpu")).mesh(latent_ranks)
+    return {variant: trained(variant, mesh) for variant in variants}
+
+
+def assert_equal(ranks: int, latent_ranks: int, variants: list[str]) -> None:
+    answers = on_ranks(ranks, lambda: trained_by_rank(latent_ranks, variants))
+    for variant in variants:
+        figures, parent_C, thresholds = trained(variant, Mesh())
+        for answer in answers:
+            assert answer[variant][0] == [pytest.approx(step, rel=1e-5) for step in figures], variant
+            assert answer[variant][2] == pytest.approx(thresholds, rel=1e-5), variant
+            parents = answer[variant][1]
+            if variant in SORTED:
+                parents, parent_C = parents.sort().values, parent_C.sort().values
+            assert torch.equal(parents, parent_C), variant
+
+
+@pytest.mark.parametrize("latent_ranks", [1, 2], ids=["data", "tree"])
+def test_two_ranks_have_the_losses_and_the_tree_of_one_process(latent_ranks: int) -> None:
+    assert_equal(2, latent_ranks, list(VARIANTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latent_ranks", [1, 2, 4])
+def test_four_ranks_have_the_losses_and_the_tree_of_one_process(latent_ranks: int) -> None:
+    assert_equal(4, latent_ranks, list(VARIANTS))
+
+
+@pytest.mark.parametrize("count", [1, 7, 300, 599, 600, 700])
+def test_the_nth_largest_of_all_ranks_is_exact(count: int) -> None:
+    score_n = torch.randn(600, generator=torch.Generator().manual_seed(count)) * 10.0 ** torch.arange(-3, 3).repeat(100)
+    score_n[::7] = score_n[3]  # ties
+    whole = nth_largest(score_n, count, lambda counts: counts)
+    assert whole == nth_largest_here(score_n, count)
+
+
+def test_rows_drawn_in_blocks_are_those_of_one_draw() -> None:
+    place_F = torch.tensor([0, 5, 16_383, 16_384, 39_999])
+    assert torch.equal(first_rows(40_000, 6, 3, place_F), first_rows(40_000, 6, 3)[place_F])
+
+
+FLAGS = ("--widths", "16,112", "--k", "4,4", "--tokens", "20k", "--batch", "256", "--log-every", "20")
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_acts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    done = hiersae("train", tiny_acts, *FLAGS, "-o", run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.mark.parametrize("way", ["data", "tree"])
+def test_a_run_of_two_ranks_is_that_of_one(alone: Path, tiny_acts: Path, tmp_path: Path, way: str) -> None:
+    run = tmp_path / "run"
+    (code, out, err), (other_code, other_out, other_err) = run_ranks(
+        2, "train", tiny_acts, *FLAGS, "-o", run, "--parallel", way, "--json"
+    )
+    assert (code, other_code) == (0, 0), err + other_err
+    assert (other_out, other_err) == ("", "")
+    assert json.loads(out)["step"] == 78
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "metrics.jsonl", "model.safetensors"]
+    for line, expected in zip(lines(run), lines(alone), strict=True):
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert line["fvu"] == pytest.approx(expected["fvu"], rel=1e-5)
+        assert line["ranks"]["data"] * line["ranks"]["tree"] == 2
+        assert 0 <= line["ranks"]["communication"] <= 1 and len(line["ranks"]["memory"]) == 2
+    tensors, expected = load_file(run / "model.safetensors"), load_file(alone / "model.safetensors")
+    assert torch.equal(tensors["parent_F"], expected["parent_F"])
+    for name in ("W_enc_FD", "W_dec_FD", "threshold_L"):
+        assert torch.allclose(tensors[name], expected[name], rtol=1e-3, atol=1e-4), name
+    described = hiersae("info", run)
+    assert "of the time in communication" in described.stdout
+    assert (
+        json.loads((run / "config.json").read_text())["config"].keys()
+        == json.loads((alone / "config.json").read_text())["config"].keys()
+    )
+
+
+def test_a_rank_that_dies_ends_all_and_another_number_of_ranks_resumes(
+    alone: Path, tiny_acts: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = ("train", tiny_acts, *FLAGS, "-o", run, "--checkpoint-seconds", "0")
+    first, second = start_ranks(2, *arguments, "--parallel", "tree")
+    deadline = time.monotonic() + PATIENCE
+    while not (run / "state" / "state.safetensors.index.json").exists():
+        assert time.monotonic() < deadline and first.poll() is None, first.communicate()[1]
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    errors = first.communicate(60)[1]
+    assert first.wait() == 1
+    assert errors.count("error: another rank has ended") == 1 and "Traceback" not in errors
+    again = hiersae(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from step" in again.stderr
+    assert [line["loss"] for line in lines(run)] == pytest.approx([line["loss"] for line in lines(alone)], rel=1e-5)
+    assert not (run / "state").exists()
+
+
+def test_a_cache_of_two_ranks_is_that_of_one(tiny_host: Path, tiny_text: Path, tmp_path: Path) -> None:
+    flags = ("cache", tiny_text, "--model", tiny_host, "--layer", "1", "--context", "32", "--batch", "4")
+    assert hiersae(*flags, "--tokens", "2k", "-o", tmp_path / "one.h5").returncode == 0
+    two = tmp_path / "two.h5"
+    for code, _, errors in run_ranks(2, *flags, "--tokens", "2k", "-o", two):
+        assert code == 0, errors
+    assert two.with_name("two-2-of-2.h5").exists()
+    with Activations(tmp_path / "one.h5") as one, Activations(two) as joined:
+        assert one.fingerprint == joined.fingerprint
+
+
+def test_ranks_are_refused_where_they_cannot_work(tiny_acts: Path, tmp_path: Path) -> None:
+    for _, (code, _, errors) in zip("ab", run_ranks(2, "info", tiny_acts), strict=True):
+        assert code == 2 and ("torchrun" in errors or not errors)
+    (code, _, errors), (_, _, other) = run_ranks(
+        2, "train", tiny_acts, "--batch", "255", "--parallel", "data", "-o", tmp_path / "run"
+    )
+    assert code == 2 and "--batch 255" in errors and not other
+
+
+def test_one_process_connects_to_nothing(tiny_acts: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from hiersae_cli.api import train; "
+        f"train([{str(tiny_acts)!r}], out={str(tmp_path / 'run')!r}, tokens=512, widths=(4, 8), k=(1, 1)); "
+        "sys.exit('hiersae_cli.distributed.group' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_whose_rank_dies(alone: Path, tiny_acts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    launch += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "hiersae_cli"]
+    launch += ["train", str(tiny_acts), *FLAGS, "-o", str(run), "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(launch, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not any((run / "state").glob("*.safetensors*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    subprocess.run(["kill", "-9", children[-1]], check=True)
+    errors = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0, errors
+    assert [line["loss"] for line in lines(run)] == pytest.approx([line["loss"] for line in lines(alone)], rel=1e-5)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / "scale.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_examples_for_clusters_are_well_formed() -> None:
+    (script,) = (block for block in blocks("bash") if "#SBATCH" in block)
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert checked.returncode == 0 and not checked.stderr, checked.stderr
+    (text,) = blocks("yaml")
+    documents = list(yaml.safe_load_all(text))
+    assert [document["kind"] for document in documents] == ["Service", "Job"]
+    service, job = documents
+    pod = job["spec"]["template"]["spec"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert job["spec"]["completions"] == job["spec"]["parallelism"]

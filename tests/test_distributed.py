@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ def trained(variant: str, mesh: Mesh) -> tuple[list[list[float]], torch.Tensor, 
     return figures, torch.cat(mesh.latents.parts(parent_F)), model.threshold_L.tolist()
 
 
+@cache
+def trained_alone(variant: str) -> tuple[list[list[float]], torch.Tensor, list[float]]:
+    return trained(variant, Mesh())
+
+
 def trained_by_rank(latent_ranks: int, variants: list[str]) -> dict[str, Any]:
     from hiersae_cli.distributed.group import Job
 
@@ -88,7 +94,7 @@ def trained_by_rank(latent_ranks: int, variants: list[str]) -> dict[str, Any]:
 def assert_equal(ranks: int, latent_ranks: int, variants: list[str]) -> None:
     answers = on_ranks(ranks, lambda: trained_by_rank(latent_ranks, variants))
     for variant in variants:
-        figures, parent_C, thresholds = trained(variant, Mesh())
+        figures, parent_C, thresholds = trained_alone(variant)
         for answer in answers:
             assert answer[variant][0] == [pytest.approx(step, rel=1e-5) for step in figures], variant
             assert answer[variant][2] == pytest.approx(thresholds, rel=1e-5), variant

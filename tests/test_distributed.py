@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.distributed.launch import launched
 from hiersae_cli.distributed.ranks import Mesh, nth_largest
 from hiersae_cli.formats.activations import Activations
+from hiersae_cli.formats.run import RunFolder
 from hiersae_cli.sae.base import first_rows
 from hiersae_cli.sae.base import nth_largest as nth_largest_here
 from hiersae_cli.sae.splitting import build_part
@@ -74,6 +77,11 @@ def trained(variant: str, mesh: Mesh) -> tuple[list[list[float]], torch.Tensor, 
     return figures, torch.cat(mesh.latents.parts(parent_F)), model.threshold_L.tolist()
 
 
+@cache
+def trained_alone(variant: str) -> tuple[list[list[float]], torch.Tensor, list[float]]:
+    return trained(variant, Mesh())
+
+
 def trained_by_rank(latent_ranks: int, variants: list[str]) -> dict[str, Any]:
     from hiersae_cli.distributed.group import Job
 
@@ -86,7 +94,7 @@ def trained_by_rank(latent_ranks: int, variants: list[str]) -> dict[str, Any]:
 def assert_equal(ranks: int, latent_ranks: int, variants: list[str]) -> None:
     answers = on_ranks(ranks, lambda: trained_by_rank(latent_ranks, variants))
     for variant in variants:
-        figures, parent_C, thresholds = trained(variant, Mesh())
+        figures, parent_C, thresholds = trained_alone(variant)
         for answer in answers:
             assert answer[variant][0] == [pytest.approx(step, rel=1e-5) for step in figures], variant
             assert answer[variant][2] == pytest.approx(thresholds, rel=1e-5), variant
@@ -181,6 +189,28 @@ def test_a_rank_that_dies_ends_all_and_another_number_of_ranks_resumes(
     assert "resuming from step" in again.stderr
     assert [line["loss"] for line in lines(run)] == pytest.approx([line["loss"] for line in lines(alone)], rel=1e-5)
     assert not (run / "state").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(20))
+def test_a_rank_that_dies_at_any_moment_ends_all(alone: Path, tiny_acts: Path, tmp_path: Path, moment: int) -> None:
+    run, generator = tmp_path / "run", random.Random(moment)
+    arguments = ("train", tiny_acts, *FLAGS, "-o", run, "--checkpoint-seconds", "0")
+    processes = start_ranks(2, *arguments, "--parallel", generator.choice(["data", "tree"]))
+    wanted, deadline = moment % 5, time.monotonic() + PATIENCE  # lines of the log; the fifth moment is after the last
+    log = run / "metrics.jsonl"
+    # Before the ranks are connected, only the launcher can notice that one has died.
+    while not run.exists() or (wanted and not (log.exists() and log.read_text().count("\n") >= wanted)):
+        assert time.monotonic() < deadline and processes[0].poll() is None
+        time.sleep(0.01)
+    time.sleep(generator.uniform(0, 1))
+    victim = generator.randrange(2)
+    processes[victim].send_signal(signal.SIGKILL)
+    processes[1 - victim].wait(60)
+    if not ((run / "config.json").exists() and RunFolder(run).is_complete()):
+        for code, _, errors in run_ranks(2, *arguments):
+            assert code == 0, errors
+    assert [line["loss"] for line in lines(run)] == pytest.approx([line["loss"] for line in lines(alone)], rel=1e-5)
 
 
 def test_a_cache_of_two_ranks_is_that_of_one(tiny_host: Path, tiny_text: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_checkpoint_with_not_a_number_is_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(VERSION_2, folder.path)
     folder.write_header({**folder.read_header(), "schema_version": SCHEMA_VERSION})
-    folder.write_state({"W_enc_FD": torch.tensor([1.0, float("nan")])})
+    folder.write_state({"step": torch.tensor(3), "W_enc_FD": torch.tensor([1.0, float("nan")])})
     with pytest.raises(FileError, match="W_enc_FD holds not-a-number"):
         folder.read_state()
 

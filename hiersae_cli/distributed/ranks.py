@@ -83,11 +83,6 @@ class Mesh:
         """The number of ranks."""
         return self.rows.count * self.latents.count
 
-    @property
-    def first(self) -> bool:
-        """Whether this is the rank that writes files and prints."""
-        return self.rows.rank == 0 and self.latents.rank == 0
-
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, without gradients; may change ``tensor``."""
         return self.latents.sum(self.rows.sum(tensor))

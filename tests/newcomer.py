@@ -104,8 +104,7 @@ def document(newcomer: Newcomer) -> str:
 
 def detectors(newcomer: Newcomer) -> list[str]:
     """Which features fire at this word?"""
-    newcomer.click(".bar nav a[data-view=search]", "#query")
-    newcomer.type("#query", newcomer.word, "#found .node")
+    newcomer.type(".find input", newcomer.word, "#found .node")
     return newcomer.all("#found .node")[:5]
 
 

@@ -29,6 +29,7 @@ PAGES = (
     "/search?q=king",
     "/report",
     "/text?text=a+b",
+    "/document/2?at=3&of=a1",
     "/nowhere",
 )
 # Best practices are advice, not faults; a frame cannot be loaded here.

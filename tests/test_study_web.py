@@ -264,6 +264,31 @@ def test_raters_read_the_consent_file_and_may_decline(tmp_path: Path):
         assert study.store.steps(0) == set() and "I agree" in one.page()
 
 
+def test_the_common_link_gives_each_a_link_of_their_own(served):
+    address, study = served
+    path = f"/join/{study.common_token}"
+    study.store.take_step(1, "consent")  # the link of this rater is in use
+    links = []
+    for _ in range(3):
+        one = Rater(address, "")
+        status, text, _ = one.ask("GET", path)
+        assert status == 200 and study.links.raters[0] not in text
+        assert one.ask("POST", path, urlencode({"signature": "0" * 64}))[0] == 403
+        status, answered, headers = one.ask("POST", path, urlencode(fields(text)))
+        links.append(headers["location"] if status == 303 else answered)
+    # The third rater matches labels, which nobody has written.
+    assert (
+        links[0] == f"/r/{study.links.raters[0]}" and "No place is free" in links[1] and "No place is free" in links[2]
+    )
+    study.store.begin_second_half()
+    one = Rater(address, study.links.raters[2])
+    assert one.ask("POST", path, urlencode(fields(text)))[2]["location"] == f"/r/{one.token}"
+    assert "I agree" in one.page()
+    assert one.ask("GET", "/join/nosuch")[0] == 404
+    study.store.stop(True)
+    assert one.ask("GET", path)[0] == 409 == one.ask("POST", path, urlencode(fields(text)))[0]
+
+
 def test_practice_is_resumed_where_it_was(served):
     address, study = served
     one = Rater(address, study.links.raters[0])

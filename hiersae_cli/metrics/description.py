@@ -118,7 +118,7 @@ def chow_liu(pairs: InformativePairs) -> Array:
     latents = len(pairs.fired_F)
     # The tree with the least summed weight; a weight of 0 would count as no edge.
     weight_E = pairs.bits_E.max(initial=0.0) + 1 - pairs.bits_E
-    tree = minimum_spanning_tree(coo_array((weight_E, (pairs.first_E, pairs.second_E)), (latents, latents)).tocsr())
+    tree = minimum_spanning_tree(_graph(weight_E, pairs.first_E, pairs.second_E, latents))
     # The root of each tree is the first of its latents in the order of frequency.
     order = np.argsort(-pairs.fired_F, kind="stable")
     _, member_F = connected_components(tree, directed=False)
@@ -126,9 +126,15 @@ def chow_liu(pairs: InformativePairs) -> Array:
     edge = tree.tocoo()
     above = np.concatenate([edge.row, np.full(len(root), latents)])
     below = np.concatenate([edge.col, root])
-    joined = coo_array((np.ones(len(above)), (above, below)), (latents + 1, latents + 1)).tocsr()
+    joined = _graph(np.ones(len(above)), above, below, latents + 1)
     _, parent_F = breadth_first_order(joined, latents, directed=False)
     return np.where(parent_F[:latents] == latents, NONE, parent_F[:latents]).astype(np.int64)
+
+
+def _graph(weight_E: Array, first_E: Array, second_E: Array, nodes: int) -> csr_array:
+    """A graph by its edges. Before SciPy 1.16, its functions of graphs take only indices of 32 bits."""
+    ends = (first_E.astype(np.int32), second_E.astype(np.int32))
+    return coo_array((weight_E, ends), (nodes, nodes)).tocsr()
 
 
 def most_informative_parents(pairs: InformativePairs) -> Array:

@@ -213,7 +213,9 @@ class _NearPairs:
         if not len(self.latent_E):
             return same_F
         nodes = self.latents + int(self.other_E.max()) + 1
-        graph = coo_array((self.cosine_E, (self.latent_E, self.latents + self.other_E)), (nodes, nodes))
+        # Before SciPy 1.16, functions of graphs take only indices of 32 bits.
+        ends = (self.latent_E.astype(np.int32), (self.latents + self.other_E).astype(np.int32))
+        graph = coo_array((self.cosine_E, ends), (nodes, nodes))
         _, cluster = connected_components(graph, directed=False)
         order = np.argsort(cluster[self.latent_E], kind="stable")
         for members in np.split(order, np.flatnonzero(np.diff(cluster[self.latent_E[order]])) + 1):

@@ -15,7 +15,7 @@ from hiersae_cli.pages import text
 from hiersae_cli.study.analysis import AnswerTable, exclusions
 from hiersae_cli.study.consent import as_html
 from hiersae_cli.study.duration import BREAK_EVERY, minutes
-from hiersae_cli.study.live import ANSWER, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study, break_step, practice_step
+from hiersae_cli.study.live import ANSWER, JOIN, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study, break_step, practice_step
 from hiersae_cli.study.practice import LEGEND, PRACTICE
 from hiersae_cli.study.protocol import (
     CHECK,
@@ -41,6 +41,7 @@ MESSAGES = {
     408: ("Too slow", "The form did not come in time. Open your link again."),
     500: ("Something failed", "Your answers so far are kept. Open your link again in a while."),
 }
+FULL = ("No place is free", "Nothing was stored. If you came from a platform for studies, return your place there.")
 
 
 class StudyPages:
@@ -67,6 +68,12 @@ class StudyPages:
     def message(self, title: str, says: str, link: str = "") -> str:
         """A page with a title and a text, and perhaps a link to go on."""
         return self._render("message", title=title, says=says, link=link)
+
+    def join(self, token: str) -> str:
+        """The page of the common link. A button gives the private link, so that no robot that looks at it gets one."""
+        self._study.require_common(token)
+        signature = self._study.sign(JOIN, token)
+        return self._render("join", title="A study of what language models look for", token=token, signature=signature)
 
     def place(self, token: str) -> str:
         """Where a rater is: the address of a page below their link; "" for the link itself.
@@ -213,6 +220,7 @@ class StudyPages:
             second_half=SECOND_HALF,
             second_signature=study.sign(SWITCH, token, SECOND_HALF),
             exposed=study.exposed,
+            common=f"{self.prefix}/join/{study.common_token}",
             place=study.store.place,
         )
 

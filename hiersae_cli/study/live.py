@@ -17,10 +17,10 @@ from hiersae_cli.formats.study import Item, Links, StudyFiles
 from hiersae_cli.study.duration import BREAK_EVERY
 from hiersae_cli.study.practice import PRACTICE
 from hiersae_cli.study.protocol import LABEL, MATCH, label_item, session, writes_labels
-from hiersae_cli.study.store import CONSENT, HUMAN, Answer, Store
+from hiersae_cli.study.store import CONSENT, HUMAN, JOINED, Answer, Store
 from hiersae_cli.study.store import PRACTICE as PRACTISED
 
-STEP, ANSWER, SWITCH = "step", "answer", "switch"  # kinds of forms
+STEP, ANSWER, SWITCH, JOIN = "step", "answer", "switch", "join"  # kinds of forms
 STOP, OPEN, SECOND_HALF = "stop", "open", "second-half"  # what an administrator does
 
 
@@ -71,6 +71,26 @@ class Study:
         """404 unless this is the administrator's link."""
         if not secrets.compare_digest(token.encode(), self.links.administrator.encode()):
             raise HTTPException(404)
+
+    @property
+    def common_token(self) -> str:
+        """The token of the common link, which gives a private link to everybody who opens it."""
+        return self.sign("common", "")[:32]
+
+    def require_common(self, token: str) -> None:
+        """404 unless this is the common link; 409 if the study is closed."""
+        if not secrets.compare_digest(token.encode(), self.common_token.encode()):
+            raise HTTPException(404)
+        if self.store.stopped():
+            raise HTTPException(409)
+
+    def join(self) -> str:
+        """The token of a private link that nobody has used, from now on in use; "" if none is free now."""
+        begun = self.store.begun()
+        for rater, token in enumerate(self.links.raters):
+            if rater not in begun and not self.waits(rater) and self.store.take_step(rater, JOINED):
+                return token
+        return ""
 
     def sign(self, kind: str, token: str, *content: object) -> str:
         """Proof that a form of this kind with this content was made for the link with this token."""

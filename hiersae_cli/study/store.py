@@ -32,6 +32,7 @@ from hiersae_cli.formats.fields import COUNT, require_fields
 
 HUMAN, MODEL, SIMULATED = "human", "model", "simulated"
 CONSENT, PRACTICE = "consent", "practice"
+JOINED = "joined"  # a rater's link was given to somebody who came by the common link
 
 _tables = MetaData()
 _answers = Table(
@@ -146,16 +147,22 @@ class Store:
             require_fields(self.place, vars(answer), _FIELDS, "Restore it from a copy.")
         return answers
 
-    def take_step(self, rater: int, step: str) -> None:
-        """Note that a rater has consented, practised or had a break; a second time changes nothing."""
+    def take_step(self, rater: int, step: str) -> bool:
+        """Note that a rater has joined, consented, practised or had a break; False if that is noted already."""
         try:
             with self._connected() as connection:
                 connection.execute(insert(_steps).values(rater=rater, step=step, time=_now()))
         except IntegrityError:
-            pass
+            return False
+        return True
+
+    def begun(self) -> set[int]:
+        """The raters who have taken any step."""
+        with self._connected() as connection:
+            return set(connection.scalars(select(_steps.c.rater).distinct()))
 
     def steps(self, rater: int) -> set[str]:
-        """What a rater has done besides answering: ``CONSENT``, parts of the practice and all of it, and breaks."""
+        """What a rater has done besides answering: ``JOINED``, ``CONSENT``, the practice and its parts, and breaks."""
         with self._connected() as connection:
             return set(connection.scalars(select(_steps.c.step).where(_steps.c.rater == rater)))
 

@@ -25,7 +25,7 @@ from hiersae_cli.pages.server import LOOPBACK, Guard, read_form
 from hiersae_cli.pages.text import asset_text
 from hiersae_cli.study.answers import to_watch
 from hiersae_cli.study.html import MESSAGES, StudyPages
-from hiersae_cli.study.live import ANSWER, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study
+from hiersae_cli.study.live import ANSWER, JOIN, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study
 from hiersae_cli.study.protocol import LABEL, allowed
 from hiersae_cli.study.store import CONSENT, HUMAN, PRACTICE, Answer
 
@@ -41,6 +41,8 @@ def app(study: Study, *, host: str = LOOPBACK[0], public: str = "") -> ASGIApp:
     server = StudyServer(study, prefix)
     routes = [
         Route("/", server.welcome),
+        Route("/join/{token}", server.common),
+        Route("/join/{token}", server.join, methods=["POST"]),
         Route("/r/{token}", server.rater),
         Route("/r/{token}/practice/{number:int}", server.practice),
         Route("/r/{token}/break/{number:int}", server.rest),
@@ -82,6 +84,23 @@ class StudyServer:
     def welcome(self, request: Request) -> Response:
         """The page without a link."""
         return HTMLResponse(self._pages.message("A study", "Open it by the link that you were sent."))
+
+    def common(self, request: Request) -> Response:
+        """The common link."""
+        return HTMLResponse(self._pages.join(request.path_params["token"]))
+
+    async def join(self, request: Request) -> Response:
+        """A free private link for somebody who came by the common one."""
+        token = request.path_params["token"]
+        self._study.require_common(token)
+        (signature,) = await read_form(request, "signature")
+        self._study.require_signature(signature, JOIN, token)
+        own = await run_in_threadpool(self._study.join)
+        if own:
+            return RedirectResponse(f"{self._prefix}/r/{own}", 303)
+        return HTMLResponse(
+            self._pages.message("No place is free", "Nothing was stored. Please return your place."), 409
+        )
 
     def rater(self, request: Request) -> Response:
         """A rater's link, which leads to where the rater is."""

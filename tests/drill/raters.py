@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.helpers import Started, start
 from tests.test_study_web import rate_at_once
 
 KILLS = 3
+_ATTEMPTS = 100  # servers close idle connections, and a browser then opens another one
 
 
 def rate(counts: Counts, budget: Budget, work: Path) -> None:
@@ -33,6 +35,7 @@ def rate(counts: Counts, budget: Budget, work: Path) -> None:
     tokens, study = Links(folder).raters, load_study(folder)
     expected = len(tokens) * len(study.items)
     acknowledged: list[tuple[str, str]] = []
+    one_at_a_time = threading.Lock()
     for phase in range(1, KILLS + 2):
         server, address = _serve(folder)
         enough = expected * phase // (KILLS + 1)
@@ -40,11 +43,15 @@ def rate(counts: Counts, budget: Budget, work: Path) -> None:
         def note(
             token: str, item: str, server: Started = server, enough: int = enough, last: bool = phase > KILLS
         ) -> None:
-            acknowledged.append((token, item))
-            if len(acknowledged) >= enough and not last:
-                server.kill()
+            with one_at_a_time:
+                acknowledged.append((token, item))
+                if len(acknowledged) >= enough and not last:
+                    server.kill()
 
-        failed = rate_at_once(address, tokens, note)
+        for _ in range(_ATTEMPTS):
+            failed = rate_at_once(address, tokens, note)
+            if not failed or server.poll() is not None:
+                break
         if phase <= KILLS:
             server.kill()
             server.wait(PATIENCE)

@@ -180,6 +180,7 @@ def serve(config: StudyServeConfig, console: Console | None = None) -> dict[str,
         base = (config.public_url or address).rstrip("/")
         console.say(f"serving at {address} (Ctrl-C ends it); answers go to {store.place}")
         console.say(f"administrator: {base}/admin/{links.administrator}")
+        console.say(f"any rater, such as of a crowd platform: {base}/join/{served.common_token}")
         for number, token in enumerate(links.raters):
             console.say(f"rater {number}: {base}/r/{token}")
 

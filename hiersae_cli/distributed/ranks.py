@@ -83,14 +83,26 @@ class Mesh:
         """The number of ranks."""
         return self.rows.count * self.latents.count
 
-    @property
-    def first(self) -> bool:
-        """Whether this is the rank that writes files and prints."""
-        return self.rows.rank == 0 and self.latents.rank == 0
-
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, without gradients; may change ``tensor``."""
         return self.latents.sum(self.rows.sum(tensor))
+
+
+def largest_by_key(key_f: torch.Tensor, score_f: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """For each key the largest score that any rank has for it.
+
+    Args:
+        key_f: this rank's keys, int64, distinct and ascending.
+        score_f: a score for each, float32 or narrower, not negative; further numbers are ignored.
+    """
+    if ranks.count == 1:
+        return score_f
+    # As integers, floating-point numbers that are not negative have the same order.
+    bits_f = score_f[: len(key_f)].float().view(torch.int32).long()
+    key_a, bits_a = torch.cat(ranks.parts(torch.stack([key_f, bits_f], 1))).T
+    known_k, place_a = key_a.unique(return_inverse=True)
+    best_k = torch.zeros_like(known_k).scatter_reduce_(0, place_a, bits_a.contiguous(), "amax")
+    return best_k[torch.searchsorted(known_k, key_f)].int().view(torch.float32).to(score_f.dtype)
 
 
 _DIGIT = 16  # bits

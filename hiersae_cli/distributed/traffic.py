@@ -89,4 +89,9 @@ def of_tree(sizes: Sizes) -> Messages:
     summed = [reconstruction] * (2 * sizes.passes)
     if sizes.selects:
         summed += [_DIGIT_COUNTS] * (sizes.passes * _DIGITS)
-    return Messages((*summed, *[_SMALL] * 3))  # whether latents are dead, the gradient's norm, the number of firings
+    summed += [_SMALL] * 3  # whether latents are dead, the gradient's norm, the number of firings
+    if len(sizes.widths) == 1:
+        return Messages(tuple(summed))
+    # The families of candidates and their best scores: about as many as firings, a key and a score of 8 bytes each.
+    families = 2 * 8 * sizes.batch * sizes.k[-1]
+    return Messages((*summed, *[_SMALL] * sizes.passes), (families,) * sizes.passes)

@@ -15,6 +15,7 @@ import torch
 
 from hiersae_cli.config.architectures import HierOptions
 from hiersae_cli.config.curriculum import Phase
+from hiersae_cli.distributed.ranks import largest_by_key
 from hiersae_cli.levels import NO_PARENT
 from hiersae_cli.sae.base import LevelReading, SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.gated import GatedReading
@@ -323,18 +324,20 @@ class HierarchicalSAE(SparseAutoencoder):
             if not parent_fires:
                 place_n = (parent_F[latent_n] - self.parts[level - 1].start).clamp_min(0)
                 price_n = torch.where(fired_BC[pattern.row_n, place_n], price_n, off_F[latent_n])
-            return price_n * self._sibling_factor(pattern, energy_n / price_n)
+            return price_n * self._sibling_factor(pattern, energy_n / price_n, level)
 
         return self._select(reading, part, threshold, k, price, torch.minimum(self.price_on_F, off_F)[part])
 
-    def _sibling_factor(self, pattern: Pattern, score_n: torch.Tensor) -> torch.Tensor | float:
+    def _sibling_factor(self, pattern: Pattern, score_n: torch.Tensor, level: int) -> torch.Tensor | float:
         """The factor on the prices (n,) of latents whose parent has a child with a higher score in the same row."""
         weight = 1 + self._tree_strength * (self.options.sibling_weight - 1)
         if weight == 1:
             return 1.0
         parent_n = self.parent_F[pattern.latent_n]
-        _, family_n = (pattern.row_n * self.latents + parent_n).unique(return_inverse=True)
+        key, family_n = (pattern.row_n * self.whole_latents + parent_n).unique(return_inverse=True)
         best = torch.zeros_like(score_n).scatter_reduce_(0, family_n, score_n, "amax")
+        if self._is_split(level):  # siblings may be on other ranks
+            best = largest_by_key(key, best, self.mesh.latents)
         is_weaker_n = (parent_n != NO_PARENT) & (score_n < best[family_n])
         return torch.where(is_weaker_n, weight, 1.0)
 

@@ -70,10 +70,6 @@ class Solo:
         """Whether a run that is there is replaced."""
         return self.config.overwrite
 
-    def said_by_first(self, value: T) -> T:
-        """A value of the rank that writes."""
-        return value
-
     def trainer(self, width: int, make: Callable[..., Trainer]) -> Trainer:
         """The trainer of this rank's part of the model; ``make`` takes the model and the number of shared latents."""
         return make(build(self.config, width))
@@ -137,9 +133,6 @@ class Team(Solo):
         resumes = self.place.restarts and folder.config_file.exists() and not folder.is_complete()
         return self.config.overwrite and not resumes
 
-    def said_by_first(self, value: T) -> T:
-        return self.job.said_by_first(value)
-
     def trainer(self, width: int, make: Callable[..., Trainer]) -> Trainer:
         model, self.split = build_part(self.config, width, self.mesh)
         return make(model, self.split.shared if self.split else 0)
@@ -167,7 +160,7 @@ class Team(Solo):
             self.mesh.rows.from_first(tensor)
             if self.split and self.split.runs_of(f"model.{name}", trainer) is None:
                 self.mesh.latents.from_first(tensor)
-            elif self.split and "counts." not in name:
+            elif self.split and self.split.shared and "counts." not in name:
                 self.mesh.latents.from_first(tensor[: self.split.shared])
 
     def figures(self, seconds: float) -> dict[str, Any]:

@@ -228,6 +228,12 @@ def test_a_number_for_which_no_memory_is_enough_is_an_error(
     assert stopped.value.code == 1 and capsys.readouterr().err.startswith("error: out of memory: ")
 
 
+def test_links_that_lead_to_each_other_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    done = hiersae("encode", tmp_path / "loop", tmp_path / "loop", "-o", tmp_path / "codes.h5")
+    assert done.returncode == 1 and "unexpected" not in done.stderr and str(tmp_path / "loop") in done.stderr
+
+
 def test_closed_streams_fail_nothing() -> None:
     for closed in ("2>&-", ">&-", ">&- 2>&-", "<&-"):
         line = f"'{sys.executable}' -m hiersae_cli eval --explain fvu {closed}"

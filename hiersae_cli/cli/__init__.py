@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from hiersae_cli.errors import EXIT_INTERRUPTED, HierSAEError, from_os_error, unexpected
+from hiersae_cli.errors import EXIT_INTERRUPTED, FileError, HierSAEError, from_os_error, unexpected
 from hiersae_cli.interrupt import Interrupted, begin_interruptible, end_interruptible
 
 
@@ -53,6 +53,8 @@ def _run(before: Callable[[], object] | None) -> None:
             _stop(
                 HierSAEError("out of memory while the libraries were loaded", "Raise the limit: ulimit -v unlimited.")
             )
+        if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):  # of pathlib
+            _stop(FileError(str(error), "Check the path."))
         if isinstance(error, _KINDS) and any(words in str(error) for words in _OUT_OF_MEMORY):
             _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
         _stop(unexpected(error))

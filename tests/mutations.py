@@ -40,7 +40,7 @@ from hiersae_cli.formats.dictionaries import read_dictionary
 from hiersae_cli.formats.index import IndexFile, IndexWriter
 from hiersae_cli.formats.labels import Labels
 from hiersae_cli.formats.provenance import header
-from hiersae_cli.formats.run import RunFolder
+from hiersae_cli.formats.run import SCHEMA_VERSION, RunFolder
 from hiersae_cli.formats.study import REHEARSAL_FILE, Links, load_study
 from hiersae_cli.formats.tensors import save_tensors
 from hiersae_cli.formats.tree import load_tree
@@ -426,6 +426,8 @@ def _make_run(folder: Path) -> None:
     figures = {"tokens": 500, "loss": 0.5, "fvu": 0.25, "l0": [1.5], "dead": 0.0}
     for step in (1, 2):
         RunFolder(folder).append_metrics({"step": step, **figures})
+    # Only training that this release started has a state.
+    RunFolder(folder).write_header({**RunFolder(folder).read_header(), "schema_version": SCHEMA_VERSION})
     RunFolder(folder).write_state({"step": torch.tensor(3), "W": torch.ones(2, 3)})
 
 

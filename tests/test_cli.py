@@ -212,6 +212,22 @@ def test_ctrl_c_during_an_import_ends_without_a_traceback(
     assert stopped.value.code == 130 and "interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("Maximum allowed dimension exceeded"), OverflowError("Python int too large to convert to C long")],
+)
+def test_a_number_for_which_no_memory_is_enough_is_an_error(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_large(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hiersae_cli.cli.app.app", too_large)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1 and capsys.readouterr().err.startswith("error: out of memory: ")
+
+
 def test_closed_streams_fail_nothing() -> None:
     for closed in ("2>&-", ">&-", ">&- 2>&-", "<&-"):
         line = f"'{sys.executable}' -m hiersae_cli eval --explain fvu {closed}"

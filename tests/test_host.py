@@ -216,6 +216,14 @@ def test_damaged_settings_of_a_tokenizer_are_refused(folder: Path, tmp_path: Pat
         Host.load(str(bad), CPU)
 
 
+def test_an_impossible_token_in_the_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
+    bad = copied(folder, tmp_path / "bad")
+    config = json.loads((bad / "config.json").read_text())
+    (bad / "config.json").write_text(json.dumps({**config, "pad_token_id": 10**25}))
+    with pytest.raises(FileError, match="int too big"):
+        Host.load(str(bad), CPU)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
 def test_a_pipe_in_place_of_a_file_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
     bad = copied(folder, tmp_path / "bad")

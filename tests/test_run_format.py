@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hiersae_cli import load_run
 from hiersae_cli.errors import FileError
-from hiersae_cli.formats.run import RunFolder
+from hiersae_cli.formats.run import SCHEMA_VERSION, RunFolder
 from tests.helpers import hiersae
 
 DATA = Path(__file__).parent / "data"
@@ -58,7 +58,8 @@ def test_training_of_version_1_cannot_go_on(tmp_path: Path) -> None:
 def test_a_checkpoint_with_not_a_number_is_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(VERSION_2, folder.path)
-    folder.write_state({"W_enc_FD": torch.tensor([1.0, float("nan")])})
+    folder.write_header({**folder.read_header(), "schema_version": SCHEMA_VERSION})
+    folder.write_state({"step": torch.tensor(3), "W_enc_FD": torch.tensor([1.0, float("nan")])})
     with pytest.raises(FileError, match="W_enc_FD holds not-a-number"):
         folder.read_state()
 

@@ -53,13 +53,17 @@ def _run(before: Callable[[], object] | None) -> None:
             _stop(
                 HierSAEError("out of memory while the libraries were loaded", "Raise the limit: ulimit -v unlimited.")
             )
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY):
+        if isinstance(error, _KINDS) and any(words in str(error) for words in _OUT_OF_MEMORY):
             _stop(HierSAEError(f"out of memory: {str(error).splitlines()[0]}", "Use a smaller --batch."))
         _stop(unexpected(error))
 
 
 _NO_ROOM_FOR_LIBRARIES = ("failed to map segment", "annot allocate memory")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+_KINDS = (RuntimeError, ValueError, OverflowError)
+_OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory"),
+    *("Maximum allowed dimension exceeded", "array is too big", "too large to convert", "too big to convert"),
+)
 
 
 def _is_from_interrupt(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from hiersae_cli.host import gguf
 from hiersae_cli.host.hooks import all_outputs, first_of, misfit, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
-from hiersae_cli.reading import require_regular
+from hiersae_cli.reading import reason, require_regular
 
 _CANDIDATES = 24  # most modules that an error lists
 _NOT_USED = "not used in the model's forward pass"
@@ -285,9 +285,9 @@ class Host:
         try:
             # One sequence at a time has the same products in the same order: a causal model's first half stays equal.
             first_TV, other_TV = (self.log_probabilities(tokens_T[None])[0] for tokens_T in tokens_2T)
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
-            raise _not_causal(self.name, self.model.config, f"it does not run on only tokens ({reason})") from None
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            problem = f"it does not run on only tokens ({reason(error)})"
+            raise _not_causal(self.name, self.model.config, problem) from None
         difference_T = (first_TV - other_TV).abs().amax(1)
         least = max(_CAUSAL_TOLERANCE, 2 * torch.finfo(getattr(torch, self.dtype)).eps) * difference_T.max()
         if (difference_T[: length // 2] > least).any():

@@ -328,7 +328,7 @@ class HierarchicalSAE(SparseAutoencoder):
 
         return self._select(reading, part, threshold, k, price, torch.minimum(self.price_on_F, off_F)[part])
 
-    def _sibling_factor(self, pattern: Pattern, score_n: torch.Tensor, level: int) -> torch.Tensor | float:
+    def _sibling_factor(self, pattern: Pattern, score_n: torch.Tensor, level: int = -1) -> torch.Tensor | float:
         """The factor on the prices (n,) of latents whose parent has a child with a higher score in the same row."""
         weight = 1 + self._tree_strength * (self.options.sibling_weight - 1)
         if weight == 1:

@@ -57,7 +57,7 @@ class LocalChat(Chat):
         """The option that is the likeliest next word, by its first token.
 
         The probabilities of ``yes``, ``Yes``, `` yes`` and `` Yes`` are added. Options whose first tokens are the same
-        cannot be told apart: this raises ``UsageError``.
+        cannot be distinguished: this raises ``UsageError``.
         """
         begin = time.monotonic()
         firsts = [self._first_tokens(option) for option in options]

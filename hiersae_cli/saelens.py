@@ -38,10 +38,12 @@ class HierSAEConfig(SAEConfig):
     Attributes:
         refine: whether the encoder has a second pass.
         hard: whether a child fires only if its parent does.
+        sibling_weight: factor on the price of a child if a stronger child of its parent fires.
     """
 
     refine: bool = False
     hard: bool = False
+    sibling_weight: float = 1.0
 
     @classmethod
     def architecture(cls) -> str:
@@ -104,7 +106,7 @@ class HierSAE(SAE):
         return self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
 
     def fold_W_dec_norm(self) -> None:
-        """Nothing to do: the decoder's rows have length 1."""
+        """Nothing is done: prices and thresholds are for the codes as they are."""
 
     def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
         raise NotImplementedError("thresholds are for unscaled activations; train the run on scaled ones")
@@ -116,7 +118,8 @@ class HierSAE(SAE):
     def _encoder(self) -> _Encoder:
         # Not a submodule, because its empty weights would then be in the file.
         with torch.device("meta"):
-            options = HierOptions(widths=self.levels, k=(1.0,) * len(self.levels), refine=self.cfg.refine)
+            sizes = {"widths": self.levels, "k": (1.0,) * len(self.levels)}
+            options = HierOptions(**sizes, refine=self.cfg.refine, sibling_weight=self.cfg.sibling_weight)
             encoder = _Encoder(self.cfg.d_in, options)
         return encoder.eval()
 

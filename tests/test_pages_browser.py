@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from docs.pictures import ARGUMENTS, CHROMIUM
+from hiersae_cli.browse.model import Context
 from hiersae_cli.browse.tree_model import Overview
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import static
@@ -561,7 +562,10 @@ def test_the_map_of_100_000_features_can_be_zoomed(browser):
 
 
 class LargeIndex(FakeIndex):
-    """100,000 features below 1,000 parents; its overview alone is asked for."""
+    """100,000 features below 1,000 parents; only its overview and contexts are asked for."""
+
+    def strongest(self, latent: int, count: int) -> list[Context]:
+        return self.contexts(latent, count, 9.0)
 
     def overview(self) -> Overview:
         parents, children = 1000, 99_000

@@ -217,8 +217,8 @@ class Run:
 
     Attributes:
         name: the folder's name.
-        config: the configuration of its training; a converted run has only ``arch``, ``widths``, ``k`` and
-            ``refine``, and the others are defaults.
+        config: the configuration of its training; a converted run has only ``arch``, ``widths``, ``k``,
+            ``refine`` and ``sibling_weight``, and the others are defaults.
         header: all of config.json.
         model: the model, in evaluation mode, for activations as they are in the cache.
         sha256: of the file of weights.

@@ -67,7 +67,13 @@ def _import(config: ConvertConfig, source: Path, out: Path, console: Console) ->
     inputs = {str(foreign.weights): sha256_file(foreign.weights), **acts.fingerprints()}
     described = {
         **header(SCHEMA, SCHEMA_VERSION, config, inputs),
-        "config": {"arch": foreign.arch, "widths": list(foreign.widths), "k": list(k), "refine": foreign.refine},
+        "config": {
+            "arch": foreign.arch,
+            "widths": list(foreign.widths),
+            "k": list(k),
+            "refine": foreign.refine,
+            "sibling_weight": foreign.sibling_weight,
+        },
         "converted": {
             "tool": foreign.tool,
             "version": foreign.version,
@@ -95,7 +101,8 @@ def _import(config: ConvertConfig, source: Path, out: Path, console: Console) ->
 def _model(foreign: ForeignDictionary) -> SparseAutoencoder:
     # The target L0 decides nothing here, so any will do if it is not known.
     k = foreign.k or foreign.widths
-    config = TrainConfig(acts=[], arch=foreign.arch, widths=foreign.widths, k=k, refine=foreign.refine)
+    options = {"refine": foreign.refine, "sibling_weight": foreign.sibling_weight}
+    config = TrainConfig(acts=[], arch=foreign.arch, widths=foreign.widths, k=k, **options)
     model = build(config, foreign.width)
     try:
         model.load_weights(foreign.tensors)

@@ -22,7 +22,7 @@ class ForeignDictionary:
 
     Attributes:
         tool, version, architecture: the tool, and its name for the architecture; the version is "" if it is not given.
-        arch, widths, refine: the configuration of our model that computes the same.
+        arch, widths, refine, sibling_weight: the configuration of our model that computes the same.
         k: its target L0, by level; None if it is not given.
         tensors: the weights of that model.
         model, module: the activations it reads, in the tool's words; "" if they are not given.
@@ -40,6 +40,7 @@ class ForeignDictionary:
     module: str
     weights: Path
     refine: bool = False
+    sibling_weight: float = 1.0
 
     @property
     def width(self) -> int:

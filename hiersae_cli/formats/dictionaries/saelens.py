@@ -5,6 +5,7 @@ A hierarchical model is written as the architecture ``hiersae``: ``hiersae_cli.s
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,15 @@ def read(path: Path) -> ForeignDictionary:
         module=str(metadata.get("hook_name") or ""),
         weights=file,
         refine=arch == "hier" and bool(config.get("refine")),
+        sibling_weight=_sibling_weight(path, config) if arch == "hier" else 1.0,
     )
+
+
+def _sibling_weight(path: Path, config: dict[str, Any]) -> float:
+    weight = config.get("sibling_weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 1 <= weight < math.inf:
+        raise damaged(path, f"sibling_weight cannot be {weight!r}")
+    return float(weight)
 
 
 def write(folder: Path, run: Run) -> None:
@@ -125,6 +134,7 @@ def write(folder: Path, run: Run) -> None:
     }
     if isinstance(run.model, HierarchicalSAE):
         config |= {"architecture": ARCHITECTURE, "refine": run.config.refine, "hard": bool(run.model.hard)}
+        config["sibling_weight"] = run.config.sibling_weight
         weights |= {theirs: tensors[ours] for ours, theirs in OWN_TENSORS.items() if ours in tensors}
     elif run.config.arch == "topk":
         config |= {"architecture": "topk", "k": int(run.config.k[0]), "rescale_acts_by_decoder_norm": False}

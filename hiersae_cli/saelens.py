@@ -118,8 +118,12 @@ class HierSAE(SAE):
     def _encoder(self) -> _Encoder:
         # Not a submodule, because its empty weights would then be in the file.
         with torch.device("meta"):
-            sizes = {"widths": self.levels, "k": (1.0,) * len(self.levels)}
-            options = HierOptions(**sizes, refine=self.cfg.refine, sibling_weight=self.cfg.sibling_weight)
+            options = HierOptions(
+                widths=self.levels,
+                k=(1.0,) * len(self.levels),
+                refine=self.cfg.refine,
+                sibling_weight=self.cfg.sibling_weight,
+            )
             encoder = _Encoder(self.cfg.d_in, options)
         return encoder.eval()
 

@@ -101,8 +101,14 @@ def _import(config: ConvertConfig, source: Path, out: Path, console: Console) ->
 def _model(foreign: ForeignDictionary) -> SparseAutoencoder:
     # The target L0 decides nothing here, so any will do if it is not known.
     k = foreign.k or foreign.widths
-    options = {"refine": foreign.refine, "sibling_weight": foreign.sibling_weight}
-    config = TrainConfig(acts=[], arch=foreign.arch, widths=foreign.widths, k=k, **options)
+    config = TrainConfig(
+        acts=[],
+        arch=foreign.arch,
+        widths=foreign.widths,
+        k=k,
+        refine=foreign.refine,
+        sibling_weight=foreign.sibling_weight,
+    )
     model = build(config, foreign.width)
     try:
         model.load_weights(foreign.tensors)

@@ -24,7 +24,6 @@ _HIER = {
     "coherence_weight": 1.0,
     "tree_weight": 1.0,
     "orphan_weight": 1.0,
-    "root_weight": 1.0,
     "rate_limit": 0.0,
     "sibling_weight": 1.0,
     "normalise": "overall",

@@ -79,11 +79,12 @@ class HierOptions(DictionaryOptions):
     )
     root_weight: float = _hier_option(
         8.0,
-        help="Factor on the price of a root child: a latent below the first level that has no parent. At 1 root "
-        "children do most of the work of their level, and the tree describes little of it.",
+        help="Factor on the price of a root child: a latent below the first level that has no parent. At most "
+        "--orphan-weight counts. At 1 nearly all firings of the level are root children's, and the tree describes "
+        "few of them.",
     )
     sibling_weight: float = _hier_option(
-        4.0,
+        8.0,
         help="Factor on the price of a child that fires in addition to a stronger child of the same parent. So "
         "siblings divide their parent's tokens. 1: no factor.",
     )

@@ -374,7 +374,7 @@ class HierarchicalSAE(SparseAutoencoder):
         """Choose parents and prices from the counts; ``strength`` of the tree, 0 to 1, weighs the prices."""
         weight = strength * self.options.tree_weight
         orphan_factor = 1 + strength * (self.options.orphan_weight - 1)
-        root_factor = 1 + strength * (self.options.root_weight - 1)
+        root_factor = min(orphan_factor, 1 + strength * (self.options.root_weight - 1))
         for level, part in enumerate(self.parts):
             counts = self.counts[max(level - 1, 0)]
             if level:

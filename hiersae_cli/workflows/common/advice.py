@@ -40,7 +40,6 @@ TOY: dict[str, Any] = {
     "coarse_weight": 1.0,
     "coarse_rows": 0.4,
     "orphan_weight": 1.0,
-    "root_weight": 1.0,
     "rate_limit": 0.0,
     "sibling_weight": 1.0,
     "normalise": "overall",

@@ -7,7 +7,7 @@
 # Writes FOLDER/plan.toml, and carries it out with 'hiersae sweep': FOLDER/l0-32.{json,md,html} with its plots, the same
 # for each L0, table.md and frontiers.svg. Run it again after an interruption: complete files are kept, and the step that
 # was stopped resumes. Two processes may share FOLDER if they train different ARCHS or SEEDS and leave the evaluation to
-# a third (EVAL=no).
+# a third (EVAL=no). Each then has its own plan, such as FOLDER/plan-hier-0,1.toml.
 # In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of two levels),
 # NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 50),
 # HIER (flags that only the hierarchy gets), WORDNET (a folder with WordNet's files: its nouns are measured too).
@@ -57,8 +57,8 @@ if [[ ${EVAL:-yes} == yes ]]; then
   plan "$@" >"$out/plan.toml"
   hiersae sweep "$out/plan.toml" -o "$out"
 else
-  part=$(mktemp)
+  part=$out/plan-${ARCHS:-all}-${SEEDS:-all}.toml
+  part=${part// /,}
   plan "$@" >"$part"
   hiersae sweep "$part" -o "$out" --no-eval
-  rm "$part"
 fi

@@ -113,3 +113,26 @@ def test_the_names_are_those_of_transformer_lens(tiny_host: Path) -> None:
         path = module_path(host, f"blocks.1.{hook}")
         ours_BTD = host.capture(tokens_BT, [path])[path]
         assert torch.allclose(ours_BTD, theirs[f"blocks.1.{hook}"], atol=1e-5), hook
+
+
+@pytest.mark.filterwarnings("ignore")  # newer versions of nnsight prefer another name for LanguageModel
+def test_the_names_are_those_of_nnsight(tiny_host: Path) -> None:
+    """The same activations under the names with which nnsight gets at them."""
+    nnsight = pytest.importorskip("nnsight", reason="nnsight is not installed")
+    host = Host.load(str(tiny_host), torch.device("cpu"))
+    tokens_BT = torch.arange(10)[None]
+    model = nnsight.LanguageModel(host.model, tokenizer=host.tokenizer)
+    with torch.no_grad(), model.trace(tokens_BT):
+        block_input = model.transformer.h[1].input.save()
+        attention = model.transformer.h[1].attn.output[0].save()
+        mlp = model.transformer.h[1].mlp.output.save()
+        block = model.transformer.h[1].output.save()
+    theirs = {
+        "transformer.h[1].input": block_input,
+        "transformer.h[1].attn.output[0]": attention,
+        "transformer.h[1].mlp.output": mlp,
+        "transformer.h[1].output": block if isinstance(block, torch.Tensor) else block[0],
+    }
+    for name, theirs_BTD in theirs.items():
+        path = module_path(host, name)
+        assert torch.allclose(host.capture(tokens_BT, [path])[path], theirs_BTD, atol=1e-5), name

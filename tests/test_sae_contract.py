@@ -114,6 +114,14 @@ def test_forward_is_decode_of_encode_with_a_nonnegative_code(arch: str) -> None:
     assert torch.allclose(model.decode(torch.zeros_like(code)), model.b_dec_D.expand_as(x))
 
 
+def test_the_code_is_the_same_with_and_without_gradients(arch: str) -> None:
+    model = train(arch, steps=10).model.eval()
+    x = make_data(200, seed=1)
+    with torch.no_grad():
+        code = model.encode(x)
+    assert code.any() and torch.equal(model.encode(x), code)
+
+
 def test_the_code_of_a_row_does_not_depend_on_its_batch(arch: str) -> None:
     model = train(arch).model.eval()
     x = make_data(32, seed=1)

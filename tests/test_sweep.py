@@ -108,6 +108,27 @@ def test_a_wrong_plan_is_refused(change: tuple[str, str], problem: str, tmp_path
     assert problem in str(caught.value) and str(tmp_path / "plan.toml") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    {
+        ("batch = 128", "batsh = 128"): ", line 6: batsh is not an option of a run\nDid you mean batch? ",
+        ("[grid]", "[gird]"): ", line 7: ",
+        ('tokens = "1k"', 'tokens = "1q"'): ", line 20: ",
+        ('tokens = "2k"', 'tokens = "2q"'): ", line 5: ",
+        ("batch = 128", "batch = -128 # as many as fit"): ", line 6: hier-2-0: --batch -128",
+        ('arch = "hier"', 'arch = "heir"'): ", line 10: heir-2-0: --arch 'heir'",
+        ("l0 = [2, 4]", "l0 = [-2]"): ", line 8: ",
+        ("widths = 32", "widths = 32\ntree_every = 5"): ", line 17: flat-2-0: --tree-every",
+        ('name = "flat"', 'name = "../flat"'): ", line 14: ",
+        ('acts = "ACTS"', ""): ": hier-2-0: ",
+    }.items(),
+)
+def test_a_message_names_the_lines_of_the_plan(change: tuple[str, str], lines: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError) as caught:
+        plan_of(SMALL.replace(*change), tmp_path)
+    assert f"{tmp_path / 'plan.toml'}{lines}" in str(caught.value)
+
+
 def test_a_missing_plan_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such plan"):
         sweep_plan.load(tmp_path / "none.toml", tmp_path)
@@ -178,4 +199,5 @@ def test_compare_writes_a_plan_and_carries_it_out(tiny_acts: Path, tiny_host: Pa
     assert plan.reports[0].options["tasks"] == ("probing", "absorption", "hierarchy")
     assert plan.reports[1].options["labeller"] == "wordnet" and not plan.reports[1].in_table
     (out / "plan.toml").unlink()
-    assert compare(EVAL="no") == runs and not (out / "plan.toml").exists()
+    assert compare(EVAL="no") == runs
+    assert [path.name for path in out.glob("*.toml")] == ["plan-hier,matryoshka,topk-0,1.toml"]

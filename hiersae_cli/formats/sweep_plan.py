@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -70,7 +71,8 @@ def load(path: Path, out: Path) -> Plan:
     """
     try:
         require_regular(path)
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such plan", "Check the path.") from None
     except (ValueError, RecursionError) as error:
@@ -78,7 +80,26 @@ def load(path: Path, out: Path) -> Plan:
     try:
         return _plan(document, out)
     except UsageError as error:
-        raise FileError(f"{path}: {error.message}", error.hint or _HINT) from None
+        raise FileError(f"{path}{_lines(text, error.message)}: {error.message}", error.hint or _HINT) from None
+
+
+def _lines(text: str, message: str) -> str:
+    """The line of a plan that a message is about, as ", line 3".
+
+    A message has its option first, as a flag or a name, and then the value, if it says it. If several lines have the
+    option, those count that have this value, or else all.
+    """
+    match = re.match(r"(?:\S+: (?=--))?(?:grid\.|--)?([\w-]+)[\s:]*([^:;]*)", message)
+    if not match:
+        return ""
+    option, said = match[1].replace("-", "_"), set(re.findall(r"\w+", match[2]))
+    lines = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        written = re.match(rf"\s*(?:\[+\s*{option}\s*\]|{option}\s*=([^#]*))", line)
+        if written:
+            lines[number] = set(re.findall(r"\w+", written[1] or option)) <= said
+    numbers = [str(number) for number, same in lines.items() if same] or [str(number) for number in lines]
+    return f", line{'s' * (len(numbers) > 1)} {' and '.join(numbers)}" if numbers else ""
 
 
 def _plan(document: dict[str, Any], out: Path) -> Plan:
@@ -119,9 +140,7 @@ def _entries(value: Any) -> list[dict[str, Any]]:
         raise UsageError("runs must be a list of tables", "Write [[runs]] above the options of each.")
     for entry in value:
         if not isinstance(entry.get("name", ""), str) or not re.fullmatch(r"[\w.=+-]*", entry.get("name", "")):
-            raise UsageError(
-                f"the name {entry['name']!r} is not a name for a folder", "Use letters, digits and dashes."
-            )
+            raise UsageError(f"name {entry['name']!r} is not a name for a folder", "Use letters, digits and dashes.")
     return value
 
 
@@ -204,8 +223,9 @@ def _values(part: str, config_class: type[Config], options: Mapping[str, Any], d
     values = {}
     for name, value in options.items():
         if name not in parsers or name in decided:
-            known = ", ".join(sorted(set(parsers) - set(decided)))
-            raise UsageError(f"{name} is not an option of {part}", f"Options: {known}.")
+            known = sorted(set(parsers) - set(decided))
+            meant = "".join(f"Did you mean {option}? " for option in get_close_matches(name, known, 1))
+            raise UsageError(f"{name} is not an option of {part}", f"{meant}Options: {', '.join(known)}.")
         values[name] = _value(name, value, hints[name], parsers[name])
     return values
 

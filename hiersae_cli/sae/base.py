@@ -23,6 +23,7 @@ from hiersae_cli.config.architectures import DictionaryOptions
 from hiersae_cli.distributed.ranks import Mesh
 from hiersae_cli.distributed.ranks import nth_largest as nth_largest_of_all
 from hiersae_cli.levels import NO_PARENT, Levels
+from hiersae_cli.sae.kernels.gated import GatedReading
 from hiersae_cli.sae.kernels.rough import RoughEncoder
 from hiersae_cli.sae.kernels.sparse import Pattern, RowGradients, SparseCode, dense
 from hiersae_cli.sae.parts import DENSE, SELECTION, profiled
@@ -370,7 +371,7 @@ class SparseAutoencoder(nn.Module):
         with profiled(SELECTION):
             with torch.no_grad():
                 lowest, bound = threshold, _SLACK * threshold
-                pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
+                pattern, value_n, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
                 if self.training:
                     rows = pattern.rows * self.mesh.rows.count
                     width = self.whole_width if part.stop == self.latents else part.stop - part.start
@@ -378,11 +379,14 @@ class SparseAutoencoder(nn.Module):
                     lowest = self._nth_largest(score_n, count, part)
                     while lowest < bound:  # a latent that is no candidate may have a higher score
                         bound = bound / 2 if bound > _SLACK * threshold / 64 else torch.zeros_like(bound)
-                        pattern, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
+                        pattern, value_n, score_n = self._energy_per_price(reading, part, bound * least_price_C, price)
                         lowest = self._nth_largest(score_n, count, part)
                     threshold.lerp_(lowest.to(threshold.dtype), 1.0 if threshold == 0 else self._threshold_rate)
-                pattern = pattern.where((score_n >= lowest) & (score_n > 0))
-            return SparseCode(pattern, reading.at(pattern))
+                selected_n = (score_n >= lowest) & (score_n > 0)
+                pattern = pattern.where(selected_n)
+            # Without gradients the values are known already; behind a gate they are rounded in another way.
+            known = not torch.is_grad_enabled() and not isinstance(reading, GatedReading)
+            return SparseCode(pattern, value_n[selected_n] if known else reading.at(pattern))
 
     def _energy_per_price(
         self,
@@ -390,11 +394,11 @@ class SparseAutoencoder(nn.Module):
         part: slice,
         least_energy_C: torch.Tensor,
         price: Callable[[Pattern, torch.Tensor], torch.Tensor] | None,
-    ) -> tuple[Pattern, torch.Tensor]:
-        """The places where energies may exceed a bound, and their scores there (n,): energy divided by price."""
+    ) -> tuple[Pattern, torch.Tensor, torch.Tensor]:
+        """The places where energies may exceed a bound, the pre-activations there (n,), and energies by price (n,)."""
         pattern, value_n = reading.above(least_energy_C.sqrt(), part, self.latents)
         energy_n = value_n.square()
-        return pattern, energy_n / price(pattern, energy_n) if price else energy_n
+        return pattern, value_n, energy_n / price(pattern, energy_n) if price else energy_n
 
 
 def geometric_median(x_BD: torch.Tensor, steps: int = 100) -> torch.Tensor:

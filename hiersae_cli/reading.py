@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from hiersae_cli.errors import FileError
 MOST_DEPTH = 64  # of lists and objects in each other; our own files have fewer than ten
 _MOST_DIGITS = 20  # of a whole number: 64 bits
 _LONGEST_REASON = 200  # characters
+_BLOCK = 1 << 20  # bytes
+_MOST_UNPACKED = 1 << 30  # bytes of a packed text
 
 _CONTAINERS = (dict, list)
 _KINDS = {
@@ -43,13 +47,16 @@ def reading(path: str | Path, hint: str) -> Iterator[None]:
     except (
         AttributeError,
         ArithmeticError,
+        AssertionError,
         EOFError,
         LookupError,
         MemoryError,
         RuntimeError,
         SafetensorError,
+        StopIteration,
         TypeError,
         ValueError,
+        zlib.error,
     ) as error:
         raise FileError(f"{path}: damaged: {reason(error)}", hint) from error
 
@@ -82,13 +89,34 @@ def require_regular(path: str | Path, hint: str = "Give an ordinary file.", *, p
         raise FileError(f"{path}: this is {kind}, but a file was expected", hint)
 
 
+def read_utf8(path: str | Path, encoding: str = "utf-8") -> str:
+    """The text of an ordinary file, unpacked if its name ends in ``.gz``.
+
+    Raises ``FileError`` for a pipe or a device, ``OSError`` if it cannot be read, and ``ValueError`` if it is not UTF-8
+    or holds NUL: no text of ours does, and a small file can claim any number of them.
+    """
+    require_regular(path)
+    blocks, packed = [], str(path).lower().endswith(".gz")
+    with gzip.open(path) if packed else open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            if b"\0" in block:
+                raise ValueError("it holds NUL, as no text does")
+            blocks.append(block)
+            if packed and len(blocks) * _BLOCK > _MOST_UNPACKED:
+                raise ValueError(f"it unpacks to more than {_MOST_UNPACKED:,} bytes")
+    return b"".join(blocks).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
 def parse_json(text: str | bytes) -> Any:
     """The content of JSON, read strictly.
 
-    Raises ``ValueError`` for text that is not JSON, not-a-number, infinities, whole numbers beyond 64 bits, and more
-    than ``MOST_DEPTH`` lists and objects in each other; ``RecursionError`` for thousands of these.
+    Raises ``ValueError`` for text that is not JSON, fields twice in an object, not-a-number, infinities, whole numbers
+    beyond 64 bits, and more than ``MOST_DEPTH`` lists and objects in each other; ``RecursionError`` for thousands of
+    these.
     """
-    data = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole_number)
+    data = json.loads(
+        text, parse_constant=_refuse_constant, parse_int=_whole_number, object_pairs_hook=_with_unique_names
+    )
     level = [data] if type(data) in _CONTAINERS else []
     for _ in range(MOST_DEPTH):
         level = [
@@ -99,6 +127,14 @@ def parse_json(text: str | bytes) -> Any:
         ]
     if level:
         raise ValueError("nested too deeply")
+    return data
+
+
+def _with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
     return data
 
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from hiersae_cli.host.encodings import decoded
 
 TEXT_FIELD = "text"  # the default field of the text
 FROM_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # the files that are read from a folder, compressed or not
+_BLOCK = 1 << 20  # bytes that are read at once
+_SMALL, _MOST_PACKED = 256 << 20, 100  # bytes that any packed file may unpack to; and times its size
 _LINES = (".jsonl", ".ndjson")
 _WITH_FIELDS = (*_LINES, ".json", ".parquet")
 _OTHERS = {
@@ -67,7 +70,8 @@ def read(path: str, text_field: str) -> Iterator[Document]:
         yield from _parquet(path, text_field)
         return
     try:
-        with _OPEN[packing](path) as file:
+        with _OPEN[packing](path) as opened:
+            file = io.BufferedReader(_Bounded(opened, path, packed=bool(packing)), _BLOCK)
             if form in _LINES:
                 yield from _json_lines(file, path, text_field)
             elif form == ".json":
@@ -123,7 +127,7 @@ def _json(data: bytes, path: str, text_field: str) -> Iterator[Document]:
             raise FileError(f"{path}: not JSON ({error})", "Give a list of objects or of texts.") from None
         yield from _json_lines(io.BytesIO(data), path, text_field)
         return
-    except RecursionError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not JSON ({error})", "Give a list of objects or of texts.") from None
     for number, row in enumerate(content if isinstance(content, list) else [content]):
         where = f"{path}[{number}]"
@@ -148,8 +152,11 @@ def _parquet(path: str, text_field: str) -> Iterator[Document]:
         for number, row in enumerate(rows):
             where = f"{path}#{number}"
             yield Document(where, field_of(row, text_field, where))
-    except ArrowException as error:
-        raise FileError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})", "Download it again.") from None
+    except (ArrowException, OSError) as error:  # Arrow reports damage in both ways
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), path) from None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileError(f"{path}: not a Parquet file ({said})", "Download it again.") from None
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -182,6 +189,34 @@ def _kind(value: Any) -> str:
         str: "a text",
     }
     return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
+
+
+class _Bounded(io.RawIOBase):
+    """A file that raises ``FileError`` where a small one would fill the memory.
+
+    That is after a block of nothing but NUL, as in files with holes, and if it unpacks to far more than texts do.
+    """
+
+    def __init__(self, file: BinaryIO, path: str, packed: bool):
+        self._file, self._path, self._done = file, path, 0
+        size = Path(path).stat().st_size if packed and Path(path).is_file() else 0
+        self._most = max(_SMALL, size * _MOST_PACKED) if size else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(len(buffer))
+        self._done += len(block)
+        if len(block) >= _BLOCK and not block.strip(b"\0"):
+            raise FileError(f"{self._path}: not a text: NUL from byte {self._done - len(block):,} on")
+        if self._most and self._done > self._most:
+            raise FileError(f"{self._path}: unpacks to more than {_MOST_PACKED} times its size", "Unpack it first.")
+        buffer[: len(block)] = block
+        return len(block)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(_BLOCK), b""))
 
 
 def _open_zstd(path: str) -> BinaryIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import stat
@@ -96,15 +97,48 @@ def read_utf8(path: str | Path, encoding: str = "utf-8") -> str:
     or holds NUL: no text of ours does, and a small file can claim any number of them.
     """
     require_regular(path)
-    blocks, packed = [], str(path).lower().endswith(".gz")
-    with gzip.open(path) if packed else open(path, "rb") as file:
+    blocks = []
+    with open(path, "rb") as opened:
+        whole = bounded(opened, path)
+        packed = str(path).lower().endswith(".gz")
+        file = bounded(gzip.GzipFile(fileobj=whole), path, _MOST_UNPACKED) if packed else whole
         while block := file.read(_BLOCK):
             if b"\0" in block:
                 raise ValueError("it holds NUL, as no text does")
             blocks.append(block)
-            if packed and len(blocks) * _BLOCK > _MOST_UNPACKED:
-                raise ValueError(f"it unpacks to more than {_MOST_UNPACKED:,} bytes")
     return b"".join(blocks).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def bounded(file: Any, path: str | Path, most: int | None = None) -> io.BufferedReader:
+    """A file that raises ``FileError`` where a small file on the disk would fill the memory, or take hours.
+
+    That is a block of nothing but NUL, as in files with holes, and more than ``most`` bytes.
+    """
+    return io.BufferedReader(_Bounded(file, path, most), _BLOCK)
+
+
+class _Bounded(io.RawIOBase):
+    def __init__(self, file: Any, path: str | Path, most: int | None):
+        self._file, self._path, self._most, self._done = file, path, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(len(buffer))
+        self._done += len(block)
+        if len(block) >= _BLOCK and not block.strip(b"\0"):
+            raise FileError(
+                f"{self._path}: nothing but NUL from byte {self._done - len(block):,} on",
+                "Copy it again.",
+            )
+        if self._most is not None and self._done > self._most:
+            raise FileError(f"{self._path}: unpacks to more than {self._most:,} bytes", "Unpack it first.")
+        buffer[: len(block)] = block
+        return len(block)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(_BLOCK), b""))
 
 
 def parse_json(text: str | bytes) -> Any:

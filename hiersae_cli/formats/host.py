@@ -76,18 +76,21 @@ def describe(path: Path, verify: bool) -> Described:
 
 
 def describe_checkpoint(path: Path, verify: bool) -> Described:
-    """What ``hiersae info`` says of the folder in which ``hiersae lm`` trains; nothing in it can be verified."""
-    from hiersae_cli.formats.tensors import opened_tensors
+    """What ``hiersae info`` says of the folder in which ``hiersae lm`` trains; verified, its tensors are read."""
+    from hiersae_cli.formats.tensors import opened_tensors, read_tensors
 
     checkpoint = path / CHECKPOINT
     with opened_tensors(checkpoint, _HINT) as file:
         header = parse_json((file.metadata() or {}).get("hiersae", "null"))
     check_schema(checkpoint, header, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
     require_fields(checkpoint, header, CHECKPOINT_FIELDS, _HINT)
+    if verify:
+        read_tensors(checkpoint, _HINT)
     step, steps = header["step"], header["config"]["steps"]
     header = {key: header[key] for key in ("schema", "schema_version", "config")}
     unfinished = f"training is at step {step:,} of {steps:,}"
-    return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm")
+    verified = "the tensors have their checksum" if verify else ""
+    return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm", verified)
 
 
 def describe_gguf(path: Path, verify: bool) -> Described:

@@ -390,6 +390,8 @@ def describe(path: Path, verify: bool) -> Described:
         load_run(path)
     else:
         _configuration(folder.config_file, header)
+    if verify and header["schema_version"] == SCHEMA_VERSION:
+        folder.read_state()
     details = {
         "arch": config["arch"],
         "widths": config["widths"],

@@ -10,17 +10,17 @@ import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.host.encodings import decoded
+from hiersae_cli.reading import bounded
 
 TEXT_FIELD = "text"  # the default field of the text
 FROM_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # the files that are read from a folder, compressed or not
-_BLOCK = 1 << 20  # bytes that are read at once
 _SMALL, _MOST_PACKED = 256 << 20, 100  # bytes that any packed file may unpack to; and times its size
 _LINES = (".jsonl", ".ndjson")
 _WITH_FIELDS = (*_LINES, ".json", ".parquet")
@@ -70,8 +70,8 @@ def read(path: str, text_field: str) -> Iterator[Document]:
         yield from _parquet(path, text_field)
         return
     try:
-        with _OPEN[packing](path) as opened:
-            file = io.BufferedReader(_Bounded(opened, path, packed=bool(packing)), _BLOCK)
+        with open(path, "rb") as opened, _OPEN[packing](bounded(opened, path)) as unpacked:
+            file = bounded(unpacked, path, max(_SMALL, Path(path).stat().st_size * _MOST_PACKED) if packing else None)
             if form in _LINES:
                 yield from _json_lines(file, path, text_field)
             elif form == ".json":
@@ -191,40 +191,12 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
 
 
-class _Bounded(io.RawIOBase):
-    """A file that raises ``FileError`` where a small one would fill the memory.
-
-    That is after a block of nothing but NUL, as in files with holes, and if it unpacks to far more than texts do.
-    """
-
-    def __init__(self, file: BinaryIO, path: str, packed: bool):
-        self._file, self._path, self._done = file, path, 0
-        size = Path(path).stat().st_size if packed and Path(path).is_file() else 0
-        self._most = max(_SMALL, size * _MOST_PACKED) if size else None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._file.read(len(buffer))
-        self._done += len(block)
-        if len(block) >= _BLOCK and not block.strip(b"\0"):
-            raise FileError(f"{self._path}: not a text: NUL from byte {self._done - len(block):,} on")
-        if self._most and self._done > self._most:
-            raise FileError(f"{self._path}: unpacks to more than {_MOST_PACKED} times its size", "Unpack it first.")
-        buffer[: len(block)] = block
-        return len(block)
-
-    def readall(self) -> bytes:
-        return b"".join(iter(lambda: self.read(_BLOCK), b""))
-
-
-def _open_zstd(path: str) -> BinaryIO:
+def _open_zstd(file: BinaryIO) -> BinaryIO:
     """Uses Python 3.14's own module or PyArrow."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
 
-        opened: BinaryIO = zstd.open(path)
+        opened: BinaryIO = zstd.open(file)
         return opened
     except ImportError:
         pass
@@ -232,15 +204,15 @@ def _open_zstd(path: str) -> BinaryIO:
         import pyarrow
     except ImportError:
         raise UsageError(
-            f"{path}: .zst files need the package 'pyarrow'", f"Install it, or unpack the file: zstd -d {path}"
+            ".zst files need the package 'pyarrow'", "Install it, or unpack the file: zstd -d FILE"
         ) from None
-    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
+    return io.BufferedReader(pyarrow.input_stream(file, compression="zstd"))
 
 
-# The function that opens a file to read its bytes, by the ending of its name.
-_OPEN: dict[str, Callable[[str], Any]] = {
-    "": partial(open, mode="rb"),
-    ".gz": gzip.open,
+# What unpacks a file, by the ending of its name.
+_OPEN: dict[str, Callable[[BinaryIO], Any]] = {
+    "": nullcontext,
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": _open_zstd,

@@ -100,7 +100,7 @@ def damage(counts: Counts, budget: Budget, base: Path, work: Path, cases: tuple[
             ways[case.name] = list(case.changes(folder / case.file))
         what, change = draw.choice(ways[case.name])
         # Some changes cannot be made: not every number is a text.
-        with suppress(TypeError, ValueError, OSError, RuntimeError, ArithmeticError):
+        with suppress(TypeError, ValueError, OSError, RuntimeError, ArithmeticError, LookupError):
             change()
         for line in (f"info {case.described or case.file} --verify", case.line):
             if line:

@@ -36,7 +36,7 @@ def drill(kind: Kind, folder: Path, count: int, seed: int) -> list[str]:
         if number not in chosen:
             continue
         # Some changes cannot be made: not every number is a text.
-        with suppress(TypeError, ValueError, OSError, RuntimeError, ArithmeticError):
+        with suppress(TypeError, ValueError, OSError, RuntimeError, ArithmeticError, LookupError):
             change()
         problems += [f"{name}: {problem}" for reader in kind.readers for problem in _problems(reader, copy / kind.file)]
         shutil.rmtree(copy)

@@ -207,7 +207,9 @@ def _make_host(folder: Path) -> None:
 
 
 def _make_checkpoint(folder: Path) -> None:
-    described = {"schema": host.CHECKPOINT_SCHEMA, "schema_version": 1, "step": 3, "config": {"steps": 5}}
+    at = {"step": 3, "training_loss": 1.5, "validation_loss": 1.5}
+    described = {"schema": host.CHECKPOINT_SCHEMA, "schema_version": 1, "config": {"steps": 5}, "text_sha256": "0"}
+    described |= {"step": 3, "best_step": 3, "best_loss": 1.5, "seconds": 0.5, "history": [at]}
     save_tensors(folder / host.CHECKPOINT, {"model/w": torch.ones(3)}, {"hiersae": json.dumps(described)}, checked=True)
 
 
@@ -262,7 +264,7 @@ def _make_explanations(folder: Path) -> None:
 
 def _make_items(folder: Path) -> None:
     excerpts = [[{"tokens": ["a", "b"], "activations": [0.5, 1.0]}] for _ in range(2)]
-    item = {"task": "example", "condition": "ours", "set": 0, "shown": excerpts[:1], "options": excerpts, "key": 0}
+    item = {"task": "example", "condition": "ours", "set": 0, "options": excerpts, "key": 0}
     described = {"schema": from_file.SCHEMA, "schema_version": 1, "conditions": ["ours"], "items": [item]}
     (folder / "items.json").write_text(json.dumps(described))
 
@@ -339,7 +341,7 @@ KINDS: dict[str, Kind] = {
     ),
     "state": Kind(
         _make_run, "state/state.safetensors", safetensors_file,
-        (lambda path: RunFolder(path.parent.parent).read_state(),),
+        (lambda path: RunFolder(path.parent.parent).read_state(), lambda path: _described_folder(path.parent)),
     ),
     "labels": Kind(_make_run, "labels.json", json_file, (_read_labels, *_INFO)),
     "tree": Kind(_make_tree, "tree.json", json_file, (load_tree, *_INFO)),

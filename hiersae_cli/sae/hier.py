@@ -36,9 +36,10 @@ class HierarchicalSAE(SparseAutoencoder):
     A latent fires if its energy z^2, divided by its price, exceeds the threshold of its level, which is set so that the
     level has its target L0. The price is the code length of the firing, log2((1 - q) / q) bits, where q is the latent's
     probability of firing given whether its parent, a latent of the level above, fires. So a child is cheap when its
-    parent fires and costly when it does not, and a root child always costs more. A child also costs more if a stronger child of its parent fires, so that
-    siblings divide their parent's rows. The bits saved are the mutual information of parent and child: the tree is
-    soft. ``harden`` closes the gate: a child then fires only if its parent does.
+    parent fires and costly when it does not. Factors make firings outside the tree costlier still: of a child whose
+    parent does not fire, and of a root child, which has no parent. A child also costs more if a stronger child of its
+    parent fires, so that siblings divide their parent's rows. The bits saved are the mutual information of parent and
+    child: the tree is soft. ``harden`` closes the gate: a child then fires only if its parent does.
 
     Args:
         width: D.

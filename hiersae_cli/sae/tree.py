@@ -85,10 +85,6 @@ class CoActivation(nn.Module):
         """P(parent), (P,)."""
         return smoothed(self.parent_P, self.rows)
 
-    def overall_child_rates(self) -> torch.Tensor:
-        """P(child), (F,)."""
-        return smoothed(self.child_F, self.rows)
-
     @torch.no_grad()
     def containment(self) -> torch.Tensor:
         """How much each parent contains each child, beyond chance, (F, P); 0 for children that hardly fire.

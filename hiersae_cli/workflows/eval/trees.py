@@ -210,7 +210,8 @@ class TreeSums:
 def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
     """Means over the edges of a tree, and over its families, whose children fire often enough in the sample.
 
-    ``nested_firings`` counts all latents. A family is a parent with its children; only families of two or more children have siblings.
+    A family is a parent with its children; only families of two or more children have siblings. ``nested_firings``
+    counts all latents.
     """
     known_E = sums.fired_KF[:, edges.child_E].sum(0) >= LEAST_FIRINGS
     if not known_E.any():

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from hiersae_cli.config.cache import JoinConfig
@@ -107,7 +108,7 @@ def test_unfinished_runs(tiny_hier: Path, tmp_path: Path):
     shutil.copytree(tiny_hier, folder.path)
     weights = load_file(folder.model_file)
     folder.write_model(weights, 40, 195)
-    folder.write_state(weights)
+    folder.write_state({**weights, "step": torch.tensor(40)})
     with open(folder.metrics_file, "a") as file:
         file.write('{"step": 19')
     answer, text = info(folder.path)
@@ -196,10 +197,14 @@ def test_trees_and_reports(tiny_hier: Path, tiny_acts: Path, tmp_path: Path):
         "schema": "hiersae.report", "schema_version": 1, "config": {}, "inputs": {"acts.h5": "0" * 64},
         "runs": {"hier": {"fvu": {"value": 0.25}, "kl": {"value": None}}}, "paired": {},
     }  # fmt: skip
-    for version in (1, 2, 3, 4):
+    for version in (1, 2):
         out.write_text(json.dumps({**report, "schema_version": version}))
         answer, text = info(out)
         assert answer["kind"] == "report" and answer["runs"] == {"hier": ["fvu", "kl"]} and "hier: fvu 0.25" in text
+    for version in (3, 4):  # which pages show
+        out.write_text(json.dumps({**report, "schema_version": version}))
+        with pytest.raises(FileError, match="'groups' is missing"):
+            info(out)
     out.write_text(json.dumps({**report, "schema_version": 5}))
     with pytest.raises(VersionError):
         info(out)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hiersae_cli.config.cache import JoinConfig
@@ -19,6 +20,7 @@ from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.index import IndexWriter
 from hiersae_cli.formats.run import RunFolder
+from hiersae_cli.formats.tensors import save_tensors
 from hiersae_cli.workflows.cache import join
 from hiersae_cli.workflows.info import run
 from hiersae_cli.workflows.tree import run as export_tree
@@ -160,13 +162,23 @@ def test_a_host_in_training(tmp_path: Path, tiny_text: Path):
     from hiersae_cli.workflows import lm
 
     flags = {"layers": 1, "width": 8, "heads": 1, "context": 16, "steps": 5, "batch": 2, "eval_tokens": 32}
+    config = LMConfig(texts=[str(tiny_text)], out=str(tmp_path / "host"), eval_every=2, device="cpu", **flags)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lm, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            lm.run(LMConfig(texts=[str(tiny_text)], out=str(tmp_path / "host"), eval_every=2, device="cpu", **flags))
+            lm.run(config)
     answer, text = info(tmp_path / "host")
     assert not answer["complete"] and answer["steps"] == 5
     assert f"training is at step {answer['step']} of 5; to finish, run the same 'hiersae lm' command again" in text
+    assert info(tmp_path / "host.partial", verify=True)[0]["verified"]
+    checkpoint = tmp_path / "host.partial" / "checkpoint.safetensors"
+    with safe_open(checkpoint, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    lost = next(name for name in tensors if name.startswith("exp_avg/"))
+    tensors.pop(lost)
+    save_tensors(checkpoint, tensors, metadata, checked=True)
+    with pytest.raises(FileError, match=f"{lost}' is missing"):
+        lm.run(config)
 
 
 def test_an_unfinished_index_by_its_folder_and_by_the_file_in_it(tmp_path: Path):

@@ -1,6 +1,9 @@
 """The command ``hiersae`` as a process, also as ``python -m hiersae_cli``."""
 
-import signal
+try:
+    import signal
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
 # Until ``main`` has words for it, Ctrl-C ends the process: Python would print a traceback. A command that was started
 # in the background ignores it, and goes on doing so.

@@ -42,8 +42,9 @@ class VersionError(FileError):
     """A file of a schema version that this release does not read."""
 
     def __init__(self, path: object, schema: str, version: object, supported: object):
+        shown = version if isinstance(version, int) else ascii(version)[:40]  # it may be anything
         super().__init__(
-            f"{path}: {schema} version {version} is not supported (this release reads version {supported})",
+            f"{path}: {schema} version {shown} is not supported (this release reads version {supported})",
             "Upgrade hiersae, or make the file again with this release.",
         )
 

@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hiersae_cli.config.cache import JoinConfig
@@ -18,6 +20,7 @@ from hiersae_cli.config.info import InfoConfig
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, VersionError
 from hiersae_cli.formats.index import IndexWriter
 from hiersae_cli.formats.run import RunFolder
+from hiersae_cli.formats.tensors import save_tensors
 from hiersae_cli.workflows.cache import join
 from hiersae_cli.workflows.info import run
 from hiersae_cli.workflows.tree import run as export_tree
@@ -107,7 +110,7 @@ def test_unfinished_runs(tiny_hier: Path, tmp_path: Path):
     shutil.copytree(tiny_hier, folder.path)
     weights = load_file(folder.model_file)
     folder.write_model(weights, 40, 195)
-    folder.write_state(weights)
+    folder.write_state({**weights, "step": torch.tensor(40)})
     with open(folder.metrics_file, "a") as file:
         file.write('{"step": 19')
     answer, text = info(folder.path)
@@ -159,13 +162,23 @@ def test_a_host_in_training(tmp_path: Path, tiny_text: Path):
     from hiersae_cli.workflows import lm
 
     flags = {"layers": 1, "width": 8, "heads": 1, "context": 16, "steps": 5, "batch": 2, "eval_tokens": 32}
+    config = LMConfig(texts=[str(tiny_text)], out=str(tmp_path / "host"), eval_every=2, device="cpu", **flags)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lm, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            lm.run(LMConfig(texts=[str(tiny_text)], out=str(tmp_path / "host"), eval_every=2, device="cpu", **flags))
+            lm.run(config)
     answer, text = info(tmp_path / "host")
     assert not answer["complete"] and answer["steps"] == 5
     assert f"training is at step {answer['step']} of 5; to finish, run the same 'hiersae lm' command again" in text
+    assert info(tmp_path / "host.partial", verify=True)[0]["verified"]
+    checkpoint = tmp_path / "host.partial" / "checkpoint.safetensors"
+    with safe_open(checkpoint, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    lost = next(name for name in tensors if name.startswith("exp_avg/"))
+    tensors.pop(lost)
+    save_tensors(checkpoint, tensors, metadata, checked=True)
+    with pytest.raises(FileError, match=f"{lost}' is missing"):
+        lm.run(config)
 
 
 def test_an_unfinished_index_by_its_folder_and_by_the_file_in_it(tmp_path: Path):
@@ -196,10 +209,14 @@ def test_trees_and_reports(tiny_hier: Path, tiny_acts: Path, tmp_path: Path):
         "schema": "hiersae.report", "schema_version": 1, "config": {}, "inputs": {"acts.h5": "0" * 64},
         "runs": {"hier": {"fvu": {"value": 0.25}, "kl": {"value": None}}}, "paired": {},
     }  # fmt: skip
-    for version in (1, 2, 3, 4):
+    for version in (1, 2):
         out.write_text(json.dumps({**report, "schema_version": version}))
         answer, text = info(out)
         assert answer["kind"] == "report" and answer["runs"] == {"hier": ["fvu", "kl"]} and "hier: fvu 0.25" in text
+    for version in (3, 4):  # which pages show
+        out.write_text(json.dumps({**report, "schema_version": version}))
+        with pytest.raises(FileError, match="'groups' is missing"):
+            info(out)
     out.write_text(json.dumps({**report, "schema_version": 5}))
     with pytest.raises(VersionError):
         info(out)

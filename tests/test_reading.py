@@ -242,6 +242,18 @@ def test_what_nothing_foresaw_is_one_line_and_how_to_report_it(
         assert first.startswith("error: unexpected KeyError: ") and "HIERSAE_DEBUG=1" in second
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"hiersae_version": []}, {"created": 3}, {"schema_version": True}, {"schema_version": "1\n2"}]
+)
+def test_the_common_fields_are_checked(tmp_path: Path, wrong: dict[str, object]) -> None:
+    KINDS["report"].make(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(report | wrong))
+    with pytest.raises(FileError) as caught:
+        info.run(InfoConfig(path=str(tmp_path / "report.json")))
+    assert "report.json: " in caught.value.message and "\n" not in caught.value.message
+
+
 def test_info_refuses_a_report_that_pages_cannot_show(tmp_path: Path) -> None:
     KINDS["report"].make(tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())

@@ -149,7 +149,9 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _require_columns(path: str, names: Any) -> None:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise FileError(f"{path}: lacks the column {', '.join(missing)} (it has: {', '.join(names) or 'none'})", _HINT)
+        raise FileError(
+            f"{path}: lacks the column {', '.join(missing)} (it has: {ascii(', '.join(names))[1:-1] or 'none'})", _HINT
+        )
 
 
 def _offset(value: Any, name: str, where: str) -> int:

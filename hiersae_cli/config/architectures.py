@@ -133,7 +133,7 @@ class HierOptions(DictionaryOptions):
         self.require_at_least(0, "coarse_weight", "coherence_weight", "tree_weight")
         self.require(self.rate_limit == 0 or self.rate_limit >= 1, "rate_limit", "must be 0 or at least 1")
         needs_hardening = "has a phase with the gate closed, which needs --harden"
-        self.require(self.harden or not self.phases.closed, "curriculum", needs_hardening)
+        self.require(not self.phases.closed or self.harden, "curriculum", needs_hardening)
 
 
 @dataclass(kw_only=True)

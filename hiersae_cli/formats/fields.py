@@ -152,7 +152,13 @@ def _inner(name: str, key: str) -> str:
 
 
 def _unlike(value: Any, kind: Kind, name: str) -> str:
-    shown = "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)[:40]
+    shown = (
+        "an object"
+        if isinstance(value, dict)
+        else "a list"
+        if isinstance(value, list)
+        else json.dumps(value, default=repr)[:40]
+    )
     return f"{name!r} is {shown}, not {_in_words(kind)}" if name else f"it is {shown}, not {_in_words(kind)}"
 
 

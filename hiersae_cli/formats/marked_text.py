@@ -11,6 +11,7 @@ from hiersae_cli.formats.names import token_shown
 
 # Steps of the colour ramp in the style sheets: h1 (weakest) to h9. 0 is no activation.
 STEPS = 9
+_LARGE = 1e300  # an activation
 
 # Characters that a page would not show, or that would reverse the text around them (such as U+202E).
 _HIDDEN_RANGES = (
@@ -27,6 +28,9 @@ def step(activation: float, most: float | None) -> int:
     """The step of the ramp for an activation: 0 for none, else 1 to ``STEPS``, which ``most`` has."""
     if activation <= 0 or not most or most <= 0:
         return 0
+    activation = min(activation, most)
+    if most > _LARGE:  # the product would be infinite
+        activation, most = activation / _LARGE, most / _LARGE
     return max(1, min(STEPS, -int(-activation * STEPS // most)))
 
 

@@ -30,12 +30,20 @@ def header(schema: str, schema_version: int, config: Config, inputs: dict[str, s
 
 
 def check_schema(path: object, data: Any, schema: str, *supported: int) -> None:
-    """Raise ``FileError`` for another schema, ``VersionError`` for a version that this release does not read."""
+    """Raise ``FileError`` for another schema, ``VersionError`` for a version that this release does not read.
+
+    ``FileError`` also if the release or the time is not a text.
+    """
     if not isinstance(data, dict) or data.get("schema") != schema:
-        kind = data.get("schema", "of no schema of ours") if isinstance(data, dict) else "of another kind"
+        other = data.get("schema") if isinstance(data, dict) else "of another kind"
+        kind = other if isinstance(other, str) and other.isprintable() else "of no schema of ours"
         raise FileError(f"{path}: not a {schema} file (it is {kind})", "Check the path.")
-    if data.get("schema_version") not in supported:
-        raise VersionError(path, schema, data.get("schema_version"), " or ".join(map(str, supported)))
+    version = data.get("schema_version")
+    if type(version) is not int or version not in supported:
+        raise VersionError(path, schema, version, " or ".join(map(str, supported)))
+    for name in ("hiersae_version", "created"):
+        if not isinstance(data.get(name, ""), str):
+            raise FileError(f"{path}: damaged: {name!r} is not a text", "Make it again.")
 
 
 def _versions() -> dict[str, str]:

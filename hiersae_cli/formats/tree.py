@@ -22,7 +22,7 @@ from hiersae_cli.errors import FileError
 from hiersae_cli.formats import notebook
 from hiersae_cli.formats.atomic import read_json, write_text
 from hiersae_cli.formats.described import Described, of_levels, run_line
-from hiersae_cli.formats.fields import COMMON, COUNT, RUN, Kind, require_fields
+from hiersae_cli.formats.fields import COMMON, COUNT, HOST, RUN, Kind, require_fields
 from hiersae_cli.formats.hub import local_path
 from hiersae_cli.formats.labels import Label
 from hiersae_cli.formats.names import name_of
@@ -36,7 +36,12 @@ SCHEMA = "hiersae.tree"
 SCHEMA_VERSION = 2
 
 _HINT = "Make it again with 'hiersae export-tree'."
-_HEADER: dict[str, Kind] = {**COMMON, "run": RUN, "sample": {"rows": COUNT, "rows_held_out": COUNT}}
+_HEADER: dict[str, Kind] = {
+    **COMMON,
+    "run": RUN,
+    "host?": (HOST, None),
+    "sample": {"rows": COUNT, "rows_held_out": COUNT},
+}
 _TOKENS: Kind = [{"token": (str, int)}]
 _NODE: dict[str, Kind] = {
     "label_author?": (str, None),

@@ -64,7 +64,7 @@ def read_items(path: str | Path, seed: int) -> tuple[list[Draft], list[str]]:
         raise _wrong(path, "there are no items")
     for number, item in enumerate(items):
         if problem := _problem(item, conditions):
-            raise _wrong(path, f"items[{number}], {item['task']}: {problem}")
+            raise _wrong(path, f"items[{number}], {ascii(item['task'])[1:-1]}: {problem}")
     if problem := _problem_of_sets(items, conditions):
         raise _wrong(path, problem)
     random = np.random.default_rng((seed, 11))

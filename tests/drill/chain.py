@@ -36,7 +36,7 @@ class Verb:
         name: what the tables call it.
         line: its words; BASE is the folder of the inputs.
         copies: files or folders of the base that it changes, by the name that they get in its folder.
-        random: names of files whose content is drawn anew each time.
+        random: names of files whose content differs each time, such as secrets and logs.
     """
 
     name: str
@@ -95,7 +95,8 @@ VERBS = (
     Verb("convert --to", "convert BASE/flat --to sae-lens -o made"),
     Verb("convert", "convert BASE/foreign --acts BASE/packed.h5 -o run"),
     Verb("data get", "data get shakespeare_char --from BASE/play.txt --prefix"),
-    Verb("experiment", "experiment run --out_dir run_1 --plan plan.toml", {"plan.toml": "plan.toml", "data": "data"}),
+    Verb("experiment", "experiment run --out_dir run_1 --plan plan.toml", {"plan.toml": "plan.toml", "data": "data"},
+         frozenset({"log.jsonl"})),
 )  # fmt: skip
 
 _BASE = (  # how the inputs are made, in this order; KILL ends a command at a place of tests/kills.py

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from safetensors import safe_open
 
-_TIMES = re.compile(r"created|time|.*seconds|.*_per_second|.*time|pid")
+_TIMES = re.compile(r"created|time|(.*seconds|.*_per_second|.*time)(_mean|_stderr|_seeds)?|pid")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(\+\d\d:\d\d|Z| UTC)?")
 
 
@@ -33,6 +33,8 @@ def _content(path: Path) -> Any:
             return [_without_times(json.loads(line)) for line in _documents(path)]
         if path.suffix == ".h5":
             return _of_hdf5(path)
+        if path.suffix == ".npy":  # of the experiment, in pickle
+            return _without_times(np.load(path, allow_pickle=True).tolist())
         if path.suffix == ".safetensors":
             return _of_safetensors(path)
         if path.suffix == ".sqlite":

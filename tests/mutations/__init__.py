@@ -18,8 +18,8 @@ from tests.mutations.kinds import KINDS as KINDS
 from tests.mutations.kinds import Kind
 
 
-def drill(kind: Kind, folder: Path, count: int, seed: int) -> list[str]:
-    """Damage a kind of file in up to ``count`` ways, chosen by ``seed``; returns what went wrong, one text for each.
+def drill(kind: Kind, folder: Path, count: int, seed: int) -> tuple[int, list[str]]:
+    """Damage a kind of file in up to ``count`` ways, chosen by ``seed``; returns their number and what went wrong.
 
     Reading may succeed, or raise our own error, whose message is one line that names a file.
     """
@@ -41,7 +41,7 @@ def drill(kind: Kind, folder: Path, count: int, seed: int) -> list[str]:
         problems += [f"{name}: {problem}" for reader in kind.readers for problem in _problems(reader, copy / kind.file)]
         shutil.rmtree(copy)
         shutil.copytree(whole, copy, symlinks=True)
-    return problems
+    return len(chosen), problems
 
 
 def _problems(reader: Callable[[Path], object], path: Path) -> Iterator[str]:

@@ -16,14 +16,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=KINDS, help="one kind of file")
     options = parser.parse_args()
-    problems = []
+    files = problems = 0
     for name, kind in KINDS.items():
         if options.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
-                of_kind = drill(kind, Path(folder), options.count, options.seed)
-            print(f"{name}: {len(of_kind)} problems")
-            problems += [f"{name}: {problem}" for problem in of_kind]
-    raise SystemExit("\n".join(problems))
+                count, of_kind = drill(kind, Path(folder), options.count, options.seed)
+            print(f"{name}: {count:,} files, {len(of_kind)} problems", *of_kind, sep="\n  ", flush=True)
+            files, problems = files + count, problems + len(of_kind)
+    print(f"{files:,} files, {problems} problems")
+    raise SystemExit(problems > 0)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def _check(path: Path, config: dict[str, Any], architecture: str, version: str) 
     """Raise ``FileError`` if the configuration shows that a dictionary cannot be converted."""
     major = re.match(r"\d+", version)
     if not (major and int(major[0]) >= 6) and not _has_layout_of_6(config):
-        origin = f"comes from SAELens {version}" if version else "does not say its version of SAELens"
+        origin = f"comes from SAELens {ascii(version)[1:-1]}" if version else "does not say its version of SAELens"
         raise FileError(f"{path}: {origin}; versions from 6 on are read", "Load it with SAELens 6 and save it again.")
     if architecture in _TRAINING:
         raise unsupported(

@@ -586,6 +586,7 @@ def test_nothing_is_wider_than_a_phone(browser, index):
                 "/compare/a1",
                 "/baseline",
                 "/baseline/4",
+                "/list/level-1",
                 "/search?q=king",
                 "/report",
                 "/text?text=a+b",

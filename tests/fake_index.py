@@ -158,7 +158,8 @@ class FakeIndex:
             tokens = [draw.choice(WORDS) for _ in range(17)]
             activations = [draw.choice([0.0, 0.0, draw.random() * most]) for _ in tokens]
             activations[8] = most * (1 - 0.04 * at)
-            found.append(Context(tokens, activations, 8, f"document {QUOTES}", 8 + at, 1000 + at, at % 2 == 0))
+            row = 1000 * (seed if seed % 5 else 0) + 40 * at  # some rows have different texts in different contexts
+            found.append(Context(tokens, activations, 8, f"document {QUOTES}", 8 + at, row + 8, at % 2 == 0))
         return found
 
     def strongest(self, latent: int, count: int) -> list[Context]:

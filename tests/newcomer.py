@@ -1,4 +1,4 @@
-"""Ten questions that a newcomer has, each answered from the first page of a dashboard in at most three clicks.
+"""Questions that a newcomer has, each answered from the first page of a dashboard in at most three clicks.
 
     python -m tests.newcomer ADDRESS [WORD]
 
@@ -19,6 +19,7 @@ from typing import Any
 from docs.pictures import ARGUMENTS, CHROMIUM
 
 MOST_CLICKS = 3
+SENTENCE = "The king of France and the queen met in Paris."
 
 
 class Newcomer:
@@ -44,6 +45,16 @@ class Newcomer:
         self.clicks += 1
         self.page.fill(selector, text)
         self.page.keyboard.press("Enter")
+        self._wait(shows)
+
+    def send(self, field: str, text: str, button: str, shows: str) -> None:
+        """Fill in a field and send its form."""
+        self.page.fill(field, text)
+        self.click(button, shows)
+
+    def hover(self, selector: str, shows: str) -> None:
+        """Point at the first of these."""
+        self.page.locator(selector).first.hover()
         self._wait(shows)
 
     def read(self, selector: str) -> str:
@@ -81,6 +92,13 @@ def belief(newcomer: Newcomer) -> str:
     return newcomer.read(".belief")
 
 
+def edge(newcomer: Newcomer) -> str:
+    """How often does a child fire inside its parent, and how much more often than by chance?"""
+    newcomer.open_family()
+    newcomer.click("#division .who > .node", ".evidence")
+    return newcomer.read(".evidence dl")
+
+
 def alone(newcomer: Newcomer) -> list[str]:
     """Where does the parent fire without any of its children?"""
     newcomer.open_family()
@@ -109,8 +127,10 @@ def detectors(newcomer: Newcomer) -> list[str]:
 
 
 def sentence(newcomer: Newcomer) -> list[str]:
-    """Where in this sentence does a family fire?"""
+    """Where in my own sentence does a family fire? In a folder: in its example."""
     newcomer.click(".bar nav a[data-view=text]", "#tokens button")
+    if newcomer.page.locator("#typed").count():
+        newcomer.send("#typed", SENTENCE, ".ask button", "#tokens button")
     newcomer.click("[data-show]")
     return newcomer.all("#tokens span[class^=h]")
 
@@ -129,6 +149,18 @@ def flat(newcomer: Newcomer) -> list[str]:
     return newcomer.all(".match h2")
 
 
+def comparison(newcomer: Newcomer) -> list[str]:
+    """In what is the tree better or worse than the flat dictionary?"""
+    newcomer.click(".bar nav a[data-view=report]", "[aria-labelledby=in-short]")
+    return newcomer.all("[aria-labelledby=in-short] tbody tr:is(.better, .worse) > *")
+
+
+def definition(newcomer: Newcomer) -> str:
+    """What does a figure mean?"""
+    newcomer.hover(".figures .term", ".figures .definition")
+    return newcomer.read(".figures .definition:visible")
+
+
 def dead(newcomer: Newcomer) -> str:
     """How many features never fire?"""
     newcomer.click(".groups a:has-text('Dead')", ".lede")
@@ -138,6 +170,7 @@ def dead(newcomer: Newcomer) -> str:
 QUESTIONS: tuple[Callable[[Newcomer], Any], ...] = (
     children,
     belief,
+    edge,
     alone,
     apart,
     document,
@@ -145,6 +178,8 @@ QUESTIONS: tuple[Callable[[Newcomer], Any], ...] = (
     sentence,
     path,
     flat,
+    comparison,
+    definition,
     dead,
 )
 

@@ -10,8 +10,10 @@ from tests.test_pages_browser import browser, either, folder, index, pytestmark 
 ANSWERS = {
     "children": "b0",
     "belief": "80 % of the children’s firings lie inside the parent",
+    "comparison": "better",
     "dead": "1. They fire in none of the indexed rows.",
     "detectors": "a1",
+    "edge": "Lift",
     "flat": "Flat latent 3",
     "path": "a1",
 }

@@ -10,6 +10,7 @@ import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -22,6 +23,7 @@ from hiersae_cli.pages import cards, server, static
 from hiersae_cli.pages.evidence import child_sentence, short_percent
 from hiersae_cli.pages.families import HUES
 from hiersae_cli.pages.render import Pages
+from hiersae_cli.pages.shared_texts import SharedTexts
 from hiersae_cli.pages.text import STEPS, asset_text, context, one_line, step
 from tests.fake_index import ATTACK, PARENTS, QUOTES, FakeIndex, serving
 from tests.helpers import PATIENCE
@@ -101,6 +103,7 @@ def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
         "text.js",
         "colours.js",
         "card.js",
+        "list.js",
         "drawing.js",
         "map.js",
     )
@@ -216,7 +219,7 @@ def test_empty_states_say_what_to_do():
         assert "--baseline RUN" in ask(address, "/baseline")[2] and "--baseline RUN" in ask(address, "/compare/a1")[2]
         assert "--model" in ask(address, "/text")[2] and "--model" in ask(address, "/feature/a1")[2]
         assert "--report" in ask(address, "/report")[2]
-        assert "No feature fires at it" in ask(address, "/search?q=qqq")[2]
+        assert "It does not occur in the indexed tokens" in ask(address, "/search?q=qqq")[2]
 
 
 def test_a_dictionary_of_one_level_has_pages():
@@ -400,7 +403,7 @@ def test_files_of_cards_hold_the_contexts_of_every_node_once():
         assert not set(data) & set(contexts)
         contexts |= data
     assert set(contexts) == {str(place) for place in range(len(pages.card_order))}
-    assert len(contexts["1"]) == 3 and contexts["57"] == []  # a dead one
+    assert len(contexts["1"]) == 6 and contexts["57"] == []  # a dead one
     assert all(len(line) == 3 and "\n" not in "".join(line) for lines in contexts.values() for line in lines)
     with pytest.raises(KeyError):
         pages.card_data(pages.card_files)
@@ -450,12 +453,13 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
     assert made.size == sum(file.stat().st_size for file in (tmp_path / "site").rglob("*") if file.is_file())
     found: dict[str, list[str]] = {}
     for file in (tmp_path / "site" / "assets").glob("[!c]*-[0-9]*.js"):  # not the contexts of cards
-        found |= unpacked(file)
-    found |= unpacked(tmp_path / "site" / "assets" / "rest.js")
+        found |= unpacked(file)[1]
+    found |= unpacked(tmp_path / "site" / "assets" / "rest.js")[1]
     assert made.pages == len(found) + 1
     assert {f"feature/{id}" for id in index.ids()} < set(found) and "list/root-children/1" in found
     served = Pages(index, served=False)
-    assert found["feature/b3"][2] == served.feature("b3").body and found["compare/b3"][2] == served.compare("b3").body
+    for address, page in (("feature/b3", served.feature("b3")), ("compare/b3", served.compare("b3"))):
+        assert without_lines(found[address][2]) == without_lines(page.body)
     # Every link within the folder leads to a page of it.
     for html in [made.path.read_text(), *(page[2] for page in found.values())]:
         for name, attributes in Elements(html).found:
@@ -466,12 +470,27 @@ def test_a_folder_holds_every_page_of_the_server(tmp_path):
             assert not re.match("https?:|//", attributes.get("href") or attributes.get("src") or "")
 
 
-def unpacked(file: Path) -> dict[str, list[str]]:
+def unpacked(file: Path) -> Any:
     packed = re.search(r'"([^"]+)"\);', file.read_text())[1]
-    lines, pages = json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
-    for page in pages.values():
-        page[2] = re.sub("\x01([0-9]+);", lambda place: lines[int(place[1])], page[2])
-    return pages
+    return json.loads(zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS))
+
+
+def without_lines(html: str) -> str:
+    return re.sub('<li class="line".*?</li>|\x7f[0-9]+\x7f', "(line)", html)
+
+
+def test_the_text_of_a_token_is_stored_once_however_many_contexts_show_it():
+    tokens, texts = ["a", " b", "\n", " d", "e", " f"], SharedTexts()
+    first = Context(tokens[:4], [0.0, 0.0, 2.0, 0.0], 2, "notes", 2, 102, False, (3, 12))
+    second = Context(tokens[2:], [0.0, 1.5, 0.0, 4.0], 1, "notes", 3, 103, False, (3, 13))
+    other_text = Context(["A", "b"], [1.0, 0.0], 0, "notes", 0, 100, False, (3, 10))
+    assert texts.lines([first, second], 4.0) == "\x7f100,2,4;2,5,2.00\x7f\x7f102,1,4;1,4,1.50;3,9,4.00\x7f"
+    assert texts.lines([other_text], 4.0).startswith('\x7f<li class="line"')
+    assert texts.data() == {
+        "documents": ["notes"],
+        "runs": [[102, 0, -100, 0, 3, -90]],
+        "blocks": {0: "\x7f" * 100 + "a\x7f b\x7f<i>↵</i>\x7f d\x7fe\x7f f"},
+    }
 
 
 def test_a_folder_that_cannot_be_finished_leaves_the_old_one(tmp_path):

@@ -348,6 +348,15 @@ def test_an_example_of_what_fires_is_there_before_anything_is_typed(either):
     assert page.locator("#tokens .at").get_attribute("data-at") == "2"
 
 
+@pytest.mark.parametrize("path", ["/feature/a1", "/feature/b3", "/compare/b3", "/baseline/4"])
+def test_contexts_of_a_folder_are_those_of_the_server(served, opened, path):
+    lines = []
+    for page in (served, opened):
+        page.go(path)
+        lines.append(page.page.evaluate("[...document.querySelectorAll('.line')].map((line) => line.outerHTML)"))
+    assert len(lines[0]) > 3 and lines[0] == lines[1]
+
+
 def test_a_folder_says_how_to_run_a_text(opened):
     opened.go("/text")
     assert "--serve" in opened.page.locator("main").inner_text()
@@ -393,6 +402,41 @@ def test_children_can_be_sorted_and_filtered(large_family):
     playwright.expect(page.locator("#division > li:visible .line")).to_have_count(3)
     page.fill("#filter", "")
     assert ids.count() == 52 and page.locator("#sifted").inner_text() == ""
+
+
+def test_the_order_of_children_is_in_the_address(large_family):
+    page = large_family.page
+    large_family.go("/feature/a0?sort=name&only=king")
+    assert page.locator("#sort").input_value() == "name" and page.locator("#filter").input_value() == "king"
+    page.locator("#filter").fill("")
+    page.locator("#sort").select_option("rate")
+    assert large_family.view() == "/feature/a0?sort=rate"
+
+
+def test_a_list_can_be_sorted_and_filtered_and_its_address_sent(large_family):
+    page = large_family.page
+    large_family.go("/list/level-1")
+    rows = page.locator("#listing tbody tr")
+    assert rows.count() == 52
+    page.locator("#list-only").fill("b1")
+    playwright.expect(rows).to_have_count(11)
+    assert page.locator("#sifted").inner_text() == "11 of 52" and large_family.view() == "/list/level-1?only=b1"
+    large_family.go("/list/level-1?sort=lift&up=1")
+    lifts = [float(text) for text in rows.locator("td:last-child").all_inner_texts()]
+    assert len(lifts) == 52 and lifts == sorted(lifts) and lifts[0] < lifts[-1]
+    assert page.locator("#list-sort").input_value() == "lift" and page.locator("#list-up").is_checked()
+
+
+def test_the_order_of_a_list_goes_through_all_its_pages(browser):
+    with serving(LargeIndex()) as address:
+        for one in watched(browser, address):
+            one.go("/list/level-1?sort=lift&up=1&page=991")
+            lifts = one.page.locator("#listing td:last-child").all_inner_texts()
+            assert len(lifts) == 100 and set(lifts) == {"0.990"}
+            assert one.page.locator(".turn span").inner_text() == "990 of 990"
+            one.page.locator(".turn a[rel=prev]").click()
+            playwright.expect(one.page.locator(".turn span")).to_have_text("989 of 990")
+            assert one.view() == "/list/level-1?sort=lift&up=1&page=989"
 
 
 def test_from_a_line_to_its_whole_document_and_back(either):
@@ -542,6 +586,7 @@ def test_nothing_is_wider_than_a_phone(browser, index):
                 "/compare/a1",
                 "/baseline",
                 "/baseline/4",
+                "/list/level-1",
                 "/search?q=king",
                 "/report",
                 "/text?text=a+b",

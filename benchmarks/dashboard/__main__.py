@@ -6,7 +6,8 @@
 
 Pass the runs as --run and --baseline; otherwise the script makes one with a tree and one flat, of random directions
 with thresholds that give --l0. Every step is the real command in a separate process; its peak memory includes pages of
-mapped files. Pages are fetched from the server, one after another.
+mapped files. Pages are fetched from the server, one after another. Then Chromium opens the same pages, of the server
+and of the folder, and counts what they write to its console.
 
 --peer builds a page of SAEDashboard and a folder of ours for the same flat run on the same tokens, a part of ACTS.
 Theirs has the first --peer-features latents, because its time and size grow with them; ours has all. The costs of one
@@ -100,8 +101,8 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, int, resource.struct_r
     return pid, process.returncode, used
 
 
-def served_pages(flags: list[object], ids: list[str]) -> dict[str, Any]:
-    """Milliseconds of pages from the real server, after it has started."""
+def served_pages(flags: list[object], ids: list[str], browser: bool) -> dict[str, Any]:
+    """Milliseconds of pages from the real server, after it has started; with ``browser``, also in Chromium."""
     started = time.perf_counter()
     process = subprocess.Popen(command("dashboard", *flags, "--serve", "--port", 0), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -116,6 +117,7 @@ def served_pages(flags: list[object], ids: list[str]) -> dict[str, Any]:
         ready = time.perf_counter() - started
         overview = [fetched(address) for _ in range(3)]
         pages = [fetched(f"{address}feature/{id}") for id in ids]
+        drawn = in_browser(address, ids) if browser else {}
     finally:
         process.terminate()
         process.wait()
@@ -129,6 +131,47 @@ def served_pages(flags: list[object], ids: list[str]) -> dict[str, Any]:
         "page_ms_most": float(milliseconds.max()),
         "slowest": ids[int(milliseconds.argmax())],
         "page_bytes_mean": float(np.mean([size for _, size in pages])),
+        **drawn,
+    }
+
+
+# From the change of the address to the first frame with the page.
+_OPEN = """(path) => new Promise((resolve) => {
+    const started = performance.now();
+    const drawn = () => requestAnimationFrame(() => resolve(performance.now() - started));
+    addEventListener("hiersae:open", drawn, { once: true });
+    location.hash = path;
+})"""
+_LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+
+
+def in_browser(address: str, ids: list[str]) -> dict[str, Any]:
+    """Milliseconds until Chromium has loaded a page of a server, or has opened one of a folder, and its messages."""
+    from playwright.sync_api import sync_playwright
+
+    from docs.pictures import ARGUMENTS, CHROMIUM
+
+    messages: list[str] = []
+    milliseconds = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("html[data-ready]")
+        for id in ids:
+            if address.startswith("file:"):
+                milliseconds.append(page.evaluate(_OPEN, f"/feature/{id}"))
+            else:
+                page.goto(f"{address}feature/{id}", wait_until="load")
+                milliseconds.append(page.evaluate(_LOADED))
+        browser.close()
+    return {
+        "browser_ms_median": float(np.median(milliseconds)),
+        "browser_ms_most": float(np.max(milliseconds)),
+        "console_messages": messages,
     }
 
 
@@ -169,13 +212,16 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     _, figures["index_seconds"], figures["index_peak_gb"] = timed("dashboard", *flags, "--rebuild")
     figures["index_bytes"] = index.stat().st_size
     widths = RunFolder(run).read_header()["config"]["widths"]
-    figures["served"] = served_pages(flags, sampled_ids(widths))
+    ids = sampled_ids(widths)
+    figures["served"] = served_pages(flags, ids, arguments.browser)
     if arguments.folder:
         folder = scratch / "pages"
         output, figures["folder_seconds"], figures["folder_peak_gb"] = timed(
             "dashboard", *flags, "-o", folder, "--overwrite"
         )
         figures["folder_bytes"] = output["bytes"]
+        if arguments.browser:
+            figures["folder"] = in_browser(Path(output["pages"]).absolute().as_uri(), ids)
     if arguments.peer:
         figures["peer"] = compare_with_peer(arguments, scratch, baseline)
     return figures
@@ -228,6 +274,7 @@ def main() -> None:
     parser.add_argument("--l0", type=float, default=32)
     parser.add_argument("--tokens", type=parse_count, default=10**6)
     parser.add_argument("--no-folder", dest="folder", action="store_false", help="leave out the folder of pages")
+    parser.add_argument("--no-browser", dest="browser", action="store_false", help="leave out Chromium")
     parser.add_argument("--peer", metavar="PYTHON", help="Python of an environment that has sae-dashboard")
     parser.add_argument("--peer-features", type=int, default=256)
     parser.add_argument("--peer-tokens", type=parse_count, default=2**17)

@@ -9,7 +9,7 @@ from hiersae_cli.browse.model import Context
 from hiersae_cli.pages.text import one_line
 
 CARDS = 32  # features in a file, the same as in card.js
-_CONTEXTS, _TRIED = 3, 8
+_CONTEXTS, _TRIED = 6, 12
 _CHARACTERS = 44  # before and after the token, at most
 
 

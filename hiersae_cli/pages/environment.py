@@ -31,7 +31,6 @@ def environment() -> Environment:
     )
     made.globals.update(
         step=text.step,
-        contexts=text.contexts,
         stretch=text.stretch,
         histogram=charts.histogram,
         figure_term=term,

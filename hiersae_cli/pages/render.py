@@ -6,6 +6,7 @@ The two differ in their links (``/feature/a1`` or ``#/feature/a1``) and in what 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from hiersae_cli.browse.family import TOGETHER
 from hiersae_cli.browse.index import Index
-from hiersae_cli.browse.model import FeaturePage, Neighbour
+from hiersae_cli.browse.model import Context, FeaturePage, Neighbour
 from hiersae_cli.browse.tree_model import Overview, SearchHit, TokenSearch
 from hiersae_cli.levels import Levels
 from hiersae_cli.pages import cards, charts, evidence, scripts, text
@@ -45,6 +46,7 @@ ASSETS = {
     "family.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "layout.js": "text/javascript",
+    "list.js": "text/javascript",
     "map.js": "text/javascript",
     "page.js": "text/javascript",
     "text.js": "text/javascript",
@@ -76,9 +78,21 @@ class Pages:
         served: whether a program answers, so that labels can be edited and texts encoded.
         author: author of new labels, unless the form names another.
         token: secret that every form must send.
+
+    Args:
+        index: the answers.
+        lines: makes the lines of a list of contexts; a folder has shorter ones than a server.
     """
 
-    def __init__(self, index: Index, *, served: bool, author: str = "", token: str = ""):
+    def __init__(
+        self,
+        index: Index,
+        *,
+        served: bool,
+        author: str = "",
+        token: str = "",
+        lines: Callable[[Iterable[Context], float | None], Markup] = text.contexts,
+    ):
         self.index = index
         self.served, self.author, self.token = served, author, token
         self.policy = POLICY.format(file="" if served else " file:")
@@ -87,6 +101,7 @@ class Pages:
         self._environment = environment()
         self._environment.globals.update(
             pages=self,
+            contexts=lines,
             link=self.link,
             parent_sentence=evidence.parent_sentence,
             child_sentence=evidence.child_sentence,
@@ -181,7 +196,17 @@ class Pages:
             }
             for place, parent, node in zip(places, parents, self.nodes(places), strict=True)
         ]
-        return self._page("list", group.title, "tree", group=group, rows=rows, page=page, last=last)
+        return self._page(
+            "list",
+            group.title,
+            "tree",
+            group=group,
+            rows=rows,
+            page=page,
+            last=last,
+            some_have_parents=any(self._tree.parent[place] >= 0 for place in group.places),
+            some_have_children=any(self.children[place] for place in group.places),
+        )
 
     def feature(self, id: str) -> Page:
         """Everything about a node; raises ``KeyError`` for an unknown id."""

@@ -14,16 +14,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hiersae_cli.browse.index import Index
 from hiersae_cli.formats.atomic import replacing_folder
 from hiersae_cli.pages.render import ASSETS, VERDICTS, Page, Pages
+from hiersae_cli.pages.shared_texts import MARK, SharedTexts
 from hiersae_cli.pages.text import asset_text
 
 # Pages per file, the same as in folder.js: more would open more slowly, fewer would make more files.
 TOGETHER = 32
 
-_LINE = re.compile('<li class="line".*?</li>')
+_LINE = re.compile(f"{MARK}([^{MARK}]*){MARK}")
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,22 @@ def write(index: Index, folder: Path, *, advance: Callable[[int], None] = lambda
 
     ``advance`` is called now and then with the number of features (and latents of the baseline) written since.
     """
-    pages = Pages(index, served=False)
+    texts = SharedTexts()
+    pages = Pages(index, served=False, lines=texts.lines)
     size = count = 0
     with replacing_folder(folder) as temporary:
         assets = temporary / "assets"
         assets.mkdir()
-        texts = {name: asset_text(name) for name in (*ASSETS, "folder.js")}
-        texts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
-        texts |= {f"cards-{file}.js": pages.card_data(file) for file in range(pages.card_files)}
-        for name, text in texts.items():
-            size += (assets / name).write_bytes(text.encode())
+        scripts = {name: asset_text(name) for name in (*ASSETS, "lines.js", "folder.js")}
+        scripts |= {"tree.js": pages.tree_data, "labels.js": pages.label_data(), "tokens.js": pages.token_data()}
+        scripts |= {f"cards-{file}.js": pages.card_data(file) for file in range(pages.card_files)}
+        for name, script in scripts.items():
+            size += (assets / name).write_bytes(script.encode())
         for name, pages_by_address, features in _files(pages, index):
-            size += (assets / f"{name}.js").write_bytes(_packed(name, pages_by_address).encode())
+            size += (assets / f"{name}.js").write_bytes(_packed(name, _shared(pages_by_address)).encode())
             count += len(pages_by_address)
             advance(features)
+        size += (assets / "texts.js").write_bytes(_packed("texts", texts.data()).encode())
         size += (temporary / "index.html").write_bytes(pages.document(pages.overview()).encode())
     return Folder(folder / "index.html", count + 1, size)
 
@@ -85,18 +89,20 @@ def _files(pages: Pages, index: Index) -> Iterator[tuple[str, dict[str, Page], i
     yield "rest", others | {f"baseline/are/{verdict}": pages.fates(verdict) for verdict in VERDICTS}, 0
 
 
-def _packed(name: str, pages: dict[str, Page]) -> str:
-    """The script of a file. A context that occurs several times is stored once, which saves a third.
-
-    It is replaced by ``\\x01NUMBER;``; pages never contain \\x01, because ``pages.text`` shows it as its code.
-    """
+def _shared(pages: dict[str, Page]) -> list[Any]:
+    """The lines of some pages, each once, and the pages, in which lines are numbers between two ``MARK``."""
     lines: dict[str, int] = {}
 
     def numbered(line: re.Match[str]) -> str:
-        return f"\x01{lines.setdefault(line[0], len(lines))};"
+        return f"{MARK}{lines.setdefault(line[1], len(lines))}{MARK}"
 
     content = {address: [page.title, page.view, _LINE.sub(numbered, page.body)] for address, page in pages.items()}
-    data = json.dumps([list(lines), content], ensure_ascii=False, separators=(",", ":")).encode()
+    return [list(lines), content]
+
+
+def _packed(name: str, content: Any) -> str:
+    """The script of a file: its content as JSON, compressed."""
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = base64.b64encode(deflate.compress(data) + deflate.flush()).decode()
     return f'window.hiersae.unpack("{name}", "{packed}");\n'

@@ -71,7 +71,7 @@
     parts.push(make("dl", {}, ...figures(map, node).map(([term, value]) => make("div", {}, make("dt", {}, term), " ", make("dd", {}, value)))));
     const contexts = map.grown.dead[node] ? [] : hiersae.contextsOf(node, again);
     if (contexts?.length) {
-      parts.push(make("ul", { className: "card-contexts" }, ...contexts.map(([before, focus, after]) => make("li", {},
+      parts.push(make("ul", { className: "card-contexts" }, ...contexts.slice(0, 3).map(([before, focus, after]) => make("li", {},
         make("span", { className: "before" }, make("bdi", {}, before)), make("span", { className: "after" }, make("mark", {}, focus), make("bdi", {}, after))))));
     }
     const does = map.has(node) ? "Click or Enter: its children. o: its page." : "Click or Enter: its page.";

@@ -8,6 +8,7 @@
   const LINE = 15; // pixels of a context below it
   const BAND = 48; // pixels of the band of nodes that belong to no family
   const MOST_ALONE = 0.35; // of a parent's box: the part for its firings without any child
+  const WIDE_BOXES = 1.9; // width over height that boxes come close to: names and contexts are wide
   const QUIET_HUE = 75; // of the legend, and of nodes that belong to no family
 
   hiersae.Drawing = class {
@@ -111,9 +112,9 @@
           h -= part;
         }
         const weights = this.size.value === "rate" && node < n ? this.shares(inside) : this.weight;
-        hiersae.squarify(inside, weights, x, y, w, h, (child, ...box) => {
-          this.at(child, ...box);
-          if (box[2] >= 1 && box[3] >= 1) stack.push(child);
+        hiersae.squarify(inside, weights, 0, 0, w / WIDE_BOXES, h, (child, across, down, wide, high) => {
+          this.at(child, x + across * WIDE_BOXES, y + down, wide * WIDE_BOXES, high);
+          if (wide * WIDE_BOXES >= 1 && high >= 1) stack.push(child);
           else this.dust[node] = 1;
         });
       }
@@ -150,6 +151,7 @@
       const { limits, least, most } = hiersae.quantiles(this.figuresInView());
       Object.assign(this, { limits, most });
       const format = by === "bits" || by === "fvu" ? hiersae.figure : by === "lift" ? (figure) => `${hiersae.figure(figure)} ×` : hiersae.percent;
+      $("#figure").textContent = this.colour.selectedOptions[0].text;
       $("#low").textContent = format(least);
       $("#high").textContent = format(most);
       const { steps } = hiersae.ramp(QUIET_HUE, this.dark);
@@ -269,9 +271,10 @@
             to.rect(x, y + h - 3, w * this.tree.overlap[node], 3, this.ramp(node).bar);
           }
         } else if (node < n) to.rect(x, y, w, h, this.ramp(node).ground);
-        if (alone && alone[2] > 90 && alone[3] > 16) {
-          const text = `without any child ${hiersae.percent(this.tree.alone[node])}`;
-          to.text(alone[0] + 4, alone[1] + 13, fit(to, text, alone[2] - 8, 10.5), 10.5, this.quiet);
+        if (alone && alone[3] > 14) {
+          const share = hiersae.percent(this.tree.alone[node]);
+          const text = [`without any child ${share}`, `no child ${share}`].find((words) => to.width(words, 10.5) <= alone[2] - 8);
+          if (text) to.text(alone[0] + 4, alone[1] + 11, text, 10.5, this.quiet);
         }
         if (this.open[node]) for (const child of this.children(node)) stack.push(child);
       }
@@ -280,7 +283,7 @@
     // A box without visible children: its name, and below it as many contexts as there is room for.
     inscribe(to, node, x, y, w, h) {
       const { n } = this.grown;
-      const size = w > 260 && h > 90 ? 13 : 11;
+      const size = w > 320 && h > 160 ? 14 : w > 260 && h > 90 ? 13 : 11;
       const name = fit(to, this.name(node), w - 8, size, true);
       if (name.length > 1 || name === this.name(node)) to.text(x + 4, y + size + 1, name, size, this.ink, true);
       if (node >= n) {
@@ -290,10 +293,11 @@
 
     // Contexts as a concordance: the token that the feature fires at begins in one column.
     lines(to, node, x, y, w, h, size = 11) {
-      const line = size + 4;
-      if (w < 96 || h < line) return;
+      const least = size + 4;
+      if (w < 96 || h < least) return;
       const contexts = hiersae.contextsOf(node, () => this.redraw());
-      if (!contexts) return;
+      if (!contexts?.length) return;
+      const line = Math.max(least, Math.min(1.8 * size, h / contexts.length));
       const column = x + w * 0.38;
       contexts.slice(0, Math.floor(h / line)).forEach(([before, focus, after], number) => {
         const base = y + line * number + size;
@@ -308,7 +312,7 @@
 
     // Pixels of the head of a family's box: nothing, its title, or also a context.
     head(w, h) {
-      return w > 56 && h > 52 ? HEAD + (w > 150 && h > 110 ? LINE : 0) : 0;
+      return w > 56 && h > 40 ? HEAD + (w > 150 && h > 110 ? LINE : 0) : 0;
     }
 
     // The colour of a group whose children are too small to draw: their mean step.

@@ -51,8 +51,20 @@
     $("#sifted").textContent = words.length ? `${shown.toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
   }
   document.addEventListener("input", (event) => {
-    if (event.target.matches("#sort, #filter")) sift();
+    if (!event.target.matches("#sort, #filter")) return;
+    const query = new URLSearchParams();
+    if ($("#sort").value !== "share") query.set("sort", $("#sort").value);
+    if ($("#filter").value.trim()) query.set("only", $("#filter").value.trim());
+    hiersae.setQuery(query);
+    sift();
   });
+  function asAddressed() {
+    const query = hiersae.query();
+    const chosen = [...$("#sort").options].find((option) => option.value === query.get("sort"));
+    $("#sort").value = chosen?.value ?? "share";
+    $("#filter").value = query.get("only") ?? "";
+    sift();
+  }
 
   // --- a line leads to its document
   hiersae.openLine = (line) => {
@@ -73,7 +85,7 @@
 
   // --- a document: the token that the reader came from
   function frame() {
-    const query = new URLSearchParams(byHash ? location.hash.split("?")[1] : location.search);
+    const query = hiersae.query();
     const at = query.get("at");
     const stretch = [...document.querySelectorAll("#document [data-first]")].findLast((one) => +one.dataset.first <= +at);
     const token = at !== null && stretch?.children[at - stretch.dataset.first];
@@ -91,7 +103,7 @@
     seen.disconnect();
     loading.clear();
     for (const place of document.querySelectorAll(".later")) seen.observe(place);
-    if ($("#division") && $("#sort")) sift(); // a browser restores what was chosen before
+    if ($("#division") && $("#sort")) asAddressed();
     if ($("#document")) frame();
   }
   addEventListener("hiersae:open", start);

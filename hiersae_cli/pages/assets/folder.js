@@ -5,6 +5,7 @@
   const TOGETHER = 32; // pages per file, the same as in pages/static.py
   const $ = (selector) => document.querySelector(selector);
   const content = $("#content");
+  const { make } = hiersae;
   const overview = content.innerHTML;
   const overviewTitle = document.title;
   const loading = new Map();
@@ -29,23 +30,31 @@
   }
   hiersae.unpack = (name, packed) => unpacked.set(name, packed);
 
-  async function pages(name) {
+  // What a file holds; only a few stay unpacked, so that a walk through a large tree does not fill the memory.
+  async function unpack(name) {
     await script(name);
-    let file = unpacked.get(name);
-    if (typeof file === "string") {
-      const bytes = Uint8Array.from(atob(file), (character) => character.charCodeAt(0));
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-      const [lines, content] = await new Response(stream).json();
-      for (const page of Object.values(content)) page[2] = page[2].replace(/\x01(\d+);/g, (_, number) => lines[number]);
-      file = content;
-      unpacked.set(name, file);
-      // Only a few files stay unpacked, so that a walk through a large tree does not fill the memory.
-      if (unpacked.size > 24) for (const old of [...unpacked.keys()].slice(0, -12)) {
-        unpacked.delete(old);
-        loading.delete(old);
-      }
+    const file = unpacked.get(name);
+    if (typeof file !== "string") return file;
+    const text = atob(file);
+    const bytes = new Uint8Array(text.length);
+    for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+    const content = await new Response(stream).json();
+    unpacked.set(name, content);
+    if (unpacked.size > 24) for (const old of [...unpacked.keys()].slice(0, -12)) {
+      unpacked.delete(old);
+      loading.delete(old);
     }
-    return file;
+    return content;
+  }
+
+  // Title, view and HTML of the page at an address; the texts of contexts are in a file of their own.
+  async function page(file, address) {
+    const [lines, pages] = await unpack(file);
+    if (!Object.hasOwn(pages, address)) return null;
+    const [title, view, html] = pages[address];
+    if (html.includes("\x7f")) hiersae.texts ??= await unpack("texts");
+    return [title, view, hiersae.withLines(html, lines)];
   }
 
   async function fileOf(parts) {
@@ -68,8 +77,8 @@
     try {
       const file = await fileOf(parts);
       const key = parts.join("/") + (parts[0] === "list" && parts.length === 2 ? "/1" : "");
-      const page = file && (await pages(file))[key];
-      if (page) return page;
+      const found = file && (await page(file, key));
+      if (found) return found;
     } catch (error) {
       if (typeof DecompressionStream === "undefined") return message("This browser is too old", "The pages need DecompressionStream, which browsers have had since 2023.");
     }
@@ -78,9 +87,9 @@
 
   hiersae.part = async (address) => {
     const parts = address.slice(2).split("/"); // behind "#/"
-    const page = (await pages(await fileOf(parts)))[parts.join("/")];
-    if (!page) throw new Error(address);
-    return page[2];
+    const part = await page(await fileOf(parts), parts.join("/"));
+    if (!part) throw new Error(address);
+    return part[2];
   };
 
   function missing() {
@@ -161,30 +170,14 @@
   }
 
   function byLabel(query) {
-    const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = hiersae.wordsOf(query);
     const { tree, labels } = hiersae;
-    const hits = [];
-    for (let place = 0; place < tree.hint.length; place++) {
-      const text = `${hiersae.id(place)} ${labels[place] ?? ""} ${tree.hint[place]}`.toLowerCase();
-      if (words.every((word) => text.includes(word))) hits.push(place);
-    }
+    const hits = [...tree.hint.keys()].filter((place) => hiersae.hasWords(place, words));
     const labelled = (place) => (labels[place] ? 1 : 0);
     return hits.sort((first, second) => labelled(second) - labelled(first) || tree.rate[second] - tree.rate[first]);
   }
 
-  function make(name, properties, ...children) {
-    const element = Object.assign(document.createElement(name), properties);
-    element.append(...children);
-    return element;
-  }
-
-  function node(place) {
-    const { tree, labels } = hiersae;
-    const name = labels[place] ? make("span", { className: "label" }, labels[place]) : make("span", { className: "hint" }, tree.hint[place]);
-    return make("a", { className: "node", href: `#/feature/${hiersae.id(place)}` }, make("span", { className: "id" }, hiersae.id(place)), " ", name);
-  }
-
-  const list = (places) => make("ol", { className: "roots" }, ...places.map((place) => make("li", {}, node(place), make("span", {}, hiersae.percent(hiersae.tree.rate[place])))));
+  const list = (places) => make("ol", { className: "roots" }, ...places.map((place) => make("li", {}, hiersae.node(place), make("span", {}, hiersae.percent(hiersae.tree.rate[place])))));
 
   // ``figures`` are a place, recall and precision (both in thousandths), again and again.
   function table(figures) {
@@ -193,7 +186,7 @@
       const [place, recall, precision] = [figures[at], figures[at + 1] / 1000, figures[at + 2] / 1000];
       const f1 = recall + precision ? (2 * recall * precision) / (recall + precision) : 0;
       const cells = [hiersae.percent(hiersae.tree.rate[place]), hiersae.percent(recall), hiersae.percent(precision), hiersae.figure(f1)];
-      rows.push(make("tr", {}, make("td", {}, node(place)), ...cells.map((cell) => make("td", {}, cell))));
+      rows.push(make("tr", {}, make("td", {}, hiersae.node(place)), ...cells.map((cell) => make("td", {}, cell))));
     }
     const heads = ["Feature", "Fires in", "Recall", "Precision", "F1"].map((head) => make("th", { scope: "col" }, head));
     const drawn = make("table", { className: "listing" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));

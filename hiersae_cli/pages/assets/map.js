@@ -262,6 +262,7 @@
     const element = $("#map");
     if (!element) {
       map = null;
+      await hiersae.listed; // another list than the page came with
       return hiersae.ready();
     }
     if (map?.element === element) {

@@ -15,6 +15,10 @@
     if (!byHash) setTimeout(hiersae.ready, 10_000); // still here: the reader has stopped loading
   };
   hiersae.link = (path) => (byHash ? "#" : "") + path;
+  // What stands behind "?": read, or written into the address without a step in the history.
+  hiersae.query = () => new URLSearchParams(hiersae.address().split("?")[1] ?? "");
+  hiersae.setQuery = (query, path = hiersae.address().split("?")[0]) =>
+    history.replaceState(history.state, "", hiersae.link(path + (query.size ? `?${query}` : "")));
 
   // --- theme
   const dark = matchMedia("(prefers-color-scheme: dark)");

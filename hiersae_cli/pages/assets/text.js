@@ -21,7 +21,7 @@
     if (!$("#tokens")) return;
     codes = JSON.parse($("#tokens").dataset.codes);
     firings = codes.active.map((pairs) => new Map(Array.from({ length: pairs.length / 2 }, (_, at) => [pairs[2 * at], pairs[2 * at + 1]])));
-    const asked = Number(query().get("token") ?? NaN);
+    const asked = Number(hiersae.query().get("token") ?? NaN);
     choose(asked in firings ? asked : codes.strongest);
   }
 
@@ -94,11 +94,8 @@
   }
 
   // --- the address
-  function query() {
-    return new URLSearchParams(byHash ? location.hash.split("?")[1] : location.search);
-  }
   function address(at) {
-    const parameters = query();
+    const parameters = hiersae.query();
     parameters.set("token", at);
     return `${byHash ? location.hash.split("?")[0] : location.pathname}?${parameters}`;
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -54,6 +55,12 @@ def _be(place: dict[str, str], function: Callable[[], Any], answer: Path) -> Non
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def torchrun(ranks: int, *args: object, restarts: int = 0, module: str = "hiersae_cli") -> list[str]:
+    """The command line that has the real launcher run ``hiersae ARGS`` as several ranks."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [*launch, "--max-restarts", str(restarts), "-m", module, *map(str, args)]
 
 
 def start_ranks(ranks: int, *args: object, env: dict[str, str] | None = None) -> list[Started]:

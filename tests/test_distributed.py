@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.distributed.launch import launched
 from hiersae_cli.distributed.ranks import ALONE, Mesh, nth_largest, nth_largest_of_rows
@@ -28,8 +30,10 @@ from hiersae_cli.sae.base import first_rows
 from hiersae_cli.sae.base import nth_largest as nth_largest_here
 from hiersae_cli.sae.splitting import build_part
 from hiersae_cli.sae.training import Trainer
+from hiersae_cli.workflows.eval import passes
+from hiersae_cli.workflows.eval import run as evaluate
 from tests.helpers import PATIENCE, environment, hiersae
-from tests.ranks import on_ranks, run_ranks, start_ranks
+from tests.ranks import on_ranks, run_ranks, start_ranks, torchrun
 
 WIDTH, BATCH = 24, 48
 DOCS = Path(__file__).parent.parent / "docs"
@@ -270,6 +274,44 @@ def test_a_cache_of_two_ranks_is_that_of_one(tiny_host: Path, tiny_text: Path, t
         assert one.fingerprint == joined.fingerprint
 
 
+def numbers(value: Any) -> Iterator[Any]:
+    """All numbers and texts of a report, without its times."""
+    if isinstance(value, dict):
+        for key in sorted(value.keys() - {"created", "seconds"}):
+            yield key
+            yield from numbers(value[key])
+    elif isinstance(value, list):
+        for part in value:
+            yield from numbers(part)
+    else:
+        yield value
+
+
+def test_a_report_by_ranks_is_that_of_one_process(
+    tiny_hier: Path, tiny_acts: Path, tiny_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # whose threads do not survive a fork
+    monkeypatch.setattr(passes, "_READ_ROWS", 1024)  # so that there are several batches
+    config = EvalConfig(
+        runs=[str(tiny_hier)], acts=[str(tiny_acts)], model=str(tiny_host), resamples=100, loss_tokens=1024, batch=256
+    )
+    alone = list(numbers(evaluate.run(config)))
+    for report in on_ranks(2, lambda: evaluate.run(config)):
+        for value, expected in zip(numbers(report), alone, strict=True):
+            assert value == (pytest.approx(expected, rel=1e-6, abs=1e-9) if isinstance(expected, float) else expected)
+
+
+def test_codes_by_ranks_are_those_of_one_process(tiny_hier: Path, tiny_acts: Path, tmp_path: Path) -> None:
+    flags = ("encode", tiny_hier, tiny_acts, "--batch", "1024", "--tokens", "9k")
+    assert hiersae(*flags, "-o", tmp_path / "one.h5").returncode == 0
+    (code, _, errors), (other_code, other_out, other_errors) = run_ranks(2, *flags, "-o", tmp_path / "two.h5")
+    assert (code, other_code) == (0, 0), errors + other_errors
+    assert (other_out, other_errors) == ("", "")
+    with h5py.File(tmp_path / "one.h5") as one, h5py.File(tmp_path / "two.h5") as two:
+        for name in ("indptr", "indices", "values"):
+            assert (one[name][()] == two[name][()]).all()
+
+
 def test_ranks_are_refused_where_they_cannot_work(tiny_acts: Path, tmp_path: Path) -> None:
     for _, (code, _, errors) in zip("ab", run_ranks(2, "info", tiny_acts), strict=True):
         assert code == 2 and ("torchrun" in errors or not errors)
@@ -290,11 +332,53 @@ def test_one_process_connects_to_nothing(tiny_acts: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranks", "flags"),
+    [
+        (2, "--parallel data"),
+        (2, "--parallel tree"),
+        (4, "--parallel data"),
+        (4, "--parallel tree"),
+        (4, "--tree-ranks 2"),
+    ],
+)
+def test_torchrun_trains_as_one_process(alone: Path, tiny_acts: Path, tmp_path: Path, ranks: int, flags: str) -> None:
+    run = tmp_path / "run"
+    launch = torchrun(ranks, "train", tiny_acts, *FLAGS, "-o", run, *flags.split())
+    done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert [line["loss"] for line in lines(run)] == pytest.approx([line["loss"] for line in lines(alone)], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_torchrun_caches_as_one_process(tiny_host: Path, tiny_text: Path, tmp_path: Path, ranks: int) -> None:
+    flags = (
+        "cache",
+        tiny_text,
+        "--model",
+        tiny_host,
+        "--layer",
+        "1",
+        "--context",
+        "32",
+        "--batch",
+        "4",
+        "--tokens",
+        "2k",
+    )
+    assert hiersae(*flags, "-o", tmp_path / "one.h5").returncode == 0
+    launch = torchrun(ranks, *flags, "-o", tmp_path / "all.h5")
+    done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    with Activations(tmp_path / "one.h5") as one, Activations(tmp_path / "all.h5") as joined:
+        assert one.fingerprint == joined.fingerprint
+
+
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_whose_rank_dies(alone: Path, tiny_acts: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
-    launch += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "hiersae_cli"]
-    launch += ["train", str(tiny_acts), *FLAGS, "-o", str(run), "--checkpoint-seconds", "0"]
+    launch = torchrun(2, "train", tiny_acts, *FLAGS, "-o", run, "--checkpoint-seconds", "0", restarts=1)
     process = subprocess.Popen(launch, env=environment(), stderr=subprocess.PIPE, text=True)
     while not any((run / "state").glob("*.safetensors*")):
         assert process.poll() is None

@@ -157,6 +157,7 @@ VERBS = (
         "Measure a run and compare it with baselines. Uses held-out rows, with paired intervals and tests.",
         MEASURE,
         record="report.json",
+        by_ranks=True,
     ),
     Verb(
         "bench",
@@ -258,6 +259,7 @@ VERBS = (
         "Write which latents fire in every row of a cache. The file is a sparse matrix, for your own analyses.",
         SHARE,
         record="codes.h5",
+        by_ranks=True,
     ),
     Verb(
         "convert",

@@ -10,6 +10,7 @@ coded, so that overfitting costs a tree bits: cross-entropy replaces entropy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,8 @@ class FiringRows:
         fired_F: rows in which each latent fires.
     """
 
+    summed = ("rows", "fired_F")  # see ``workflows.common.sharing``
+
     def __init__(self, latents: int):
         self.rows = 0
         self.fired_F = np.zeros(latents)
@@ -65,6 +68,10 @@ class FiringRows:
         self._parts.append(firings.indicator.astype(np.int8))
         self.fired_F += np.bincount(firings.latent_n, minlength=len(self.fired_F))
         self.rows += firings.rows
+
+    def collect(self, of_all: Callable[[list[csr_array]], list[list[csr_array]]]) -> None:
+        """Get the firings of all ranks; ``of_all`` gives a value of each."""
+        self._parts = [part for parts in of_all(self._parts) for part in parts]
 
     def both(self, parent_F: Array) -> Array:
         """Rows in which each latent fires together with its parent, (F,); 0 without one."""

@@ -32,6 +32,8 @@ class ProbeSums:
         latents: F.
     """
 
+    summed = ("fired_F", "fired_sum_FD")  # see ``workflows.common.sharing``
+
     def __init__(self, moments: Moments, latents: int):
         self.moments = moments
         self.fired_F = np.zeros(latents)

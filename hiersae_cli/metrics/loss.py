@@ -35,6 +35,8 @@ class LossSums:
         left_alone: positions that kept their activations under every intervention.
     """
 
+    summed = ("tokens_K", "left_alone", "ce_K", "kl_K")  # see ``workflows.common.sharing``
+
     def __init__(self, blocks: int, interventions: Mapping[str, Replace]):
         self.interventions = interventions
         self.tokens_K = np.zeros(blocks)

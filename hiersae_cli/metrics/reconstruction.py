@@ -26,6 +26,8 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 class DataSums:
     """Sums over the activations, which do not depend on the model: all runs of a report share them."""
 
+    summed = ("rows_K", "square_K", "sum_KD")  # here and below: see ``workflows.common.sharing``
+
     def __init__(self, blocks: int, width: int):
         self.rows_K = np.zeros(blocks)
         self.square_K = np.zeros(blocks)
@@ -50,6 +52,8 @@ class Moments:
     Args:
         centre_D: a point near the mean, subtracted before squaring, for precision.
     """
+
+    summed = ("rows", "sum_D", "square_DD")
 
     def __init__(self, centre_D: torch.Tensor):
         self.centre_D = centre_D
@@ -78,6 +82,8 @@ class Moments:
 
 class CodeSums:
     """Sums over the codes and reconstructions of a model."""
+
+    summed = ("error_K", "fired_KF")
 
     def __init__(self, blocks: int, widths: tuple[int, ...]):
         self.levels = Levels.of(widths)
@@ -127,6 +133,8 @@ class EdgeSums:
         any_KP: rows in which at least one child of a parent fires.
         covered_KP: those of these rows in which the parent fires too.
     """
+
+    summed = ("both_KE", "any_KP", "covered_KP")
 
     def __init__(self, blocks: int, parent_F: np.ndarray):
         self.child_E = np.flatnonzero(parent_F != NONE)

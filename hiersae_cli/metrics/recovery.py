@@ -79,6 +79,8 @@ class DetectorSums:
         features: N.
     """
 
+    summed = ("fired_KF", "both_KF", "present_KN")  # see ``workflows.common.sharing``
+
     def __init__(self, blocks: int, nearest_F: Array, features: int):
         self.nearest_F = nearest_F
         self.fired_KF, self.both_KF = np.zeros((2, blocks, len(nearest_F)), np.float32)

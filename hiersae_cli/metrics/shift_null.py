@@ -29,6 +29,8 @@ class ShiftNull:
         seed: of the shifts.
     """
 
+    summed = ("rows", "fired_F", "_both")  # see ``workflows.common.sharing``
+
     def __init__(self, trees: Sequence[Array], shifts: int, seed: int):
         self.trees, self.shifts = trees, shifts
         latents = len(trees[0])
@@ -46,7 +48,7 @@ class ShiftNull:
         row_n, latent_n = firings.row_n, firings.latent_n
         self.rows += firings.rows
         self.fired_F += np.bincount(latent_n, minlength=firings.latents)
-        offsets = [0, *self._generator.integers(1, firings.rows, self.shifts).tolist()]
+        offsets = [0, *self._offsets(firings.rows)]
         for parent_F, both_SF in zip(self.trees, self._both, strict=True):
             child_n = parent_F[latent_n] != NONE
             child_m, row_m = latent_n[child_n], row_n[child_n]
@@ -54,6 +56,15 @@ class ShiftNull:
             for both_F, offset in zip(both_SF, offsets, strict=True):
                 place_m = (row_m + offset) % firings.rows * firings.latents + parent_m
                 both_F += np.bincount(child_m[fires_BF[place_m]], minlength=firings.latents)
+
+    def skip(self, rows: int) -> None:
+        """Leave a stretch of ``rows`` to another rank."""
+        if rows >= 2:
+            self._offsets(rows)
+
+    def _offsets(self, rows: int) -> list[int]:
+        offsets: list[int] = self._generator.integers(1, rows, self.shifts).tolist()
+        return offsets
 
     def scores(self, tree: int) -> Array:
         """z of each latent with its parent, (F,): common rows above their mean over shifts, in standard deviations.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from hiersae_cli.metrics.loss import MEAN, ZERO, LossSums
 from hiersae_cli.metrics.reconstruction import CodeSums, DataSums, EdgeSums, Moments
 from hiersae_cli.sae.controls import controls
 from hiersae_cli.workflows.common.encoding import decoded, firings_of
+from hiersae_cli.workflows.common.sharing import Sharing
 from hiersae_cli.workflows.eval.sample import Sample, SampleWindows
 from hiersae_cli.workflows.eval.subjects import SeedGroup, Subject, unlike
 from hiersae_cli.workflows.eval.trees import TreeSums
@@ -40,18 +41,26 @@ _MOST_LOGITS = 1 << 27  # numbers in a batch of next-token distributions
 
 @dataclass(frozen=True)
 class Setup:
-    """What every pass needs: the configuration, the console, the device and the caches."""
+    """What every pass needs: the configuration, the console, the device, the caches, and how ranks share the rows."""
 
     config: EvalConfig
     console: Console
     device: torch.device
     acts: ActivationSet
+    sharing: Sharing = field(default_factory=Sharing)
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Batches (B, D) float32 of ``rows`` (ascending), each with the part of ``rows`` that it holds."""
-        for start in range(0, len(rows), _READ_ROWS):
-            part = slice(start, min(start + _READ_ROWS, len(rows)))
-            yield part, self.acts.rows_at(rows[part]).float()
+        """This rank's batches (B, D) float32 of ``rows`` (ascending), each with the part of ``rows`` that it holds."""
+        for number, start in enumerate(range(0, len(rows), _READ_ROWS)):
+            if self.sharing.takes(number):
+                part = slice(start, min(start + _READ_ROWS, len(rows)))
+                yield part, self.acts.rows_at(rows[part]).float()
+
+    def skipped(self, part: slice) -> list[slice]:
+        """The parts between a batch and this rank's batch before it, which other ranks take."""
+        number = part.start // _READ_ROWS
+        numbers = range(max(0, number + 1 - self.sharing.count), number)
+        return [slice(number * _READ_ROWS, (number + 1) * _READ_ROWS) for number in numbers]
 
     def no_moments(self) -> Moments:
         """Empty sums for the mean and covariance of activations."""
@@ -176,7 +185,11 @@ def fit(setup: Setup, subjects: Sequence[Subject], rows: np.ndarray, with_moment
             moved_BD = x_BD.to(setup.device)
             for dictionary in fitted:
                 dictionary.firings.add(firings_of(dictionary.subject.model, moved_BD, setup.config.batch))
-            progress.advance(len(x_BD))
+            progress.advance(len(x_BD) * setup.sharing.count)
+    firings = [dictionary.firings for dictionary in fitted]
+    setup.sharing.add_up(*firings, *([moments] if moments else []))
+    for rows_of_subject in firings:
+        rows_of_subject.collect(setup.sharing.of_all)
     return FitPass(fitted, moments)
 
 
@@ -185,7 +198,7 @@ def encode(setup: Setup, fitted: Sequence[Fitted], sample: Sample) -> tuple[Enco
     """One pass over held-out rows, for all that is summed over their codes."""
     data, moments = DataSums(sample.blocks, setup.acts.width), setup.no_moments()
     encoded = tuple(_unsummed(setup, dictionary, data, moments, sample.blocks) for dictionary in fitted)
-    add = partial(_add, setup.acts, sample, data, moments)
+    add = partial(_add, setup, sample, data, moments)
     title = _title("eval", [dictionary.subject for dictionary in fitted])
     # One thread adds a batch to the sums while this one encodes the next.
     with setup.console.progress(title, len(sample.rows), "tokens") as progress, ThreadPoolExecutor(1) as adder:
@@ -196,9 +209,13 @@ def encode(setup: Setup, fitted: Sequence[Fitted], sample: Sample) -> tuple[Enco
             if added:
                 added.result()
             added = adder.submit(add, part, x_BD, codes)
-            progress.advance(len(x_BD))
+            progress.advance(len(x_BD) * setup.sharing.count)
         if added:
             added.result()
+    setup.sharing.add_up(data, moments)
+    for dictionary in encoded:
+        soft = dictionary.soft
+        setup.sharing.add_up(dictionary.codes, dictionary.trees, *([soft.codes, soft.edges] if soft else []))
     return encoded
 
 
@@ -241,11 +258,14 @@ def splice(setup: Setup, subjects: Sequence[Subject], sample: Sample, host: Host
     blocks = torch.from_numpy(windows.block)
     size = max(1, min(setup.config.batch, _MOST_LOGITS // host.vocabulary) // int(lengths.max()))
     with setup.console.progress("loss", int(lengths.sum()), "tokens") as progress:
-        for start in range(0, len(lengths), size):
+        for number, start in enumerate(range(0, len(lengths), size)):
+            if not setup.sharing.takes(number):
+                continue
             part = slice(start, start + size)
             tokens_BT, usable_BT = windows.padded(part)
             sums.add(host, setup.acts.module, tokens_BT, lengths[part], usable_BT, blocks[part])
-            progress.advance(int(lengths[part].sum()))
+            progress.advance(int(lengths[part].sum()) * setup.sharing.count)
+    setup.sharing.add_up(sums)
     return sums
 
 
@@ -275,7 +295,7 @@ def _codes(subject: Subject, x_BD: torch.Tensor, batch: int) -> tuple[Firings, F
 
 @torch.inference_mode()
 def _add(
-    acts: ActivationSet,
+    setup: Setup,
     sample: Sample,
     data: DataSums,
     moments: Moments,
@@ -287,9 +307,15 @@ def _add(
     block_B = torch.from_numpy(sample.block[part])
     data.add(x_BD, block_B)
     moments.add(x_BD)
+    acts = setup.acts
     truth_BN = acts.true_features(sample.rows[part]) if acts.truth else None
     stretches = sample.stretches(part, _NULL_ROWS, _STRETCH)
+    skipped = [
+        stop - start for other in setup.skipped(part) for start, stop in sample.stretches(other, _NULL_ROWS, _STRETCH)
+    ]
     for dictionary, firings, soft in codes:
+        for rows in skipped:
+            dictionary.trees.skip_stretch(rows)
         model = dictionary.subject.model
         dictionary.codes.add(x_BD, firings, decoded(model, firings).cpu(), block_B)
         dictionary.trees.add(x_BD, firings, block_B, truth_BN)

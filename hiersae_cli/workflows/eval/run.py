@@ -22,6 +22,7 @@ from hiersae_cli.host.model import Host
 from hiersae_cli.metrics.intervals import Bootstrap
 from hiersae_cli.metrics.loss import LossSums
 from hiersae_cli.workflows.common.inputs import load_host, open_acts, require_match
+from hiersae_cli.workflows.common.sharing import Sharing, sharing
 from hiersae_cli.workflows.eval.outputs import publish, refuse
 from hiersae_cli.workflows.eval.passes import Encoded, Setup, control_groups, encode, fit, other_seeds, splice
 from hiersae_cli.workflows.eval.report import build_report
@@ -70,8 +71,9 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
 
     Raises ``UsageError`` and ``FileError`` if runs, caches and host do not belong together.
     """
-    refuse(config)
-    inputs = open_inputs(config, console or Console.silent())
+    ranks = sharing()
+    ranks.together(lambda: refuse(config) if ranks.writes else None)
+    inputs = ranks.together(lambda: open_inputs(config, ranks.console(console), ranks))
     setup, sample, host = inputs.setup, inputs.sample, inputs.host
 
     training = fit(setup, [*inputs.subjects, *inputs.further], inputs.fit_rows, with_moments=config.controls)
@@ -80,6 +82,9 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
     controls = control_groups(setup, fitted, training.moments) if training.moments else ()
     encoded_controls = _encoded_controls(inputs, controls)
     loss = splice(setup, inputs.subjects, sample, host) if host else None
+    live_further = other_seeds(setup, further, sample)
+    if not ranks.writes:
+        return ranks.of_all({})[0]
     bootstrap = Bootstrap(sample.blocks, config.resamples, config.seed)
     scored = _scored(inputs, [*encoded, *encoded_controls], loss, bootstrap)
 
@@ -90,7 +95,7 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
         sample=sample,
         groups=_with_scores(inputs.groups, scored),
         controls=_with_scores(controls, scored),
-        further=other_seeds(setup, further, sample),
+        further=live_further,
         loss=loss,
         spectrum=spectrum_of(setup.acts),
         tasks=inputs.tasks,
@@ -99,17 +104,17 @@ def run(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
     )
     report = build_report(evaluation)
     publish(report, evaluation, setup.console)
-    return report
+    return ranks.of_all(report)[0]
 
 
-def open_inputs(config: EvalConfig, console: Console) -> EvalInputs:
+def open_inputs(config: EvalConfig, console: Console, ranks: Sharing) -> EvalInputs:
     """Open runs, caches and host, choose rows, and prepare the tasks."""
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, ranks.local_rank)
     runs, baselines, others = (
         [load_run(path, device) for path in paths] for paths in (config.runs, config.baseline, config.stability)
     )
     all_runs = [*runs, *baselines, *others]
-    setup = Setup(config, console, device, open_caches(all_runs, config))
+    setup = Setup(config, console, device, open_caches(all_runs, config), ranks)
     acts = setup.acts
     host = load_host(config.model, runs[0], acts, device, console) if config.model else None
     sample = Sample.drawn(acts, HELD_OUT, config.tokens, config.seed)
@@ -120,7 +125,7 @@ def open_inputs(config: EvalConfig, console: Console) -> EvalInputs:
             "the cache has no training rows: no post-hoc trees, no description length, no controls and no tasks"
         )
     tasks, warnings = None, [text for text in [outliers.warning(acts)] if text]
-    if config.tasks and host and len(fit_rows):
+    if config.tasks and host and len(fit_rows) and ranks.writes:
         task_rows = Sample.drawn(acts, TRAIN, config.task_rows, config.seed).rows
         task_sample = sample.of_fewer(config.task_rows)
         tasks, label_warnings = prepare_tasks(TaskInputs(config, acts, host, device, task_rows, task_sample))

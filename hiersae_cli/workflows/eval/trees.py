@@ -106,6 +106,15 @@ class TreeSums:
         """Add consecutive rows of a document, for the circular-shift null."""
         self._null.add(firings)
 
+    def skip_stretch(self, rows: int) -> None:
+        """Leave consecutive ``rows`` of a document to another rank."""
+        self._null.skip(rows)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """See ``workflows.common.sharing``."""
+        return ("edges", "_null", "_probes", *(["_detectors"] if self._truth else []))
+
     def figures(self, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
         """All figures by their names in the report."""
         figures: Figures = {}

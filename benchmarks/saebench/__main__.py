@@ -117,12 +117,13 @@ def core(saes: list[tuple[str, Any]], arguments: argparse.Namespace, folder: Pat
     # It would look on the hub for the tokenizer of the windows, which is the host's.
     activations_store.validate_pretokenized_dataset_tokenizer = lambda *_: None
     write_windows(arguments.acts, folder / "windows")
-    batches = arguments.windows // _BATCH
+    batch = min(_BATCH, arguments.windows)
+    batches = arguments.windows // batch
     multiple_evals(
         saes,
         n_eval_reconstruction_batches=batches,
         n_eval_sparsity_variance_batches=batches,
-        eval_batch_size_prompts=_BATCH,
+        eval_batch_size_prompts=batch,
         dataset=str(folder / "windows"),
         context_size=saes[0][1].cfg.metadata.context_size,
         compute_featurewise_density_statistics=True,

@@ -9,14 +9,14 @@
 # was stopped resumes. Two processes may share FOLDER if they train different ARCHS or SEEDS and leave the evaluation to
 # a third (EVAL=no). Each then has its own plan, such as FOLDER/plan-hier-0,1.toml.
 # In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of two levels),
-# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 37.5),
+# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 50),
 # HIER (flags that only the hierarchy gets), WORDNET (a folder with WordNet's files: its nouns are measured too).
 set -euo pipefail
 usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
 acts=${1:?$usage} host=${2:?$usage} out=${3:?$usage}
 shift 3
 read -r parents children <<<"${LEVELS:-1024 1024}"
-share=${SHARE:-37.5}
+share=${SHARE:-50}
 
 # list WORDS...: a list of numbers in TOML.
 list() { local IFS=,; echo "[$*]"; }

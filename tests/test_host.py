@@ -216,6 +216,14 @@ def test_damaged_settings_of_a_tokenizer_are_refused(folder: Path, tmp_path: Pat
         Host.load(str(bad), CPU)
 
 
+def test_more_layers_than_tensors_are_refused_before_they_are_made(folder: Path, tmp_path: Path) -> None:
+    bad = shutil.copytree(folder, tmp_path / "bad")
+    config = json.loads((bad / "config.json").read_text())
+    (bad / "config.json").write_text(json.dumps({**config, "n_layer": 2**31, "num_hidden_layers": 2**31}))
+    with pytest.raises(FileError, match=r"2,147,483,648 layers in config\.json, but only \d+ tensors"):
+        Host.load(str(bad), torch.device("cpu"))
+
+
 def test_an_impossible_token_in_the_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
     bad = copied(folder, tmp_path / "bad")
     config = json.loads((bad / "config.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -59,6 +60,25 @@ def _in_another_file(file: h5py.File) -> None:
     file.create_dataset("documents/offset", (count,), "<i8", external=[("/etc/passwd", 0, 8 * count)])
 
 
+def _claiming(name: str, rows: int, chunk: int) -> Callable[[h5py.File], None]:
+    """A dataset of many rows that are not in the file."""
+
+    def change(file: h5py.File) -> None:
+        tail, dtype, attributes = file[name].shape[1:], file[name].dtype, dict(file[name].attrs)
+        del file[name]
+        file.create_dataset(name, (rows, *tail), dtype, maxshape=(None, *tail), chunks=(chunk, *tail))
+        file[name].attrs.update(attributes)
+
+    return change
+
+
+def _header_of_itself(file: h5py.File) -> None:
+    del file["header"]
+    layout = h5py.VirtualLayout((1,), h5py.string_dtype())
+    layout[...] = h5py.VirtualSource(".", "header", (1,))
+    file.create_virtual_dataset("header", layout)
+
+
 def _linked(file: h5py.File) -> None:
     file.move("documents", "elsewhere")
     file["documents"] = h5py.SoftLink("/elsewhere")
@@ -74,6 +94,9 @@ def _linked(file: h5py.File) -> None:
         (_stored_again("norms/h.1", chunks=(5,)), "norms/h.1 is chunked"),
         (_in_another_file, "documents/offset lies in another file"),
         (_linked, "documents/name is a link to something else"),
+        (_claiming("documents/name", 1 << 27, 1 << 10), "documents/name claims 1,073,741,824 bytes"),
+        (_claiming("activations/h.0", 40, 1 << 26), "activations/h.0 has chunks of"),
+        (_header_of_itself, "header has 1 dimensions"),
     ],
 )
 def test_a_cache_that_is_stored_differently_is_refused(
@@ -122,6 +145,8 @@ def test_json_is_read_strictly(tmp_path: Path) -> None:
         "9" * 5000,
         "[" * 70 + "]" * 70,
         "[" * 10**5,
+        '{"a": 1, "b": {"c": 1, "c": 1}}',
+        '{"a": 1}\0',
         '{"a": 1' + "0" * 25 + "}",
     ):
         path.write_text(text)
@@ -215,6 +240,35 @@ def test_what_nothing_foresaw_is_one_line_and_how_to_report_it(
         assert ("Traceback" in error) == bool(debug)
         first, second = error.splitlines()[-2:]
         assert first.startswith("error: unexpected KeyError: ") and "HIERSAE_DEBUG=1" in second
+
+
+def test_info_refuses_a_report_that_pages_cannot_show(tmp_path: Path) -> None:
+    KINDS["report"].make(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    for wrong in ({"groups": {}}, {"groups": [1]}, {"mismatches": {"lost": []}}, {"subjects": {}, "tests": 1}):
+        (tmp_path / "report.json").write_text(json.dumps(report | wrong))
+        with pytest.raises(FileError, match="damaged"):
+            info.run(InfoConfig(path=str(tmp_path / "report.json")))
+
+
+def test_a_small_file_does_not_fill_the_memory(tmp_path: Path) -> None:
+    packed = tmp_path / "text.txt.gz"
+    with gzip.open(packed, "wb", compresslevel=1) as file:
+        for _ in range(300):
+            file.write(b"x" * (1 << 20))
+    with pytest.raises(FileError, match=r"text\.txt\.gz: unpacks to more than 268,435,456 bytes"):
+        list(documents([str(packed)], "text"))
+    packed.write_bytes(gzip.compress(b"text"))
+    os.truncate(packed, 1 << 32)
+    with pytest.raises(FileError, match=r"text\.txt\.gz: nothing but NUL from byte 1,048,576 on"):
+        list(documents([str(packed)], "text"))
+    for name in ("hole.txt", "hole.json"):
+        (tmp_path / name).write_text("{")
+        os.truncate(tmp_path / name, 1 << 32)
+        with pytest.raises(FileError, match=name):
+            read_json(tmp_path / name)
+        with pytest.raises(FileError, match=rf"{name}: nothing but NUL from byte 1,048,576 on"):
+            list(documents([str(tmp_path / name)], "text"))
 
 
 def test_a_report_of_numbers_that_json_cannot_hold_is_damaged(tmp_path: Path) -> None:

@@ -87,6 +87,10 @@ def test_options_may_be_texts_and_a_run_may_have_its_own_grid(tmp_path: Path) ->
         ('tokens = "2k"', 'tokens = "many"'): "tokens: 'many' is not a number",
         ("batch = 128", "batch = 128.5"): "batch cannot be 128.5",
         ("batch = 128", 'out = "x"'): "out is not an option of a run",
+        (
+            "l0 = [2, 4]",
+            "\n".join(f"{name} = [{'0, ' * 99}]" for name in ("lr", "k", "clip")),
+        ): "has 970,299 combinations",
         ("l0 = [2, 4]", "l0 = 2"): "grid.l0 must be a list of values",
         ("l0 = [2, 4]", "l0 = [-2]"): "l0 must be a number above 0",
         ("l0 = [2, 4]", "l0 = [200]"): "hier-200-0: --k 100",

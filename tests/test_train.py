@@ -67,6 +67,7 @@ def golden_figures(name: str) -> list[list[float]]:
         dead_after=64,
         tree_weight=1.0,
         orphan_weight=10.0,
+        root_weight=1.0,
         rate_limit=0.0,
         sibling_weight=1.0,
         **options,

@@ -10,6 +10,8 @@ when it ends. Commands may run at the same time. See ``helpers``.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -34,6 +36,7 @@ def serve() -> None:
     for module in pkgutil.walk_packages(hiersae_cli.__path__, "hiersae_cli."):
         if module.name not in ("hiersae_cli.__main__", "hiersae_cli.saelens", "hiersae_cli.sae.kernels.grouped_triton"):
             importlib.import_module(module.name)
+    _parse_flags()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command has words for it, as in hiersae_cli/__main__.py
     for line in sys.stdin:
@@ -41,6 +44,18 @@ def serve() -> None:
             pass
         if not os.fork():
             _watch(json.loads(line))
+
+
+def _parse_flags() -> None:
+    """Have typer make the commands and import what it parses flags with, which takes it longer than many commands."""
+    import typer.main
+
+    from hiersae_cli.cli.app import app
+    from hiersae_cli.errors import UsageError
+
+    typer.main.get_command = functools.cache(typer.main.get_command)  # type: ignore[assignment]
+    with contextlib.suppress(UsageError):
+        app(["info", "no such file"], standalone_mode=False)
 
 
 def _ended() -> bool:

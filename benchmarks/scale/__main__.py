@@ -1,11 +1,12 @@
 """Training by several processes of this machine, measured against the cost model, and what the model says of more.
 
-    python -m benchmarks.scale [--ranks 1,2,4] [--widths 256,3840] [--k 8,8] [--d 256] [--batch 1024] [--steps 20]
+    python -m benchmarks.scale [--ranks 1,2,4] [--widths 256,3840] [--k 8,8] [--d 256] [--batch 1024]
+                              [--steps 20] [--dtype float32]
     python -m benchmarks.scale --computed
 
-The first table is measured here, with gloo between processes. The model gets the time of one process, the messages of
-``hiersae_cli.distributed.traffic``, and the latency and bandwidth of sums that are measured first. The other tables are
-computed only: nothing in them has been run.
+The first table is measured here, with gloo between processes. The model's times come from the messages of
+``hiersae_cli.distributed.traffic``, and the latency and bandwidth of sums that are measured first; bytes are counted
+exactly. The other tables are computed only: nothing in them has been run.
 """
 
 from __future__ import annotations
@@ -82,36 +83,50 @@ def link() -> traffic.Link:
     return traffic.Link(seconds[0] / hops, hops / ranks.count * (4 << 20) / max(seconds[1] - seconds[0], 1e-9))
 
 
-def steps(options: argparse.Namespace, latent_ranks: int) -> tuple[float, float]:
-    """Seconds of a step, and those of it in messages; medians."""
+def steps(options: argparse.Namespace, latent_ranks: int) -> tuple[float, float, float]:
+    """Seconds of a step, those of it in messages, and bytes of its messages; medians."""
     connection = job() if launched() else None
     mesh = connection.mesh(latent_ranks) if connection else Mesh()
     count = options.steps + _WARM_UP
     config = TrainConfig(
-        acts=["random"], widths=options.widths, k=options.k, batch=options.batch, tokens=10**4 * options.batch
+        acts=["random"],
+        widths=options.widths,
+        k=options.k,
+        batch=options.batch,
+        tokens=10**4 * options.batch,
+        dtype=options.dtype,
     )
     model, split = build_part(config, options.d, mesh)
     model.initialise(torch.zeros(options.d), 0)
     trainer = Trainer(model.train(), config, 1.0, shared=split.shared if split else 0)
     trainer.step_number = config.steps // 2  # all levels train
     batch_BD = bench.activations(options.batch, options.d, torch.Generator().manual_seed(0))
-    times, messages = [], []
+    times, messages, sizes = [], [], []
     for _ in range(count):
+        sent = connection.sent if connection else 0
         started = time.perf_counter()
         trainer.step(batch_BD)
         times.append(time.perf_counter() - started)
         messages.append(connection.time_in_messages() if connection else 0.0)
-    times, messages = sorted(times[_WARM_UP:]), sorted(messages[_WARM_UP:])
-    return times[len(times) // 2], messages[len(messages) // 2]
+        sizes.append(float(connection.sent - sent) if connection else 0.0)
+    return _median(times), _median(messages), _median(sizes)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values[_WARM_UP:])[(len(values) - _WARM_UP) // 2]
 
 
 def measured(options: argparse.Namespace) -> None:
     """Print the table of this machine."""
     torch.set_num_threads(1)
-    sizes = traffic.Sizes(options.batch, options.d, options.widths, options.k)
-    alone, _ = on_ranks(1, lambda: steps(options, 1))
-    print("MEASURED here, one thread a process; the model's times in brackets")
-    print(f"{'ranks':>5} {'way':>5} {'tokens/s':>9} {'ms a step':>10} {'ms in messages':>15} {'[messages]':>11}")
+    number = 2 if options.dtype == "bfloat16" else 4
+    sizes = traffic.Sizes(options.batch, options.d, options.widths, options.k, number=number)
+    print("MEASURED here, one thread a process; in brackets what the model says")
+    print(
+        f"{'ranks':>5} {'way':>5} {'tokens/s':>9} {'ms a step':>10} {'ms in messages':>15} {'':>9} "
+        f"{'MB a step':>10} {'':>9}"
+    )
+    alone, _, _ = on_ranks(1, lambda: steps(options, 1))
     for ranks in options.ranks:
         if ranks == 1:
             print(f"{1:5} {'':>5} {options.batch / alone:9,.0f} {1e3 * alone:10.1f}")
@@ -119,12 +134,12 @@ def measured(options: argparse.Namespace) -> None:
         here = on_ranks(ranks, link)
         print(f"  sums of {ranks}: {1e6 * here.latency:.0f} us a hop, {here.bandwidth / 1e9:.2f} GB/s")
         for way, latent_ranks in (("data", 1), ("tree", ranks)):
-            seconds, waited = on_ranks(ranks, lambda latent_ranks=latent_ranks: steps(options, latent_ranks))
+            seconds, waited, sent = on_ranks(ranks, lambda latent_ranks=latent_ranks: steps(options, latent_ranks))
             messages = traffic.of_data(sizes, ranks) if way == "data" else traffic.of_tree(sizes)
             computed = messages.seconds(ranks, here)
             print(
                 f"{ranks:5} {way:>5} {options.batch / seconds:9,.0f} {1e3 * seconds:10.1f} {1e3 * waited:15.1f} "
-                f"{f'[{1e3 * computed:.1f}]':>11}"
+                f"{f'[{1e3 * computed:.1f}]':>9} {sent / 1e6:10.2f} {f'[{messages.bytes / 1e6:.2f}]':>9}"
             )
 
 
@@ -137,6 +152,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products")
     parser.add_argument("--computed", action="store_true", help="only the computed tables")
     options = parser.parse_args()
     if not options.computed:

@@ -26,7 +26,8 @@ class Device:
     def describe(self) -> str:
         return (
             f"{self.operations / 1e12:g} TFLOP/s, {self.memory / 1e12:g} TB/s and {self.capacity / 1e9:g} GB a rank, "
-            f"d = {WIDTH:,}, batch {BATCH:,}, two levels, {COARSE:,} latents in the first, L0 32 + 32, row-adam"
+            f"d = {WIDTH:,}, batch {BATCH:,}, two levels, {COARSE:,} latents in the first, L0 32 + 32, row-adam, "
+            "bfloat16 products"
         )
 
 
@@ -37,7 +38,7 @@ _ADAM = 7  # numbers of a weight that a step of Adam reads and writes
 
 def sizes_of(latents: int, batch: int = BATCH) -> Sizes:
     """A hierarchy of two levels with ``latents`` in the second."""
-    return Sizes(batch, WIDTH, (COARSE, latents), (32, 32), by_row=True)
+    return Sizes(batch, WIDTH, (COARSE, latents), (32, 32), by_row=True, number=2)
 
 
 def step_seconds(sizes: Sizes, rows: int, latents: int) -> float:
@@ -55,13 +56,16 @@ def memory(latents: int) -> float:
 
 
 def traffic_lines() -> Iterator[str]:
-    """Bytes of a step by each way."""
-    yield "bytes a step        data, adam   data, row-adam         tree"
+    """Bytes of a step by each way; of ``tree`` in float32 and bfloat16, without dead latents and with some."""
+    yield f"{'':34}{'tree':>14}{'tree, some dead':>22}"
+    yield f"bytes a step  data, adam    row-adam{'float32  bfloat16':>20}{'float32  bfloat16':>21}"
     for name, latents in LATENTS.items():
         sizes = sizes_of(latents)
         dense = traffic.of_data(replace(sizes, by_row=False), 64).bytes
-        by_row, tree = traffic.of_data(sizes, 64).bytes, traffic.of_tree(sizes).bytes
-        yield f"{name:>5} latents {dense / 1e9:12,.1f} GB {by_row / 1e9:13,.1f} GB {tree / 1e9:9,.2f} GB"
+        by_row = traffic.of_data(sizes, 64).bytes
+        ways = [replace(sizes, number=number, revives=revives) for revives in (False, True) for number in (4, 2)]
+        trees = "".join(f"{traffic.of_tree(way).bytes / 1e6:7,.0f} MB" for way in ways)
+        yield f"{name:>4} latents {dense / 1e9:9,.1f} GB {by_row / 1e9:8,.1f} GB {trees}"
 
 
 def scaling(link: Link) -> Iterator[str]:

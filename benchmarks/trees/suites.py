@@ -43,6 +43,7 @@ HIER_OPTIONS: dict[str, dict[str, Any]] = {
         "lr": 3e-3,
         "batch": 2048,
         "orphan_weight": 10.0,
+        "root_weight": 1.0,
         "rate_limit": 0.0,
         "sibling_weight": 1.0,
         "normalise": "overall",

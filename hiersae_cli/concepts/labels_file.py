@@ -13,6 +13,7 @@ sources that are not in the file is unknown.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 
 from hiersae_cli.concepts.structure import OUTSIDE, UNKNOWN, Array, Passage, Vocabulary
 from hiersae_cli.errors import FileError, UsageError, install_hint
-from hiersae_cli.reading import reading
+from hiersae_cli.reading import read_utf8, reading
 
 COLUMNS = ("document", "start", "end", "label")
 _HINT = f"It needs the columns {', '.join(COLUMNS)}; see docs/metrics.md."
@@ -110,15 +111,14 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            _require_columns(path, reader.fieldnames or [])
-            for row in reader:
-                where = f"{path}: line {reader.line_num:,}"
-                if None in row or None in row.values():
-                    raise FileError(f"{where}: the number of fields differs from the first line", _HINT)
-                yield where, row
-    except UnicodeDecodeError:
+        reader = csv.DictReader(io.StringIO(read_utf8(path, "utf-8-sig"), newline=""))
+        _require_columns(path, reader.fieldnames or [])
+        for row in reader:
+            where = f"{path}: line {reader.line_num:,}"
+            if None in row or None in row.values():
+                raise FileError(f"{where}: the number of fields differs from the first line", _HINT)
+            yield where, row
+    except ValueError:
         raise FileError(f"{path}: not UTF-8 text", "Labels are CSV in UTF-8, or Parquet (.parquet).") from None
     except csv.Error as error:
         raise FileError(f"{path}: not a CSV file ({error})", _HINT) from None

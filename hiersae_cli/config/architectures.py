@@ -14,7 +14,7 @@ from hiersae_cli.config.curriculum import DEFAULT_CURRICULUM, Curriculum
 
 TRAINING = "Training"  # headings of the help
 HIERARCHY, JUMPRELU = OWN_GROUPS = ("Hierarchy", "JumpReLU")
-_DEFAULT_WIDTHS, _DEFAULT_K = (1024, 1024), (12, 20)
+_DEFAULT_WIDTHS, _DEFAULT_K = (1024, 1024), (16, 16)
 
 _hier_option = partial(option, group=HIERARCHY, only_for={"arch": ("hier",)})
 _jumprelu_option = partial(option, group=JUMPRELU, only_for={"arch": ("jumprelu",)})
@@ -74,19 +74,23 @@ class HierOptions(DictionaryOptions):
         "--orphan-weight 1 trains without a tree.",
     )
     orphan_weight: float = _hier_option(
+        32.0,
+        help="Factor on the price of a child that fires without its parent.",
+    )
+    root_weight: float = _hier_option(
         8.0,
-        help="Factor on the price of a child that fires without its parent. 20 nearly closes the gate.",
+        help="Factor on the price of a root child: a latent below the first level that has no parent. At most "
+        "--orphan-weight counts. At 1 nearly all firings of the level are root children's, and the tree describes "
+        "few of them.",
     )
     sibling_weight: float = _hier_option(
-        2.0,
+        8.0,
         help="Factor on the price of a child that fires in addition to a stronger child of the same parent. So "
         "siblings divide their parent's tokens. 1: no factor.",
     )
     rate_limit: float = _hier_option(
         3.0,
-        help="A latent that fires over this many times as often as the mean of its level costs more: its price grows "
-        "with the square of the excess. So no dense latent becomes the parent of most others. Not for the last level. "
-        "0: no limit.",
+        help="A latent that fires over this many times as often as the mean of its level is no parent. 0: no limit.",
     )
     tree_every: int = _hier_option(50, help="Steps between new assignments of parents.")
     least_containment: float = _hier_option(
@@ -122,8 +126,8 @@ class HierOptions(DictionaryOptions):
     def check(self) -> None:
         super().check()
         self.require(self.k_start >= 1, "k_start", "must be at least 1")
-        self.require(1 <= self.orphan_weight < float("inf"), "orphan_weight", "must be a finite number of at least 1")
-        self.require(1 <= self.sibling_weight < float("inf"), "sibling_weight", "must be a finite number of at least 1")
+        for name in ("orphan_weight", "root_weight", "sibling_weight"):
+            self.require(1 <= getattr(self, name) < float("inf"), name, "must be a finite number of at least 1")
         self.require(0 <= self.coarse_rows <= 1, "coarse_rows", "must be a share of training, between 0 and 1")
         self.require_at_least(1, "tree_every", "open_every")
         self.require_at_least(0, "coarse_weight", "coherence_weight", "tree_weight")

@@ -31,10 +31,11 @@ class Job:
     Attributes:
         place: of this rank.
         seconds: spent in messages so far, waiting for other ranks included.
+        sent: bytes of the messages of training so far: of each that is added up, and of each that all collect from all.
     """
 
     def __init__(self, place: Launch, device: torch.device):
-        self.place, self.seconds = place, 0.0
+        self.place, self.seconds, self.sent = place, 0.0, 0
         self._device, self._events = device, list[tuple[Any, Any]]()
         backend = "nccl" if device.type == "cuda" else "gloo"
         with _losses():
@@ -96,6 +97,19 @@ class Job:
         with self._timed(), _losses():
             dist.all_gather_object(answers, said, group=self._slow)
         return answers
+
+    def told_to_first(self, value: T) -> list[T]:
+        """On the first rank the value of every rank; nothing on the others."""
+        answers: list[Any] | None = None if self.place.rank else [None] * self.place.ranks
+        with self._timed(), _losses():
+            dist.gather_object(value, answers, group=self._slow)
+        return answers or []
+
+    def sum_slowly(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks of a tensor on the CPU, which changes; they may have to wait long for each other."""
+        with self._timed(), _losses():
+            dist.all_reduce(tensor, group=self._slow)
+        return tensor
 
     def largest(self, *numbers: int) -> list[int]:
         """The largest of each number on all ranks."""
@@ -159,6 +173,7 @@ class Group(Ranks):
     @torch.no_grad()
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.contiguous()
+        self._job.sent += tensor.nbytes
         with self._job._timed(), _losses():
             dist.all_reduce(tensor, group=self._group)
         return tensor
@@ -179,6 +194,7 @@ class Group(Ranks):
         padded[: len(tensor_n)] = tensor_n
         gathered = [torch.empty_like(padded) for _ in lengths]
         if padded.numel():
+            self._job.sent += self.count * padded.nbytes
             with self._job._timed(), _losses():
                 dist.all_gather(gathered, padded, group=self._group)
         return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
@@ -201,23 +217,29 @@ class Group(Ranks):
 class _Copied(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        ctx.ranks = ranks
+        ctx.ranks, ctx.dtype = ranks, _message_type(tensor)
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.ranks.sum(gradients[0].clone()), None
+        return ctx.ranks.sum(gradients[0].to(ctx.dtype, copy=True)).to(gradients[0].dtype), None
 
 
 class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, ranks: Ranks, factor: float) -> torch.Tensor:
-        total = ranks.sum(tensor.clone())
+        total = ranks.sum(tensor.to(_message_type(tensor), copy=True)).to(tensor.dtype)
         return total if factor == 1 else total * factor
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return gradients[0], None, None
+
+
+def _message_type(tensor: torch.Tensor) -> torch.dtype:
+    """The type in which a sum is sent: that of autocast, if it is on, for all but single numbers."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if tensor.dim() and torch.is_autocast_enabled(device) else tensor.dtype
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The ranks along which rows or latents are split, as seen by one of them.
 
-Legend of shapes: B rows, n numbers that may differ from rank to rank.
+Legend of shapes: B rows, n numbers that may differ from rank to rank, X values of a digit.
 """
 
 from __future__ import annotations
@@ -45,11 +45,17 @@ class Ranks:
         return [tensor_n]
 
     def copied(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The same tensor, which the ranks use in different ways: its gradient is the sum of theirs."""
+        """The same tensor, which the ranks use in different ways: its gradient is the sum of theirs.
+
+        With autocast it is sent in the type of autocast.
+        """
         return tensor
 
     def summed(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over the ranks, with gradients: each rank's tensor gets the gradient of the sum."""
+        """The sum over the ranks, with gradients: each rank's tensor gets the gradient of the sum.
+
+        With autocast it is sent in the type of autocast, unless it is a single number.
+        """
         return tensor
 
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -106,6 +112,7 @@ def largest_by_key(key_f: torch.Tensor, score_f: torch.Tensor, ranks: Ranks) -> 
 
 
 _DIGIT = 16  # bits
+_ROW_DIGIT = 4  # the same for the numbers of a row
 
 
 def nth_largest(score_n: torch.Tensor, count: int, total: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -134,3 +141,29 @@ def nth_largest(score_n: torch.Tensor, count: int, total: Callable[[torch.Tensor
     value = key - 2**31
     value = value ^ 0x7FFFFFFF if value < 0 else value
     return torch.tensor(value, dtype=torch.int32).view(torch.float32).to(score_n.device, score_n.dtype)
+
+
+@torch.no_grad()
+def nth_largest_of_rows(score_Bn: torch.Tensor, count: int, ranks: Ranks) -> torch.Tensor:
+    """The ``count``-th largest of all ranks' scores in each row, (B, 1); 0 if there are fewer.
+
+    As ``nth_largest``, in eight digits: for each of them the ranks exchange 16 counts a row.
+
+    Args:
+        score_Bn: this rank's scores, float32 or narrower, not negative; n may differ from rank to rank.
+    """
+    bits_Bn = score_Bn.float().view(torch.int32).clamp_min(0)  # -0.0 is 0 too
+    key_B1 = bits_Bn.new_zeros(len(bits_Bn), 1)
+    remaining_B1 = torch.full_like(key_B1, count)
+    is_candidate_Bn = torch.ones_like(bits_Bn)
+    for shift in range(32 - _ROW_DIGIT, -1, -_ROW_DIGIT):
+        digit_Bn = (bits_Bn >> shift) & (2**_ROW_DIGIT - 1)
+        counts_BX = bits_Bn.new_zeros(len(bits_Bn), 2**_ROW_DIGIT).scatter_add_(1, digit_Bn.long(), is_candidate_Bn)
+        above_BX = ranks.sum(counts_BX).flip(1).cumsum(1)
+        place_B1 = (above_BX < remaining_B1).sum(1, keepdim=True).clamp_max(2**_ROW_DIGIT - 1)
+        higher_B1 = above_BX.gather(1, (place_B1 - 1).clamp_min(0)) * (place_B1 > 0)
+        remaining_B1 = remaining_B1 - higher_B1.int()
+        digit_B1 = (2**_ROW_DIGIT - 1 - place_B1).int()
+        key_B1 |= digit_B1 << shift
+        is_candidate_Bn = is_candidate_Bn * (digit_Bn == digit_B1)
+    return key_B1.view(torch.float32).to(score_Bn.dtype)

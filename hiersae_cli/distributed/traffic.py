@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_NUMBER = 4  # bytes: everything is sent in 32 bits
+_NUMBER = 4  # bytes: all but reconstructions and their gradients is sent in 32 bits
 _DIGIT_COUNTS = _NUMBER * 2**16  # bytes of the counts of a digit, see ``ranks.nth_largest``
 _DIGITS = 2
 _SMALL = 8.0  # bytes of a flag or a number
@@ -16,7 +16,8 @@ class Sizes:
     """A training: rows of a batch, width of the activations, latents and L0 of each level.
 
     ``passes`` is 2 with ``--refine``; ``selects`` says whether thresholds follow the whole batch, as in BatchTopK;
-    ``by_row`` whether the optimizer takes gradients of single rows.
+    ``by_row`` whether the optimizer takes gradients of single rows; ``number`` is the bytes of a number of a
+    reconstruction, 2 with ``--dtype bfloat16``; ``revives`` whether some latents are dead.
     """
 
     batch: int
@@ -26,6 +27,8 @@ class Sizes:
     passes: int = 1
     selects: bool = True
     by_row: bool = False
+    number: int = _NUMBER
+    revives: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,10 @@ def of_data(sizes: Sizes, ranks: int) -> Messages:
 
 def of_tree(sizes: Sizes) -> Messages:
     """Each rank has other latents of the last level: reconstructions and gradients of inputs are added up."""
-    reconstruction = float(sizes.batch * sizes.width * _NUMBER)
-    summed = [reconstruction] * (2 * sizes.passes)
+    reconstruction = float(sizes.batch * sizes.width * sizes.number)
+    summed = [reconstruction] * (2 * sizes.passes + sizes.revives)
+    if sizes.revives:  # 16 counts of each row for each digit of its scores, see ``ranks.nth_largest_of_rows``
+        summed += [16.0 * _NUMBER * sizes.batch] * 8
     if sizes.selects:
         summed += [_DIGIT_COUNTS] * (sizes.passes * _DIGITS)
     summed += [_SMALL] * 3  # whether latents are dead, the gradient's norm, the number of firings

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError
-from hiersae_cli.reading import parse_json, reason, require_regular
+from hiersae_cli.reading import parse_json, read_utf8, reason
 
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old|list)", re.DOTALL)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
@@ -237,9 +237,8 @@ def json_text(data: Any) -> str:
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file; raises ``FileError`` if it is missing or not JSON, as ``parse_json`` takes it."""
-    require_regular(path)
     try:
-        return parse_json(Path(path).read_text(encoding="utf-8"))
+        return parse_json(read_utf8(path))
     except FileNotFoundError:
         raise FileError(f"{path}: no such file", "Check the path.") from None
     except (ValueError, RecursionError, MemoryError) as error:

@@ -19,9 +19,9 @@ from hiersae_cli.formats.described import Described, of_levels, run_line
 from hiersae_cli.formats.fields import COMMON, COUNT, HOST, RUN, SIZE, require_fields
 from hiersae_cli.formats.hdf5 import Room, attributes, open_hdf5, replacing_hdf5, write_header
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.formats.stored import CHUNKED, Stored, check_datasets, dataset
+from hiersae_cli.formats.stored import CHUNKED, Stored, check_datasets, read_header
 from hiersae_cli.metrics.firings import Firings
-from hiersae_cli.reading import parse_json, reading
+from hiersae_cli.reading import reading
 
 SCHEMA = "hiersae.codes"
 SCHEMA_VERSION = 1
@@ -161,7 +161,7 @@ class Codes:
         fields = attributes(self.file)
         check_schema(self.path, fields, SCHEMA, SCHEMA_VERSION)
         require_fields(self.path, fields, _ATTRIBUTES, _HINT)
-        self.header: dict[str, Any] = parse_json(dataset(self.file, "header")[()])
+        self.header: dict[str, Any] = read_header(self.file)
         require_fields(self.path, self.header, _HEADER, _HINT)
         self.rows: int = fields["rows"]
         self.latents: int = fields["latents"]

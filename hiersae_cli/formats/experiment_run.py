@@ -12,7 +12,7 @@ from hiersae_cli.formats import atomic
 from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.final_info import FINAL_INFO, Values, mean, standard_error
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.reading import parse_json, reading, require_regular
+from hiersae_cli.reading import parse_json, read_utf8, reading
 
 SCHEMA = "hiersae.experiment"
 SCHEMA_VERSION = 1
@@ -68,9 +68,8 @@ def read(folder: str | Path) -> FinishedRun:
             host_curves.setdefault(title, []).append([(at["step"], at["validation_loss"]) for at in host["history"]])
             for kind in KINDS:
                 for metrics in sorted(unit.glob(f"{kind}-*/metrics.jsonl")):
-                    require_regular(metrics)
                     with reading(metrics, _HINT):
-                        lines = [parse_json(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+                        lines = [parse_json(line) for line in read_utf8(metrics).splitlines()]
                         for line in lines:
                             require_fields(metrics, line, _LINE, _HINT)
                         curve = [(line["tokens"], line["fvu"]) for line in lines if "hardening" not in line]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import write_text
 from hiersae_cli.formats.fields import Kind, require_fields
 from hiersae_cli.formats.labels import Label, within
-from hiersae_cli.reading import parse_json, reading, require_regular
+from hiersae_cli.reading import parse_json, read_utf8, reading
 
 TYPE = "hiersae"  # the kind of explanation, and of its score
 _HINT = "Give a .jsonl or .jsonl.gz file of explanations."
@@ -116,11 +114,8 @@ def _source(row: Mapping[str, Any]) -> str:
 
 
 def _rows(path: str) -> list[dict[str, Any]]:
-    require_regular(path)
     with reading(path, _HINT):
-        data = Path(path).read_bytes()
-        text = (gzip.decompress(data) if path.lower().endswith(".gz") else data).decode("utf-8")
-        rows = [parse_json(line) for line in text.split("\n") if line.strip()]
+        rows = [parse_json(line) for line in read_utf8(path).split("\n") if line.strip()]
     for number, row in enumerate(rows, 1):
         require_fields(f"{path}: line {number}", row, _ROW, _HINT)
     return rows

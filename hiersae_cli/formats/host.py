@@ -14,7 +14,7 @@ from typing import Any
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.atomic import read_json
 from hiersae_cli.formats.described import Described
-from hiersae_cli.formats.fields import COMMON, COUNT, require_fields
+from hiersae_cli.formats.fields import COMMON, COUNT, Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.reading import parse_json
 
@@ -25,6 +25,15 @@ SCHEMA_VERSION = 1
 DESCRIPTION = "hiersae.json"  # next to the model's own files
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished training
 _HINT = "Make the model again."
+CHECKPOINT_FIELDS: dict[str, Kind] = {  # of an unfinished training, in the metadata of its tensors
+    "config": {"steps": COUNT},
+    "text_sha256": str,
+    "step": COUNT,
+    "best_step": COUNT,
+    "best_loss": (float, None),
+    "seconds": float,
+    "history": [{"step": COUNT, "training_loss": float, "validation_loss": float}],
+}
 _TRAINING = ("validation_loss", "unit", "steps", "best_step")  # what is described of a training by ``hiersae lm``
 
 
@@ -67,18 +76,21 @@ def describe(path: Path, verify: bool) -> Described:
 
 
 def describe_checkpoint(path: Path, verify: bool) -> Described:
-    """What ``hiersae info`` says of the folder in which ``hiersae lm`` trains; nothing in it can be verified."""
-    from hiersae_cli.formats.tensors import opened_tensors
+    """What ``hiersae info`` says of the folder in which ``hiersae lm`` trains; verified, its tensors are read."""
+    from hiersae_cli.formats.tensors import opened_tensors, read_tensors
 
     checkpoint = path / CHECKPOINT
     with opened_tensors(checkpoint, _HINT) as file:
         header = parse_json((file.metadata() or {}).get("hiersae", "null"))
     check_schema(checkpoint, header, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
-    require_fields(checkpoint, header, {"step": COUNT, "config": {"steps": COUNT}}, _HINT)
+    require_fields(checkpoint, header, CHECKPOINT_FIELDS, _HINT)
+    if verify:
+        read_tensors(checkpoint, _HINT)
     step, steps = header["step"], header["config"]["steps"]
     header = {key: header[key] for key in ("schema", "schema_version", "config")}
     unfinished = f"training is at step {step:,} of {steps:,}"
-    return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm")
+    verified = "the tensors have their checksum" if verify else ""
+    return Described("host model", header, {"step": step, "steps": steps}, [], unfinished, "hiersae lm", verified)
 
 
 def describe_gguf(path: Path, verify: bool) -> Described:

@@ -38,14 +38,14 @@ from hiersae_cli.formats.index_layout import (
     check_starts,
 )
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.formats.stored import check_datasets, dataset
+from hiersae_cli.formats.stored import check_datasets, read_header
 from hiersae_cli.formats.tensors import opened_tensors, read_tensors, save_tensors
 from hiersae_cli.levels import Levels
 from hiersae_cli.locking import exclusive
 from hiersae_cli.metrics.fates import VERDICTS
 from hiersae_cli.metrics.firings import Firings
 from hiersae_cli.metrics.own_tokens import own_tokens, table
-from hiersae_cli.reading import parse_json, reading, require_regular
+from hiersae_cli.reading import reading, require_regular
 
 SCHEMA = "hiersae.index"
 SCHEMA_VERSION = 2
@@ -153,7 +153,7 @@ class IndexFile:
     def _read(self, file: h5py.File) -> None:
         """Read all but the firings, and check that every dataset is stored as it must be."""
         check_schema(self.path, attributes(file), SCHEMA, 1, SCHEMA_VERSION)
-        self.header: dict[str, Any] = parse_json(dataset(file, "header")[()])
+        self.header: dict[str, Any] = read_header(file)
         require_fields(self.path, self.header, HEADER, _HINT)
         sizes: dict[str, int] = {}
         names = [name for name in (RUN, BASELINE) if name in file]

@@ -16,7 +16,7 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.reading import reason, require_regular
+from hiersae_cli.reading import read_utf8, reason
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,9 +90,8 @@ class Planned:
 def load(path: str | Path, run: str, configuration: str) -> Planned:
     """The run called ``run``; raises ``UsageError`` if there is none, ``FileError`` for an invalid plan."""
     path = Path(path)
-    require_regular(path)
     try:
-        plan = tomllib.loads(path.read_text(encoding="utf-8"))
+        plan = tomllib.loads(read_utf8(path))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such plan", "Run it where experiment.toml is, or name it with --plan.") from None
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,8 @@ from hiersae_cli.config.base import Config, typed
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.formats.atomic import read_json
 from hiersae_cli.formats.hdf5 import open_hdf5
-from hiersae_cli.reading import parse_json, reading, require_regular
+from hiersae_cli.formats.stored import read_header
+from hiersae_cli.reading import reading, require_regular
 
 _HINT = "Name a file that the same command wrote, such as runs/hier/config.json for 'hiersae train'."
 
@@ -47,7 +48,7 @@ def _header(file: Path) -> dict[str, Any]:
         header = read_json(file)
     else:
         with reading(file, _HINT), open_hdf5(file, "a file of hiersae", _HINT) as opened:
-            header = parse_json(opened["header"].asstr()[()])
+            header = read_header(opened)
     if not isinstance(header, dict):
         raise FileError(f"{file}: records no configuration of hiersae", _HINT)
     return header

@@ -57,6 +57,7 @@ def verdict(metric: str, difference: float | None, p: float | None, level: float
 
 
 _HINT = "Evaluate again with 'hiersae eval'."
+# The fields of all versions.
 _FIELDS: dict[str, Kind] = {**COMMON, "runs": {str: {str: {"value?": (float, None)}}}, "paired": {str: dict}}
 _NUMBER: Kind = (float, None)
 _FIGURE: dict[str, Kind] = {"value": _NUMBER, "low?": _NUMBER, "high?": _NUMBER, "n?": _NUMBER, "unit?": (str, None)}
@@ -169,9 +170,8 @@ _HEADLINE = ("fvu", "l0", "ce_recovered", "mi_bits")  # figures of a run that ar
 def describe(path: Path, verify: bool) -> Described:
     """What ``hiersae info`` says of a report; raises ``FileError`` if a field is missing. Nothing can be verified."""
     data = read_json(path)
-    # These fields are the same in all versions.
     check_schema(path, data, SCHEMA, *range(1, SCHEMA_VERSION + 1))
-    require_fields(path, data, _FIELDS, _HINT)
+    require_fields(path, data, _SHOWN_FIELDS if data["schema_version"] in READ_VERSIONS else _FIELDS, _HINT)
     runs, paired = data["runs"], data["paired"]
     lines: Lines = []
     for name, figures in runs.items():

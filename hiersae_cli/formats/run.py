@@ -29,7 +29,7 @@ from hiersae_cli.hashing import sha256_file
 from hiersae_cli.host.model import Host
 from hiersae_cli.host.one_text import TextReader
 from hiersae_cli.levels import NO_PARENT, Levels
-from hiersae_cli.reading import parse_json, reading, require_regular
+from hiersae_cli.reading import parse_json, read_utf8, reading
 from hiersae_cli.sae import HierarchicalSAE, SparseAutoencoder, build
 
 SCHEMA = "hiersae.run"
@@ -174,9 +174,8 @@ class RunFolder:
     def keep_metrics_until(self, step: int) -> None:
         """Drop lines of metrics.jsonl after ``step``: they will be written again."""
         if self.metrics_file.exists():
-            require_regular(self.metrics_file)
             with reading(self.metrics_file, _HINT):
-                lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+                lines = read_utf8(self.metrics_file).splitlines(keepends=True)
                 valid = [line for line in lines if line.endswith("\n") and parse_json(line)["step"] <= step]
             with replacing(self.metrics_file) as temporary:
                 temporary.write_text("".join(valid), encoding="utf-8")
@@ -185,9 +184,8 @@ class RunFolder:
         """The last whole line of metrics.jsonl, empty if there is none; raises ``FileError`` if it is damaged."""
         if not self.metrics_file.exists():
             return {}
-        require_regular(self.metrics_file)
         with reading(self.metrics_file, _HINT):
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+            lines = read_utf8(self.metrics_file).splitlines()
             # A run that was killed may have left half a line, which the next start drops.
             last: dict[str, Any] = next((parse_json(line) for line in reversed(lines) if line.endswith("}")), {})
         if last:
@@ -197,7 +195,7 @@ class RunFolder:
     def all_metrics(self) -> list[dict[str, Any]]:
         """Every whole line of metrics.jsonl; raises ``FileError`` if it is damaged."""
         with reading(self.metrics_file, _HINT):
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = read_utf8(self.metrics_file).splitlines(keepends=True)
             return [parse_json(line) for line in lines if line.endswith("\n")]
 
     def append_metrics(self, figures: dict[str, Any]) -> None:
@@ -392,6 +390,8 @@ def describe(path: Path, verify: bool) -> Described:
         load_run(path)
     else:
         _configuration(folder.config_file, header)
+    if verify and header["schema_version"] == SCHEMA_VERSION:
+        folder.read_state()
     details = {
         "arch": config["arch"],
         "widths": config["widths"],

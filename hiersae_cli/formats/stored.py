@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+
+from hiersae_cli.reading import parse_json
 
 STRING = np.dtype(object)  # of UTF-8, of any length
 TYPES: dict[str, np.dtype] = {  # by their names in the documentation
@@ -29,6 +33,9 @@ TYPES: dict[str, np.dtype] = {  # by their names in the documentation
 }
 
 ANY, CONTIGUOUS, CHUNKED, VIRTUAL = "in any layout", "contiguous", "chunked", "virtual"
+_MOST_PACKED = 1100  # bytes that a byte can unpack to; gzip stops at 1032
+_LARGEST_CHUNK = 1 << 27  # bytes, which are in memory at once
+_SMALL = 1 << 20  # bytes that a dataset may lack, as the last chunk is rarely full
 _LAYOUTS = {h5py.h5d.CONTIGUOUS: CONTIGUOUS, h5py.h5d.CHUNKED: CHUNKED, h5py.h5d.VIRTUAL: VIRTUAL}
 
 
@@ -67,6 +74,12 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{name} is not a dataset")
     return item
+
+
+def read_header(file: h5py.File) -> Any:
+    """The JSON of the header, as ``hdf5.write_header`` writes it; raises ``KeyError`` or ``ValueError`` without one."""
+    check_datasets(file, {"header": Stored("string")}, {})
+    return parse_json(dataset(file, "header")[()])
 
 
 def members(file: h5py.File, name: str) -> list[str]:
@@ -123,6 +136,15 @@ def _problem(
         return f"is {layout}, not {' or '.join(stored.layouts)}"
     if layout == CONTIGUOUS and data.size and not _lies_within(file, data):
         return "lies outside the file"
+    return _problem_of_chunks(data, CHUNKED in stored.layouts) if layout == CHUNKED else ""
+
+
+def _problem_of_chunks(data: h5py.Dataset, packed: bool) -> str:
+    """What is wrong with a chunked dataset: the memory that it takes must be in proportion to the file."""
+    if (chunk := prod(data.chunks) * data.dtype.itemsize) > _LARGEST_CHUNK:
+        return f"has chunks of {chunk:,} bytes, more than {_LARGEST_CHUNK:,}"
+    if data.nbytes > data.id.get_storage_size() * (_MOST_PACKED if packed else 1) + _SMALL:
+        return f"claims {data.nbytes:,} bytes, but the file holds {data.id.get_storage_size():,} for it"
     return ""
 
 

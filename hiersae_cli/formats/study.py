@@ -16,7 +16,7 @@ from hiersae_cli.formats.atomic import read_json, replacing, write_json, write_t
 from hiersae_cli.formats.described import Described
 from hiersae_cli.formats.fields import COUNT, Kind, require_fields
 from hiersae_cli.formats.provenance import check_schema
-from hiersae_cli.reading import reading, require_regular
+from hiersae_cli.reading import read_utf8, reading, reason
 
 STUDY, ITEMS, LINKS = "hiersae.study", "hiersae.study.items", "hiersae.study.links"
 VERSIONS = {STUDY: 2, ITEMS: 2, LINKS: 1}
@@ -175,13 +175,12 @@ def load_study(folder: str | Path) -> StudyFiles:
 
 def read_consent(path: str | Path) -> str:
     """The text of a consent file; raises ``FileError`` if it is missing, empty or not UTF-8."""
-    require_regular(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_utf8(path, "utf-8-sig")
     except FileNotFoundError:
         raise FileError(f"{path}: no such file", "Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path}: not a text in UTF-8 ({error.reason})", "Save it as UTF-8.") from None
+    except ValueError as error:
+        raise FileError(f"{path}: not a text in UTF-8 ({reason(error)})", "Save it as UTF-8.") from None
     if not text.strip():
         raise FileError(f"{path}: empty", "Write what raters should know and agree to, in Markdown.")
     return text

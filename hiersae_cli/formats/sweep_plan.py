@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -20,7 +21,7 @@ from hiersae_cli.config.base import Config, has_type, typed
 from hiersae_cli.config.evaluate import EvalConfig
 from hiersae_cli.config.train import TrainConfig
 from hiersae_cli.errors import FileError, UsageError
-from hiersae_cli.reading import reason, require_regular
+from hiersae_cli.reading import read_utf8, reason
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,6 +33,7 @@ _NOT_TRAIN = ("out", "overwrite", "seed")
 _NOT_EVAL = ("runs", "baseline", "out", "markdown", "html", "plots", "edges", "overwrite", "explain", "full")
 _HINT = "The parts of a plan are in docs/training.md."
 _L0, _SHARES = "l0", "shares"
+_MOST_POINTS = 10_000  # of a grid
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,7 @@ def load(path: Path, out: Path) -> Plan:
     Raises ``UsageError`` if there is no file, ``FileError`` if it plans nothing that can be done.
     """
     try:
-        require_regular(path)
-        text = path.read_text(encoding="utf-8")
+        text = read_utf8(path)
         document = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such plan", "Check the path.") from None
@@ -156,6 +157,8 @@ def _points(name: str, grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"{name}.{key} must be a list of values", "A single value belongs in [train].")
+    if (count := prod(map(len, grid.values()))) > _MOST_POINTS:
+        raise UsageError(f"{name} has {count:,} combinations, more than {_MOST_POINTS:,}", "List fewer values.")
     for combination in product(*grid.values()):
         yield dict(zip(grid, combination, strict=True))
 

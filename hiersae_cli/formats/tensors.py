@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -88,6 +89,8 @@ def require_numbers(path: str | Path, tensors: Mapping[str, torch.Tensor], hint:
 def opened_tensors(path: str | Path, hint: str) -> Iterator[Any]:
     """A file of tensors, open for reading its metadata and single tensors; raises ``FileError`` if it is damaged."""
     require_regular(path)
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with reading(path, hint), safe_open(path, framework="pt") as file:
         yield file
 

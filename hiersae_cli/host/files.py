@@ -7,18 +7,21 @@ import gzip
 import io
 import json
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.host.encodings import decoded
+from hiersae_cli.reading import bounded
 
 TEXT_FIELD = "text"  # the default field of the text
 FROM_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # the files that are read from a folder, compressed or not
+_SMALL, _MOST_PACKED = 256 << 20, 100  # bytes that any packed file may unpack to; and times its size
 _LINES = (".jsonl", ".ndjson")
 _WITH_FIELDS = (*_LINES, ".json", ".parquet")
 _OTHERS = {
@@ -67,7 +70,8 @@ def read(path: str, text_field: str) -> Iterator[Document]:
         yield from _parquet(path, text_field)
         return
     try:
-        with _OPEN[packing](path) as file:
+        with open(path, "rb") as opened, _OPEN[packing](bounded(opened, path)) as unpacked:
+            file = bounded(unpacked, path, max(_SMALL, Path(path).stat().st_size * _MOST_PACKED) if packing else None)
             if form in _LINES:
                 yield from _json_lines(file, path, text_field)
             elif form == ".json":
@@ -123,7 +127,7 @@ def _json(data: bytes, path: str, text_field: str) -> Iterator[Document]:
             raise FileError(f"{path}: not JSON ({error})", "Give a list of objects or of texts.") from None
         yield from _json_lines(io.BytesIO(data), path, text_field)
         return
-    except RecursionError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not JSON ({error})", "Give a list of objects or of texts.") from None
     for number, row in enumerate(content if isinstance(content, list) else [content]):
         where = f"{path}[{number}]"
@@ -148,8 +152,11 @@ def _parquet(path: str, text_field: str) -> Iterator[Document]:
         for number, row in enumerate(rows):
             where = f"{path}#{number}"
             yield Document(where, field_of(row, text_field, where))
-    except ArrowException as error:
-        raise FileError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})", "Download it again.") from None
+    except (ArrowException, OSError) as error:  # Arrow reports damage in both ways
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), path) from None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileError(f"{path}: not a Parquet file ({said})", "Download it again.") from None
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -184,12 +191,12 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
 
 
-def _open_zstd(path: str) -> BinaryIO:
+def _open_zstd(file: BinaryIO) -> BinaryIO:
     """Uses Python 3.14's own module or PyArrow."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
 
-        opened: BinaryIO = zstd.open(path)
+        opened: BinaryIO = zstd.open(file)
         return opened
     except ImportError:
         pass
@@ -197,15 +204,15 @@ def _open_zstd(path: str) -> BinaryIO:
         import pyarrow
     except ImportError:
         raise UsageError(
-            f"{path}: .zst files need the package 'pyarrow'", f"Install it, or unpack the file: zstd -d {path}"
+            ".zst files need the package 'pyarrow'", "Install it, or unpack the file: zstd -d FILE"
         ) from None
-    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"))
+    return io.BufferedReader(pyarrow.input_stream(file, compression="zstd"))
 
 
-# The function that opens a file to read its bytes, by the ending of its name.
-_OPEN: dict[str, Callable[[str], Any]] = {
-    "": partial(open, mode="rb"),
-    ".gz": gzip.open,
+# What unpacks a file, by the ending of its name.
+_OPEN: dict[str, Callable[[BinaryIO], Any]] = {
+    "": nullcontext,
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": _open_zstd,

@@ -18,6 +18,7 @@ from typing import Any
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError, install_hint
 from hiersae_cli.hashing import sha256_file
+from hiersae_cli.host import gguf_check
 from hiersae_cli.locking import exclusive
 from hiersae_cli.user_cache import user_cache
 
@@ -41,6 +42,7 @@ def converted(file: Path, console: Console) -> Path:
     """
     if not _has_magic(file):
         raise FileError(f"{file}: not a GGUF file", "Download it again.")
+    _require_whole(file)
     cache = user_cache()
     if cache is None:
         raise FileError(
@@ -74,6 +76,7 @@ def read_metadata(file: Path) -> tuple[dict[str, Any], int, str]:
     ``FileError`` if the file is damaged.
     """
     _require_packages(file, "gguf")
+    _require_whole(file)
     from gguf import GGUFReader, GGUFValueType
 
     try:
@@ -113,6 +116,13 @@ def _make(file: Path, folder: Path) -> None:
 def _has_magic(file: Path) -> bool:
     with file.open("rb") as opened:
         return opened.read(len(_MAGIC)) == _MAGIC
+
+
+def _require_whole(file: Path) -> None:
+    try:
+        gguf_check.require_whole(file)
+    except ValueError as error:
+        raise FileError(f"{file}: damaged GGUF file ({error})", "Download it again.") from None
 
 
 def _require_packages(file: Path, *packages: str) -> None:

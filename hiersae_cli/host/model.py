@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from hiersae_cli.console import Console
@@ -26,10 +27,11 @@ from hiersae_cli.host import gguf
 from hiersae_cli.host.hooks import all_outputs, first_of, misfit, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
-from hiersae_cli.reading import reason, require_regular
+from hiersae_cli.reading import parse_json, read_utf8, reason, require_regular
 
 _CANDIDATES = 24  # most modules that an error lists
 _NOT_USED = "not used in the model's forward pass"
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")  # names in configurations
 _PROBE_TOKENS = 8  # length of the sequences that test whether a host is causal
 _EXAMPLE_SHAPE = (2, 3)  # of tokens; unequal and not 1, so that a module's output shows which axis is which
 _CAUSAL_TOLERANCE = 1e-4  # largest change at earlier places, as a share of the change at the changed tokens
@@ -340,6 +342,7 @@ def _require_plausible(name: str, folder: Path) -> None:
         )
     for file in folder.iterdir() if folder.is_dir() else ():
         require_regular(file)  # the libraries would wait for a pipe
+    _require_plausible_layers(folder)
     if folder.exists() and not folder.is_dir():
         raise FileError(
             f"{name}: a file; a Hugging Face model is a folder",
@@ -349,6 +352,25 @@ def _require_plausible(name: str, folder: Path) -> None:
         raise UsageError(f"--model {name}: no such file", "Check the path.")
     if not folder.exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise UsageError(f"--model {name}: no such folder", "Make one: hiersae lm TEXT -o host.")
+
+
+def _require_plausible_layers(folder: Path) -> None:
+    """Raise ``FileError`` if a folder's configuration names more layers than there are tensors.
+
+    transformers would make them all before it looks for their weights.
+    """
+    tensors = layers = 0
+    with suppress(Exception):  # transformers says better what is wrong with a file
+        config = parse_json(read_utf8(folder / "config.json"))
+        settings = {**config, **config.get("text_config", {})}
+        layers = max(settings[name] for name in _LAYERS if isinstance(settings.get(name), int))
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt") as opened:
+                tensors += len(opened.keys())
+    if layers > tensors > 0:
+        raise FileError(
+            f"{folder}: {layers:,} layers in config.json, but only {tensors:,} tensors", "Download it again."
+        )
 
 
 def _require_causal_class(name: str, revision: str) -> None:

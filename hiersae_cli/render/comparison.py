@@ -19,6 +19,7 @@ COLUMNS = {
     "p_parent_given_child": "P(parent\\|child) ↑",
     "lift": "lift ↑",
     "sibling_overlap": "sibling overlap ↓",
+    "nested_firings": "inside a parent",
     "dead": "dead ↓",
 }
 _CONTROL = "control"

@@ -15,6 +15,7 @@ _ROWS = (
     ("reconstruction", "fvu"),
     ("faithfulness", "ce_recovered"),
     ("tree", "p_parent_given_child"),
+    ("", "nested_firings"),
     ("specificity", "lift"),
     ("price", "bits_per_token"),
     ("", "bits_per_token_tree"),

@@ -321,8 +321,13 @@ class SparseAutoencoder(nn.Module):
 
     def _decoded(self, code: SparseCode, level: int = -1) -> torch.Tensor:
         """The part (B, D) of the reconstruction that comes from the code of a level."""
-        decoded_BD = code.decode(self.W_dec_FD, self.decoder_gradients)
-        return self.mesh.latents.summed(decoded_BD) if self._is_split(level) else decoded_BD
+        if not self._is_split(level) or self.mesh.latents.count == 1:
+            return code.decode(self.W_dec_FD, self.decoder_gradients)
+        if code.whole_BD is None or torch.is_grad_enabled():
+            decoded_BD = self.mesh.latents.summed(code.decode(self.W_dec_FD, self.decoder_gradients))
+            code.whole_BD = decoded_BD.detach()
+            return decoded_BD
+        return code.whole_BD
 
     def _is_split(self, level: int) -> bool:
         """Whether the latents of a level are split over ranks: only those of the last level are."""

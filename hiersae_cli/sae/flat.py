@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hiersae_cli.config.architectures import DictionaryOptions
+from hiersae_cli.distributed.ranks import nth_largest_of_rows
 from hiersae_cli.sae.base import LevelReading, Reading, SparseAutoencoder, Step, StepContext
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode
 
@@ -42,8 +43,7 @@ class TopK(_Flat):
         latents_Bk = latents_Bk.sort(1).values
         active_Bk = reading.dense_BC.gather(1, latents_Bk) > 0
         if self.mesh.latents.count > 1:
-            all_Bk = torch.cat(self.mesh.latents.parts(best_Bk.T), 0).T
-            lowest_B1 = all_Bk.topk(int(self.k[0]), dim=1).values[:, -1:]
+            lowest_B1 = nth_largest_of_rows(best_Bk.relu(), int(self.k[0]), self.mesh.latents)
             active_Bk &= reading.dense_BC.gather(1, latents_Bk) >= lowest_B1
         row_n, place_n = active_Bk.nonzero(as_tuple=True)
         pattern = Pattern(len(latents_Bk), self.latents, row_n, latents_Bk[row_n, place_n])

@@ -22,7 +22,7 @@ from hiersae_cli.sae.kernels.gated import GatedReading
 from hiersae_cli.sae.kernels.pairs import Blocks
 from hiersae_cli.sae.kernels.sparse import Pattern, SparseCode, dense, of_all_rows
 from hiersae_cli.sae.releveling import exchange
-from hiersae_cli.sae.tree import CoActivation
+from hiersae_cli.sae.tree import MOST_PARENT_RATE, CoActivation
 
 BASE_PRICE = 6.0  # bits: the price of every firing before the tree takes effect
 PRICE_RANGE = (0.5, 13.0)  # bits: no firing is free, and none is impossible
@@ -36,9 +36,10 @@ class HierarchicalSAE(SparseAutoencoder):
     A latent fires if its energy z^2, divided by its price, exceeds the threshold of its level, which is set so that the
     level has its target L0. The price is the code length of the firing, log2((1 - q) / q) bits, where q is the latent's
     probability of firing given whether its parent, a latent of the level above, fires. So a child is cheap when its
-    parent fires and costly when it does not. It also costs more if a stronger child of its parent fires, so that
-    siblings divide their parent's rows. The bits saved are the mutual information of parent and child: the tree is
-    soft. ``harden`` closes the gate: a child then fires only if its parent does.
+    parent fires and costly when it does not. Factors make firings outside the tree costlier still: of a child whose
+    parent does not fire, and of a root child, which has no parent. A child also costs more if a stronger child of its
+    parent fires, so that siblings divide their parent's rows. The bits saved are the mutual information of parent and
+    child: the tree is soft. ``harden`` closes the gate: a child then fires only if its parent does.
 
     Args:
         width: D.
@@ -227,7 +228,10 @@ class HierarchicalSAE(SparseAutoencoder):
 
     def _best_parents(self, level: int) -> torch.Tensor:
         """The parent (C,) of each latent of a level after the first, numbered in the level above, or ``NO_PARENT``."""
-        return self.counts[level - 1].best_parents(self.options.least_containment)
+        most_rate, limit = MOST_PARENT_RATE, self.options.rate_limit
+        if limit:
+            most_rate = min(most_rate, limit * self.k[level - 1] / self.widths[level - 1])
+        return self.counts[level - 1].best_parents(self.options.least_containment, most_rate)
 
     def _residuals(
         self, residuals: list[torch.Tensor], codes: Sequence[SparseCode], rows_FD: torch.Tensor | None = None
@@ -371,6 +375,7 @@ class HierarchicalSAE(SparseAutoencoder):
         """Choose parents and prices from the counts; ``strength`` of the tree, 0 to 1, weighs the prices."""
         weight = strength * self.options.tree_weight
         orphan_factor = 1 + strength * (self.options.orphan_weight - 1)
+        root_factor = min(orphan_factor, 1 + strength * (self.options.root_weight - 1))
         for level, part in enumerate(self.parts):
             counts = self.counts[max(level - 1, 0)]
             if level:
@@ -382,18 +387,9 @@ class HierarchicalSAE(SparseAutoencoder):
             for price_F, rate_C in zip((self.price_on_F, self.price_off_F), rates, strict=True):
                 price_F[part] = price_of(rate_C, weight)
             if level:
-                self.price_off_F[part] *= torch.where(best_C == NO_PARENT, 1.0, orphan_factor)
-            if self.options.rate_limit and level < len(self.parts) - 1:
-                rate_C = counts.overall_child_rates() if level else counts.parent_rates()
-                surcharge_C = self._surcharge(rate_C, self.k[level])
-                self.price_on_F[part] *= surcharge_C
-                self.price_off_F[part] *= surcharge_C
+                self.price_on_F[part] *= torch.where(best_C == NO_PARENT, root_factor, 1.0)
+                self.price_off_F[part] *= torch.where(best_C == NO_PARENT, root_factor, orphan_factor)
         self._forget(KEEP)
-
-    def _surcharge(self, rate_C: torch.Tensor, k: float) -> torch.Tensor:
-        """The factor on the prices of a level with L0 ``k`` for latents that fire too often to be good parents."""
-        usual = k / len(rate_C)
-        return (rate_C / (self.options.rate_limit * usual)).clamp_min(1).square()
 
 
 def price_of(rate: torch.Tensor, weight: float) -> torch.Tensor:

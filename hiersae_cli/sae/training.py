@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hiersae_cli.config.train import TrainConfig
+from hiersae_cli.distributed.ranks import nth_largest_of_rows
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.sae.base import SparseAutoencoder, StepContext
 from hiersae_cli.sae.hier import HierarchicalSAE
@@ -343,7 +344,8 @@ class Trainer:
         k = min(pre_BF.shape[1], most_active)
         shared = int(dead_F[: self.shared].sum())
         if self.mesh.latents.count > 1:
-            pre_BF = pre_BF * self._is_among_best(pre_BF, shared, most_active)
+            own_Bn = pre_BF if self.mesh.latents.rank == 0 else pre_BF[:, shared:]  # all ranks have the first
+            pre_BF = pre_BF * (pre_BF >= nth_largest_of_rows(own_Bn, most_active, self.mesh.latents))
         elif k < pre_BF.shape[1]:
             values, places = pre_BF.topk(k, dim=1, sorted=False)
             pre_BF = torch.zeros_like(pre_BF).scatter(1, places, values)
@@ -352,15 +354,6 @@ class Trainer:
             explained_BD = explained_BD + pre_BF[:, :shared] @ decoder_FD[:shared]
         unexplained = (error_BD - explained_BD).square().sum()
         return unexplained / self.mesh.rows.mean(error_BD.square().sum()).clamp_min(1e-12)
-
-    @torch.no_grad()
-    def _is_among_best(self, pre_BF: torch.Tensor, shared: int, k: int) -> torch.Tensor:
-        """Whether each number is among the ``k`` largest of its row on all ranks, which have the first ``shared``."""
-        best_Bk = pre_BF[:, shared:].topk(min(k, pre_BF.shape[1] - shared), dim=1).values
-        all_Bn = torch.cat([pre_BF[:, :shared].T, *self.mesh.latents.parts(best_Bk.T)]).T
-        if all_Bn.shape[1] <= k:
-            return torch.ones_like(pre_BF, dtype=torch.bool)
-        return pre_BF >= all_Bn.topk(k, dim=1).values[:, -1:]
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

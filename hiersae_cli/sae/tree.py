@@ -68,14 +68,14 @@ class CoActivation(nn.Module):
         self.both_FP.copy_(self.both_FP[children_F][:, parents_P])
 
     @torch.no_grad()
-    def best_parents(self, least_containment: float = 0.0) -> torch.Tensor:
+    def best_parents(self, least_containment: float = 0.0, most_rate: float = MOST_PARENT_RATE) -> torch.Tensor:
         """For each child (F,) the parent with the most mutual information, or ``NO_PARENT``.
 
         A child has no parent if it hardly fires, if the bias-corrected information is not positive, or if its
-        ``containment`` is at most ``least_containment`` in every latent that ``may_be_parent``.
+        ``containment`` is at most ``least_containment`` in every latent that ``may_be_parent`` at ``most_rate``.
         """
         information_FP = mutual_information(self.both_FP, self.child_F[:, None], self.parent_P, self.rows)
-        allowed_FP = (self._excess() > least_containment) & may_be_parent(self.parent_P, self.rows)
+        allowed_FP = (self._excess() > least_containment) & may_be_parent(self.parent_P, self.rows, most_rate)
         information_FP = information_FP.masked_fill(~allowed_FP, 0.0)
         best_F, parent_F = information_FP.max(1)
         return torch.where((best_F > 0) & (self.child_F >= LEAST_COUNT), parent_F, NO_PARENT)
@@ -84,10 +84,6 @@ class CoActivation(nn.Module):
     def parent_rates(self) -> torch.Tensor:
         """P(parent), (P,)."""
         return smoothed(self.parent_P, self.rows)
-
-    def overall_child_rates(self) -> torch.Tensor:
-        """P(child), (F,)."""
-        return smoothed(self.child_F, self.rows)
 
     @torch.no_grad()
     def containment(self) -> torch.Tensor:
@@ -116,12 +112,12 @@ class CoActivation(nn.Module):
         return torch.where(has_parent, on_F, rate_F), torch.where(has_parent, off_F, rate_F)
 
 
-def may_be_parent(fired: Any, rows: Any) -> Any:
-    """Whether latents that fire in ``fired`` of ``rows`` rows may be parents; see ``MOST_PARENT_RATE``.
+def may_be_parent(fired: Any, rows: Any, most_rate: float = MOST_PARENT_RATE) -> Any:
+    """Whether latents that fire in ``fired`` of ``rows`` rows may be parents: if their rate is at most ``most_rate``.
 
     Learned and post-hoc trees share this rule. Takes numbers, or tensors or arrays of any shape.
     """
-    return fired <= MOST_PARENT_RATE * rows
+    return fired <= most_rate * rows
 
 
 def mutual_information(

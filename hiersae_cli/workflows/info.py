@@ -19,6 +19,17 @@ from hiersae_cli.formats.described import Described, Lines
 from hiersae_cli.formats.hdf5 import schema_of
 from hiersae_cli.reading import reading, require_regular
 
+
+def _describe_report(path: Path, verify: bool) -> Described:
+    """Also refuse a report that pages of this release cannot show."""
+    from hiersae_cli.browse.index import summary
+
+    described = report.describe(path, verify)
+    if described.header["schema_version"] in report.READ_VERSIONS:
+        summary(described.header)
+    return described
+
+
 # To add a kind of file: a function ``describe`` in its format, and its line here.
 DESCRIBE: dict[str, Callable[[Path, bool], Described]] = {
     activations.SCHEMA: describe_cache,
@@ -28,7 +39,7 @@ DESCRIBE: dict[str, Callable[[Path, bool], Described]] = {
     host.GGUF: host.describe_gguf,
     index.SCHEMA: index.describe,
     labels.SCHEMA: labels.describe,
-    report.SCHEMA: report.describe,
+    report.SCHEMA: _describe_report,
     run_folder.SCHEMA: run_folder.describe,
     study.STUDY: study.describe,
     tree.SCHEMA: tree.describe,

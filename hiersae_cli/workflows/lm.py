@@ -13,6 +13,7 @@ import math
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,8 +24,15 @@ from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError, HierSAEError, UsageError
 from hiersae_cli.formats import atomic, provenance
-from hiersae_cli.formats.fields import COUNT, Kind, require_fields
-from hiersae_cli.formats.host import CHECKPOINT, CHECKPOINT_SCHEMA, DESCRIPTION, SCHEMA, SCHEMA_VERSION
+from hiersae_cli.formats.fields import require_fields
+from hiersae_cli.formats.host import (
+    CHECKPOINT,
+    CHECKPOINT_FIELDS,
+    CHECKPOINT_SCHEMA,
+    DESCRIPTION,
+    SCHEMA,
+    SCHEMA_VERSION,
+)
 from hiersae_cli.host.text import documents, fingerprints
 from hiersae_cli.interrupt import Interrupted, stoppable
 from hiersae_cli.locking import exclusive
@@ -37,16 +45,8 @@ if TYPE_CHECKING:
 
 _OURS = re.compile(r"hiersae\.json|model.*\.(safetensors|json)|(generation_)?config\.json|(special_)?token.*|vocab.*")
 _HINT = "Give --overwrite to start again."
-_CHECKPOINT: dict[str, Kind] = {
-    "config": dict,
-    "text_sha256": str,
-    "step": COUNT,
-    "best_step": COUNT,
-    "best_loss": (float, None),
-    "seconds": float,
-    "history": [{"step": COUNT, "training_loss": float, "validation_loss": float}],
-}
 _LOSS_EVERY = 10  # steps between updates of the training loss on the screen: reading it makes a GPU wait
+_KINDS = ("model", "best", "step", "exp_avg", "exp_avg_sq")  # of tensors in a checkpoint, of each parameter
 _EVALUATION_SEQUENCES = 64  # sequences of one forward pass of the validation
 
 
@@ -354,7 +354,7 @@ def _resume(training: _Training) -> None:
     path, identity = training.checkpoint, training.identity
     described, tensors = _read_checkpoint(path)
     provenance.check_schema(path, described, CHECKPOINT_SCHEMA, SCHEMA_VERSION)
-    require_fields(path, described, _CHECKPOINT, _HINT)
+    require_fields(path, described, CHECKPOINT_FIELDS, _HINT)
     if described["step"] == 0:
         return
     difference = first_difference(described["config"], identity["config"])
@@ -367,6 +367,7 @@ def _resume(training: _Training) -> None:
         )
     parameters = dict(training.model.named_parameters())
     with reading(path, _HINT):
+        _require_tensors(tensors, parameters)
         for place, tensor in tensors.items():
             kind, _, name = place.partition("/")
             if kind == "model":
@@ -376,6 +377,15 @@ def _resume(training: _Training) -> None:
             else:  # a moment of the optimizer, or its count of steps
                 training.optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
     training.state = _State(**{key: described[key] for key in asdict(training.state)})
+
+
+def _require_tensors(tensors: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Raise ``KeyError`` or ``ValueError`` unless there are exactly the tensors of a checkpoint."""
+    like = {f"{kind}/{name}": parameter for name, parameter in parameters.items() for kind in _KINDS}
+    for place in like.keys() | tensors.keys():
+        tensor, parameter = tensors[place], like[place]
+        if tensor.shape != (() if place.startswith("step/") else parameter.shape) or tensor.dtype != parameter.dtype:
+            raise ValueError(f"{place} is {tensor.dtype} of the shape {tuple(tensor.shape)}")
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

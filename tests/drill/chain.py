@@ -22,6 +22,7 @@ _TRAIN = f"train BASE/acts.h5 --module transformer.h.1 --batch 128 --log-every 5
 _HIER = f"{_TRAIN} --widths 8,56 --k 2,4 --tokens 4k"
 _INPUTS = "--acts BASE/acts.h5 --model BASE/host"
 _EVAL = f"eval BASE/hier --baseline BASE/flat {_INPUTS} --loss-tokens 512 --resamples 100 --no-controls"
+_STUDY = f"{_INPUTS} --baseline BASE/flat --most-marks 0.99 --tasks child,edge,label --sets 1 {_CPU} -o study"
 _PAGES = f"dashboard run {_INPUTS} --baseline BASE/flat {_CPU}"
 RESUME_TRAIN = f"{_HIER} --checkpoint-seconds 0"
 RESUME_LM = f"{_LM} --steps 8 --eval-every 2"
@@ -87,12 +88,12 @@ VERBS = (
     Verb("dashboard -o", f"{_PAGES} --report BASE/report.json -o pages", _INDEXED),
     Verb("dashboard --overwrite", f"{_PAGES} --rebuild --overwrite -o pages", {**_INDEXED, "pages": "pages"}),
     Verb("label", "label run --set a0=kings --set b3=rivers --author Ada -o labels.csv --overwrite", _RUN),
-    Verb("study new", f"study new BASE/indexed {_INPUTS} --baseline BASE/flat --sets 1 --raters 3 {_CPU} -o study",
+    Verb("study new", f"study new BASE/indexed {_STUDY} --raters 3",
          random=frozenset({"links.json"})),
     Verb("study simulate", "study simulate study --raters 4", {"study": "study"}),
     Verb("study analyze", "study analyze study --simulated", {"study": "rehearsed"}),
     Verb("convert --to", "convert BASE/flat --to sae-lens -o made"),
-    Verb("convert", "convert BASE/foreign -o run"),
+    Verb("convert", "convert BASE/foreign --acts BASE/packed.h5 -o run"),
     Verb("data get", "data get shakespeare_char --from BASE/play.txt --prefix"),
     Verb("experiment", "experiment run --out_dir run_1 --plan plan.toml", {"plan.toml": "plan.toml", "data": "data"}),
 )  # fmt: skip
@@ -113,7 +114,7 @@ _BASE = (  # how the inputs are made, in this order; KILL ends a command at a pl
     "COPY hier indexed",
     f"dashboard BASE/indexed {_INPUTS} --baseline BASE/flat {_CPU} -o pages",
     "label BASE/indexed --set a0=kings --author Ada",
-    f"study new BASE/indexed {_INPUTS} --baseline BASE/flat --sets 1 --raters 4 {_CPU} -o study",
+    f"study new BASE/indexed {_STUDY} --raters 4",
     "COPY study rehearsed",
     "study simulate rehearsed --raters 4",
     "convert BASE/flat --to sae-lens -o foreign",

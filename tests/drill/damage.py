@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.drill.chain import RESUME_LM, RESUME_TRAIN
 from tests.drill.outcomes import Budget, Counts
 from tests.drill.worker import Worker
-from tests.mutations import Change, bytes_of, hdf5_file, json_file, safetensors_file, sqlite_file
+from tests.mutations.changes import Change, bytes_of, json_file, safetensors_file, sqlite_file
+from tests.mutations.hdf5 import hdf5_file
 
 SECONDS = 20.0  # that a command may take on a damaged file
 
@@ -78,9 +79,10 @@ CASES = (
     Case("settings of a tokenizer", {"host": "host", "text.txt": "text.txt"}, "host/tokenizer_config.json", json_file,
          _TEXT, "host"),
     Case("text", {"host": "host", "text.txt": "text.txt"}, "text.txt", bytes_of, _TEXT),
-    Case("dictionary", {"made": "foreign"}, "made/cfg.json", json_file, "convert made -o out --overwrite"),
+    Case("dictionary", {"made": "foreign"}, "made/cfg.json", json_file,
+         "convert made --acts BASE/packed.h5 -o out --overwrite"),
     Case("weights of a dictionary", {"made": "foreign"}, "made/sae_weights.safetensors", safetensors_file,
-         "convert made -o out --overwrite"),
+         "convert made --acts BASE/packed.h5 -o out --overwrite"),
 )  # fmt: skip
 
 
@@ -98,7 +100,7 @@ def damage(counts: Counts, budget: Budget, base: Path, work: Path, cases: tuple[
             ways[case.name] = list(case.changes(folder / case.file))
         what, change = draw.choice(ways[case.name])
         # Some changes cannot be made: not every number is a text.
-        with suppress(TypeError, ValueError, OSError, RuntimeError, ArithmeticError):
+        with suppress(TypeError, ValueError, OSError, RuntimeError, ArithmeticError, LookupError):
             change()
         for line in (f"info {case.described or case.file} --verify", case.line):
             if line:

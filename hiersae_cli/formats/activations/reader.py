@@ -33,9 +33,9 @@ from hiersae_cli.formats.hdf5 import attributes, open_hdf5, read_strings
 from hiersae_cli.formats.hub import local_path
 from hiersae_cli.formats.provenance import check_schema
 from hiersae_cli.formats.recorded_host import load_recorded_tokenizer
-from hiersae_cli.formats.stored import check_datasets, dataset, members
+from hiersae_cli.formats.stored import check_datasets, members, read_header
 from hiersae_cli.host.tokenizer import texts_of
-from hiersae_cli.reading import parse_json, reading
+from hiersae_cli.reading import reading
 from hiersae_cli.synth.truth import Truth
 
 _HINT = "Make it again with 'hiersae cache'."
@@ -116,7 +116,7 @@ class Activations:
     def _read(self) -> None:
         """Read all but the rows, and check that every dataset is stored as it must be."""
         check_schema(self.path, attributes(self.file), SCHEMA, SCHEMA_VERSION, TRUTH_VERSION)
-        self.header: dict[str, Any] = parse_json(dataset(self.file, "header")[()])
+        self.header: dict[str, Any] = read_header(self.file)
         require_fields(self.path, self.header, _HEADER, _HINT)
         shards: list[str] = self.header.get("shards", [])
         self.modules = members(self.file, "activations")

@@ -133,10 +133,14 @@ class Pattern:
 
 
 class SparseCode:
-    """A code: the activations ``value_n`` (n,), not negative, at the places of a pattern."""
+    """A code: the activations ``value_n`` (n,), not negative, at the places of a pattern.
 
-    def __init__(self, pattern: Pattern, value_n: torch.Tensor):
-        self.pattern, self.value_n = pattern, value_n
+    Attributes:
+        whole_BD: what this code and those of other ranks decode to together, once they have added it up.
+    """
+
+    def __init__(self, pattern: Pattern, value_n: torch.Tensor, whole_BD: torch.Tensor | None = None):
+        self.pattern, self.value_n, self.whole_BD = pattern, value_n, whole_BD
 
     def among(self, latents: slice) -> SparseCode:
         """The part of the code that these latents have."""
@@ -156,7 +160,7 @@ class SparseCode:
 
     def detach(self) -> SparseCode:
         """The same code without gradients."""
-        return SparseCode(self.pattern, self.value_n.detach())
+        return SparseCode(self.pattern, self.value_n.detach(), self.whole_BD)
 
     @property
     def fired(self) -> Pattern:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -17,6 +16,8 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.config.lm import LMConfig
 from hiersae_cli.config.synth import SynthConfig
 from hiersae_cli.config.train import MOST_EPOCHS, USUAL_TOKENS, TrainConfig
+from hiersae_cli.errors import HierSAEError
+from hiersae_cli.formats.atomic import read_json
 from hiersae_cli.workflows.common.sizing import STABLE_STEPS, batch_for
 
 _EPOCHS = 10
@@ -239,12 +240,12 @@ def _partner(run: Path) -> str | None:
 
 def _described(run: Path) -> dict[str, Any] | None:
     try:
-        header = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        header = read_json(run / "config.json")
         config = header["config"]
         matched = [sum(config["widths"]), sum(config["k"]), *(config[name] for name in ("tokens", "batch", "seed"))]
         matched += [config.get("init_seed"), config.get("order_seed")]  # not in runs of older releases
         return {"tree": config["arch"] == "hier", "matched": [*matched, sorted(header["inputs"].values())]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (HierSAEError, OSError, KeyError, TypeError):
         return None
 
 

@@ -42,7 +42,7 @@ BEYOND = 3.0  # deviations above the circular-shift null from which an edge coun
 
 # Figures of the families of a tree: parents with their children.
 _FAMILY_METRICS = ("or_distance", "sibling_overlap")
-TREE_METRICS = (*OF_EDGE, *_FAMILY_METRICS)
+TREE_METRICS = (*OF_EDGE, *_FAMILY_METRICS, "nested_firings")
 
 _SHIFTS = 20
 _EDGES, _WEIGHTINGS = 512, 64  # in one table of statistics
@@ -210,7 +210,8 @@ class TreeSums:
 def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Bootstrap) -> Figures:
     """Means over the edges of a tree, and over its families, whose children fire often enough in the sample.
 
-    A family is a parent with its children; only families of two or more children have siblings.
+    A family is a parent with its children; only families of two or more children have siblings. ``nested_firings``
+    counts all latents.
     """
     known_E = sums.fired_KF[:, edges.child_E].sum(0) >= LEAST_FIRINGS
     if not known_E.any():
@@ -223,6 +224,7 @@ def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Boo
     several_P = (size_P > 1) & (edges.any_KP.sum(0) > 0)
     per_edge = (parent_KE[:, known_E], child_KE[:, known_E], edges.both_KE[:, known_E])
     per_family = (sums.fired_KF[:, edges.parent_P[known_P]], edges.any_KP[:, known_P], edges.covered_KP[:, known_P])
+    nested_K = (edges.both_KE.sum(1, dtype=float), sums.fired_KF.sum(1, dtype=float))
     siblings_K = (children_KP[:, several_P].sum(1, dtype=float), edges.any_KP[:, several_P].sum(1, dtype=float))
 
     def statistics(w_nK: Array) -> Array:
@@ -232,10 +234,12 @@ def tree_figures(edges: EdgeSums, sums: CodeSums, data: DataSums, bootstrap: Boo
             *_means(per_edge, w_nK, lambda part, *counts: _of_edges(counts, rows_n[part, None])),
             *_means(per_family, w_nK, lambda part, *counts: [or_distance(*counts)]),
         ]
-        return np.stack([*means, sibling_overlap(*(w_nK @ counts_K for counts_K in siblings_K))])
+        overlap_n = sibling_overlap(*(w_nK @ counts_K for counts_K in siblings_K))
+        return np.stack([*means, overlap_n, ratio(*(w_nK @ counts_K for counts_K in nested_K))])
 
     whole, resampled = statistics(np.ones((1, len(data.rows_K))))[:, 0], statistics(bootstrap.weights_RK)
-    trials = {"or_distance": int(known_P.sum()), "sibling_overlap": int(several_P.sum())}
+    rows = int(data.rows_K.sum())
+    trials = {"or_distance": int(known_P.sum()), "sibling_overlap": int(several_P.sum()), "nested_firings": rows}
     return {
         name: Draws(
             float(whole[number]),

@@ -268,6 +268,7 @@ def _tree_sends_less(config: TrainConfig, ranks: int) -> bool:
         passes=1 + config.refine,
         selects=config.arch != "topk",
         by_row=config.optimizer == "row-adam",
+        number=2 if config.dtype == "bfloat16" else 4,
     )
     data, tree = traffic.of_data(job, ranks), traffic.of_tree(job)
     return tree.bytes < data.bytes

@@ -23,6 +23,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ def core(saes: list[tuple[str, Any]], arguments: argparse.Namespace, folder: Pat
     from sae_lens.training import activations_store
 
     # It would look on the hub for the tokenizer of the windows, which is the host's.
-    activations_store.validate_pretokenized_dataset_tokenizer = lambda *_: None
+    activations_store.validate_pretokenized_dataset_tokenizer = lambda **_: None
     write_windows(arguments.acts, folder / "windows")
     batch = min(_BATCH, arguments.windows)
     batches = arguments.windows // batch
@@ -190,12 +191,16 @@ def short_data_sets(most_characters: int) -> list[str]:
     return [name for name in DATASETS if read_numbered_dataset_df(name)["prompt"].str.len().sum() <= most_characters]
 
 
+def result_file(folder: Path, evaluation: str, name: str) -> Path:
+    return folder / evaluation / f"{name}_custom_sae_eval_results.json"
+
+
 def gather(names: list[str], folder: Path) -> dict[str, dict[str, float]]:
     """The figures of every dictionary by heading, from SAEBench's files."""
     figures: dict[str, dict[str, float]] = {name: {} for name in names}
     for name in names:
         for evaluation, heading, place in COLUMNS:
-            file = folder / evaluation / f"{name}_custom_sae_eval_results.json"
+            file = result_file(folder, evaluation, name)
             if not file.exists():
                 continue
             value: Any = json.loads(file.read_text())["eval_result_metrics"]
@@ -250,6 +255,9 @@ def main() -> None:
             started = time.process_time()
             steps[evaluation]()
             seconds[evaluation] = round(time.process_time() - started, 1)
+            for name in names:  # SAEBench reports its errors and goes on
+                if not result_file(folder, evaluation, name).exists():
+                    print(f"{evaluation}: no result for {name}; its messages are above", file=sys.stderr)
     figures = gather(names, folder)
     described = {"config": {**vars(arguments), "runs": names}, "processor_seconds": seconds, "figures": figures}
     (folder / "saebench.json").write_text(json.dumps(described, indent=2, default=str) + "\n")

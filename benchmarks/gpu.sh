@@ -13,8 +13,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
-"$python" -c 'import torch' || { echo "$python has no torch: install it, or name another one with PYTHON" >&2; exit 1; }
-if ! "$python" -c 'import h5py, hypothesis, pytest, sparsify, transformers, typer, xdist' 2>/dev/null; then
+# has MODULES...: whether Python finds them all. It does not import them, which would take seconds.
+has() { "$python" -c 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "$@"; }
+has torch || { echo "$python has no torch: install it, or name another one with PYTHON" >&2; exit 1; }
+if ! has h5py hypothesis pytest sparsify transformers typer xdist; then
   packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   "$python" -m venv "$out/env"
   echo "$packages" >"$(echo "$out"/env/lib/python3*/site-packages)/machine.pth"

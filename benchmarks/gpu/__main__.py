@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -111,9 +113,9 @@ class Work:
         """Run a Python module; raises ``RuntimeError`` with its error if it fails or takes too long."""
         seconds = max(1.0, self.deadline - time.monotonic())
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=seconds
-            )
+            # A fork has torch already, but it cannot use CUDA once its parent has.
+            start = _forked if self.device == "cpu" else _started
+            done = start([str(word) for word in words], seconds)
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"{words[0]}: out of time") from None
         if done.returncode:
@@ -121,6 +123,34 @@ class Work:
             errors = [line for line in lines if "error:" in line.lower()]
             raise RuntimeError(f"{words[0]}: {(errors or lines)[-1]}")
         return done
+
+
+def _started(words: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+
+
+def _forked(words: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """The same in a copy of this process, which need not import everything again."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = multiprocessing.get_context("fork").Process(
+            target=_run_module, args=(words, output.fileno(), errors.fileno())
+        )
+        process.start()
+        process.join(seconds)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired(words, seconds)
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(words, process.exitcode or 0, output.read(), errors.read())
+
+
+def _run_module(words: list[str], output: int, errors: int) -> None:
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.chdir(ROOT)
+    sys.argv = words
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
 def run_tests(work: Work) -> dict[str, Any]:

@@ -147,7 +147,7 @@ METRICS: tuple[Metric, ...] = (
          "Share of the children's firings that come in addition to a sibling's. 0 means that siblings exclude each "
          "other."),
         ("nested_firings", "firings inside a parent", None, "1", SHARE,
-         "Share of all firings that are of a child whose parent fires too. It says how much of the code the tree "
+         "Share of all firings that belong to a child whose parent fires too. It says how much of the code the tree "
          "describes: the edges of a tree of rare children can be true and say little."),
         ("sibling_cosine", "cosine of siblings", None, "1", (-1.0, 1.0),
          "Mean cosine of the decoder directions of two siblings, mean over families."),

@@ -55,6 +55,7 @@ def make(dashboard: Path | str, out: Path, tree: Path | None = None) -> list[Pat
         page = browser.new_page(
             viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce"
         )
+        page.set_default_timeout(120_000)  # a busy machine is slow
         page.goto(f"{start}/")
         page.wait_for_selector("html[data-ready] #map:not([data-loading])")  # with its contexts
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": page.evaluate(FOOT)}

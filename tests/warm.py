@@ -21,13 +21,24 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.kills import count_into, kill_at
 
 
 def serve() -> None:
     """Answer requests until standard input ends."""
+    import_all()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command has words for it, as in hiersae_cli/__main__.py
+    for line in sys.stdin:
+        while _ended():
+            pass
+        if not os.fork():
+            _watch(json.loads(line))
+
+
+def import_all() -> None:
+    """Import every workflow, and what they import."""
     import transformers.models.gpt2.modeling_gpt2
 
     import hiersae_cli
@@ -38,12 +49,6 @@ def serve() -> None:
             importlib.import_module(module.name)
     _parse_flags()
     gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command has words for it, as in hiersae_cli/__main__.py
-    for line in sys.stdin:
-        while _ended():
-            pass
-        if not os.fork():
-            _watch(json.loads(line))
 
 
 def _parse_flags() -> None:
@@ -79,8 +84,6 @@ def _watch(request: dict[str, Any]) -> None:
 
 def _run(request: dict[str, Any]) -> None:
     """Be the command, and end this process as it would end."""
-    from hiersae_cli.cli import main
-
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.dup2(os.open(request[name], os.O_WRONLY if number else os.O_RDONLY), number)
     sys.stdin = os.fdopen(0, encoding="utf-8")
@@ -92,6 +95,13 @@ def _run(request: dict[str, Any]) -> None:
         kill_at(os.environ["HIERSAE_KILL_AT"])
     if "HIERSAE_COUNT_INTO" in os.environ:
         count_into(os.environ["HIERSAE_COUNT_INTO"])
+    run_and_exit()
+
+
+def run_and_exit() -> NoReturn:
+    """Run the command of ``sys.argv``, and end this process as it would end."""
+    from hiersae_cli.cli import main
+
     code = 1
     try:
         main()

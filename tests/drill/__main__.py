@@ -10,12 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.drill import damage, disks, interrupts, kills, pairs, raters
+from tests.drill import damage, disks, interrupts, kills, pairs, ranks, raters
 from tests.drill.chain import make_base
 from tests.drill.kills import References
 from tests.drill.outcomes import Budget, Counts, as_json, table
 
-PARTS = ("kills", "mutations", "disks", "pairs", "raters", "interrupts")
+PARTS = ("kills", "mutations", "disks", "pairs", "raters", "interrupts", "ranks")
 
 
 def main() -> None:
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8, help="commands that are started twice at once")
     parser.add_argument("--raters", type=int, default=40, help="raters of a study whose server is killed three times")
     parser.add_argument("--interrupts", type=int, default=30, help="short commands that get Ctrl-C")
+    parser.add_argument("--ranks", type=int, default=20, help="trainings by torchrun of which one process is killed")
     parser.add_argument("--seconds", type=float, default=900, help="parts share this time, and stop when it is over")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other trials")
     parser.add_argument("--only", choices=PARTS, help="one part")
@@ -54,7 +55,7 @@ def drill(trials: dict[str, int], seconds: float, seed: int, work: Path) -> list
 
     The parts share ``seconds``; each stops when its share is over. Making the inputs and references comes on top.
     """
-    if trials.keys() != {"raters"}:
+    if trials.keys() - {"raters", "ranks"}:
         print("making the inputs", file=sys.stderr)
         make_base(work / "base")
     for folder in ("trials", "damaged"):
@@ -74,6 +75,8 @@ def drill(trials: dict[str, int], seconds: float, seed: int, work: Path) -> list
             pairs.pair(counts, budget, references, work)
         elif part == "interrupts":
             interrupts.interrupt(counts, budget, work / "base")
+        elif part == "ranks":
+            ranks.kill_ranks(counts, budget, work)
         elif part == "raters":
             raters.rate(counts, budget, work)
         elif reason := disks.why_not():

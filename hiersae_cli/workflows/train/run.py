@@ -44,7 +44,7 @@ def run(config: TrainConfig, console: Console | None = None, on_step: OnStep | N
     Raises ``UsageError`` and ``FileError``.
     """
     team, folder = team_of(config, console or Console.silent()), RunFolder(config.out)
-    team.together(lambda: _refuse(folder, team.overwrites(folder)) if team.writes else None)
+    team.together(lambda: _refuse(folder, team.restarted or team.overwrites(folder)) if team.writes else None)
     with ExitStack() as stack:
         team.together(lambda: stack.enter_context(team.locked(folder)))
         return _train(config, folder, team, on_step)
@@ -68,6 +68,9 @@ def _train(config: TrainConfig, folder: RunFolder, team: Solo, on_step: OnStep |
             with reading(folder.state_file, "Start again with --overwrite."):
                 trainer.restore(state)
                 interval.restore(state, team.device)
+        if team.together(folder.is_complete):  # a rank has died after the end
+            console.say(f"{folder.path}: done already")
+            return _summary(folder, source, folder.last_metrics())
         if team.writes:
             folder.keep_metrics_until(trainer.step_number)
         run_header = folder.read_header()
@@ -106,6 +109,10 @@ def _train(config: TrainConfig, folder: RunFolder, team: Solo, on_step: OnStep |
         f"{folder.path}: over the last {(config.steps - 1) % config.log_every + 1} steps fvu {figures['fvu']:.4f}, "
         f"L0 {sum(figures['l0']):.1f}; {figures['dead']:.1%} dead in the last {config.dead_after:,} rows"
     )
+    return _summary(folder, source, figures)
+
+
+def _summary(folder: RunFolder, source: Source, figures: dict[str, Any]) -> dict[str, Any]:
     return {"run": str(folder.path), "host": source.host["name"], "synthetic": source.synthetic, **figures}
 
 

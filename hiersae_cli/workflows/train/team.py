@@ -50,9 +50,10 @@ class Solo:
         device: of the model.
         mesh: how the job is split.
         writes: whether this rank writes the files.
+        restarted: whether the launcher has started all ranks again.
     """
 
-    writes = True
+    writes, restarted = True, False
 
     def __init__(self, config: TrainConfig, console: Console):
         self.config, self.console, self.mesh = config, console, Mesh()
@@ -110,7 +111,7 @@ class Team(Solo):
 
         super().__init__(config, Mute() if place.rank else console)
         latent_ranks = _latent_ranks(config, place.ranks)
-        self.place, self.writes = place, place.rank == 0
+        self.place, self.writes, self.restarted = place, place.rank == 0, place.restarts > 0
         self.device = resolve_device(config.device, place.local_rank)
         if self.device.type == "mps":
             raise UsageError("--device mps: torch.distributed does not know it", "Use --device cpu.")

@@ -210,8 +210,8 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, file: Path, hosts: Pa
     write_gguf(folder, tmp_path / "part.gguf", without=("blk.2.ffn_up.weight", "blk.3.attn_q.weight"))
     for name, problem in (
         ("text", "not a GGUF file\nDownload it again"),
-        ("short", "transformers cannot read this model .*\nIf the download is complete, name the original"),
-        ("cut", "transformers cannot read this model"),
+        ("short", r"damaged GGUF file \(the file ends within its header\)\nDownload it again"),
+        ("cut", "transformers cannot read this model .*\nIf the download is complete, name the original"),
         ("kind", "transformers cannot read this model .*never-heard-of"),
         ("part", r"lacks 2 of the model's weights, such as model\.layers\.2\.mlp\.up_proj\.weight\n.*merge"),
     ):

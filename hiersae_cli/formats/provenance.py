@@ -35,8 +35,8 @@ def check_schema(path: object, data: Any, schema: str, *supported: int) -> None:
     ``FileError`` also if the release or the time is not a text.
     """
     if not isinstance(data, dict) or data.get("schema") != schema:
-        other = data.get("schema") if isinstance(data, dict) else "of another kind"
-        kind = other if isinstance(other, str) and other.isprintable() else "of no schema of ours"
+        other = data.get("schema") if isinstance(data, dict) else None
+        kind = other if isinstance(other, str) and other.isprintable() else "of another kind"
         raise FileError(f"{path}: not a {schema} file (it is {kind})", "Check the path.")
     version = data.get("schema_version")
     if type(version) is not int or version not in supported:

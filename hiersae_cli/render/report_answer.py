@@ -1,4 +1,4 @@
-"""A report in a dozen lines of at most 72 characters: the figures that show whether a run is good."""
+"""A report in about a dozen lines of at most 72 characters: the figures that show whether a run is good."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS = (
 _TRAINED_FOR = ("p_parent_given_child", "bits_per_token_tree")  # of a learned tree, whose gate decides them
 _MARKS = {"better": "+", "worse": "-", "no evidence": "="}
 _MOST_BASELINES = 3
-_MOST_LINES = 12
+_MOST_LINES = 13
 _NAME = 9  # most characters of a name at the head of a column
 
 

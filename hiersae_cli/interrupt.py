@@ -64,6 +64,11 @@ def begin_interruptible() -> None:
         sys.unraisablehook = _repeat_interrupt
 
 
+def was_interrupted() -> bool:
+    """Whether the first Ctrl-C has come. NumPy and others can turn its exception into one of their own."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
 def end_interruptible() -> None:
     """Ignore Ctrl-C from now on: the work is done, and Python would print a traceback while it shuts down."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,6 +211,24 @@ def test_ctrl_c_during_an_import_ends_without_a_traceback(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_ctrl_c_that_a_library_turns_into_its_own_error_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compares(**_: object) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise TypeError("Cannot compare structured arrays")  # as NumPy does, without the cause
+
+    monkeypatch.setattr("hiersae_cli.cli.app.app", compares)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.value.code == 130 and "unexpected" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

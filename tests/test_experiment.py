@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from hiersae_cli.cli import main
 from hiersae_cli.errors import HierSAEError
 from hiersae_cli.formats import experiment_run
+from hiersae_cli.formats.index import IndexFile
 from hiersae_cli.host import charlm
 from hiersae_cli.host.model import Host
 from hiersae_cli.workflows.eval import run as evaluate
@@ -183,6 +184,20 @@ def test_every_step_is_done_once_and_started_again_none(finished: Path, folder: 
     done = run("experiment", "run", "--out_dir", finished, cwd=folder)
     assert done.returncode == 0 and "final_info.json: complete" in done.stderr
     assert (finished / "log.jsonl").read_bytes() == before
+
+
+def test_an_unfinished_index_next_to_the_finished_one_is_removed(finished: Path, folder: Path, run: Run) -> None:
+    index = finished / UNIT / "hier-1" / "dashboard.h5"
+    unfinished = index.with_name("dashboard.h5.partial")
+    unfinished.mkdir()
+    (unfinished / "header.json").write_text(json.dumps({"made_of": IndexFile(index).header["made_of"]}))
+    before = {name: (finished / name).read_bytes() for name in ("final_info.json", "log.jsonl")}
+    (finished / "final_info.json").unlink()
+    again = run("experiment", "run", "--out_dir", finished, cwd=folder)
+    for name, content in before.items():
+        (finished / name).write_bytes(content)
+    assert again.returncode == 0, again.stderr
+    assert index.exists() and not unfinished.exists()
 
 
 def test_a_killed_run_goes_on_to_the_same_result(finished: Path, folder: Path, run: Run, tmp_path: Path) -> None:

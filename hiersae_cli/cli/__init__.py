@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from hiersae_cli.errors import EXIT_INTERRUPTED, FileError, HierSAEError, from_os_error, unexpected
-from hiersae_cli.interrupt import Interrupted, begin_interruptible, end_interruptible
+from hiersae_cli.interrupt import Interrupted, begin_interruptible, end_interruptible, was_interrupted
 
 
 def main(before: Callable[[], object] | None = None) -> None:
@@ -47,7 +47,7 @@ def _run(before: Callable[[], object] | None) -> None:
     except MemoryError:
         _stop(HierSAEError("out of memory", "Use a smaller --batch or --buffer."))
     except Exception as error:
-        if _is_from_interrupt(error):
+        if _is_from_interrupt(error) or was_interrupted():
             _stop(Interrupted("interrupted"))
         if isinstance(error, ImportError) and any(words in str(error) for words in _NO_ROOM_FOR_LIBRARIES):
             _stop(

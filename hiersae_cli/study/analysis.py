@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.formats.numbers import finite_or_none
-from hiersae_cli.formats.study import Item, StudyFiles
+from hiersae_cli.formats.study import DESIGN_FILE, Item, StudyFiles
 from hiersae_cli.formats.text import counted
 from hiersae_cli.metrics.agreement import alpha_resampled, crossed_mean, krippendorff_alpha
 from hiersae_cli.metrics.intervals import Share, holm
+from hiersae_cli.reading import reading
 from hiersae_cli.study.protocol import (
     CHECK,
     EDGE_ANSWERS,
@@ -49,7 +50,7 @@ class Settings:
 
 def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """All figures as plain values: of people (or of simulated raters), and of language models by themselves."""
-    rules = Rules(**study.design["rules"])
+    rules = registered_rules(study)
     people = [answer for answer in answers if answer.kind in (HUMAN, SIMULATED)]
     by_models = [answer for answer in answers if answer.kind == MODEL]
     scored = [answer for answer in by_models if _scored(study, answer)]
@@ -79,12 +80,18 @@ def analyse(study: StudyFiles, answers: Sequence[Answer], settings: Settings) ->
 
 def included(study: StudyFiles, answers: Sequence[Answer], settings: Settings) -> list[bool]:
     """Whether each answer counts by the rules; language models are never excluded."""
-    rules = Rules(**study.design["rules"])
+    rules = registered_rules(study)
     excluded = exclusions(study, [answer for answer in answers if answer.kind != MODEL], rules)
     return [
         settings.keep_all or answer.kind == MODEL or (_who(answer) not in excluded and answer.ms >= rules.fastest_ms)
         for answer in answers
     ]
+
+
+def registered_rules(study: StudyFiles) -> Rules:
+    """The rules of a study's design; raises ``FileError`` for other names than those of ``Rules``."""
+    with reading(study.path / DESIGN_FILE, "Make the study again with 'hiersae study new'."):
+        return Rules(**study.design["rules"])
 
 
 def exclusions(study: StudyFiles, answers: Sequence[Answer], rules: Rules) -> dict[Who, str]:

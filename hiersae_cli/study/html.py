@@ -12,7 +12,7 @@ from markupsafe import Markup
 from hiersae_cli.formats.study import Excerpt, Item
 from hiersae_cli.metrics.agreement import krippendorff_alpha
 from hiersae_cli.pages import text
-from hiersae_cli.study.analysis import AnswerTable, exclusions
+from hiersae_cli.study.analysis import AnswerTable, exclusions, registered_rules
 from hiersae_cli.study.consent import as_html
 from hiersae_cli.study.duration import BREAK_EVERY, minutes
 from hiersae_cli.study.live import ANSWER, JOIN, OPEN, SECOND_HALF, STEP, STOP, SWITCH, Study, break_step, practice_step
@@ -24,7 +24,6 @@ from hiersae_cli.study.protocol import (
     LABEL,
     LONGEST_LABEL,
     TASKS,
-    Rules,
     wording,
     writes_labels,
 )
@@ -248,7 +247,7 @@ class StudyPages:
         checks = [answer for answer in by_rater if items[answer.item].task == CHECK]
         passed = sum(answer.value == str(items[answer.item].key) for answer in checks)
         seconds = f"{float(np.median([answer.ms for answer in by_rater])) / 1000:.1f}" if by_rater else "–"
-        excluded = exclusions(self._study.files, by_rater, Rules(**self._study.files.design["rules"]))
+        excluded = exclusions(self._study.files, by_rater, registered_rules(self._study.files))
         doubts = [why for why in excluded.values() if not why.startswith("answered")]  # who is still answering
         return {
             "rater": rater,

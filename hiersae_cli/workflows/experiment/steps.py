@@ -29,6 +29,7 @@ from hiersae_cli.formats import atomic
 from hiersae_cli.formats.activations import Activations
 from hiersae_cli.formats.datasets import Dataset
 from hiersae_cli.formats.host import DESCRIPTION
+from hiersae_cli.formats.index import partial_folder
 from hiersae_cli.formats.plan import Part
 from hiersae_cli.formats.run import RunFolder, load_run
 from hiersae_cli.hashing import sha256_file
@@ -256,9 +257,9 @@ class Unit:
         index = self.part.config(
             "index", DashboardConfig, baseline=str(self.folder / f"flat-{seed}"), report=str(self.report), **common
         )
-        self._step(
-            f"{run.name}/dashboard.h5", Path(index.index_file).exists(), lambda: dashboard.run(index, self._console)
-        )
+        # After a kill between the two, the finished index still has the unfinished one next to it.
+        finished = Path(index.index_file).exists() and not partial_folder(index.index_file).exists()
+        self._step(f"{run.name}/dashboard.h5", finished, lambda: dashboard.run(index, self._console))
 
     def _check_host(self) -> None:
         path = self.folder / "host-check.json"

@@ -27,7 +27,7 @@ from hiersae_cli.host import gguf
 from hiersae_cli.host.hooks import all_outputs, first_of, misfit, with_first
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
-from hiersae_cli.reading import parse_json, read_utf8, reason, require_regular
+from hiersae_cli.reading import parse_json, read_utf8, reading, reason, require_regular
 
 _CANDIDATES = 24  # most modules that an error lists
 _NOT_USED = "not used in the model's forward pass"
@@ -342,6 +342,9 @@ def _require_plausible(name: str, folder: Path) -> None:
         )
     for file in folder.iterdir() if folder.is_dir() else ():
         require_regular(file)  # the libraries would wait for a pipe
+        if file.suffix == ".json":
+            with reading(file, "Download or make the model again."):
+                read_utf8(file)  # the libraries would read gigabytes of a file with holes
     _require_plausible_layers(folder)
     if folder.exists() and not folder.is_dir():
         raise FileError(

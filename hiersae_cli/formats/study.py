@@ -24,7 +24,7 @@ DESIGN_FILE, ITEMS_FILE, LINKS_FILE, PREREGISTRATION = "study.json", "items.json
 CONSENT_FILE = "consent.md"
 ANSWERS_FILE, REHEARSAL_FILE = "answers.sqlite", "simulated.sqlite"
 
-_HINT = "Make the study again with 'hiersae study new'."
+HINT = "Make the study again with 'hiersae study new'."
 _STEP = range(10)
 _EXCERPTS: Kind = [[{"tokens": [str], "steps": [_STEP]}]]
 _ITEM: dict[str, Kind] = {
@@ -161,9 +161,9 @@ def load_study(folder: str | Path) -> StudyFiles:
     check_schema(folder / DESIGN_FILE, header, STUDY, VERSIONS[STUDY])
     content = read_json(folder / ITEMS_FILE)
     check_schema(folder / ITEMS_FILE, content, ITEMS, VERSIONS[ITEMS])
-    require_fields(folder / DESIGN_FILE, header, _DESIGN, _HINT)
-    require_fields(folder / ITEMS_FILE, content, {"items": [_ITEM]}, _HINT)
-    with reading(folder / ITEMS_FILE, _HINT):
+    require_fields(folder / DESIGN_FILE, header, _DESIGN, HINT)
+    require_fields(folder / ITEMS_FILE, content, {"items": [_ITEM]}, HINT)
+    with reading(folder / ITEMS_FILE, HINT):
         items = {fields["id"]: Item(**fields) for fields in content["items"]}
     if items_fingerprint(items) != header["items_sha256"]:
         raise FileError(
@@ -209,7 +209,7 @@ class Links:
         if self.path.exists():
             self._content = read_json(self.path)
             check_schema(self.path, self._content, LINKS, VERSIONS[LINKS])
-            require_fields(self.path, self._content, {"raters": [str], "administrator": str, "key": str}, _HINT)
+            require_fields(self.path, self._content, {"raters": [str], "administrator": str, "key": str}, HINT)
 
     def ensure(self, raters: int) -> None:
         """Make links for ``raters`` raters; existing links stay."""

@@ -39,7 +39,7 @@ class SharedTexts:
     def _line(self, context: Context, most: float | None) -> str:
         """A context in short; the whole line if its texts are not those of the other contexts of its rows.
 
-        They differ if several tokens share a character: the one that fires most gets it.
+        They differ if several tokens share a character: the token that fires most gets it.
         """
         start = context.row - context.focus
         tokens = [str(text.running(token)) for token in context.tokens]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hiersae_cli.formats.numbers import finite_or_none
-from hiersae_cli.formats.study import DESIGN_FILE, Item, StudyFiles
+from hiersae_cli.formats.study import DESIGN_FILE, HINT, Item, StudyFiles
 from hiersae_cli.formats.text import counted
 from hiersae_cli.metrics.agreement import alpha_resampled, crossed_mean, krippendorff_alpha
 from hiersae_cli.metrics.intervals import Share, holm
@@ -90,7 +90,7 @@ def included(study: StudyFiles, answers: Sequence[Answer], settings: Settings) -
 
 def registered_rules(study: StudyFiles) -> Rules:
     """The rules of a study's design; raises ``FileError`` for other names than those of ``Rules``."""
-    with reading(study.path / DESIGN_FILE, "Make the study again with 'hiersae study new'."):
+    with reading(study.path / DESIGN_FILE, HINT):
         return Rules(**study.design["rules"])
 
 

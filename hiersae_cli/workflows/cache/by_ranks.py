@@ -17,7 +17,7 @@ from hiersae_cli.formats.atomic import refuse_existing
 from hiersae_cli.host.text import fingerprints
 from hiersae_cli.workflows.cache.join import run as join
 
-# Carries out a configuration for one shard; its third argument chooses the batch from the one that a rank would take.
+# Writes one shard. The third argument chooses the batch of all ranks, given the batch that this rank would take.
 Shard = Callable[[CacheConfig, Console, Callable[[int, bool], int]], dict[str, Any]]
 
 

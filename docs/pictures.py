@@ -11,7 +11,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -42,20 +45,13 @@ def make(dashboard: Path | str, out: Path, tree: Path | None = None) -> list[Pat
         dashboard: a folder of pages, or an address.
         tree: the ``tree.json`` of the run; by default that next to the folder.
     """
-    from playwright.sync_api import sync_playwright
-
     if isinstance(dashboard, Path):
         start = (dashboard / "index.html").absolute().as_uri() + "#"
         tree = tree or dashboard.parent / "tree.json"
     else:
         start = dashboard.rstrip("/")
     files = [out / "dashboard-tree.png", out / "dashboard-parent.png"]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(
-            viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce"
-        )
-        page.set_default_timeout(120_000)  # a busy machine is slow
+    with opened_page(WIDTH, HEIGHT) as (page, _):
         page.goto(f"{start}/")
         page.wait_for_selector("html[data-ready] #map:not([data-loading])")  # with its contexts
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": page.evaluate(FOOT)}
@@ -68,11 +64,28 @@ def make(dashboard: Path | str, out: Path, tree: Path | None = None) -> list[Pat
                 page.keyboard.press(key)
         page.wait_for_selector("html[data-ready] article.feature")
         page.screenshot(path=files[1])
-        browser.close()
     for file in files:  # six bits of each colour look the same, and take a quarter less space
         with Image.open(file) as picture:
             ImageOps.posterize(picture.convert("RGB"), 6).save(file, optimize=True)
     return files
+
+
+@contextmanager
+def opened_page(width: int, height: int) -> Iterator[tuple[Any, list[str]]]:
+    """A light page of Chromium without a window, in pixels, and the list that collects its console messages."""
+    from playwright.sync_api import sync_playwright
+
+    messages: list[str] = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(
+            viewport={"width": width, "height": height}, color_scheme="light", reduced_motion="reduce"
+        )
+        page.set_default_timeout(120_000)  # a busy machine is slow
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        yield page, messages
+        browser.close()
 
 
 def _parent(tree_file: Path | None) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from docs.pictures import ARGUMENTS, CHROMIUM
+from docs.pictures import opened_page
 
 MOST_CLICKS = 3
 SENTENCE = "The king of France and the queen met in Paris."
@@ -68,7 +68,7 @@ class Newcomer:
     def open_family(self) -> None:
         """Open the first parent of the list of parents that has children."""
         self.click(".groups li:first-child a", ".listing .node")
-        self.click(".listing tbody tr:has(td:last-child:not(:text-is('0'))) .node", "article.feature")
+        self.click(".listing tbody tr:has(td:nth-last-child(2):not(:text-is('0'))) .node", "article.feature")
 
     def open_most_frequent(self) -> None:
         """Open the first parent of the list below the map."""
@@ -194,8 +194,6 @@ def ask(newcomer: Newcomer, question: Callable[[Newcomer], Any]) -> Any:
 
 
 def main() -> int:
-    from playwright.sync_api import sync_playwright
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("address", help="address of a served dashboard, or index.html of a folder")
     parser.add_argument("word", nargs="?", default=" the", help="text that a feature fires at")
@@ -203,13 +201,7 @@ def main() -> int:
     address = options.address
     if not re.match("https?:|file:", address):
         address = Path(address).absolute().as_uri()
-    messages: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
+    with opened_page(1280, 900) as (page, messages):
         newcomer = Newcomer(page, address, options.word)
         for question in QUESTIONS:
             start = time.monotonic()
@@ -217,7 +209,6 @@ def main() -> int:
             text = "; ".join(answer) if isinstance(answer, list) else answer
             seconds = time.monotonic() - start
             print(f"{question.__doc__} {newcomer.clicks} clicks, {seconds:.1f} s\n    {text[:160]}", flush=True)
-        browser.close()
     for message in messages:
         print(f"console: {message}", file=sys.stderr)
     return 1 if messages else 0

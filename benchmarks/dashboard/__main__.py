@@ -147,18 +147,10 @@ _LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 
 def in_browser(address: str, ids: list[str]) -> dict[str, Any]:
     """Milliseconds until Chromium has loaded a page of a server, or has opened one of a folder, and its messages."""
-    from playwright.sync_api import sync_playwright
+    from docs.pictures import opened_page
 
-    from docs.pictures import ARGUMENTS, CHROMIUM
-
-    messages: list[str] = []
     milliseconds = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
+    with opened_page(1400, 1000) as (page, messages):
         page.goto(address)
         page.wait_for_selector("html[data-ready]")
         for id in ids:
@@ -167,7 +159,6 @@ def in_browser(address: str, ids: list[str]) -> dict[str, Any]:
             else:
                 page.goto(f"{address}feature/{id}", wait_until="load")
                 milliseconds.append(page.evaluate(_LOADED))
-        browser.close()
     return {
         "browser_ms_median": float(np.median(milliseconds)),
         "browser_ms_most": float(np.max(milliseconds)),

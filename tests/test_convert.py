@@ -427,6 +427,7 @@ ODD: dict[str, tuple[Callable[[Path, Weights], Path], str]] = {
     "damaged weights": (written({"cfg.json": b"{}", "sae.safetensors": b"no"}), "sae.safetensors: damaged"),
     "damaged config": (written({"cfg.json": b"[", "sae.safetensors": b"no"}), "cfg.json: not a JSON file"),
     "list for config": (written({"cfg.json": b"[]", "sae.safetensors": b"no"}), "not a JSON object"),
+    "half a character": (written({"cfg.json": b'{"a": "\\ud800"}', "sae.safetensors": b"no"}), "surrogate pair"),
     "no config": (written({"sae.safetensors": b"no"}), "cfg.json: no such file"),
     "transcode": (coder(transcode=True), "it has transcode"),
     "skip": (coder(skip_connection=True), "it has skip_connection"),

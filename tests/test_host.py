@@ -208,11 +208,20 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path) -> None:
             Host.load(str(bad), CPU)
 
 
-def test_damaged_settings_of_a_tokenizer_are_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_max_length": "=1+1"}, "bad: this model cannot be loaded"),
+        ({"unk_token": ""}, "bad: the tokenizer's unk_token '' is not in its vocabulary"),
+    ],
+)
+def test_damaged_settings_of_a_tokenizer_are_refused(
+    settings: dict[str, str], message: str, folder: Path, tmp_path: Path
+) -> None:
     bad = copied(folder, tmp_path / "bad")
     file = bad / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": "=1+1"}))
-    with pytest.raises(FileError, match="bad: this model cannot be loaded"):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    with pytest.raises(FileError, match=message):
         Host.load(str(bad), CPU)
 
 

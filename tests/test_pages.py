@@ -112,7 +112,7 @@ def test_text_of_the_corpus_is_shown_and_never_markup(address, path):
     for name, attributes in page.found:
         assert name != "img" and not any(key.startswith("on") or key == "style" for key in attributes)
         if name == "script":
-            assert attributes["src"] in [f"/assets/{one}" for one in own]
+            assert attributes["src"].partition("?")[0] in [f"/assets/{one}" for one in own]
     assert html.count("<script") == len(own)
 
 
@@ -148,6 +148,17 @@ def test_every_answer_carries_the_policy(address):
     assert "script-src 'self';" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_browsers_keep_a_script_at_the_address_with_its_version(address):
+    page = ask(address, "/")[2]
+    sources = re.findall(r'(?:src|href|data-data)="(/assets/[^"]+\?\w+)"', page)
+    names = {source.partition("?")[0] for source in sources}
+    assert {"/assets/page.js", "/assets/dashboard.css", "/assets/tree.js"} < names
+    for source in sources:
+        assert "immutable" in ask(address, source)[1]["cache-control"]
+    for changing in ("/assets/page.js", "/assets/page.js?older", "/assets/labels.js", "/feature/a1"):
+        assert ask(address, changing)[1]["cache-control"] == "no-cache"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "[::2]:8000"])

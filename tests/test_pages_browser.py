@@ -197,7 +197,7 @@ def test_a_walk_by_keys(either):
 
 def test_keys_pressed_before_the_page_listens_are_not_lost(either):
     page = either.page
-    let_through = hold(page, "**/page.js")
+    let_through = hold(page, "**/page.js*")
     page.goto(either.address + "/feature/b3", wait_until="commit")
     page.wait_for_selector("main h1", state="attached")  # readable, and its scripts are not there yet
     either.press("/")
@@ -220,7 +220,7 @@ def test_keys_pressed_while_the_next_page_is_on_its_way_are_for_that_page(served
 
 
 def test_letters_typed_before_the_search_page_listens_go_into_its_field(served):
-    let_through = hold(served.page, "**/page.js")
+    let_through = hold(served.page, "**/page.js*")
     served.page.goto(served.address + "/search", wait_until="commit")
     served.page.wait_for_selector("#query", state="attached")
     served.page.keyboard.type("the")

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from hiersae_cli.distributed.launch import Launch, RankLostError, claims
 from hiersae_cli.distributed.ranks import ALONE, Mesh, Ranks
@@ -39,11 +41,13 @@ class Job:
         self._device, self._events = device, list[tuple[Any, Any]]()
         backend = "nccl" if device.type == "cuda" else "gloo"
         with _losses():
-            dist.init_process_group(backend, timeout=_START, rank=place.rank, world_size=place.ranks)
+            store, *_ = next(rendezvous("env://", place.rank, place.ranks, timeout=_START))
+            # The launcher may keep the store over a restart; the addresses of the ranks before must not be read again.
+            store = PrefixStore(f"start-{place.restarts}", store)
+            dist.init_process_group(backend, store=store, timeout=_START, rank=place.rank, world_size=place.ranks)
             self._fast = dist.new_group(timeout=_PATIENCE)
             self._slow = dist.new_group(backend="gloo", timeout=_LONG)
-        store, key = dist.distributed_c10d._get_default_store(), f"hiersae-error-{place.restarts}"
-        claims.append(partial(_is_first, store, key))
+        claims.append(partial(_is_first, store, "hiersae-error"))
         atexit.register(_leave)
 
     def mesh(self, latent_ranks: int) -> Mesh:

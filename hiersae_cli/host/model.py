@@ -325,9 +325,14 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_options(revision))
         tokenizer("a", verbose=False)  # damage to its settings shows only now
-        return tokenizer
     except Exception as error:
         raise _load_error(name, error) from None
+    if tokenizer.unk_token is not None and tokenizer.unk_token not in tokenizer.get_vocab():
+        raise FileError(  # transformers would look for its id without end
+            f"{name}: the tokenizer's unk_token {tokenizer.unk_token!r} is not in its vocabulary",
+            "Correct tokenizer_config.json, or download the model again.",
+        )
+    return tokenizer
 
 
 def _options(revision: str) -> dict[str, Any]:

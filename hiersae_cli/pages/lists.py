@@ -30,8 +30,11 @@ def node_lists(tree: Overview) -> dict[str, NodeList]:
     lists = []
     for level in range(deepest + 1):
         title = level_name(level, deepest, 2).capitalize()
-        member = [node_level == level for node_level in tree.level]
-        lists.append(node_list(f"level-{level}", title, "Those that fire most come first.", member))
+        member = [own == level and not root_child for own, root_child in zip(tree.level, tree.root_child, strict=True)]
+        explanation = "Those that fire most come first."
+        if level:
+            explanation += " Those without a parent are in the list of root children."
+        lists.append(node_list(f"level-{level}", title, explanation, member))
     if deepest:
         explanation = "Even the best parent says too little about them, so they have none."
         lists.append(node_list("root-children", "Root children", explanation, tree.root_child))

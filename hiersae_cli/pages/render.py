@@ -6,6 +6,7 @@ The two differ in their links (``/feature/a1`` or ``#/feature/a1``) and in what 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -112,6 +113,7 @@ class Pages:
             verdicts=VERDICTS,
         )
         self._card_data: dict[int, str] = {}
+        self._versions: dict[str, str] = {}
 
     def link(self, *path: object, **query: object) -> str:
         """The address of a page, such as ``link("feature", "a1")``."""
@@ -120,8 +122,18 @@ class Pages:
         return ("" if self.served else "#") + address + (f"?{query_text}" if query_text else "")
 
     def asset(self, name: str) -> str:
-        """The address of a style sheet, a script or a drawing."""
-        return ("/" if self.served else "") + f"assets/{name}"
+        """The address of a style sheet, a script or a drawing. A server's has a version, unless the text may change."""
+        if not self.served:
+            return f"assets/{name}"
+        version = self.version(name)
+        return f"/assets/{name}?{version}" if version else f"/assets/{name}"
+
+    def version(self, name: str) -> str:
+        """A digest of what all visits share, which browsers may keep; empty for a text that may change."""
+        if name not in self._versions:
+            shared = self.tree_data if name == "tree.js" else text.asset_text(name) if name in ASSETS else ""
+            self._versions[name] = hashlib.sha256(shared.encode()).hexdigest()[:16] if shared else ""
+        return self._versions[name]
 
     @property
     def tree(self) -> Overview:

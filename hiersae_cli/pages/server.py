@@ -92,8 +92,11 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
         return endpoint
 
-    def data(make: Callable[[], str]) -> Callable[[Request], Response]:
-        return lambda request: Response(make(), media_type="text/javascript")
+    def kept(request: Request, name: str, content: str, media_type: str) -> Response:
+        """A text that all pages load. Browsers keep it if the address has its version."""
+        current = request.url.query == pages.version(name)
+        headers = {"cache-control": "private, max-age=31536000, immutable"} if current else None
+        return Response(content, media_type=media_type, headers=headers)
 
     def picture(request: Request) -> Response:
         try:
@@ -111,7 +114,13 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         name = request.path_params["name"]
         if name not in ASSETS:
             raise HTTPException(404)
-        return Response(asset_text(name), media_type=ASSETS[name])
+        return kept(request, name, asset_text(name), ASSETS[name])
+
+    def tree(request: Request) -> Response:
+        return kept(request, "tree.js", pages.tree_data, "text/javascript")
+
+    def labels(request: Request) -> Response:
+        return Response(pages.label_data(), media_type="text/javascript")
 
     async def label(request: Request) -> Response:
         return await _label(request, pages)
@@ -146,8 +155,8 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         Route("/text", page(lambda request: pages.text(_typed(request)))),
         Route("/picture/{id}.svg", picture),
         Route("/label/{id}", label, methods=["POST"]),
-        Route("/assets/tree.js", data(lambda: pages.tree_data)),
-        Route("/assets/labels.js", data(pages.label_data)),
+        Route("/assets/tree.js", tree),
+        Route("/assets/labels.js", labels),
         Route("/assets/cards-{file:int}.js", card),
         Route("/assets/{name}", file),
     ]
@@ -197,7 +206,9 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self.headers)
+                headers = MutableHeaders(scope=message)
+                for name, value in self.headers.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         refusal = self._refusal(Headers(scope=scope), scope)

@@ -6,6 +6,7 @@ They are the bulk of a page, so code builds them and not a template.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 
 from markupsafe import Markup
@@ -59,6 +60,7 @@ def contexts(lines: Iterable[Context], most: float | None) -> Markup:
     return Markup("").join(context(line, most) for line in lines)
 
 
+@cache
 def asset_text(name: str) -> str:
     """The text of a style sheet, a script or a drawing."""
     return (files("hiersae_cli.pages") / "assets" / name).read_text(encoding="utf-8")

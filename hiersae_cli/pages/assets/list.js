@@ -37,7 +37,7 @@
     if (list === "root-children") return places.filter((place) => place >= first && tree.parent[place] < 0);
     const level = Number(list.split("-")[1]);
     const start = tree.widths.slice(0, level).reduce((sum, width) => sum + width, 0);
-    return places.slice(start, start + tree.widths[level]);
+    return places.slice(start, start + tree.widths[level]).filter((place) => !level || tree.parent[place] >= 0);
   }
 
   let children = null; // of every feature

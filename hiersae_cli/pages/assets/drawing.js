@@ -264,7 +264,7 @@
           if (this.open[node]) {
             const head = this.head(w + gap, h + gap);
             if (this.dust[node]) to.rect(x + 2, y + (head || 2), w - 4, h - 4 - head - (alone?.[3] ?? 0), this.fill(node));
-            if (head) to.text(x + 4, y + 14, fit(to, this.name(node), w - 8, 12, true), 12, this.ink, true);
+            if (head) to.text(x + 4, y + 14, fitName(to, this.name(node), w - 8, 12), 12, this.ink, true);
             if (head > HEAD) this.lines(to, node, x, y + 16, w, LINE);
           } else if (w > 34 && h > 15) this.inscribe(to, node, x, y, w, h);
           if (!this.open[node] && node < n && this.tree.overlap[node] > 0 && w > 12 && h > 12) {
@@ -284,8 +284,7 @@
     inscribe(to, node, x, y, w, h) {
       const { n } = this.grown;
       const size = w > 320 && h > 160 ? 14 : w > 260 && h > 90 ? 13 : 11;
-      const name = fit(to, this.name(node), w - 8, size, true);
-      if (name.length > 1 || name === this.name(node)) to.text(x + 4, y + size + 1, name, size, this.ink, true);
+      to.text(x + 4, y + size + 1, fitName(to, this.name(node), w - 8, size), size, this.ink, true);
       if (node >= n) {
         if (w > 120 && h > 30) to.text(x + 4, y + 27, fit(to, this.explain(node), w - 8, size), size, this.ink);
       } else if (!this.grown.dead[node]) this.lines(to, node, x, y + size + 5, w, h - size - 9, size);
@@ -373,6 +372,13 @@
   // The beginning of a text, or its end, as long as there is room.
   const fit = (to, text, room, size, bold) => shortened(to, room, size, bold, text, (length) => `${text.slice(0, length)}…`);
   const fitEnd = (to, text, room, size) => shortened(to, room, size, false, text, (length) => `…${text.slice(text.length - length)}`);
+
+  // As many whole tokens of a name as there is room for, or the beginning of the first.
+  function fitName(to, name, room, size) {
+    const tokens = name.split(" · ");
+    while (tokens.length > 1 && to.width(tokens.join(" · "), size, true) > room) tokens.pop();
+    return fit(to, tokens.join(" · "), room, size, true);
+  }
 
   function shortened(to, room, size, bold, text, part) {
     if (to.width(text, size, bold) <= room) return text;

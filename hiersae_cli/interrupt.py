@@ -75,8 +75,15 @@ def end_interruptible() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _torch_is_starting():  # its C++ code ends the process at a Python exception
+        _interrupt_later()
+        return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
+
+
+def _torch_is_starting() -> bool:
+    return getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False)
 
 
 def _repeat_interrupt(error: sys.UnraisableHookArgs) -> None:
@@ -85,9 +92,13 @@ def _repeat_interrupt(error: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(error)
     elif signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, _interrupt)
-        again = threading.Timer(_RETRY_AFTER, _send_interrupt)
-        again.daemon = True
-        again.start()
+        _interrupt_later()
+
+
+def _interrupt_later() -> None:
+    again = threading.Timer(_RETRY_AFTER, _send_interrupt)
+    again.daemon = True
+    again.start()
 
 
 def _send_interrupt() -> None:

@@ -322,6 +322,26 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
+def test_ctrl_c_waits_until_torch_is_imported() -> None:
+    code = """
+import os, signal, sys, time
+from hiersae_cli.interrupt import begin_interruptible
+signal.signal(signal.SIGINT, signal.default_int_handler)
+begin_interruptible()
+def hook(event, arguments):
+    if event == "import" and arguments[0] == "torch.nn":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+try:
+    import torch
+    time.sleep(60)
+except KeyboardInterrupt:
+    print(torch.ones(2).sum().item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2.0\n", "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
 def test_too_little_memory_for_the_libraries_is_an_error() -> None:
     line = f"ulimit -v 450000; '{sys.executable}' -m hiersae_cli train acts.h5 -o run"

@@ -17,6 +17,7 @@ _COMMANDS = (
     ("data", "get", "shakespeare_char", "--from", "play.txt", "--prefix", "--overwrite"),
 )
 _PACKAGE = "hiersae_cli"
+_WORDS = "interrupted\nRun the same command again to resume.\n"
 
 
 def interrupt(counts: Counts, budget: Budget, base: Path) -> None:
@@ -30,7 +31,8 @@ def interrupt(counts: Counts, budget: Budget, base: Path) -> None:
         if outcome == "traceback" and f"/{_PACKAGE}/" not in ended.errors:
             counts.note = "some in the start of Python"
             continue
-        if ended.code == -signal.SIGINT and not ended.errors:  # before the command has words for it
+        # By the signal itself before the command has words for it, or if Python was within the text of a dataclass.
+        if ended.code == -signal.SIGINT and ended.errors in ("", _WORDS):
             outcome = "refused"
         counts.add(args[0], outcome, f"after {after:.2f} s", ended.errors)
 

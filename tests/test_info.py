@@ -88,6 +88,15 @@ def test_verify_finds_a_changed_byte(tmp_path: Path, dataset: str):
         info(path, verify=True)
 
 
+@pytest.mark.filterwarnings("error")
+def test_verify_refuses_infinite_activations(tmp_path: Path):
+    path = caches.write(tmp_path / "acts.h5", caches.content(70))
+    with h5py.File(path, "r+") as file:
+        file["activations/h.1"][3, 0] = np.inf
+    with pytest.raises(FileError, match=r"its activations are not all finite|statistics"):
+        info(path, verify=True)
+
+
 def test_runs(tiny_hier: Path, tiny_flat: Path, tiny_acts: Path):
     answer, text = info(tiny_hier, verify=True)
     assert (answer["kind"], answer["arch"], answer["widths"], answer["width"]) == ("run", "hier", [16, 112], 32)

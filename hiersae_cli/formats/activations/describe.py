@@ -101,6 +101,8 @@ def _verify(acts: Activations) -> None:
         stored = acts.file[name][()]
         if name == "fingerprint":
             same = stored == computed[()]
+        elif not np.isfinite(computed).all():
+            raise FileError(f"{acts.path}: its activations are not all finite", "Make it again with 'hiersae cache'.")
         else:
             same = np.allclose(stored, computed, rtol=_TOLERANCE, atol=_TOLERANCE * float(np.abs(computed).max()))
         if not same:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from hiersae_cli.version import __version__
-
 _PUBLIC = {
     "Activations": "hiersae_cli.formats.activations",
     "Codes": "hiersae_cli.formats.codes",
     "HierSAEError": "hiersae_cli.errors",
+    "__version__": "hiersae_cli.version",
     "load_acts": "hiersae_cli.formats.activations",
     "load_report": "hiersae_cli.formats.report",
     "load_run": "hiersae_cli.formats.run",
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from hiersae_cli.formats.report import load_report
     from hiersae_cli.formats.run import load_run
     from hiersae_cli.formats.tree import load_tree
+    from hiersae_cli.version import __version__
 
 __all__ = [
     "Activations",

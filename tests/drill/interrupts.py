@@ -32,7 +32,7 @@ def interrupt(counts: Counts, budget: Budget, base: Path) -> None:
             counts.note = "some in the start of Python"
             continue
         # By the signal itself before the command has words for it, or if Python was within the text of a dataclass.
-        if ended.code == -signal.SIGINT and ended.errors in ("", _WORDS):
+        if ended.code == -signal.SIGINT and (not ended.errors or ended.errors.endswith(_WORDS)):
             outcome = "refused"
         counts.add(args[0], outcome, f"after {after:.2f} s", ended.errors)
 

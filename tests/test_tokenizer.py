@@ -17,7 +17,8 @@ from hiersae_cli.config.export_tree import ExportTreeConfig
 from hiersae_cli.errors import FileError
 from hiersae_cli.formats.activations import Activations, ActivationSet
 from hiersae_cli.formats.run import load_run
-from hiersae_cli.host.model import Host, load_tokenizer
+from hiersae_cli.host.loading import load_tokenizer
+from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import fingerprint, token_text
 from hiersae_cli.workflows.common.inputs import load_host
 from hiersae_cli.workflows.dashboard import run as dashboard

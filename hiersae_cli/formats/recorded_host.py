@@ -10,7 +10,8 @@ import torch
 from hiersae_cli.console import Console
 from hiersae_cli.errors import FileError
 from hiersae_cli.host import gguf
-from hiersae_cli.host.model import Host, load_tokenizer
+from hiersae_cli.host.loading import load_tokenizer
+from hiersae_cli.host.model import Host
 from hiersae_cli.host.tokenizer import decoded
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 

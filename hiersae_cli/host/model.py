@@ -7,31 +7,27 @@ vocabulary.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from hiersae_cli.console import Console
-from hiersae_cli.errors import FileError, HierSAEError, UsageError
-from hiersae_cli.hashing import sha256_file
+from hiersae_cli.errors import FileError, UsageError
 from hiersae_cli.host import gguf
 from hiersae_cli.host.hooks import all_outputs, first_of, misfit, with_first
+from hiersae_cli.host.loading import fingerprint_of, load_model, not_causal
 from hiersae_cli.host.tokenizer import fingerprint as tokenizer_fingerprint
 from hiersae_cli.host.unembedding import Unembedding, UnknownLayersError
-from hiersae_cli.reading import parse_json, read_utf8, reading, reason, require_regular
+from hiersae_cli.reading import reason
 
 _CANDIDATES = 24  # most modules that an error lists
 _NOT_USED = "not used in the model's forward pass"
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")  # names in configurations
 _PROBE_TOKENS = 8  # length of the sequences that test whether a host is causal
 _EXAMPLE_SHAPE = (2, 3)  # of tokens; unequal and not 1, so that a module's output shows which axis is which
 _CAUSAL_TOLERANCE = 1e-4  # largest change at earlier places, as a share of the change at the changed tokens
@@ -64,26 +60,11 @@ class Host:
         Raises ``UsageError`` if there is no such model, ``FileError`` if its files are unusable or it is not a causal
         language model.
         """
-        _quieten()
-        from transformers import AutoModelForCausalLM
-
         source = str(gguf.converted(Path(name), console or Console.silent())) if gguf.is_gguf(name) else name
-        folder = Path(source)
-        _require_plausible(source, folder)
-        _require_causal_class(source, revision)
-        torch_dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
-        tokenizer = load_tokenizer(source, revision)
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **_options(revision)
-            )
-        except Exception as error:
-            raise _load_error(source, error) from None
-        model, loading = loaded
-        fingerprint = _fingerprint(folder) if folder.is_dir() else str(getattr(model.config, "_commit_hash", "") or "")
-        host = cls(name, fingerprint, model.to(device).eval().requires_grad_(False), tokenizer)
+        model, tokenizer, missing = load_model(source, dtype, revision)
+        host = cls(name, fingerprint_of(source, model), model.to(device).eval().requires_grad_(False), tokenizer)
         host._require_causal()
-        if missing := sorted(loading["missing_keys"]):
+        if missing:
             # transformers would give them random values.
             listed = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
             raise FileError(f"{name}: its files lack {len(missing)} of the model's weights: {listed}")
@@ -289,11 +270,11 @@ class Host:
             first_TV, other_TV = (self.log_probabilities(tokens_T[None])[0] for tokens_T in tokens_2T)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             problem = f"it does not run on only tokens ({reason(error)})"
-            raise _not_causal(self.name, self.model.config, problem) from None
+            raise not_causal(self.name, self.model.config, problem) from None
         difference_T = (first_TV - other_TV).abs().amax(1)
         least = max(_CAUSAL_TOLERANCE, 2 * torch.finfo(getattr(torch, self.dtype)).eps) * difference_T.max()
         if (difference_T[: length // 2] > least).any():
-            raise _not_causal(self.name, self.model.config, "its output for a token depends on the tokens after it")
+            raise not_causal(self.name, self.model.config, "its output for a token depends on the tokens after it")
 
     def _length_matters(self) -> bool:
         """Whether activations depend on the length of the sequence, because it rescales rotary positions."""
@@ -316,129 +297,9 @@ class Host:
         return blocks + [name for name, _ in self.model.named_modules() if name.startswith(inside)]
 
 
-def load_tokenizer(name: str, revision: str = "") -> Any:
-    """The tokenizer of a model; raises as ``Host.load`` does."""
-    _quieten()
-    from transformers import AutoTokenizer
-
-    _require_plausible(name, Path(name))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **_options(revision))
-        tokenizer("a", verbose=False)  # damage to its settings shows only now
-    except Exception as error:
-        raise _load_error(name, error) from None
-    if tokenizer.unk_token is not None and tokenizer.unk_token not in tokenizer.get_vocab():
-        raise FileError(  # transformers would look for its id without end
-            f"{name}: the tokenizer's unk_token {tokenizer.unk_token!r} is not in its vocabulary",
-            "Correct tokenizer_config.json, or download the model again.",
-        )
-    return tokenizer
-
-
-def _options(revision: str) -> dict[str, Any]:
-    # Without trust_remote_code=False, transformers would ask on the terminal whether to run the model's code.
-    return {"trust_remote_code": False, **({"revision": revision} if revision else {})}
-
-
-def _require_plausible(name: str, folder: Path) -> None:
-    if folder.is_dir() and not (folder / "config.json").exists():
-        raise FileError(
-            f"{name}: no config.json in this folder; not a Hugging Face model", "Make one: hiersae lm TEXT -o host."
-        )
-    for file in folder.iterdir() if folder.is_dir() else ():
-        require_regular(file)  # the libraries would wait for a pipe
-        if file.suffix == ".json":
-            with reading(file, "Download or make the model again."):
-                read_utf8(file)  # the libraries would read gigabytes of a file with holes
-    _require_plausible_layers(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileError(
-            f"{name}: a file; a Hugging Face model is a folder",
-            "Give a folder or a GGUF file, or make a model: hiersae lm TEXT -o host.",
-        )
-    if not folder.exists() and name.lower().endswith(gguf.SUFFIX):
-        raise UsageError(f"--model {name}: no such file", "Check the path.")
-    if not folder.exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-        raise UsageError(f"--model {name}: no such folder", "Make one: hiersae lm TEXT -o host.")
-
-
-def _require_plausible_layers(folder: Path) -> None:
-    """Raise ``FileError`` if a folder's configuration names more layers than there are tensors.
-
-    transformers would make them all before it looks for their weights.
-    """
-    tensors = layers = 0
-    with suppress(Exception):  # transformers says better what is wrong with a file
-        config = parse_json(read_utf8(folder / "config.json"))
-        settings = {**config, **config.get("text_config", {})}
-        layers = max(settings[name] for name in _LAYERS if isinstance(settings.get(name), int))
-        for file in folder.glob("*.safetensors"):
-            with safe_open(file, "pt") as opened:
-                tensors += len(opened.keys())
-    if layers > tensors > 0:
-        raise FileError(
-            f"{folder}: {layers:,} layers in config.json, but only {tensors:,} tensors", "Download it again."
-        )
-
-
-def _require_causal_class(name: str, revision: str) -> None:
-    """Raise ``FileError`` if transformers has no version of the architecture that predicts the next token."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(name, **_options(revision))
-    except Exception as error:
-        raise _load_error(name, error) from None
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise _not_causal(name, config, "this architecture has no causal language model")
-
-
-def _not_causal(name: str, config: Any, reason: str) -> FileError:
-    kind = ", ".join(getattr(config, "architectures", None) or [config.model_type])
-    return FileError(
-        f"{name}: not a causal language model ({kind}): {reason}",
-        "Give a model that predicts the next token, such as GPT-2, Llama, Gemma or Mamba.",
-    )
-
-
-def _load_error(name: str, error: Exception) -> HierSAEError:
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    if Path(name).is_dir():
-        return FileError(
-            f"{name}: this model cannot be loaded ({reason})", "It must be a causal language model in safetensors."
-        )
-    if "gated repo" in reason:
-        return UsageError(
-            f"--model {name}: the hub gives this model only to users who have accepted its licence",
-            f"Accept it on https://huggingface.co/{name}, then log in with 'hf auth login', or set HF_TOKEN.",
-        )
-    return UsageError(
-        f"--model {name}: neither a folder here nor a model on the hub ({reason})",
-        "Check the name and the network, or make a model: hiersae lm TEXT -o host.",
-    )
-
-
 def _activations(path: str, output: Any, shape: torch.Size) -> torch.Tensor:
     """The output of a module as (B, T, d); raises ``UsageError`` if it is not one vector per token."""
     if problem := misfit(output, shape):
         raise UsageError(f"--module {path}: {problem}", "Choose a module whose output is (batch, tokens, width).")
     activations: torch.Tensor = first_of(output)
     return activations
-
-
-def _fingerprint(folder: Path) -> str:
-    """The sha256 of configuration and weights, by name and content."""
-    digest = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        digest.update(f"{file.name} {sha256_file(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _quieten() -> None:
-    """Keep the libraries' banners and bars off the user's terminal; errors still arrive as exceptions."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -204,6 +204,17 @@ def test_an_index_is_built_once_and_only_for_what_it_is_of(tiny_dashboard: Dashb
     assert index.file.header["made_of"]["seed"] == 3
 
 
+@pytest.mark.parametrize(("dataset", "number"), [("run/latent", -7), ("run/row", 2**30), ("rows/document", 10**6)])
+def test_a_number_out_of_its_range_is_refused(
+    tiny_dashboard: DashboardConfig, tmp_path: Path, dataset: str, number: int
+):
+    copy = shutil.copy(tiny_dashboard.index_file, tmp_path / "index.h5")
+    with h5py.File(copy, "r+") as file:
+        file[dataset][1] = number
+    with pytest.raises(FileError, match=rf"index\.h5: damaged: {dataset} holds"):
+        open_dashboard(replace(tiny_dashboard, index=str(copy)))
+
+
 def test_a_part_of_a_cache_is_spread_over_it(tiny_dashboard: DashboardConfig, tmp_path: Path):
     config = replace(tiny_dashboard, tokens=5000, baseline="", model="", index=str(tmp_path / "index.h5"))
     open_dashboard(replace(config, seed=3))

@@ -150,6 +150,18 @@ class IndexFile:
         with reading(path, _HINT), h5py.File(self.path, "r", locking=False) as file:
             self._read(file)
 
+    def check(self) -> None:
+        """Raise ``FileError`` for a number that is out of its range. This reads the whole file."""
+        with reading(self.path, _HINT):
+            check_range("rows/split", self.columns["split"], 0, DROPPED + 1)
+            check_range("rows/document", self.columns["document"], 0, len(self.documents))
+            for name, lists in self.lists.items():
+                for part in _parts(len(lists.latent_n)):
+                    check_range(f"{name}/latent", lists.latent_n[part], 0, lists.latents)
+                    check_range(f"{name}/row", lists.row_n[part], 0, lists.rows)
+                    if not (lists.value_n[part] > 0).all() or not np.isfinite(lists.value_n[part]).all():
+                        raise ValueError(f"{name}/value holds a number that is not finite and above 0")
+
     def _read(self, file: h5py.File) -> None:
         """Read all but the firings, and check that every dataset is stored as it must be."""
         check_schema(self.path, attributes(file), SCHEMA, 1, SCHEMA_VERSION)
@@ -428,8 +440,7 @@ def describe(path: Path, verify: bool) -> Described:
     with h5py.File(path, "r", locking=False) as file:
         header = {**attributes(file), **index.header}
     if verify:
-        with reading(path, _HINT):
-            _verify(index)
+        index.check()
     firings = {name: len(lists.latent_n) for name, lists in index.lists.items()}
     details = {"rows": index.rows, "documents": len(index.documents), "firings": firings, **_made_from(header)}
     lines = [("rows", f"{index.rows:,} of {len(index.documents):,} documents")]
@@ -438,18 +449,6 @@ def describe(path: Path, verify: bool) -> Described:
     lines.append(("tokens", "as text" if index.token_texts else "as numbers: built without --model"))
     verified = "documents, rows and latents are in range, and activations are finite and above 0" if verify else ""
     return Described("index", header, details, lines, verified=verified)
-
-
-def _verify(index: IndexFile) -> None:
-    """Raise ``ValueError`` for a number that is out of its range."""
-    check_range("rows/split", index.columns["split"], 0, DROPPED + 1)
-    check_range("rows/document", index.columns["document"], 0, len(index.documents))
-    for name, lists in index.lists.items():
-        for part in _parts(len(lists.latent_n)):
-            check_range(f"{name}/latent", lists.latent_n[part], 0, lists.latents)
-            check_range(f"{name}/row", lists.row_n[part], 0, lists.rows)
-            if not (lists.value_n[part] > 0).all() or not np.isfinite(lists.value_n[part]).all():
-                raise ValueError(f"{name}/value holds a number that is not finite and above 0")
 
 
 def _made_from(header: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,7 @@ def _open_index(config: LabelConfig, trained: Run, labels: Labels) -> Index:
     if not Path(path).exists():
         raise FileError(f"{path}: no such index", f"Build it first: hiersae dashboard {config.run} --acts ACTS …")
     file = IndexFile(path)
+    file.check()
     if file.header["made_of"]["run"] != trained.sha256:
         raise FileError(f"{path}: the index of another run, not of {config.run}", "Name the right one with --index.")
     if not file.token_texts:

@@ -87,6 +87,7 @@ def ensure_index(
                 f"{path}: was built {different}",
                 "Give what it was built with, --rebuild to build it again, or another place with --index.",
             )
+        existing.check()
         remove_finished(path, made_of)
         return existing
     if config.rebuild and not is_partial_of(path, made_of):

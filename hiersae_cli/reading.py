@@ -78,15 +78,17 @@ def reason(error: BaseException) -> str:
 
 
 def require_regular(path: str | Path, hint: str = "Give an ordinary file.", *, pipes: bool = False) -> None:
-    """Raise ``FileError`` for a device, a socket or, unless ``pipes``, a pipe: reading one may never end.
+    """Raise ``FileError`` for a device, a socket or a pipe: reading one may never end.
 
-    Folders and missing files pass, since every reader has its own words for these.
+    With ``pipes`` those of the shell's ``<(command)`` pass. Folders and missing files pass too, since every reader has
+    its own words for these.
     """
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # the name itself may be impossible
         return
-    if (kind := _KINDS.get(stat.S_IFMT(mode))) and not (pipes and stat.S_ISFIFO(mode)):
+    of_shell = pipes and stat.S_ISFIFO(mode) and str(path).startswith(("/dev/fd/", "/proc/"))
+    if (kind := _KINDS.get(stat.S_IFMT(mode))) and not of_shell:
         raise FileError(f"{path}: this is {kind}, but a file was expected", hint)
 
 

@@ -180,7 +180,7 @@ def test_foreign_and_newer_files_are_refused(whole: Path, tmp_path: Path) -> Non
         Activations(tmp_path / "foreign.h5")
     with pytest.raises(FileError, match=r"it is other\.schema"):
         Activations(changed(lambda file: file.attrs.update(schema="other.schema")))
-    with pytest.raises(FileError, match="it is of another kind"):
+    with pytest.raises(FileError, match="it is another kind of file"):
         Activations(changed(lambda file: file.attrs.update(schema=np.arange(3))))
     with pytest.raises(VersionError, match=r"version 3 is not supported .*version 1 or 2") as caught:
         Activations(changed(lambda file: file.attrs.update(schema_version=3)))

@@ -36,7 +36,7 @@ def check_schema(path: object, data: Any, schema: str, *supported: int) -> None:
     """
     if not isinstance(data, dict) or data.get("schema") != schema:
         other = data.get("schema") if isinstance(data, dict) else None
-        kind = other if isinstance(other, str) and other.isprintable() else "of another kind"
+        kind = other if isinstance(other, str) and other.isprintable() else "another kind of file"
         raise FileError(f"{path}: not a {schema} file (it is {kind})", "Check the path.")
     version = data.get("schema_version")
     if type(version) is not int or version not in supported:

@@ -29,7 +29,7 @@ def load_model(name: str, dtype: str = "auto", revision: str = "") -> tuple[Any,
 
     _require_plausible(name, Path(name))
     _require_causal_class(name, revision)
-    tokenizer = load_tokenizer(name, revision)
+    tokenizer = _tokenizer(name, revision)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
@@ -47,9 +47,13 @@ def load_model(name: str, dtype: str = "auto", revision: str = "") -> tuple[Any,
 def load_tokenizer(name: str, revision: str = "") -> Any:
     """The tokenizer of a model; raises as ``Host.load`` does."""
     _quieten()
+    _require_plausible(name, Path(name))
+    return _tokenizer(name, revision)
+
+
+def _tokenizer(name: str, revision: str) -> Any:
     from transformers import AutoTokenizer
 
-    _require_plausible(name, Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_options(revision))
         tokenizer("a", verbose=False)  # damage to its settings shows only now

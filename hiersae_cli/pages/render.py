@@ -128,11 +128,15 @@ class Pages:
         version = self.version(name)
         return f"/assets/{name}?{version}" if version else f"/assets/{name}"
 
+    def lasting(self, name: str) -> str:
+        """What is at the address of an asset, if it stays the same while the pages are served; else empty."""
+        return self.tree_data if name == "tree.js" else text.asset_text(name) if name in ASSETS else ""
+
     def version(self, name: str) -> str:
-        """A digest of what all visits share, which browsers may keep; empty for a text that may change."""
+        """A digest of a lasting asset, with which browsers may keep it; empty for any other."""
         if name not in self._versions:
-            shared = self.tree_data if name == "tree.js" else text.asset_text(name) if name in ASSETS else ""
-            self._versions[name] = hashlib.sha256(shared.encode()).hexdigest()[:16] if shared else ""
+            content = self.lasting(name)
+            self._versions[name] = hashlib.sha256(content.encode()).hexdigest()[:16] if content else ""
         return self._versions[name]
 
     @property

@@ -25,7 +25,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hiersae_cli.browse.index import Index
 from hiersae_cli.errors import HierSAEError, UsageError
 from hiersae_cli.pages.render import ASSETS, Page, Pages
-from hiersae_cli.pages.text import asset_text
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_FORM = 10_000  # bytes
@@ -92,12 +91,6 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
         return endpoint
 
-    def kept(request: Request, name: str, content: str, media_type: str) -> Response:
-        """A text that all pages load. Browsers keep it if the address has its version."""
-        current = request.url.query == pages.version(name)
-        headers = {"cache-control": "private, max-age=31536000, immutable"} if current else None
-        return Response(content, media_type=media_type, headers=headers)
-
     def picture(request: Request) -> Response:
         try:
             return Response(pages.picture(request.path_params["id"]), media_type="image/svg+xml")
@@ -112,12 +105,12 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
 
     def file(request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in ASSETS:
+        content = pages.lasting(name)
+        if not content:
             raise HTTPException(404)
-        return kept(request, name, asset_text(name), ASSETS[name])
-
-    def tree(request: Request) -> Response:
-        return kept(request, "tree.js", pages.tree_data, "text/javascript")
+        current = request.url.query == pages.version(name)
+        headers = {"cache-control": "private, max-age=31536000, immutable"} if current else None
+        return Response(content, media_type=ASSETS.get(name, "text/javascript"), headers=headers)
 
     def labels(request: Request) -> Response:
         return Response(pages.label_data(), media_type="text/javascript")
@@ -155,7 +148,6 @@ def app(index: Index, *, host: str = LOOPBACK[0], author: str = "") -> ASGIApp:
         Route("/text", page(lambda request: pages.text(_typed(request)))),
         Route("/picture/{id}.svg", picture),
         Route("/label/{id}", label, methods=["POST"]),
-        Route("/assets/tree.js", tree),
         Route("/assets/labels.js", labels),
         Route("/assets/cards-{file:int}.js", card),
         Route("/assets/{name}", file),

@@ -218,6 +218,14 @@ def test_splicing_the_activations_themselves_recovers_everything(tiny_host: Path
     assert sums.kl("zero", ones)[0] > 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_resampling_without_a_measured_token_has_no_loss() -> None:
+    sums = LossSums(2, {"same": lambda x: x, "zero": torch.zeros_like})
+    sums.tokens_K[0] = 5
+    without = np.array([[0.0, 2.0]])
+    assert np.isnan([sums.ce("clean", without), sums.kl("same", without), sums.recovered("same", "zero", without)]).all()
+
+
 def test_sums_of_batches_equal_sums_of_the_whole() -> None:
     generator = torch.Generator().manual_seed(0)
     x, code = torch.randn(100, 6, generator=generator), torch.relu(torch.randn(100, 8, generator=generator))

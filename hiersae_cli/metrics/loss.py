@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hiersae_cli.host.model import Host
+from hiersae_cli.metrics.ratio import ratio
 from hiersae_cli.metrics.reconstruction import Statistic
 
 ZERO, MEAN = "(zero)", "(mean)"  # the ablations among the interventions; no run folder has such a name
@@ -80,12 +81,12 @@ class LossSums:
         }
 
     def ce(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
-        """Mean loss in nats per token, (n,)."""
-        return (weights_nK @ self.ce_K[name]) / (weights_nK @ self.tokens_K)
+        """Mean loss in nats per token, (n,); NaN for weightings that count no token."""
+        return ratio(weights_nK @ self.ce_K[name], weights_nK @ self.tokens_K)
 
     def kl(self, name: str, weights_nK: np.ndarray) -> np.ndarray:
         """Mean divergence from the clean host in nats per token, (n,)."""
-        return (weights_nK @ self.kl_K[name]) / (weights_nK @ self.tokens_K)
+        return ratio(weights_nK @ self.kl_K[name], weights_nK @ self.tokens_K)
 
     def recovered(self, name: str, ablated: str, weights_nK: np.ndarray) -> np.ndarray:
         """Share of the ablation's damage that the reconstruction avoids, (n,)."""

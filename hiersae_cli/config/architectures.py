@@ -69,7 +69,7 @@ class HierOptions(DictionaryOptions):
         "the end of the phase anneal.",
     )
     tree_weight: float = _hier_option(
-        0.5,
+        0.75,
         help="How much the price of a firing follows its code length given the parent, 0 to 1. 0 together with "
         "--orphan-weight 1 trains without a tree.",
     )

@@ -75,7 +75,7 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
     )
     buffer: int = option(256, help="Memory for shuffling, in MB. Changes the data order.", group=DATA)
     batch: int = option(512, parse=parse_count, help="Activations per step.", group=TRAINING)
-    lr: float = option(0.0, help="Peak learning rate of Adam. 0 takes 1e-3 x sqrt(2048 / latents).", group=TRAINING)
+    lr: float = option(0.0, help="Peak learning rate of Adam. 0 takes 2e-3 x sqrt(2048 / latents).", group=TRAINING)
     warmup: float = option(0.05, help="Share of training in which the learning rate rises.", group=TRAINING)
     decay: float = option(
         0.25, help="Share of training, at its end, in which the learning rate falls to 0.", group=TRAINING
@@ -196,7 +196,7 @@ class TrainConfig(ArchitectureOptions, TruthConfig):
             "together with --decay, must not exceed 1",
         )
         self._check_source()
-        self.lr = self.lr or 1e-3 * (2048 / sum(self.widths)) ** 0.5
+        self.lr = self.lr or 2e-3 * (2048 / sum(self.widths)) ** 0.5
         if self.tokens or not self.acts:
             self.fit_to(USUAL_TOKENS)
 

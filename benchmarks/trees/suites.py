@@ -42,6 +42,7 @@ HIER_OPTIONS: dict[str, dict[str, Any]] = {
     "cache": {
         "lr": 3e-3,
         "batch": 2048,
+        "tree_weight": 0.5,
         "orphan_weight": 10.0,
         "root_weight": 1.0,
         "rate_limit": 0.0,

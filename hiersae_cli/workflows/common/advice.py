@@ -40,6 +40,7 @@ TOY: dict[str, Any] = {
     "k_start": 10.0,
     "coarse_weight": 1.0,
     "coarse_rows": 0.4,
+    "tree_weight": 0.5,
     "orphan_weight": 1.0,
     "rate_limit": 0.0,
     "sibling_weight": 1.0,

@@ -8,15 +8,14 @@
 # for each L0, table.md and frontiers.svg. Run it again after an interruption: complete files are kept, and the step that
 # was stopped resumes. Two processes may share FOLDER if they train different ARCHS or SEEDS and leave the evaluation to
 # a third (EVAL=no). Each then has its own plan, such as FOLDER/plan-hier-0,1.toml.
-# In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of two levels),
-# NESTED ("512,1536", the widths of matryoshka), SHARE (the percentage of L0 that the first level gets: 50),
-# HIER (flags that only the hierarchy gets), WORDNET (a folder with WordNet's files: its nouns are measured too).
+# In the environment: SEEDS ("0 1 2"), L0 ("16 32 64"), ARCHS (all five), LEVELS ("1024 1024", the widths of the levels),
+# SHARES ("50 50", the percentage of L0 of each level), NESTED ("512,1536", the widths of matryoshka), HIER (flags that
+# only the hierarchy gets), WORDNET (a folder with WordNet's files: its nouns are measured too).
 set -euo pipefail
 usage="usage: bash runs/compare.sh ACTS HOST FOLDER [FLAGS OF TRAIN...]"
 acts=${1:?$usage} host=${2:?$usage} out=${3:?$usage}
 shift 3
-read -r parents children <<<"${LEVELS:-1024 1024}"
-share=${SHARE:-50}
+levels=${LEVELS:-1024 1024}
 
 # list WORDS...: a list of numbers in TOML.
 list() { local IFS=,; echo "[$*]"; }
@@ -38,9 +37,9 @@ plan() {
   for arch in ${ARCHS:-hier batchtopk matryoshka topk jumprelu}; do
     echo "[[runs]]" && echo "arch = '$arch'"
     case $arch in
-      hier) echo "shares = [$share, $(awk "BEGIN { print 100 - $share }")]" && options --widths "$parents,$children" ${HIER:-} ;;
+      hier) echo "shares = $(list ${SHARES:-50 50})" && options --widths "${levels// /,}" ${HIER:-} ;;
       matryoshka) options --widths "${NESTED:-512,1536}" ;;
-      *) options --widths $((parents + children)) ;;
+      *) options --widths $((${levels// /+})) ;;
     esac
   done
   echo "[[eval]]"

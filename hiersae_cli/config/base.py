@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, get_args, get_origin
@@ -124,15 +124,24 @@ class Config:
 
         Only for flags that a person gave: a configuration that was read back records every field.
         """
+        for field, other_name, values in self._unused():
+            if field.name in names:
+                other = flag_name(next(f for f in dataclasses.fields(self) if f.name == other_name))
+                raise UsageError(
+                    f"{flag_name(field)}: is for {other} {' or '.join(values)}, not {getattr(self, other_name)}",
+                    "Leave it out: it would have no effect.",
+                )
+
+    def unused(self) -> set[str]:
+        """The names of the fields that have no effect, such as the flags of other architectures."""
+        return {field.name for field, _, _ in self._unused()}
+
+    def _unused(self) -> Iterator[tuple[dataclasses.Field[Any], str, tuple[str, ...]]]:
+        """Each field without effect, with the field that decides it and the values with which it would have one."""
         for field in dataclasses.fields(self):
             for other_name, values in field.metadata.get("only_for", {}).items():
-                value = getattr(self, other_name)
-                if field.name in names and value not in values:
-                    other = flag_name(next(f for f in dataclasses.fields(self) if f.name == other_name))
-                    raise UsageError(
-                        f"{flag_name(field)}: is for {other} {' or '.join(values)}, not {value}",
-                        "Leave it out: it would have no effect.",
-                    )
+                if getattr(self, other_name) not in values:
+                    yield field, other_name, values
 
     def require(self, condition: bool, field_name: str, message: str, hint: str = "") -> None:
         """Raise a ``UsageError`` that names the flag of ``field_name`` unless ``condition`` holds."""

@@ -60,8 +60,8 @@ def _is_trained(planned: TrainConfig) -> bool:
     if not folder.config_file.exists() or not folder.is_complete():
         return False
     saved, options = folder.read_header()["config"], planned.recorded()
-    derived = {name for name in _DERIVED if not options[name]}
-    compared = [name for name in options if name in saved and name not in derived]  # older releases lack some
+    ignored = {name for name in _DERIVED if not options[name]} | planned.unused()
+    compared = [name for name in options if name in saved and name not in ignored]  # older releases lack some
     if difference := first_difference(*({name: record[name] for name in compared} for record in (saved, options))):
         raise FileError(
             f"{folder.path}: a run of another configuration is in the way: {difference}",

@@ -26,7 +26,7 @@ from hiersae_cli.workflows.train import run as train
 CONTEXT = 64
 _SUBJECTS = ("The old king", "A small bird", "Our neighbour", "Every sailor", "The clock", "My sister")
 _VERBS = ("sees", "remembers", "follows", "mends", "forgets", "sings of")
-_PRICES = {"orphan_weight": 10.0, "root_weight": 1.0, "rate_limit": 0.0, "sibling_weight": 1.0}
+_PRICES = {"tree_weight": 0.5, "orphan_weight": 10.0, "root_weight": 1.0, "rate_limit": 0.0, "sibling_weight": 1.0}
 _OBJECTS = ("the river", "a broken lamp", "winter", "seven letters", "the long road", "her own name")
 
 

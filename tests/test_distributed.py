@@ -72,6 +72,7 @@ def trained(
         acts=[],
         tokens=steps * BATCH,
         batch=BATCH,
+        lr=5e-3,  # a higher one lets differences of rounding grow
         tree_every=10,
         dead_after=20 * BATCH,
         dtype=dtype,

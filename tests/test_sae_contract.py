@@ -23,6 +23,7 @@ CLOSING: dict[str, object] = {
     "k": (1, 2, 2),
     "refine": True,
     "harden": True,
+    "tree_weight": 0.5,
     "curriculum": "anneal=0.3,closed=0.4",
     "tree_every": 5,
 }
@@ -61,7 +62,7 @@ def make_config(variant: str, **changes: object) -> TrainConfig:
     options = VARIANTS[variant]
     sizes = SIZES.get(str(options["arch"]), {"widths": (48,), "k": (5,)})
     changes = {**sizes, **options, **changes}
-    return TrainConfig(**{"acts": [], "tokens": 50 * BATCH, "batch": BATCH, **changes})
+    return TrainConfig(**{"acts": [], "tokens": 50 * BATCH, "batch": BATCH, "lr": 6.5e-3, **changes})
 
 
 def make_data(rows: int, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -216,13 +216,8 @@ def _by_seed(runs: list[Run]) -> list[Run]:
 
 
 def _without_effect(run: Run) -> set[str]:
-    """The options in which seeds of one configuration may differ, and those of other architectures than the run's."""
-    others = {
-        option.name
-        for option in fields(run.config)
-        if run.config.arch not in option.metadata.get("only_for", {}).get("arch", (run.config.arch,))
-    }
-    return {*_NOT_CONFIGURATION, *others}
+    """The options in which seeds of one configuration may differ, and those that have no effect on the run."""
+    return {*_NOT_CONFIGURATION, *run.config.unused()}
 
 
 def _first_difference(first: Run, other: Run) -> str | None:
